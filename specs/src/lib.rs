@@ -1,0 +1,20 @@
+//! `wharf-specs`: the types and parsers of the standards Wharf speaks. Nothing here does I/O.
+//!
+//! | module | standard |
+//! |---|---|
+//! | [`id`] | names that become paths: container and sandbox ids |
+//! | [`oci`] | OCI runtime-spec `config.json` and state |
+//! | [`shim`] | the private protocol between `wharfd` and `wharf-shim` |
+//! | [`cri`] | Kubernetes CRI `runtime.v1` (feature `cri`) |
+//! | [`manifest`] | Kubernetes objects in YAML and JSON (feature `manifest`) |
+//! | [`config`] | `wharfd.toml` (feature `config`) |
+
+#[cfg(feature = "config")]
+pub mod config;
+#[cfg(feature = "cri")]
+pub mod cri;
+pub mod id;
+#[cfg(feature = "manifest")]
+pub mod manifest;
+pub mod oci;
+pub mod shim;

@@ -1,0 +1,2 @@
+//! `runw`, an OCI runtime.
+fn main() {}
