@@ -1,1 +1,11 @@
-//! 
+//! `wharf-supervisor`: what `wharfd` is made of.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`pod`] | pod and container state machines, over the shims: the one path that both doors use |
+//! | `cri` | the kubelet's door: CRI `runtime.v1` over gRPC |
+//! | `api` | people's door: the Kubernetes REST API |
+//! | `controller` | desired to observed: pods, replica sets, deployments, the manifest folder |
+//! | `network` | the embedded bridge network |
+
+pub mod pod;

@@ -1,0 +1,4 @@
+//! Pods and containers of this node.
+
+pub mod spec;
+pub mod status;
