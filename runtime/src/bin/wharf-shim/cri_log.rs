@@ -1,0 +1,208 @@
+//! The CRI log format: `<RFC 3339 time> <stream> <tag> <content>`, one record a line.
+//!
+//! Tag `F` ends a line of the container's output, `P` is a piece of a line that goes on in the next record of the
+//! same stream. A record is handed to the kernel in one `write`, so a reader never sees half of one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Longest piece of a line in one record, in bytes; the limit of the kubelet's own reader.
+const MAX_RECORD_CONTENT_BYTES: usize = 16 * 1024;
+
+const NANOSECONDS_PER_SECOND: i64 = 1_000_000_000;
+const SECONDS_PER_DAY: i64 = 86_400;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Stdout => b"stdout",
+            Self::Stderr => b"stderr",
+        }
+    }
+}
+
+/// The log of one container: a file, and the unfinished line of each stream.
+pub(crate) struct CriLog {
+    path: PathBuf,
+    file: File,
+    pending: [Vec<u8>; 2],
+    records: Vec<u8>,
+}
+
+impl CriLog {
+    /// Opens `path` for appending, creating it 0640 with the kubelet's reader in mind.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: open_append(path)?,
+            pending: [Vec::new(), Vec::new()],
+            records: Vec::new(),
+        })
+    }
+
+    /// Starts a new file under the same name, after something else renamed the old one.
+    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        self.file = open_append(&self.path)?;
+        Ok(())
+    }
+
+    /// Takes output of the container and writes every whole line, and pieces of lines that are too long.
+    pub(crate) fn append(&mut self, stream: Stream, now_nanoseconds: i64, mut output: &[u8]) -> io::Result<()> {
+        let pending = &mut self.pending[stream as usize];
+        let prefix = record_prefix(now_nanoseconds, stream);
+        self.records.clear();
+        while let Some(end) = output.iter().position(|&byte| byte == b'\n') {
+            push_line(&mut self.records, &prefix, pending, &output[..end], true);
+            output = &output[end + 1..];
+        }
+        push_line(&mut self.records, &prefix, pending, output, false);
+        self.file.write_all(&self.records)
+    }
+
+    /// Writes what stands unfinished when the stream has ended: a last line without its newline.
+    pub(crate) fn finish(&mut self, now_nanoseconds: i64) -> io::Result<()> {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let pending = std::mem::take(&mut self.pending[stream as usize]);
+            if !pending.is_empty() {
+                self.records.clear();
+                push_record(&mut self.records, &record_prefix(now_nanoseconds, stream), b"P ", &[&pending]);
+                self.file.write_all(&self.records)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// Emits `pending` + `piece` as records; what is left of an unfinished line stays in `pending`.
+fn push_line(records: &mut Vec<u8>, prefix: &[u8], pending: &mut Vec<u8>, mut piece: &[u8], ended: bool) {
+    while pending.len() + piece.len() > MAX_RECORD_CONTENT_BYTES {
+        let (head, rest) = piece.split_at(MAX_RECORD_CONTENT_BYTES - pending.len());
+        push_record(records, prefix, b"P ", &[pending, head]);
+        pending.clear();
+        piece = rest;
+    }
+    if ended {
+        push_record(records, prefix, b"F ", &[pending, piece]);
+        pending.clear();
+    } else {
+        pending.extend_from_slice(piece);
+    }
+}
+
+fn push_record(records: &mut Vec<u8>, prefix: &[u8], tag: &[u8], content: &[&[u8]]) {
+    records.extend_from_slice(prefix);
+    records.extend_from_slice(tag);
+    for part in content {
+        records.extend_from_slice(part);
+    }
+    records.push(b'\n');
+}
+
+fn record_prefix(now_nanoseconds: i64, stream: Stream) -> Vec<u8> {
+    let mut prefix = rfc3339(now_nanoseconds).into_bytes();
+    prefix.push(b' ');
+    prefix.extend_from_slice(stream.name());
+    prefix.push(b' ');
+    prefix
+}
+
+/// Unix time in nanoseconds as UTC with nine decimals.
+fn rfc3339(nanoseconds: i64) -> String {
+    let seconds = nanoseconds.div_euclid(NANOSECONDS_PER_SECOND);
+    let fraction = nanoseconds.rem_euclid(NANOSECONDS_PER_SECOND);
+    let (year, month, day) = civil_date(seconds.div_euclid(SECONDS_PER_DAY));
+    let of_day = seconds.rem_euclid(SECONDS_PER_DAY);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:09}Z")
+}
+
+/// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
+fn civil_date(days: i64) -> (i64, i64, i64) {
+    // Years start on 1 March here, so that the leap day is a year's last: 400 years are 146,097 days.
+    let from_era = days + 719_468;
+    let era = from_era.div_euclid(146_097);
+    let day_of_era = from_era.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logged(chunks: &[(Stream, &[u8])]) -> Vec<(String, String, String)> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let mut log = CriLog::open(&path).unwrap();
+        for (stream, chunk) in chunks {
+            log.append(*stream, 0, chunk).unwrap();
+        }
+        log.finish(0).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        text.lines()
+            .map(|line| {
+                let mut fields = line.splitn(4, ' ').skip(1).map(str::to_owned);
+                (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap())
+            })
+            .collect()
+    }
+
+    fn record(stream: &str, tag: &str, content: &str) -> (String, String, String) {
+        (stream.into(), tag.into(), content.into())
+    }
+
+    #[test]
+    fn whole_lines_are_full_records() {
+        assert_eq!(
+            logged(&[(Stream::Stdout, b"one\ntwo\n"), (Stream::Stderr, b"\n")]),
+            [record("stdout", "F", "one"), record("stdout", "F", "two"), record("stderr", "F", "")]
+        );
+    }
+
+    #[test]
+    fn a_line_that_comes_in_pieces_is_one_record_and_streams_do_not_mix() {
+        assert_eq!(
+            logged(&[(Stream::Stdout, b"he"), (Stream::Stderr, b"err\n"), (Stream::Stdout, b"llo\n")]),
+            [record("stderr", "F", "err"), record("stdout", "F", "hello")]
+        );
+    }
+
+    #[test]
+    fn a_last_line_without_newline_is_kept_as_partial() {
+        assert_eq!(logged(&[(Stream::Stdout, b"tail")]), [record("stdout", "P", "tail")]);
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_split_without_loss() {
+        let long = vec![b'x'; MAX_RECORD_CONTENT_BYTES * 2 + 5];
+        let records = logged(&[(Stream::Stdout, &long), (Stream::Stdout, b"\n")]);
+        let tags: Vec<&str> = records.iter().map(|r| r.1.as_str()).collect();
+        assert_eq!(tags, ["P", "P", "F"]);
+        assert_eq!(records.iter().map(|r| r.2.len()).sum::<usize>(), long.len());
+    }
+
+    #[test]
+    fn times_are_utc_with_nanoseconds() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(rfc3339(951_782_400_000_000_001), "2000-02-29T00:00:00.000000001Z");
+        assert_eq!(rfc3339(1_798_761_599_999_999_999), "2026-12-31T23:59:59.999999999Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999999999Z");
+    }
+}
