@@ -8,4 +8,5 @@
 //! | `controller` | desired to observed: pods, replica sets, deployments, the manifest folder |
 //! | `network` | the embedded bridge network |
 
+pub mod api;
 pub mod pod;

@@ -1,0 +1,383 @@
+//! Where objects live: an embedded database for what must survive, a copy in memory for every read.
+//!
+//! A write is durable before it is visible. Each write gets the next resource version; the latest changes are kept
+//! in memory, so that a watcher that asks for "everything since N" misses nothing or is told that N is too old.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde_json::Value;
+use tokio::sync::watch;
+
+/// Object JSON by `resource\0namespace\0name`.
+const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
+/// Numbers of the store itself.
+const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
+const RESOURCE_VERSION: &str = "resource-version";
+const FORMAT: &str = "format";
+/// Raised when older programs could not read what newer ones write.
+const FORMAT_VERSION: u64 = 1;
+
+/// How many changes a watcher may be behind.
+const HISTORY_CHANGES: usize = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("object database {path}: {source}")]
+    Open { path: String, source: redb::Error },
+    #[error("object database {path} has format {found}, this program reads up to {FORMAT_VERSION}: use a newer one")]
+    Newer { path: String, found: u64 },
+    #[error("object database: {0}")]
+    Database(#[from] redb::Error),
+    #[error("object {key} in the database is not readable: {source}")]
+    Corrupt { key: String, source: serde_json::Error },
+    #[error("{0} already exists")]
+    Exists(Key),
+    #[error("{0} not found")]
+    Missing(Key),
+    #[error("changes since {requested} are no longer kept; the oldest is {oldest}")]
+    Expired { requested: u64, oldest: u64 },
+}
+
+/// Names one object. `resource` is `plural.group`, or `plural` of the core group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub resource: String,
+    /// Empty for kinds without namespaces.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(resource: &str, namespace: &str, name: &str) -> Self {
+        Self { resource: resource.into(), namespace: namespace.into(), name: name.into() }
+    }
+
+    fn to_row(&self) -> String {
+        format!("{}\0{}\0{}", self.resource, self.namespace, self.name)
+    }
+
+    fn from_row(row: &str) -> Option<Self> {
+        let mut parts = row.splitn(3, '\0');
+        Some(Self::new(parts.next()?, parts.next()?, parts.next()?))
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {:?}", self.resource, self.name),
+            namespace => write!(f, "{} \"{namespace}/{}\"", self.resource, self.name),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeType {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// One write, as watchers see it.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub version: u64,
+    pub change_type: ChangeType,
+    pub key: Key,
+    /// The object after the change; before it, where it was deleted.
+    pub object: Arc<Value>,
+    /// The object before a modification: a selector may match only one of the two.
+    pub previous: Option<Arc<Value>>,
+}
+
+#[derive(Clone)]
+pub struct ObjectStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    /// Held over the commit: writes happen one after the other, reads never wait for them.
+    writer: Mutex<()>,
+    memory: RwLock<Memory>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Memory {
+    objects: BTreeMap<Key, Arc<Value>>,
+    version: u64,
+    history: VecDeque<Change>,
+}
+
+impl ObjectStore {
+    /// Opens the database at `path`, creating it if missing, and reads it whole.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let shown = path.display().to_string();
+        let database = Database::create(path)
+            .map_err(|error| StoreError::Open { path: shown.clone(), source: error.into() })?;
+        let memory = load(&database, &shown)?;
+        let version = watch::Sender::new(memory.version);
+        let inner = Inner { database, writer: Mutex::new(()), memory: RwLock::new(memory), version };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Arc<Value>> {
+        self.read(|memory| memory.objects.get(key).cloned())
+    }
+
+    /// Objects of a resource, in one namespace or in all, and the version at which that is the truth.
+    pub fn list(&self, resource: &str, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
+        let first = Key::new(resource, namespace.unwrap_or_default(), "");
+        self.read(|memory| {
+            let objects = memory
+                .objects
+                .range(first..)
+                .take_while(|(key, _)| key.resource == resource && namespace.is_none_or(|n| key.namespace == n))
+                .map(|(_, object)| object.clone())
+                .collect();
+            (objects, memory.version)
+        })
+    }
+
+    pub fn version(&self) -> u64 {
+        self.read(|memory| memory.version)
+    }
+
+    /// Adds an object that must not exist yet.
+    pub async fn create(&self, key: Key, object: Value) -> Result<Arc<Value>, StoreError> {
+        self.write(move |inner| {
+            if inner.current(&key).is_some() {
+                return Err(StoreError::Exists(key));
+            }
+            inner.commit(key, Some(object)).map(Ok)
+        })
+        .await?
+    }
+
+    /// Changes an object by `change`, which sees the newest state; what it refuses changes nothing.
+    /// An object left as it was is not written.
+    pub async fn update<E: Send + 'static>(
+        &self,
+        key: Key,
+        change: impl FnOnce(&mut Value) -> Result<(), E> + Send + 'static,
+    ) -> Result<Result<Arc<Value>, E>, StoreError> {
+        self.write(move |inner| {
+            let Some(current) = inner.current(&key) else {
+                return Err(StoreError::Missing(key));
+            };
+            let mut object = Value::clone(&current);
+            if let Err(refusal) = change(&mut object) {
+                return Ok(Ok(Err(refusal)));
+            }
+            if object == *current {
+                return Ok(Ok(Ok(current)));
+            }
+            inner.commit(key, Some(object)).map(|object| Ok(Ok(object)))
+        })
+        .await?
+    }
+
+    /// Removes an object for good and gives back its last state.
+    pub async fn remove(&self, key: Key) -> Result<Arc<Value>, StoreError> {
+        self.write(move |inner| {
+            if inner.current(&key).is_none() {
+                return Err(StoreError::Missing(key));
+            }
+            inner.commit(key, None).map(Ok)
+        })
+        .await?
+    }
+
+    /// Changes after `version`, oldest first.
+    pub fn changes_since(&self, version: u64) -> Result<Vec<Change>, StoreError> {
+        self.read(|memory| {
+            let oldest = memory.version - memory.history.len() as u64;
+            if version < oldest {
+                return Err(StoreError::Expired { requested: version, oldest });
+            }
+            Ok(memory.history.iter().skip((version - oldest) as usize).cloned().collect())
+        })
+    }
+
+    /// Tells the newest version at each write.
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.inner.version.subscribe()
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {
+        look(&self.inner.memory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = self.inner.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let _writer: MutexGuard<'_, ()> = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&inner)
+        });
+        match written.await {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}
+
+impl Inner {
+    fn current(&self, key: &Key) -> Option<Arc<Value>> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner).objects.get(key).cloned()
+    }
+
+    /// Makes the next version durable, then visible. `None` removes.
+    fn commit(&self, key: Key, object: Option<Value>) -> Result<Arc<Value>, StoreError> {
+        let previous = self.current(&key);
+        let version = self.memory.read().unwrap_or_else(PoisonError::into_inner).version + 1;
+        let object = object.map(|mut object| {
+            object["metadata"]["resourceVersion"] = Value::String(version.to_string());
+            Arc::new(object)
+        });
+        write_row(&self.database, &key.to_row(), object.as_deref(), version)?;
+        let change_type = match (&previous, &object) {
+            (None, _) => ChangeType::Added,
+            (Some(_), Some(_)) => ChangeType::Modified,
+            (Some(_), None) => ChangeType::Deleted,
+        };
+        let shown = object.clone().or_else(|| previous.clone()).unwrap_or_default();
+        let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
+        match &object {
+            Some(object) => memory.objects.insert(key.clone(), object.clone()),
+            None => memory.objects.remove(&key),
+        };
+        memory.version = version;
+        if memory.history.len() == HISTORY_CHANGES {
+            memory.history.pop_front();
+        }
+        memory.history.push_back(Change { version, change_type, key, object: shown.clone(), previous });
+        drop(memory);
+        self.version.send_replace(version);
+        Ok(shown)
+    }
+}
+
+fn write_row(database: &Database, row: &str, object: Option<&Value>, version: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut objects = transaction.open_table(OBJECTS)?;
+        match object {
+            Some(object) => objects.insert(row, object.to_string().as_bytes())?,
+            None => objects.remove(row)?,
+        };
+        transaction.open_table(COUNTERS)?.insert(RESOURCE_VERSION, version)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn load(database: &Database, shown: &str) -> Result<Memory, StoreError> {
+    prepare_tables(database, shown)?;
+    let transaction = database.begin_read().map_err(redb::Error::from)?;
+    let counters = transaction.open_table(COUNTERS).map_err(redb::Error::from)?;
+    let version = counters.get(RESOURCE_VERSION).map_err(redb::Error::from)?.map_or(1, |v| v.value());
+    let mut memory = Memory { version, ..Memory::default() };
+    let objects = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
+    for row in objects.iter().map_err(redb::Error::from)? {
+        let (row, json) = row.map_err(redb::Error::from)?;
+        let object = serde_json::from_slice(json.value())
+            .map_err(|source| StoreError::Corrupt { key: row.value().replace('\0', "/"), source })?;
+        if let Some(key) = Key::from_row(row.value()) {
+            memory.objects.insert(key, Arc::new(object));
+        }
+    }
+    Ok(memory)
+}
+
+fn prepare_tables(database: &Database, shown: &str) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(redb::Error::from)?;
+    let found = {
+        transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
+        let mut counters = transaction.open_table(COUNTERS).map_err(redb::Error::from)?;
+        let found = counters.get(FORMAT).map_err(redb::Error::from)?.map(|v| v.value());
+        if found.is_none() {
+            counters.insert(FORMAT, FORMAT_VERSION).map_err(redb::Error::from)?;
+        }
+        found.unwrap_or(FORMAT_VERSION)
+    };
+    if found > FORMAT_VERSION {
+        return Err(StoreError::Newer { path: shown.into(), found });
+    }
+    transaction.commit().map_err(redb::Error::from)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str) -> (Key, Value) {
+        (Key::new("pods", "default", name), json!({"metadata": {"name": name}}))
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("objects.redb");
+        let (key, object) = pod("a");
+        {
+            let store = ObjectStore::open(&path).unwrap();
+            store.create(key.clone(), object).await.unwrap();
+            let change = |o: &mut Value| -> Result<(), ()> {
+                o["x"] = json!(1);
+                Ok(())
+            };
+            store.update(key.clone(), change).await.unwrap().unwrap();
+        }
+        let store = ObjectStore::open(&path).unwrap();
+        let object = store.get(&key).unwrap();
+        assert_eq!((&object["x"], &object["metadata"]["resourceVersion"]), (&json!(1), &json!("3")));
+        assert_eq!(store.version(), 3);
+    }
+
+    #[tokio::test]
+    async fn watchers_see_every_change_once_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
+        let start = store.version();
+        let (key, object) = pod("a");
+        store.create(key.clone(), object).await.unwrap();
+        store.remove(key).await.unwrap();
+        let changes = store.changes_since(start).unwrap();
+        let types: Vec<ChangeType> = changes.iter().map(|c| c.change_type).collect();
+        assert_eq!(types, [ChangeType::Added, ChangeType::Deleted]);
+        assert_eq!(store.changes_since(start + 1).unwrap().len(), 1);
+        assert!(matches!(store.changes_since(0), Err(StoreError::Expired { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_update_that_changes_nothing_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
+        let (key, object) = pod("a");
+        store.create(key.clone(), object).await.unwrap();
+        let before = store.version();
+        store.update(key, |_| Ok::<(), ()>(())).await.unwrap().unwrap();
+        assert_eq!(store.version(), before);
+    }
+
+    #[tokio::test]
+    async fn lists_keep_to_their_resource_and_namespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
+        for (resource, namespace) in [("pods", "a"), ("pods", "b"), ("podsx", "a"), ("nodes", "")] {
+            store.create(Key::new(resource, namespace, "n"), json!({"metadata": {}})).await.unwrap();
+        }
+        assert_eq!(store.list("pods", None).0.len(), 2);
+        assert_eq!(store.list("pods", Some("b")).0.len(), 1);
+        assert_eq!(store.list("nodes", None).0.len(), 1);
+    }
+}

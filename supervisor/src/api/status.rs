@@ -1,0 +1,132 @@
+//! The API's errors, as Kubernetes `Status` objects: the one place that chooses code and reason.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+/// Why a request was refused.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ApiError {
+    #[error("{resource} {name:?} not found")]
+    NotFound { resource: String, name: String },
+    #[error("the server could not find the requested resource: {path}")]
+    NoSuchPath { path: String },
+    #[error("{resource} {name:?} already exists")]
+    AlreadyExists { resource: String, name: String },
+    #[error("operation cannot be fulfilled on {resource} {name:?}: {message}")]
+    Conflict { resource: String, name: String, message: String },
+    #[error("{kind} {name:?} is invalid: {}", causes_text(.causes))]
+    Invalid { kind: String, name: String, causes: Vec<Cause> },
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("{method} is not supported on {path}")]
+    MethodNotAllowed { method: String, path: String },
+    #[error("content type {found:?} is not supported; accepted: {accepted}")]
+    UnsupportedMediaType { found: String, accepted: &'static str },
+    #[error("request body is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("too old resource version: {requested} (oldest kept: {oldest})")]
+    Expired { requested: u64, oldest: u64 },
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// One wrong field of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// `FieldValueRequired`, `FieldValueInvalid`, `FieldValueNotSupported`, … as Kubernetes names them.
+    pub reason: &'static str,
+    /// Path from the object's root: `spec.containers[0].image`.
+    pub field: String,
+    pub message: String,
+}
+
+impl Cause {
+    pub fn required(field: impl Into<String>, message: &str) -> Self {
+        Self { reason: "FieldValueRequired", field: field.into(), message: format!("Required value: {message}") }
+    }
+
+    pub fn invalid(field: impl Into<String>, value: impl std::fmt::Display, message: &str) -> Self {
+        let message = format!("Invalid value: {value}: {message}");
+        Self { reason: "FieldValueInvalid", field: field.into(), message }
+    }
+
+    pub fn unsupported(field: impl Into<String>, message: &str) -> Self {
+        Self { reason: "FieldValueNotSupported", field: field.into(), message: format!("Unsupported value: {message}") }
+    }
+
+    pub fn forbidden(field: impl Into<String>, message: &str) -> Self {
+        Self { reason: "FieldValueForbidden", field: field.into(), message: format!("Forbidden: {message}") }
+    }
+}
+
+fn causes_text(causes: &[Cause]) -> String {
+    let texts: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+    match texts.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    }
+}
+
+impl ApiError {
+    pub fn code(&self) -> StatusCode {
+        match self {
+            Self::NotFound { .. } | Self::NoSuchPath { .. } => StatusCode::NOT_FOUND,
+            Self::AlreadyExists { .. } | Self::Conflict { .. } => StatusCode::CONFLICT,
+            Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Expired { .. } => StatusCode::GONE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } | Self::NoSuchPath { .. } => "NotFound",
+            Self::AlreadyExists { .. } => "AlreadyExists",
+            Self::Conflict { .. } => "Conflict",
+            Self::Invalid { .. } => "Invalid",
+            Self::BadRequest(_) => "BadRequest",
+            Self::MethodNotAllowed { .. } => "MethodNotAllowed",
+            Self::UnsupportedMediaType { .. } => "UnsupportedMediaType",
+            Self::TooLarge { .. } => "RequestEntityTooLarge",
+            Self::Expired { .. } => "Expired",
+            Self::Internal(_) => "InternalError",
+        }
+    }
+
+    fn details(&self) -> Value {
+        match self {
+            Self::NotFound { resource, name }
+            | Self::AlreadyExists { resource, name }
+            | Self::Conflict { resource, name, .. } => json!({"name": name, "kind": resource}),
+            Self::Invalid { kind, name, causes } => {
+                let causes: Vec<Value> = causes
+                    .iter()
+                    .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+                    .collect();
+                json!({"name": name, "kind": kind, "causes": causes})
+            }
+            _ => json!({}),
+        }
+    }
+
+    /// The `meta/v1` Status object.
+    pub fn to_status(&self) -> Value {
+        json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.to_string(), "reason": self.reason(), "details": self.details(),
+            "code": self.code().as_u16(),
+        })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.code(), Json(self.to_status())).into_response()
+    }
+}
