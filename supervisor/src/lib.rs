@@ -9,4 +9,6 @@
 //! | `network` | the embedded bridge network |
 
 pub mod api;
+pub mod network;
 pub mod pod;
+pub mod streaming;

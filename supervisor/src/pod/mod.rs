@@ -1,4 +1,34 @@
-//! Pods and containers of this node.
+//! Pods and containers of this node, over their shims: the one path that both doors use.
+//!
+//! ```text
+//! pod sandbox:  (starting) ──► Ready ──stop, shim died──► NotReady ──remove──► gone
+//! container:    create ──► Created ──start──► Running ──exit──► Exited ──remove──► gone
+//! ```
+//!
+//! Each sandbox has one owner task ([`sandbox`]): commands in, events out. What it knows is published to the
+//! node's table ([`node`]), from which lists and status are answered. What must outlive the daemon is in
+//! `RUN/pods/<sandbox>/` ([`record`]) and in the shim; [`recovery`] reads both back.
 
+pub mod bundle;
+mod cgroup;
+pub mod error;
+mod exec;
+mod files;
+pub mod node;
+mod record;
+mod recovery;
+mod sandbox;
+mod seccomp_default;
+mod session;
+mod shim_client;
+mod shim_process;
 pub mod spec;
+pub mod stats;
 pub mod status;
+
+pub use error::{PodError, Result};
+pub use node::{Node, NodeOptions};
+pub use session::{AttachSession, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, Input, Output, SessionControl};
+
+#[derive(Clone)]
+pub struct Store;

@@ -18,7 +18,7 @@ pub struct SandboxName {
     pub attempt: u32,
 }
 
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SandboxConfig {
     pub name: SandboxName,
     /// Empty keeps the node's (host network) or the pod's name.
@@ -40,7 +40,7 @@ pub struct SandboxConfig {
     pub privileged: bool,
 }
 
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Dns {
     pub servers: Vec<String>,
     pub searches: Vec<String>,
@@ -53,7 +53,7 @@ pub enum Protocol {
     Udp,
 }
 
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct PortMapping {
     pub protocol: Protocol,
     pub container_port: u16,
@@ -71,7 +71,7 @@ pub enum PidMode {
     Node,
 }
 
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ContainerConfig {
     pub name: String,
     /// Counts containers made under the same name in the pod, from 0.
@@ -101,7 +101,7 @@ pub struct ContainerConfig {
     pub stop_signal: Option<String>,
 }
 
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Mount {
     pub container_path: PathBuf,
     pub host_path: PathBuf,
@@ -116,7 +116,7 @@ pub enum Propagation {
     Bidirectional,
 }
 
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Device {
     pub container_path: PathBuf,
     pub host_path: PathBuf,
@@ -139,7 +139,7 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Security {
     pub privileged: bool,
     pub run_as_user: Option<u32>,

@@ -1,0 +1,471 @@
+//! The node: every pod's published state, and the way to its owner task.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::cgroup::Cgroup;
+use super::error::{PodError, Result};
+use super::record::PodDirectory;
+use super::sandbox::{self, Command};
+use super::session::{AttachSession, ExecOutput, ExecSession};
+use super::shim_client::ShimClient;
+use super::spec::{ContainerConfig, ExecConfig, Resources, SandboxConfig, SandboxName};
+use super::stats::{self, ContainerStats};
+use super::status::{ContainerStatus, Event, SandboxState, SandboxStatus};
+use super::{exec, recovery};
+use crate::network::Network;
+
+/// Events a subscriber may fall behind before it loses some.
+const EVENT_BACKLOG: usize = 4096;
+
+/// Commands that may wait for one pod's owner.
+const COMMAND_BACKLOG: usize = 256;
+
+/// What a node is made of.
+pub struct NodeOptions {
+    /// What survives a reboot: `/var/lib/wharf`.
+    pub root: PathBuf,
+    /// What does not: `/run/wharf`.
+    pub state: PathBuf,
+    /// The program `wharf-shim`.
+    pub shim: PathBuf,
+    pub network: crate::network::NetworkConfig,
+    pub store: crate::pod::Store,
+    /// Parent of the cgroups of pods that name none, relative to each hierarchy's root.
+    pub cgroup_parent: String,
+    /// Runtime handlers besides the one with the empty name: command of an OCI runtime by handler name.
+    pub runtimes: BTreeMap<String, PathBuf>,
+}
+
+/// The pods of this node. Clones share them.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: NodeOptions,
+    pub(crate) network: Network,
+    table: RwLock<Table>,
+    events: broadcast::Sender<Event>,
+}
+
+/// What is answered from memory.
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) pods: BTreeMap<String, PodEntry>,
+    /// Sandbox of each container.
+    pub(crate) containers: BTreeMap<String, String>,
+    pub(crate) names: HashMap<SandboxName, String>,
+}
+
+pub(crate) struct PodEntry {
+    pub(crate) status: SandboxStatus,
+    pub(crate) containers: BTreeMap<String, ContainerStatus>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// `None` before the shim was started and after it ended.
+    pub(crate) shim: Option<ShimClient>,
+    /// Holds the outcome of `run_sandbox` once it is known; lists leave out a pod without one.
+    pub(crate) started: watch::Receiver<Option<Result<()>>>,
+}
+
+impl PodEntry {
+    fn is_listed(&self) -> bool {
+        matches!(&*self.started.borrow(), Some(Ok(())))
+    }
+}
+
+impl Inner {
+    pub(crate) fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        // Nobody needs to listen.
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn pods_dir(&self) -> PathBuf {
+        self.options.state.join("pods")
+    }
+
+    pub(crate) fn pod_dir(&self, sandbox: &str) -> PodDirectory {
+        PodDirectory::new(self.pods_dir().join(sandbox))
+    }
+}
+
+impl Node {
+    /// Opens the node: reconnects to the shims in `RUN/pods/*`, reads exit records and clears away what a
+    /// daemon that died mid-way left: half-made pods, dead shims' processes, snapshots and leases.
+    pub async fn open(options: NodeOptions) -> Result<Self> {
+        let network = Network::open(options.network.clone(), &options.state)
+            .await
+            .map_err(|error| PodError::internal("open network", error))?;
+        let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        let inner = Arc::new(Inner { options, network, table: RwLock::default(), events });
+        recovery::recover(&inner).await?;
+        Ok(Self { inner })
+    }
+
+    /// Ends what the node holds beyond its pods (bridge, tables, parent cgroup) if it has no pods left.
+    pub async fn close(&self) {
+        if self.inner.table().pods.is_empty() {
+            if let Err(error) = self.inner.network.close().await {
+                tracing::warn!(%error, "remove the embedded network");
+            }
+            super::cgroup::Cgroup::new(&self.inner.options.cgroup_parent).remove_if_empty();
+        }
+    }
+
+    pub fn options(&self) -> &NodeOptions {
+        &self.inner.options
+    }
+
+    pub fn images(&self) -> &crate::pod::Store {
+        &self.inner.options.store
+    }
+
+    /// Every change of a pod or container from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.inner.events.subscribe()
+    }
+
+    /// Makes a sandbox and returns its id once it is ready. A second request with the same configuration joins
+    /// the first, be it in flight or done, as long as the sandbox has no containers.
+    pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<String> {
+        sandbox::validate(&config, &self.inner.options)?;
+        let (id, mut started) = {
+            let mut table = self.inner.table_mut();
+            match table.names.get(&config.name).and_then(|id| table.pods.get(id)) {
+                Some(entry) if entry.status.config == config && entry.containers.is_empty() => {
+                    if entry.is_listed() && entry.status.state != SandboxState::Ready {
+                        return Err(sandbox_name_in_use(&entry.status));
+                    }
+                    (entry.status.id.clone(), entry.started.clone())
+                }
+                Some(entry) => return Err(sandbox_name_in_use(&entry.status)),
+                None => self.reserve(&mut table, config),
+            }
+        };
+        let outcome = started.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
+        match outcome {
+            Ok(Some(Ok(()))) => Ok(id),
+            Ok(Some(Err(error))) => Err(error),
+            _ => Err(PodError::internal(format!("run pod sandbox {id}"), "its owner task ended")),
+        }
+    }
+
+    fn reserve(&self, table: &mut Table, config: SandboxConfig) -> (String, watch::Receiver<Option<Result<()>>>) {
+        let id = new_id();
+        let (commands, inbox) = mpsc::channel(COMMAND_BACKLOG);
+        let (outcome, started) = watch::channel(None);
+        let status = SandboxStatus {
+            id: id.clone(),
+            config: config.clone(),
+            state: SandboxState::NotReady,
+            created_at: now(),
+            addresses: Vec::new(),
+            shim_pid: 0,
+        };
+        table.names.insert(config.name.clone(), id.clone());
+        let entry = PodEntry {
+            status,
+            containers: BTreeMap::new(),
+            commands: commands.clone(),
+            shim: None,
+            started: started.clone(),
+        };
+        table.pods.insert(id.clone(), entry);
+        // A task of its own: a caller that goes away takes nothing down with it.
+        tokio::spawn(sandbox::run(self.inner.clone(), id.clone(), config, inbox, commands, outcome));
+        (id, started)
+    }
+
+    /// Ends every container of the sandbox at once and gives back its network. Done already is done.
+    pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
+        let Some(id) = known(self.resolve_sandbox(id))? else { return Ok(()) };
+        known(self.command(&id, |reply| Command::Stop { reply }).await).map(drop)
+    }
+
+    /// Stops the sandbox and removes it with its containers. Gone already is done.
+    pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
+        let Some(id) = known(self.resolve_sandbox(id))? else { return Ok(()) };
+        known(self.command(&id, |reply| Command::Remove { reply }).await).map(drop)
+    }
+
+    /// Makes a container. A second request with the same configuration gets the same container while it was
+    /// not started.
+    pub async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<String> {
+        let sandbox = self.resolve_sandbox(sandbox)?;
+        self.command(&sandbox, |reply| Command::CreateContainer { config: Box::new(config), reply }).await
+    }
+
+    pub async fn start_container(&self, id: &str) -> Result<()> {
+        self.container_command(id, |container, reply| Command::StartContainer { container, reply }).await
+    }
+
+    /// Sends the stop signal, and after `grace` kills every process of the container. Returns when it ended.
+    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
+        known(
+            self.container_command(id, |container, reply| Command::StopContainer { container, grace, reply })
+                .await,
+        )
+        .map(drop)
+    }
+
+    /// Removes a container, ending it first if it runs. Gone already is done.
+    pub async fn remove_container(&self, id: &str) -> Result<()> {
+        known(self.container_command(id, |container, reply| Command::RemoveContainer { container, reply }).await)
+            .map(drop)
+    }
+
+    /// Changes a container's limits; fields that are not set stay as they are.
+    pub async fn update_container(&self, id: &str, resources: Resources) -> Result<()> {
+        self.container_command(id, |container, reply| Command::UpdateContainer {
+            container,
+            resources: Box::new(resources),
+            reply,
+        })
+        .await
+    }
+
+    /// Starts a process in a running container.
+    pub async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession> {
+        exec::start(&self.inner, &self.resolve_container(id)?, config).await
+    }
+
+    /// Runs a process to its end. When `timeout` passes, it and all it started are killed.
+    pub async fn exec_sync(&self, id: &str, argv: Vec<String>, timeout: Option<Duration>) -> Result<ExecOutput> {
+        exec::run_to_end(&self.inner, &self.resolve_container(id)?, argv, timeout).await
+    }
+
+    /// Connects to the streams of a container's own process.
+    pub async fn attach(&self, id: &str, stdin: bool, stdout: bool, stderr: bool) -> Result<AttachSession> {
+        exec::attach(&self.inner, &self.resolve_container(id)?, stdin, stdout, stderr).await
+    }
+
+    /// Sets the size of a container's terminal.
+    pub async fn resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
+        exec::resize(&self.inner, &self.resolve_container(id)?, rows, columns).await
+    }
+
+    /// Opens the container's log anew, after the old file was moved away.
+    pub async fn reopen_log(&self, id: &str) -> Result<()> {
+        exec::reopen_log(&self.inner, &self.resolve_container(id)?).await
+    }
+
+    /// Every sandbox, in the order of their ids.
+    pub fn sandboxes(&self) -> Vec<SandboxStatus> {
+        let table = self.inner.table();
+        table.pods.values().filter(|entry| entry.is_listed()).map(|entry| entry.status.clone()).collect()
+    }
+
+    /// By id or unique prefix.
+    pub fn sandbox(&self, id: &str) -> Result<SandboxStatus> {
+        let id = self.resolve_sandbox(id)?;
+        let table = self.inner.table();
+        table.pods.get(&id).map(|entry| entry.status.clone()).ok_or_else(|| PodError::sandbox_not_found(&id))
+    }
+
+    pub fn containers(&self) -> Vec<ContainerStatus> {
+        let table = self.inner.table();
+        table.pods.values().flat_map(|entry| entry.containers.values().cloned()).collect()
+    }
+
+    pub fn containers_of(&self, sandbox: &str) -> Vec<ContainerStatus> {
+        let table = self.inner.table();
+        table.pods.get(sandbox).map(|entry| entry.containers.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// By id or unique prefix.
+    pub fn container(&self, id: &str) -> Result<ContainerStatus> {
+        let id = self.resolve_container(id)?;
+        self.inner.container(&id)
+    }
+
+    /// CPU, memory and process figures from the container's cgroup, read now.
+    pub async fn container_stats(&self, id: &str) -> Result<ContainerStats> {
+        let status = self.container(id)?;
+        let cgroup = self.inner.container_cgroup(&status.sandbox, &status.id)?;
+        tokio::task::spawn_blocking(move || stats::read(&cgroup))
+            .await
+            .map_err(|error| PodError::internal("read stats", error))
+    }
+
+    /// A descriptor of the sandbox's network namespace; `None` on the host network.
+    pub async fn network_namespace(&self, id: &str) -> Result<Option<std::os::fd::OwnedFd>> {
+        let id = self.resolve_sandbox(id)?;
+        let shim = {
+            let table = self.inner.table();
+            let entry = table.pods.get(&id).ok_or_else(|| PodError::sandbox_not_found(&id))?;
+            if entry.status.config.host_network {
+                return Ok(None);
+            }
+            entry.shim.clone().ok_or_else(|| not_ready(&id))?
+        };
+        super::shim_process::network_namespace(&shim, &id).await
+    }
+
+    /// The full id of the sandbox that `id` is or uniquely begins.
+    pub fn resolve_sandbox(&self, id: &str) -> Result<String> {
+        let table = self.inner.table();
+        let ids = table.pods.iter().filter(|(_, entry)| entry.is_listed()).map(|(id, _)| id);
+        resolve("pod sandbox", id, table.pods.get(id).is_some_and(PodEntry::is_listed), ids)
+    }
+
+    /// The full id of the container that `id` is or uniquely begins.
+    pub fn resolve_container(&self, id: &str) -> Result<String> {
+        let table = self.inner.table();
+        resolve("container", id, table.containers.contains_key(id), table.containers.keys())
+    }
+
+    async fn container_command<T>(
+        &self,
+        id: &str,
+        command: impl FnOnce(String, oneshot::Sender<Result<T>>) -> Command,
+    ) -> Result<T> {
+        let id = self.resolve_container(id)?;
+        let sandbox = self.inner.table().containers.get(&id).cloned();
+        let sandbox = sandbox.ok_or_else(|| PodError::container_not_found(&id))?;
+        self.command(&sandbox, |reply| command(id, reply)).await
+    }
+
+    async fn command<T>(
+        &self,
+        sandbox: &str,
+        command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
+    ) -> Result<T> {
+        let commands = self.inner.table().pods.get(sandbox).map(|entry| entry.commands.clone());
+        let commands = commands.ok_or_else(|| PodError::sandbox_not_found(sandbox))?;
+        let (reply, answer) = oneshot::channel();
+        // An owner that is gone means a sandbox that was removed a moment ago.
+        commands.send(command(reply)).await.map_err(|_| PodError::sandbox_not_found(sandbox))?;
+        answer.await.map_err(|_| PodError::sandbox_not_found(sandbox))?
+    }
+}
+
+impl Inner {
+    pub(crate) fn container_cgroup(&self, sandbox: &str, container: &str) -> Result<Cgroup> {
+        let table = self.table();
+        let entry = table.pods.get(sandbox).ok_or_else(|| PodError::sandbox_not_found(sandbox))?;
+        Ok(Cgroup::new(self.cgroup_parent(&entry.status.config, sandbox).join(container)))
+    }
+
+    /// The cgroup whose children are the containers' of a sandbox: the one it names, or one of its own.
+    pub(crate) fn cgroup_parent(&self, config: &SandboxConfig, sandbox: &str) -> PathBuf {
+        match &config.cgroup_parent {
+            Some(parent) => PathBuf::from(parent.trim_start_matches('/')),
+            None => PathBuf::from(&self.options.cgroup_parent).join(sandbox),
+        }
+    }
+
+    pub(crate) fn container(&self, id: &str) -> Result<ContainerStatus> {
+        let table = self.table();
+        let sandbox = table.containers.get(id).ok_or_else(|| PodError::container_not_found(id))?;
+        let entry = table.pods.get(sandbox).ok_or_else(|| PodError::sandbox_not_found(sandbox))?;
+        entry.containers.get(id).cloned().ok_or_else(|| PodError::container_not_found(id))
+    }
+
+    /// The shim that holds container `id`.
+    pub(crate) fn shim_of(&self, container: &ContainerStatus) -> Result<ShimClient> {
+        let shim = self.table().pods.get(&container.sandbox).and_then(|entry| entry.shim.clone());
+        shim.ok_or_else(|| not_ready(&container.sandbox))
+    }
+}
+
+fn not_ready(sandbox: &str) -> PodError {
+    PodError::WrongState {
+        what: "pod sandbox",
+        id: sandbox.into(),
+        state: "not ready".into(),
+        wanted: "a ready one",
+    }
+}
+
+fn sandbox_name_in_use(status: &SandboxStatus) -> PodError {
+    let name = &status.config.name;
+    PodError::AlreadyExists {
+        what: "pod sandbox",
+        name: format!("{}/{} uid {} attempt {}", name.namespace, name.name, name.uid, name.attempt),
+        id: status.id.clone(),
+    }
+}
+
+/// What is gone is done: stop and remove always converge.
+fn known<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn resolve<'a>(
+    what: &'static str,
+    id: &str,
+    exact: bool,
+    ids: impl Iterator<Item = &'a String>,
+) -> Result<String> {
+    if exact {
+        return Ok(id.into());
+    }
+    let not_found = || PodError::NotFound { what, id: id.into() };
+    if id.is_empty() {
+        return Err(not_found());
+    }
+    let matches: Vec<&String> = ids.filter(|candidate| candidate.starts_with(id)).collect();
+    match matches.as_slice() {
+        [] => Err(not_found()),
+        [only] => Ok((*only).clone()),
+        many => Err(PodError::Ambiguous { what, prefix: id.into(), count: many.len() }),
+    }
+}
+
+/// 128 random bits: half of what other runtimes write, so that `RUN/pods/<id>/shim.sock` stays below the 108
+/// bytes of a unix socket's path also under a long RUN.
+pub(crate) fn new_id() -> String {
+    let mut bytes = [0u8; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        // getrandom fails only by interruption, and blocks only before the kernel's pool is first filled.
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Unix time in nanoseconds.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_resolve_by_unique_prefix() {
+        let ids = ["abc1".to_string(), "abc2".to_string(), "d".to_string()];
+        let find = |id: &str| resolve("container", id, ids.iter().any(|known| known == id), ids.iter());
+        assert_eq!(find("abc1"), Ok("abc1".into()));
+        assert_eq!(find("d"), Ok("d".into()));
+        assert!(matches!(find("abc"), Err(PodError::Ambiguous { count: 2, .. })));
+        assert!(find("x").is_err_and(|error| error.is_not_found()));
+        assert!(find("").is_err_and(|error| error.is_not_found()));
+    }
+
+    #[test]
+    fn new_ids_are_hexadecimal_and_differ() {
+        let (a, b) = (new_id(), new_id());
+        assert_ne!(a, b);
+        assert!(a.len() == 32 && a.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+}

@@ -1,0 +1,291 @@
+//! The daemon's end of a shim's socket: requests out, replies and events in, descriptors with both.
+//!
+//! Two tasks own the socket's directions, so that a caller that goes away mid-request leaves no half frame
+//! behind. Ends of exec'd processes go straight to their sessions, every other event to the pod's owner.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use wharf_specs::shim::{
+    Answer, Event, Exit, Failure, FromShim, MAX_FRAME_BYTES, MAX_FRAME_DESCRIPTORS, Operation, Reply, Request,
+};
+
+use super::error::{PodError, Result};
+
+/// How long a shim may take for one request. Creating a container may mount slow file systems.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(120);
+
+/// What the pod's owner hears of its shim.
+#[derive(Debug)]
+pub(crate) enum FromPodShim {
+    Event(Event),
+    /// The connection ended: the shim is dead or was shut down.
+    Gone,
+}
+
+type Outcome = (std::result::Result<Answer, Failure>, Vec<OwnedFd>);
+
+#[derive(Clone)]
+pub(crate) struct ShimClient {
+    shared: Arc<Shared>,
+    outgoing: mpsc::UnboundedSender<(Vec<u8>, Vec<OwnedFd>)>,
+}
+
+#[derive(Default)]
+struct Shared {
+    next_id: AtomicU64,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Default)]
+struct Pending {
+    replies: HashMap<u64, oneshot::Sender<Outcome>>,
+    execs: HashMap<String, oneshot::Sender<Exit>>,
+    /// Nothing will be answered any more.
+    gone: bool,
+}
+
+impl Shared {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ShimClient {
+    /// Connects to `socket`; events are sent to `events` once [`Operation::Subscribe`] was requested.
+    pub(crate) async fn connect(socket: &Path, events: mpsc::UnboundedSender<FromPodShim>) -> io::Result<Self> {
+        let stream = Arc::new(UnixStream::connect(socket).await?);
+        let shared = Arc::new(Shared::default());
+        let (outgoing, frames) = mpsc::unbounded_channel();
+        tokio::spawn(write_frames(stream.clone(), frames));
+        tokio::spawn(read_frames(stream, shared.clone(), events));
+        Ok(Self { shared, outgoing })
+    }
+
+    /// Asks the shim to do `operation`; `name` and `id` are for the error.
+    pub(crate) async fn request(
+        &self,
+        name: &str,
+        id: &str,
+        operation: Operation,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(Answer, Vec<OwnedFd>)> {
+        let gone = || PodError::internal(format!("{name} {id}"), "the pod's shim is gone");
+        let request = Request { id: self.shared.next_id.fetch_add(1, Ordering::Relaxed), operation };
+        let body = serde_json::to_vec(&request).map_err(|error| PodError::internal(name, error))?;
+        if body.len() > MAX_FRAME_BYTES {
+            let reason = format!("the request has {} bytes, a shim takes {MAX_FRAME_BYTES}", body.len());
+            return Err(PodError::invalid("config", reason));
+        }
+        let mut frame = Vec::with_capacity(4 + body.len());
+        frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        frame.extend_from_slice(&body);
+
+        let (reply, outcome) = oneshot::channel();
+        {
+            let mut pending = self.shared.pending();
+            if pending.gone {
+                return Err(gone());
+            }
+            pending.replies.insert(request.id, reply);
+        }
+        self.outgoing.send((frame, descriptors)).map_err(|_| gone())?;
+        match tokio::time::timeout(REQUEST_DEADLINE, outcome).await {
+            Ok(Ok((Ok(answer), descriptors))) => Ok((answer, descriptors)),
+            Ok(Ok((Err(failure), _))) => Err(PodError::from_shim(name, id, failure)),
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => {
+                self.shared.pending().replies.remove(&request.id);
+                Err(PodError::DeadlineExceeded {
+                    operation: format!("{name} {id}"),
+                    seconds: REQUEST_DEADLINE.as_secs(),
+                })
+            }
+        }
+    }
+
+    /// As [`request`](Self::request) where the answer holds nothing.
+    pub(crate) async fn done(&self, name: &str, id: &str, operation: Operation) -> Result<()> {
+        self.request(name, id, operation, Vec::new()).await.map(|_| ())
+    }
+
+    /// Registers for the end of the exec'd process `exec`, before it is asked for.
+    pub(crate) fn watch_exec(&self, exec: &str) -> oneshot::Receiver<Exit> {
+        let (sender, receiver) = oneshot::channel();
+        let mut pending = self.shared.pending();
+        if !pending.gone {
+            pending.execs.insert(exec.into(), sender);
+        }
+        receiver
+    }
+
+    pub(crate) fn forget_exec(&self, exec: &str) {
+        self.shared.pending().execs.remove(exec);
+    }
+}
+
+async fn write_frames(stream: Arc<UnixStream>, mut frames: mpsc::UnboundedReceiver<(Vec<u8>, Vec<OwnedFd>)>) {
+    while let Some((frame, descriptors)) = frames.recv().await {
+        if let Err(error) = write_frame(&stream, &frame, &descriptors).await {
+            tracing::debug!(%error, "write to shim");
+            return;
+        }
+    }
+}
+
+async fn write_frame(stream: &UnixStream, frame: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < frame.len() {
+        sent += stream
+            .async_io(Interest::WRITABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FRAME_DESCRIPTORS))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                if sent == 0 && !borrowed.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+                    return Err(io::Error::other("too many descriptors for one frame"));
+                }
+                let bytes = [IoSlice::new(&frame[sent..])];
+                Ok(rustix::net::sendmsg(stream, &bytes, &mut control, SendFlags::NOSIGNAL)?)
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+async fn read_frames(stream: Arc<UnixStream>, shared: Arc<Shared>, events: mpsc::UnboundedSender<FromPodShim>) {
+    loop {
+        match read_frame(&stream).await {
+            Ok(Some((FromShim::Reply(Reply { id, result }), descriptors))) => {
+                if let Some(waiting) = shared.pending().replies.remove(&id) {
+                    // The caller may have gone away; its descriptors are closed with the value.
+                    let _ = waiting.send((result, descriptors));
+                }
+            }
+            Ok(Some((FromShim::Event(Event::ExecExited { exec, exit, .. }), _))) => {
+                if let Some(waiting) = shared.pending().execs.remove(&exec) {
+                    let _ = waiting.send(exit);
+                }
+            }
+            Ok(Some((FromShim::Event(event), _))) => {
+                let _ = events.send(FromPodShim::Event(event));
+            }
+            Ok(None) => break,
+            Err(error) => {
+                tracing::debug!(%error, "read from shim");
+                break;
+            }
+        }
+    }
+    let mut pending = shared.pending();
+    *pending = Pending { gone: true, ..Pending::default() };
+    drop(pending);
+    let _ = events.send(FromPodShim::Gone);
+}
+
+/// `None` at a clean end. Descriptors come with a frame's first byte, so the header is read by itself.
+async fn read_frame(stream: &UnixStream) -> io::Result<Option<(FromShim, Vec<OwnedFd>)>> {
+    let mut descriptors = Vec::new();
+    let mut header = [0; 4];
+    if !read_exact(stream, &mut header, &mut descriptors).await? {
+        return Ok(None);
+    }
+    let length = u32::from_le_bytes(header) as usize;
+    if length > MAX_FRAME_BYTES {
+        return Err(io::Error::other(format!("a frame of {length} bytes")));
+    }
+    let mut body = vec![0; length];
+    if !read_exact(stream, &mut body, &mut descriptors).await? {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some((serde_json::from_slice(&body)?, descriptors)))
+}
+
+/// False where the stream ends before the first byte.
+async fn read_exact(stream: &UnixStream, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<bool> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let count = stream
+            .async_io(Interest::READABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FRAME_DESCRIPTORS))];
+                let mut control = RecvAncillaryBuffer::new(&mut space);
+                let mut bytes = [IoSliceMut::new(&mut buffer[filled..])];
+                let received = rustix::net::recvmsg(stream, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+                for message in control.drain() {
+                    if let RecvAncillaryMessage::ScmRights(fds) = message {
+                        descriptors.extend(fds);
+                    }
+                }
+                Ok(received.bytes)
+            })
+            .await?;
+        if count == 0 {
+            return if filled == 0 { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
+        filled += count;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// A shim that answers the first request with the read end of a pipe that holds `hello`, then goes.
+    async fn answer_once(listener: tokio::net::UnixListener) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut descriptors = Vec::new();
+        let mut header = [0; 4];
+        assert!(read_exact(&stream, &mut header, &mut descriptors).await.unwrap());
+        let mut body = vec![0; u32::from_le_bytes(header) as usize];
+        assert!(read_exact(&stream, &mut body, &mut descriptors).await.unwrap());
+        let request: Request = serde_json::from_slice(&body).unwrap();
+        assert!(matches!(request.operation, Operation::Namespaces));
+        assert_eq!(descriptors.len(), 1);
+
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut writer, b"hello").unwrap();
+        let reply = Reply { id: request.id, result: Ok(Answer::Done) };
+        for message in [
+            serde_json::to_vec(&Event::Oom { container: "c".into(), at: 1 }).unwrap(),
+            serde_json::to_vec(&reply).unwrap(),
+        ] {
+            let mut frame = (message.len() as u32).to_le_bytes().to_vec();
+            frame.extend(message);
+            write_frame(&stream, &frame, &[reader.try_clone().unwrap().into()]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn replies_bring_their_descriptors_and_events_reach_the_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("shim.sock");
+        let shim = tokio::spawn(answer_once(tokio::net::UnixListener::bind(&socket).unwrap()));
+        let (events, mut heard) = mpsc::unbounded_channel();
+        let client = ShimClient::connect(&socket, events).await.unwrap();
+        let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let (answer, mut fds) = client.request("namespaces", "p", Operation::Namespaces, vec![null]).await.unwrap();
+        assert!(matches!(answer, Answer::Done));
+        let mut text = [0; 5];
+        std::fs::File::from(fds.remove(0)).read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"hello");
+        assert!(matches!(heard.recv().await, Some(FromPodShim::Event(Event::Oom { .. }))));
+        shim.await.unwrap();
+        assert!(matches!(heard.recv().await, Some(FromPodShim::Gone)));
+        let error = client.done("version", "p", Operation::Version).await.unwrap_err();
+        assert!(error.to_string().contains("shim is gone"), "{error}");
+    }
+}
