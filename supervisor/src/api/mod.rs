@@ -11,6 +11,11 @@
 //! | `status.rs` | errors as `Status` objects |
 
 mod discovery;
+pub mod pod_log;
+mod pod_stream;
+mod query;
+pub mod server;
+mod watch;
 pub mod kinds;
 pub mod object_store;
 pub mod objects;

@@ -1,0 +1,168 @@
+//! Watches: a stream of changes that misses nothing, or says that it would.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::kinds::Kind;
+use super::object_store::{Change, ChangeType, ObjectStore};
+use super::objects::{Objects, api_error};
+use super::query::Query;
+use super::server::Filter;
+use super::status::ApiError;
+use super::table;
+
+/// How often a client that asked for bookmarks gets one.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
+
+struct Watch {
+    store: ObjectStore,
+    kind: &'static Kind,
+    resource: String,
+    namespace: Option<String>,
+    filter: Filter,
+    as_table: bool,
+    /// Changes up to this version have been sent.
+    version: u64,
+    bookmarks: bool,
+    deadline: Option<Instant>,
+    /// Sent before any change: what is there already.
+    initial: Option<Vec<Arc<Value>>>,
+    failed: bool,
+}
+
+/// The answer to `?watch=true`: one JSON event a line.
+pub(super) fn stream(
+    objects: &Objects,
+    kind: &'static Kind,
+    namespace: Option<&str>,
+    query: &Query,
+    filter: Filter,
+    as_table: bool,
+) -> Result<Response, ApiError> {
+    let from = query.number::<u64>("resourceVersion")?.unwrap_or(0);
+    let timeout = query.number::<u64>("timeoutSeconds")?;
+    let (initial, version) = match from {
+        0 => {
+            let (mut objects, version) = objects.list(kind, namespace);
+            objects.retain(|object| filter.matches(object));
+            (Some(objects), version)
+        }
+        from => {
+            objects.store().changes_since(from).map_err(|error| api_error(kind, "", error))?;
+            (None, from)
+        }
+    };
+    let watch = Watch {
+        store: objects.store().clone(),
+        kind,
+        resource: kind.resource(),
+        namespace: namespace.map(str::to_owned),
+        filter,
+        as_table,
+        version,
+        bookmarks: query.flag("allowWatchBookmarks"),
+        deadline: timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        initial,
+        failed: false,
+    };
+    let events = stream::unfold(watch, |mut watch| async move {
+        let lines = watch.next().await?;
+        Some((Ok::<Bytes, Infallible>(lines.into()), watch))
+    });
+    Response::builder()
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Body::from_stream(events))
+        .map_err(|error| ApiError::Internal(error.to_string()))
+}
+
+impl Watch {
+    /// The next events as lines, or the end.
+    async fn next(&mut self) -> Option<String> {
+        if let Some(initial) = self.initial.take()
+            && !initial.is_empty()
+        {
+            return Some(initial.iter().map(|object| self.line("ADDED", object)).collect());
+        }
+        let mut versions = self.store.versions();
+        let bookmark_at = Instant::now() + BOOKMARK_INTERVAL;
+        loop {
+            if self.failed {
+                return None;
+            }
+            versions.mark_unchanged();
+            let lines = self.new_lines();
+            if !lines.is_empty() {
+                return Some(lines);
+            }
+            let wake = self.deadline.map_or(bookmark_at, |deadline| deadline.min(bookmark_at));
+            tokio::select! {
+                changed = versions.changed() => changed.ok()?,
+                () = tokio::time::sleep_until(wake) => {
+                    if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        return None;
+                    }
+                    return Some(if self.bookmarks { self.bookmark() } else { String::new() });
+                }
+            }
+        }
+    }
+
+    fn new_lines(&mut self) -> String {
+        let changes = match self.store.changes_since(self.version) {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.failed = true;
+                let status = api_error(self.kind, "", error).to_status();
+                return json!({"type": "ERROR", "object": status}).to_string() + "\n";
+            }
+        };
+        self.version = changes.last().map_or(self.version, |change| change.version);
+        changes.iter().filter_map(|change| self.line_of(change)).collect()
+    }
+
+    /// What a change means for somebody who sees only what the filter lets through.
+    fn line_of(&self, change: &Change) -> Option<String> {
+        let here = change.key.resource == self.resource
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == change.key.namespace);
+        if !here {
+            return None;
+        }
+        let was = change.previous.as_ref().is_some_and(|object| self.filter.matches(object));
+        let is = change.change_type != ChangeType::Deleted && self.filter.matches(&change.object);
+        match (was, is) {
+            (false, true) => Some(self.line("ADDED", &change.object)),
+            (true, true) => Some(self.line("MODIFIED", &change.object)),
+            (true, false) => {
+                // The last state carries the version of the deletion, so that a client can go on from there.
+                let mut last = Value::clone(&change.object);
+                last["metadata"]["resourceVersion"] = change.version.to_string().into();
+                Some(self.line("DELETED", &Arc::new(last)))
+            }
+            (false, false) => None,
+        }
+    }
+
+    fn line(&self, event_type: &str, object: &Arc<Value>) -> String {
+        let shown = match self.as_table {
+            true => table::table(self.kind, std::slice::from_ref(object), self.version),
+            false => Value::clone(object),
+        };
+        json!({"type": event_type, "object": shown}).to_string() + "\n"
+    }
+
+    fn bookmark(&self) -> String {
+        let object = json!({
+            "kind": self.kind.kind, "apiVersion": self.kind.api_version(),
+            "metadata": {"resourceVersion": self.version.to_string()},
+        });
+        json!({"type": "BOOKMARK", "object": object}).to_string() + "\n"
+    }
+}
