@@ -1,0 +1,92 @@
+//! The changes that a controller has not looked at yet.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::api::kinds::{Kind, pod, text};
+use crate::api::object_store::{Change, ObjectStore};
+use crate::api::objects::Objects;
+
+/// Follows the store from its present state.
+pub(super) struct Changes {
+    store: ObjectStore,
+    seen: u64,
+    versions: watch::Receiver<u64>,
+}
+
+impl Changes {
+    pub(super) fn new(store: &ObjectStore) -> Self {
+        let versions = store.versions();
+        Self { seen: store.version(), store: store.clone(), versions }
+    }
+
+    /// Waits for changes. `None` means that some were missed: everything must be looked at.
+    pub(super) async fn next(&mut self) -> Option<Vec<Change>> {
+        loop {
+            self.versions.mark_unchanged();
+            match self.store.changes_since(self.seen) {
+                Ok(changes) if changes.is_empty() => {
+                    // The sender lives in the store that is held here.
+                    let _ = self.versions.changed().await;
+                }
+                Ok(changes) => {
+                    self.seen = changes.last().map_or(self.seen, |change| change.version);
+                    return Some(changes);
+                }
+                Err(_) => {
+                    self.seen = self.store.version();
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Namespace and name.
+pub(super) type Name = (String, String);
+
+/// Which objects of `owner` the changes concern: themselves, or as owners of what changed in `owned`.
+pub(super) fn concerned(changes: &[Change], owner: &Kind, owned: &Kind) -> BTreeSet<Name> {
+    let (owner_resource, owned_resource) = (owner.resource(), owned.resource());
+    let mut names = BTreeSet::new();
+    for change in changes {
+        let namespace = change.key.namespace.clone();
+        if change.key.resource == owner_resource {
+            names.insert((namespace, change.key.name.clone()));
+        } else if change.key.resource == owned_resource {
+            let owners = pod::items(&change.object["metadata"], "ownerReferences").iter();
+            let owners = owners.filter(|reference| reference["kind"] == owner.kind);
+            names.extend(owners.map(|reference| (namespace.clone(), text(reference, "/name").to_owned())));
+        }
+    }
+    names
+}
+
+/// Every object of a kind.
+pub(super) fn all(objects: &Objects, kind: &Kind) -> BTreeSet<Name> {
+    let name_of = |object: &Value| (text(object, "/metadata/namespace").into(), text(object, "/metadata/name").into());
+    objects.list(kind, None).0.iter().map(|object| name_of(object)).collect()
+}
+
+/// Runs `reconcile` for every object of `kind`, and again for each that a change concerns. What fails is tried again
+/// with the next change of the object; a conflict is one.
+pub(super) async fn run<F>(objects: Objects, kind: &'static Kind, owned: &'static Kind, mut reconcile: F)
+where
+    F: AsyncFnMut(&Objects, &str, &str) -> Result<(), crate::api::status::ApiError>,
+{
+    let mut changes = Changes::new(objects.store());
+    let mut names = all(&objects, kind);
+    loop {
+        for (namespace, name) in &names {
+            if let Err(error) = reconcile(&objects, namespace, name).await {
+                tracing::warn!(kind = kind.kind, namespace, name, %error, "reconcile");
+            }
+        }
+        names = match changes.next().await {
+            Some(changes) => concerned(&changes, kind, owned),
+            None => all(&objects, kind),
+        };
+    }
+}

@@ -1,0 +1,51 @@
+//! Controllers: each compares what is desired with what is observed and does what is missing.
+//!
+//! | file | from | to |
+//! |---|---|---|
+//! | `manifest_folder.rs` | files | objects |
+//! | `deployment.rs` | Deployments | ReplicaSets |
+//! | `replica_set.rs` | ReplicaSets | Pods |
+//! | `pod/` | Pods | sandboxes and containers of the engine |
+//! | `garbage.rs` | deleted owners and namespaces | deletion of what they own |
+//!
+//! None of them keeps what it could not read back: all start from the objects and the engine.
+
+mod changes;
+pub mod deployment;
+pub mod garbage;
+pub mod manifest_folder;
+pub mod pod;
+pub mod replica_set;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::api::objects::Objects;
+use crate::pod::Node;
+
+/// What the controllers work on.
+#[derive(Clone)]
+pub struct Context {
+    pub objects: Objects,
+    pub node: Node,
+    /// As pods see it in `spec.nodeName`.
+    pub node_name: Arc<str>,
+    /// Where the logs of pods lie; the API reads them there.
+    pub pod_logs: PathBuf,
+    /// Where emptyDir volumes lie: `UID/volumes/NAME`.
+    pub pod_volumes: PathBuf,
+    pub manifests: PathBuf,
+}
+
+/// Runs every controller until the set is dropped.
+pub fn start(context: &Context) -> JoinSet<()> {
+    let mut controllers = JoinSet::new();
+    controllers.spawn(deployment::run(context.objects.clone()));
+    controllers.spawn(replica_set::run(context.objects.clone()));
+    controllers.spawn(garbage::run(context.objects.clone()));
+    controllers.spawn(pod::run(context.clone()));
+    controllers.spawn(manifest_folder::run(context.objects.clone(), context.manifests.clone()));
+    controllers
+}

@@ -1,0 +1,126 @@
+//! ReplicaSets: as many pods as asked for.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::changes;
+use crate::api::kinds::{integer, pod, replica_set, text};
+use crate::api::objects::{Objects, Propagation, is_owned_by, now, owner_reference};
+use crate::api::status::ApiError;
+
+/// Keeps every ReplicaSet at its count.
+pub async fn run(objects: Objects) {
+    changes::run(objects, &replica_set::KIND, &pod::KIND, reconcile).await;
+}
+
+async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(), ApiError> {
+    let set = match objects.get(&replica_set::KIND, namespace, name) {
+        Ok(set) => set,
+        Err(ApiError::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if text(&set, "/metadata/deletionTimestamp").is_empty() {
+        let active = active_pods(objects, namespace, text(&set, "/metadata/uid"));
+        let desired = usize::try_from(integer(&set, "/spec/replicas")).unwrap_or(0);
+        for _ in active.len()..desired {
+            objects.create(&pod::KIND, namespace, new_pod(&set)).await?;
+        }
+        for surplus in surplus(active, desired) {
+            let name = text(&surplus, "/metadata/name");
+            objects.delete(&pod::KIND, namespace, name, Propagation::Background, None).await?;
+        }
+    }
+    write_status(objects, namespace, name, &set).await
+}
+
+/// Pods that count: neither on their way out nor finished.
+fn active_pods(objects: &Objects, namespace: &str, uid: &str) -> Vec<Arc<Value>> {
+    let (mut pods, _) = objects.list(&pod::KIND, Some(namespace));
+    pods.retain(|pod| {
+        is_owned_by(pod, uid)
+            && text(pod, "/metadata/deletionTimestamp").is_empty()
+            && !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+    });
+    pods
+}
+
+fn new_pod(set: &Value) -> Value {
+    let template = set.pointer("/spec/template").cloned().unwrap_or_default();
+    let mut metadata = template.get("metadata").filter(|m| m.is_object()).cloned().unwrap_or_else(|| json!({}));
+    metadata["generateName"] = format!("{}-", text(set, "/metadata/name")).into();
+    metadata["ownerReferences"] = json!([owner_reference(&replica_set::KIND, set)]);
+    for field in ["name", "namespace", "creationTimestamp"] {
+        metadata.as_object_mut().map(|metadata| metadata.remove(field));
+    }
+    json!({"metadata": metadata, "spec": template["spec"]})
+}
+
+/// The pods that go first when there are too many: those that serve least, then the newest.
+fn surplus(mut pods: Vec<Arc<Value>>, desired: usize) -> Vec<Arc<Value>> {
+    pods.sort_by_key(|pod| {
+        let created = text(pod, "/metadata/creationTimestamp").to_owned();
+        (is_ready(pod), text(pod, "/status/phase") == "Running", std::cmp::Reverse(created))
+    });
+    pods.truncate(pods.len().saturating_sub(desired));
+    pods
+}
+
+/// Whether the pod's Ready condition is true.
+pub(super) fn is_ready(pod: &Value) -> bool {
+    pod::items(&pod["status"], "conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+async fn write_status(objects: &Objects, namespace: &str, name: &str, set: &Value) -> Result<(), ApiError> {
+    let active = active_pods(objects, namespace, text(set, "/metadata/uid"));
+    let ready = active.iter().filter(|pod| is_ready(pod)).count();
+    let status = json!({
+        "replicas": active.len(), "fullyLabeledReplicas": active.len(), "readyReplicas": ready,
+        "availableReplicas": ready, "observedGeneration": integer(set, "/metadata/generation"),
+    });
+    match objects.set_status(&replica_set::KIND, namespace, name, text(set, "/metadata/uid"), status).await {
+        Err(ApiError::NotFound { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// A condition that keeps its transition time while its status stays.
+pub(super) fn condition(old: &Value, condition_type: &str, status: bool, reason: &str, message: &str) -> Value {
+    let status = if status { "True" } else { "False" };
+    let earlier = pod::items(old, "conditions").iter().find(|c| c["type"] == condition_type && c["status"] == status);
+    let since = earlier.map(|c| text(c, "/lastTransitionTime").to_owned()).unwrap_or_else(now);
+    let mut condition = json!({"type": condition_type, "status": status, "lastTransitionTime": since});
+    if !reason.is_empty() {
+        condition["reason"] = reason.into();
+    }
+    if !message.is_empty() {
+        condition["message"] = message.into();
+    }
+    condition
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_that_serve_least_go_first() {
+        let pod = |name: &str, ready: bool, created: &str| {
+            let status = if ready { "True" } else { "False" };
+            Arc::new(json!({
+                "metadata": {"name": name, "creationTimestamp": created},
+                "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]},
+            }))
+        };
+        let pods = vec![pod("old", true, "2026-01-01"), pod("new", true, "2026-01-02"), pod("sick", false, "2026-01-01")];
+        let names: Vec<String> = surplus(pods, 1).iter().map(|p| text(p, "/metadata/name").to_owned()).collect();
+        assert_eq!(names, ["sick", "new"]);
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_while_it_stays() {
+        let old = json!({"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "then"}]});
+        assert_eq!(condition(&old, "Ready", true, "", "")["lastTransitionTime"], "then");
+        assert_ne!(condition(&old, "Ready", false, "", "")["lastTransitionTime"], "then");
+    }
+}
