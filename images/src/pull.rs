@@ -499,7 +499,7 @@ impl Pull {
         let published = tokio::task::spawn_blocking(move || {
             adopt::implied_directories(&session, &needed.snapshots)?;
             session.publish(&needed, |entries| {
-                set_name(entries, entry, &name, Some(&repo_digest))
+                set_name(entries, entry, Some(&name), Some(&repo_digest))
             })
         })
         .await
