@@ -18,8 +18,8 @@ use crate::image::{ConfigDocument, Image};
 use crate::layer::{LayerError, LayerJob, decompress, ingest};
 use crate::layout::{Needed, PublishError, Session};
 use crate::manifest::{
-    DOCUMENT_MAX_BYTES, Descriptor, Document, DocumentError, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD, OCI_MANIFEST, Platform,
+    DOCUMENT_MAX_BYTES, Descriptor, Document, DocumentError, Index, Manifest, OCI_CONFIG,
+    OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST, Platform,
 };
 use crate::platform;
 use crate::progress::{LayerState, ProgressFn, ProgressHub};
@@ -129,7 +129,11 @@ struct DockerImage {
 impl Store {
     /// Loads every image of the archive at `path` under the names it gives them. From a multi-platform index the
     /// image for this machine is taken.
-    pub async fn load(&self, path: &Path, progress: Option<ProgressFn>) -> Result<Vec<Image>, LoadError> {
+    pub async fn load(
+        &self,
+        path: &Path,
+        progress: Option<ProgressFn>,
+    ) -> Result<Vec<Image>, LoadError> {
         let (store, path) = (self.clone(), path.to_owned());
         let hub = ProgressHub::default();
         hub.add(progress);
@@ -158,9 +162,17 @@ struct Load {
 
 impl Load {
     fn run(self) -> Result<Vec<Image>, LoadError> {
-        let session = self.store.inner.layout.session().map_err(self.io("begin"))?;
+        let session = self
+            .store
+            .inner
+            .layout
+            .session()
+            .map_err(self.io("begin"))?;
         let spool = self.spool(&session)?;
-        let images = match (spool.by_name.get("index.json"), spool.by_name.get("manifest.json")) {
+        let images = match (
+            spool.by_name.get("index.json"),
+            spool.by_name.get("manifest.json"),
+        ) {
             // `docker save` writes both today; the index keeps the manifests' digests.
             (Some(index), _) => self.oci_images(&spool, index)?,
             (None, Some(manifest)) => self.docker_images(&spool, &session, manifest)?,
@@ -169,17 +181,26 @@ impl Load {
         let mut needed = Needed::default();
         for image in &images {
             needed.blobs.extend(&image.documents);
-            needed.blobs.extend(image.layers.iter().map(|layer| layer.digest));
+            needed
+                .blobs
+                .extend(image.layers.iter().map(|layer| layer.digest));
             needed.snapshots.extend(&image.diff_ids);
         }
         for digest in &needed.blobs {
-            if let Some(spooled) = spool.by_digest.get(digest).filter(|spooled| spooled.file.exists()) {
-                session.adopt_blob(&spooled.file, digest).map_err(self.io("keep blob"))?;
+            if let Some(spooled) = spool
+                .by_digest
+                .get(digest)
+                .filter(|spooled| spooled.file.exists())
+            {
+                session
+                    .adopt_blob(&spooled.file, digest)
+                    .map_err(self.io("keep blob"))?;
             }
         }
         self.unpack(&images, &session)?;
         for image in &images {
-            adopt::implied_directories(&session, &image.diff_ids).map_err(self.io("complete layers"))?;
+            adopt::implied_directories(&session, &image.diff_ids)
+                .map_err(self.io("complete layers"))?;
         }
         let published = session.publish(&needed, |mut entries| {
             for image in &images {
@@ -203,7 +224,11 @@ impl Load {
                 path: self.path.clone(),
                 source,
             };
-            let documents = self.store.inner.documents(&image.entry.digest).map_err(store_failed)?;
+            let documents = self
+                .store
+                .inner
+                .documents(&image.entry.digest)
+                .map_err(store_failed)?;
             let id = documents.manifest.config.digest.to_string();
             loaded.extend(self.store.resolve(&id).map_err(store_failed)?);
         }
@@ -217,7 +242,8 @@ impl Load {
             source,
         };
         let file = File::open(&self.path).map_err(self.io("open"))?;
-        let content = decompress(BufReader::with_capacity(128 << 10, file)).map_err(self.io("read"))?;
+        let content =
+            decompress(BufReader::with_capacity(128 << 10, file)).map_err(self.io("read"))?;
         let mut stream = TarStream::new(content, self.store.inner.limits.layer_bytes);
         let (mut spool, mut links, mut count) = (Spool::default(), Vec::new(), 0);
         while let Some(member) = stream.next_member().map_err(archive)? {
@@ -253,21 +279,34 @@ impl Load {
         Ok(spool)
     }
 
-    fn docker_images(&self, spool: &Spool, session: &Session, list: &Spooled) -> Result<Vec<Found>, LoadError> {
-        let entries: Vec<DockerImage> = self.parse(&self.read(list, "manifest.json")?, "manifest.json")?;
+    fn docker_images(
+        &self,
+        spool: &Spool,
+        session: &Session,
+        list: &Spooled,
+    ) -> Result<Vec<Found>, LoadError> {
+        let entries: Vec<DockerImage> =
+            self.parse(&self.read(list, "manifest.json")?, "manifest.json")?;
         let mut images = Vec::new();
         for (number, image) in entries.iter().enumerate() {
             let member = |name: &String| {
-                spool.by_name.get(&plain_name(name.as_bytes(), "")).ok_or_else(|| LoadError::Missing {
-                    path: self.path.clone(),
-                    member: name.clone(),
-                })
+                spool
+                    .by_name
+                    .get(&plain_name(name.as_bytes(), ""))
+                    .ok_or_else(|| LoadError::Missing {
+                        path: self.path.clone(),
+                        member: name.clone(),
+                    })
             };
             let config = member(&image.config)?;
             let mut layers = Vec::new();
             for name in &image.layers {
                 let layer = member(name)?;
-                layers.push(descriptor(layer_media_type(layer).map_err(self.io("read"))?, layer.digest, layer.size));
+                layers.push(descriptor(
+                    layer_media_type(layer).map_err(self.io("read"))?,
+                    layer.digest,
+                    layer.size,
+                ));
             }
             let manifest = Manifest {
                 schema_version: 2,
@@ -275,9 +314,12 @@ impl Load {
                 config: descriptor(OCI_CONFIG, config.digest, config.size),
                 layers,
             };
-            let bytes = serde_json::to_vec(&manifest).map_err(|error| self.io("write manifest")(error.into()))?;
+            let bytes = serde_json::to_vec(&manifest)
+                .map_err(|error| self.io("write manifest")(error.into()))?;
             let digest = Digest::of(&bytes);
-            session.write_blob(&digest, &bytes).map_err(self.io("write manifest"))?;
+            session
+                .write_blob(&digest, &bytes)
+                .map_err(self.io("write manifest"))?;
             let mut names = Vec::new();
             for tag in image.repo_tags.iter().flatten() {
                 names.push(tag.parse().map_err(|source| LoadError::Reference {
@@ -301,11 +343,12 @@ impl Load {
             let mut document = self.document(spool, &entry)?;
             if let Document::Index(inner) = &document {
                 let wanted = Platform::host();
-                let chosen = platform::choose(inner, &wanted).ok_or_else(|| LoadError::Platform {
-                    path: self.path.clone(),
-                    platform: wanted.clone(),
-                    offered: platform::offered(inner),
-                })?;
+                let chosen =
+                    platform::choose(inner, &wanted).ok_or_else(|| LoadError::Platform {
+                        path: self.path.clone(),
+                        platform: wanted.clone(),
+                        offered: platform::offered(inner),
+                    })?;
                 entry = chosen.clone();
                 document = self.document(spool, &entry)?;
             }
@@ -321,7 +364,10 @@ impl Load {
                 self.blob(spool, &layer.digest)?;
             }
             let entry = Descriptor {
-                media_type: manifest.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into()),
+                media_type: manifest
+                    .media_type
+                    .clone()
+                    .unwrap_or_else(|| OCI_MANIFEST.into()),
                 platform: entry.platform,
                 ..descriptor("", entry.digest, entry.size)
             };
@@ -340,7 +386,8 @@ impl Load {
         config: &[u8],
         names: Vec<Reference>,
     ) -> Result<Found, LoadError> {
-        let config: ConfigDocument = self.parse(config, &format!("config {}", manifest.config.digest))?;
+        let config: ConfigDocument =
+            self.parse(config, &format!("config {}", manifest.config.digest))?;
         let diff_ids = config.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers.len() {
             return Err(LoadError::Document {
@@ -366,7 +413,10 @@ impl Load {
         let mut jobs: Vec<LayerJob> = Vec::new();
         for image in images {
             for (layer, diff_id) in image.layers.iter().zip(&image.diff_ids) {
-                if jobs.iter().any(|job| job.blob == layer.digest && job.diff_id == *diff_id) {
+                if jobs
+                    .iter()
+                    .any(|job| job.blob == layer.digest && job.diff_id == *diff_id)
+                {
                     continue;
                 }
                 let planned = jobs.iter().any(|job| job.diff_id == *diff_id);
@@ -378,24 +428,33 @@ impl Load {
                     // Read even if it is there already: that the archive is right must be known all the same.
                     unpack: !planned && !self.store.inner.layout.snapshot(diff_id).exists(),
                 });
-                self.progress.report(layer.digest, LayerState::Waiting, 0, layer.size);
+                self.progress
+                    .report(layer.digest, LayerState::Waiting, 0, layer.size);
             }
         }
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let blob = session.open_blob(&job.blob).map_err(self.io("open layer"))?;
-                self.progress.report(job.blob, LayerState::Transferring, 0, job.size);
-                ingest(blob, job, session, self.store.inner.limits).map_err(|source| LoadError::Layer {
-                    path: self.path.clone(),
-                    source,
+                let blob = session
+                    .open_blob(&job.blob)
+                    .map_err(self.io("open layer"))?;
+                self.progress
+                    .report(job.blob, LayerState::Transferring, 0, job.size);
+                ingest(blob, job, session, self.store.inner.limits).map_err(|source| {
+                    LoadError::Layer {
+                        path: self.path.clone(),
+                        source,
+                    }
                 })?;
-                self.progress.report(job.blob, LayerState::Complete, job.size, job.size);
+                self.progress
+                    .report(job.blob, LayerState::Complete, job.size, job.size);
             }
             Ok(())
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..jobs.len().min(THREADS_MAX)).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..jobs.len().min(THREADS_MAX))
+                .map(|_| scope.spawn(work))
+                .collect();
             threads.into_iter().try_for_each(|thread| {
                 let lost = |_| self.io("unpack")(io::Error::other("a thread panicked"));
                 thread.join().map_err(lost)?
@@ -413,10 +472,13 @@ impl Load {
     }
 
     fn blob<'a>(&self, spool: &'a Spool, digest: &Digest) -> Result<&'a Spooled, LoadError> {
-        spool.by_digest.get(digest).ok_or_else(|| LoadError::Missing {
-            path: self.path.clone(),
-            member: format!("a file with the digest {digest}"),
-        })
+        spool
+            .by_digest
+            .get(digest)
+            .ok_or_else(|| LoadError::Missing {
+                path: self.path.clone(),
+                member: format!("a file with the digest {digest}"),
+            })
     }
 
     fn read(&self, spooled: &Spooled, name: &str) -> Result<Vec<u8>, LoadError> {
@@ -445,7 +507,10 @@ impl Load {
 }
 
 /// Writes the current member to `path`. The error is the archive's (`Ok`) or the disk's (`Err`).
-fn copy_out<R: Read>(stream: &mut TarStream<R>, path: &Path) -> Result<Spooled, Result<TarError, io::Error>> {
+fn copy_out<R: Read>(
+    stream: &mut TarStream<R>,
+    path: &Path,
+) -> Result<Spooled, Result<TarError, io::Error>> {
     let mut file = File::create(path).map_err(Err)?;
     let mut hasher = Hasher::default();
     loop {

@@ -412,7 +412,8 @@ pub(crate) fn set_name(
         }
         // Without any name an entry says nothing beside another of the same manifest.
         let nameless = old.annotations.as_ref().is_none_or(|all| all.is_empty());
-        let said = |other: &Descriptor| old.digest == other.digest && old.annotations == other.annotations;
+        let said =
+            |other: &Descriptor| old.digest == other.digest && old.annotations == other.annotations;
         if (nameless && old.digest == entry.digest) || said(&entry) || kept.iter().any(said) {
             continue;
         }
