@@ -245,8 +245,10 @@ impl<R: Read> TarStream<R> {
             size,
             device: match kind {
                 Kind::CharDevice | Kind::BlockDevice => (
-                    extension(header.device_major(), at)?.unwrap_or(0),
-                    extension(header.device_minor(), at)?.unwrap_or(0),
+                    number(&header.as_bytes()[329..337], at, || header.device_major())?
+                        .unwrap_or(0),
+                    number(&header.as_bytes()[337..345], at, || header.device_minor())?
+                        .unwrap_or(0),
                 ),
                 _ => (0, 0),
             },
