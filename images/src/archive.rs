@@ -63,7 +63,7 @@ pub enum LoadError {
     Document {
         path: PathBuf,
         #[source]
-        source: DocumentError,
+        source: Box<DocumentError>,
     },
     #[error("load {path}: has no image for {platform}, it has {offered}")]
     Platform {
@@ -81,13 +81,13 @@ pub enum LoadError {
     Layer {
         path: PathBuf,
         #[source]
-        source: LayerError,
+        source: Box<LayerError>,
     },
     #[error("load {path}")]
     Store {
         path: PathBuf,
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
 }
 
@@ -222,7 +222,7 @@ impl Load {
         for image in &images {
             let store_failed = |source| LoadError::Store {
                 path: self.path.clone(),
-                source,
+                source: Box::new(source),
             };
             let documents = self
                 .store
@@ -392,11 +392,11 @@ impl Load {
         if diff_ids.len() != manifest.layers.len() {
             return Err(LoadError::Document {
                 path: self.path.clone(),
-                source: DocumentError::LayerCount {
+                source: Box::new(DocumentError::LayerCount {
                     digest: entry.digest,
                     layers: manifest.layers.len(),
                     diff_ids: diff_ids.len(),
-                },
+                }),
             });
         }
         Ok(Found {
@@ -443,7 +443,7 @@ impl Load {
                 ingest(blob, job, session, self.store.inner.limits).map_err(|source| {
                     LoadError::Layer {
                         path: self.path.clone(),
-                        source,
+                        source: Box::new(source),
                     }
                 })?;
                 self.progress
@@ -467,7 +467,7 @@ impl Load {
         let bytes = self.read(self.blob(spool, &descriptor.digest)?, &name)?;
         Document::parse(&bytes, descriptor.digest).map_err(|source| LoadError::Document {
             path: self.path.clone(),
-            source,
+            source: Box::new(source),
         })
     }
 

@@ -51,7 +51,7 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
     assert_eq!(pulled.manifest_digest, image.digest());
     assert_eq!(pulled.repo_tags, [reference.to_string()]);
     let by_digest = format!("{}/team/app@{}", registry.address, image.digest());
-    assert_eq!(pulled.repo_digests, [by_digest.clone()]);
+    assert_eq!(pulled.repo_digests.join(" "), by_digest);
     assert_eq!(pulled.config.entrypoint, ["/bin/app"]);
     assert_eq!(pulled.config.stop_signal, "SIGINT");
     assert_eq!(pulled.diff_ids, image.diff_ids);
@@ -78,7 +78,7 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
         .await
         .unwrap();
     assert_eq!(pulled.id, image.id());
-    assert_eq!(pulled.repo_digests, [by_digest.clone()]);
+    assert_eq!(pulled.repo_digests.join(" "), by_digest);
     assert!(pulled.repo_tags.is_empty());
     for name in [
         by_digest,
