@@ -1,1 +1,573 @@
-//! Images from files.
+//! Loading images from files: `docker save` (docker-archive) and OCI image layouts in a tar (oci-archive), plain,
+//! gzip or zstd.
+//!
+//! The archive is read once, front to back. Every file in it goes to a numbered file of the session while it is
+//! digested, so no name in the archive ever becomes a path; then the documents say which files are an image.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Deserialize;
+
+use crate::adopt;
+use crate::digest::{Digest, Hasher};
+use crate::image::{ConfigDocument, Image};
+use crate::layer::{LayerError, LayerJob, decompress, ingest};
+use crate::layout::{Needed, PublishError, Session};
+use crate::manifest::{
+    DOCUMENT_MAX_BYTES, Descriptor, Document, DocumentError, Index, Manifest, OCI_CONFIG,
+    OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST, Platform,
+};
+use crate::platform;
+use crate::progress::{LayerState, ProgressFn, ProgressHub};
+use crate::reference::{Reference, ReferenceError};
+use crate::store::{CONTAINERD_NAME, REF_NAME, Store, StoreError, annotation, set_name};
+use crate::tar_stream::{Kind, TarError, TarStream};
+
+/// An archive of images has a few files per layer.
+const MEMBERS_MAX: usize = 10_000;
+/// Layers unpacked at once.
+const THREADS_MAX: usize = 4;
+
+/// Why an archive was not loaded. The store is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("load {path}: {operation}")]
+    Io {
+        path: PathBuf,
+        operation: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("load {path}")]
+    Archive {
+        path: PathBuf,
+        #[source]
+        source: TarError,
+    },
+    #[error("load {0}: is no image archive, it has neither index.json nor manifest.json")]
+    NoImage(PathBuf),
+    #[error("load {path}: {member} is named but not in the archive")]
+    Missing { path: PathBuf, member: String },
+    #[error("load {path}: {member} is no valid JSON document of its kind")]
+    Json {
+        path: PathBuf,
+        member: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("load {path}")]
+    Document {
+        path: PathBuf,
+        #[source]
+        source: Box<DocumentError>,
+    },
+    #[error("load {path}: has no image for {platform}, it has {offered}")]
+    Platform {
+        path: PathBuf,
+        platform: Platform,
+        offered: String,
+    },
+    #[error("load {path}")]
+    Reference {
+        path: PathBuf,
+        #[source]
+        source: ReferenceError,
+    },
+    #[error("load {path}")]
+    Layer {
+        path: PathBuf,
+        #[source]
+        source: Box<LayerError>,
+    },
+    #[error("load {path}")]
+    Store {
+        path: PathBuf,
+        #[source]
+        source: Box<StoreError>,
+    },
+}
+
+/// A file of the archive, in the session.
+#[derive(Clone)]
+struct Spooled {
+    file: PathBuf,
+    digest: Digest,
+    size: u64,
+}
+
+/// The archive's files by name, links resolved, and by digest.
+#[derive(Default)]
+struct Spool {
+    by_name: HashMap<String, Spooled>,
+    by_digest: HashMap<Digest, Spooled>,
+}
+
+/// One image of the archive, ready to be unpacked.
+struct Found {
+    entry: Descriptor,
+    /// The manifest's and config's digests.
+    documents: Vec<Digest>,
+    layers: Vec<Descriptor>,
+    diff_ids: Vec<Digest>,
+    names: Vec<Reference>,
+}
+
+/// An entry of docker's manifest.json.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+impl Store {
+    /// Loads every image of the archive at `path` under the names it gives them. From a multi-platform index the
+    /// image for this machine is taken.
+    pub async fn load(
+        &self,
+        path: &Path,
+        progress: Option<ProgressFn>,
+    ) -> Result<Vec<Image>, LoadError> {
+        let (store, path) = (self.clone(), path.to_owned());
+        let hub = ProgressHub::default();
+        hub.add(progress);
+        let load = Load {
+            store,
+            path: path.clone(),
+            progress: hub,
+        };
+        tokio::task::spawn_blocking(move || load.run())
+            .await
+            .unwrap_or_else(|error| {
+                Err(LoadError::Io {
+                    path,
+                    operation: "unpack",
+                    source: io::Error::other(error),
+                })
+            })
+    }
+}
+
+struct Load {
+    store: Store,
+    path: PathBuf,
+    progress: ProgressHub,
+}
+
+impl Load {
+    fn run(self) -> Result<Vec<Image>, LoadError> {
+        let session = self
+            .store
+            .inner
+            .layout
+            .session()
+            .map_err(self.io("begin"))?;
+        let spool = self.spool(&session)?;
+        let images = match (
+            spool.by_name.get("index.json"),
+            spool.by_name.get("manifest.json"),
+        ) {
+            // `docker save` writes both today; the index keeps the manifests' digests.
+            (Some(index), _) => self.oci_images(&spool, index)?,
+            (None, Some(manifest)) => self.docker_images(&spool, &session, manifest)?,
+            (None, None) => return Err(LoadError::NoImage(self.path)),
+        };
+        let mut needed = Needed::default();
+        for image in &images {
+            needed.blobs.extend(&image.documents);
+            needed
+                .blobs
+                .extend(image.layers.iter().map(|layer| layer.digest));
+            needed.snapshots.extend(&image.diff_ids);
+        }
+        for digest in &needed.blobs {
+            if let Some(spooled) = spool
+                .by_digest
+                .get(digest)
+                .filter(|spooled| spooled.file.exists())
+            {
+                session
+                    .adopt_blob(&spooled.file, digest)
+                    .map_err(self.io("keep blob"))?;
+            }
+        }
+        self.unpack(&images, &session)?;
+        for image in &images {
+            adopt::implied_directories(&session, &image.diff_ids)
+                .map_err(self.io("complete layers"))?;
+        }
+        let published = session.publish(&needed, |mut entries| {
+            for image in &images {
+                for name in &image.names {
+                    entries = set_name(entries, image.entry.clone(), Some(&name.to_string()), None);
+                }
+                if image.names.is_empty() {
+                    entries = set_name(entries, image.entry.clone(), None, None);
+                }
+            }
+            entries
+        });
+        published.map_err(|error| match error {
+            PublishError::Io(source) => self.io("publish")(source),
+            // Only layers that were in the store already can be gone.
+            gone => self.io("publish")(io::Error::other(gone)),
+        })?;
+        let mut loaded = Vec::new();
+        for image in &images {
+            let store_failed = |source| LoadError::Store {
+                path: self.path.clone(),
+                source: Box::new(source),
+            };
+            let documents = self
+                .store
+                .inner
+                .documents(&image.entry.digest)
+                .map_err(store_failed)?;
+            let id = documents.manifest.config.digest.to_string();
+            loaded.extend(self.store.resolve(&id).map_err(store_failed)?);
+        }
+        Ok(loaded)
+    }
+
+    /// Puts every file of the archive into the session.
+    fn spool(&self, session: &Session) -> Result<Spool, LoadError> {
+        let archive = |source| LoadError::Archive {
+            path: self.path.clone(),
+            source,
+        };
+        let file = File::open(&self.path).map_err(self.io("open"))?;
+        let content =
+            decompress(BufReader::with_capacity(128 << 10, file)).map_err(self.io("read"))?;
+        let mut stream = TarStream::new(content, self.store.inner.limits.layer_bytes);
+        let (mut spool, mut links, mut count) = (Spool::default(), Vec::new(), 0);
+        while let Some(member) = stream.next_member().map_err(archive)? {
+            count += 1;
+            if count > MEMBERS_MAX {
+                return Err(self.io("read")(io::Error::other("more than 10000 members")));
+            }
+            let name = plain_name(&member.path, "");
+            match member.kind {
+                Kind::File => {
+                    let path = session.scratch(&format!("member-{count}"));
+                    let spooled = copy_out(&mut stream, &path).map_err(|error| match error {
+                        Ok(source) => archive(source),
+                        Err(source) => self.io("write")(source),
+                    })?;
+                    spool.by_digest.insert(spooled.digest, spooled.clone());
+                    spool.by_name.insert(name, spooled);
+                }
+                // Older docker writes a layer that several images share once and links to it.
+                Kind::Symlink => {
+                    let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+                    links.push((name.clone(), plain_name(&member.link, parent)));
+                }
+                Kind::HardLink => links.push((name, plain_name(&member.link, ""))),
+                _ => {}
+            }
+        }
+        for (name, target) in links {
+            if let Some(spooled) = spool.by_name.get(&target).cloned() {
+                spool.by_name.insert(name, spooled);
+            }
+        }
+        Ok(spool)
+    }
+
+    fn docker_images(
+        &self,
+        spool: &Spool,
+        session: &Session,
+        list: &Spooled,
+    ) -> Result<Vec<Found>, LoadError> {
+        let entries: Vec<DockerImage> =
+            self.parse(&self.read(list, "manifest.json")?, "manifest.json")?;
+        let mut images = Vec::new();
+        for (number, image) in entries.iter().enumerate() {
+            let member = |name: &String| {
+                spool
+                    .by_name
+                    .get(&plain_name(name.as_bytes(), ""))
+                    .ok_or_else(|| LoadError::Missing {
+                        path: self.path.clone(),
+                        member: name.clone(),
+                    })
+            };
+            let config = member(&image.config)?;
+            let mut layers = Vec::new();
+            for name in &image.layers {
+                let layer = member(name)?;
+                layers.push(descriptor(
+                    layer_media_type(layer).map_err(self.io("read"))?,
+                    layer.digest,
+                    layer.size,
+                ));
+            }
+            let manifest = Manifest {
+                schema_version: 2,
+                media_type: Some(OCI_MANIFEST.into()),
+                config: descriptor(OCI_CONFIG, config.digest, config.size),
+                layers,
+            };
+            let bytes = serde_json::to_vec(&manifest)
+                .map_err(|error| self.io("write manifest")(error.into()))?;
+            let digest = Digest::of(&bytes);
+            session
+                .write_blob(&digest, &bytes)
+                .map_err(self.io("write manifest"))?;
+            let mut names = Vec::new();
+            for tag in image.repo_tags.iter().flatten() {
+                names.push(tag.parse().map_err(|source| LoadError::Reference {
+                    path: self.path.clone(),
+                    source,
+                })?);
+            }
+            let entry = descriptor(OCI_MANIFEST, digest, bytes.len() as u64);
+            let label = format!("config of image {}", number + 1);
+            let config = self.read(config, &label)?;
+            images.push(self.found(entry, manifest, &config, names)?);
+        }
+        Ok(images)
+    }
+
+    fn oci_images(&self, spool: &Spool, index: &Spooled) -> Result<Vec<Found>, LoadError> {
+        let index: Index = self.parse(&self.read(index, "index.json")?, "index.json")?;
+        let mut images = Vec::new();
+        for top in &index.manifests {
+            let mut entry = top.clone();
+            let mut document = self.document(spool, &entry)?;
+            if let Document::Index(inner) = &document {
+                let wanted = Platform::host();
+                let chosen =
+                    platform::choose(inner, &wanted).ok_or_else(|| LoadError::Platform {
+                        path: self.path.clone(),
+                        platform: wanted.clone(),
+                        offered: platform::offered(inner),
+                    })?;
+                entry = chosen.clone();
+                document = self.document(spool, &entry)?;
+            }
+            let Document::Manifest(manifest) = document else {
+                return Err(LoadError::Missing {
+                    path: self.path.clone(),
+                    member: format!("an image behind index {}", entry.digest),
+                });
+            };
+            let names = archive_name(top).into_iter().collect();
+            let config = self.read(self.blob(spool, &manifest.config.digest)?, "config")?;
+            for layer in &manifest.layers {
+                self.blob(spool, &layer.digest)?;
+            }
+            let entry = Descriptor {
+                media_type: manifest
+                    .media_type
+                    .clone()
+                    .unwrap_or_else(|| OCI_MANIFEST.into()),
+                platform: entry.platform,
+                ..descriptor("", entry.digest, entry.size)
+            };
+            images.push(self.found(entry, manifest, &config, names)?);
+        }
+        match images.is_empty() {
+            true => Err(LoadError::NoImage(self.path.clone())),
+            false => Ok(images),
+        }
+    }
+
+    fn found(
+        &self,
+        entry: Descriptor,
+        manifest: Manifest,
+        config: &[u8],
+        names: Vec<Reference>,
+    ) -> Result<Found, LoadError> {
+        let config: ConfigDocument =
+            self.parse(config, &format!("config {}", manifest.config.digest))?;
+        let diff_ids = config.rootfs.diff_ids;
+        if diff_ids.len() != manifest.layers.len() {
+            return Err(LoadError::Document {
+                path: self.path.clone(),
+                source: Box::new(DocumentError::LayerCount {
+                    digest: entry.digest,
+                    layers: manifest.layers.len(),
+                    diff_ids: diff_ids.len(),
+                }),
+            });
+        }
+        Ok(Found {
+            documents: vec![entry.digest, manifest.config.digest],
+            entry,
+            layers: manifest.layers,
+            diff_ids,
+            names,
+        })
+    }
+
+    /// Verifies and unpacks every layer, several at a time.
+    fn unpack(&self, images: &[Found], session: &Session) -> Result<(), LoadError> {
+        let mut jobs: Vec<LayerJob> = Vec::new();
+        for image in images {
+            for (layer, diff_id) in image.layers.iter().zip(&image.diff_ids) {
+                if jobs
+                    .iter()
+                    .any(|job| job.blob == layer.digest && job.diff_id == *diff_id)
+                {
+                    continue;
+                }
+                let planned = jobs.iter().any(|job| job.diff_id == *diff_id);
+                jobs.push(LayerJob {
+                    blob: layer.digest,
+                    size: layer.size,
+                    diff_id: *diff_id,
+                    keep_blob: false,
+                    // Read even if it is there already: that the archive is right must be known all the same.
+                    unpack: !planned && !self.store.inner.layout.snapshot(diff_id).exists(),
+                });
+                self.progress
+                    .report(layer.digest, LayerState::Waiting, 0, layer.size);
+            }
+        }
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let blob = session
+                    .open_blob(&job.blob)
+                    .map_err(self.io("open layer"))?;
+                self.progress
+                    .report(job.blob, LayerState::Transferring, 0, job.size);
+                ingest(blob, job, session, self.store.inner.limits).map_err(|source| {
+                    LoadError::Layer {
+                        path: self.path.clone(),
+                        source: Box::new(source),
+                    }
+                })?;
+                self.progress
+                    .report(job.blob, LayerState::Complete, job.size, job.size);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..jobs.len().min(THREADS_MAX))
+                .map(|_| scope.spawn(work))
+                .collect();
+            threads.into_iter().try_for_each(|thread| {
+                let lost = |_| self.io("unpack")(io::Error::other("a thread panicked"));
+                thread.join().map_err(lost)?
+            })
+        })
+    }
+
+    fn document(&self, spool: &Spool, descriptor: &Descriptor) -> Result<Document, LoadError> {
+        let name = format!("blob {}", descriptor.digest);
+        let bytes = self.read(self.blob(spool, &descriptor.digest)?, &name)?;
+        Document::parse(&bytes, descriptor.digest).map_err(|source| LoadError::Document {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })
+    }
+
+    fn blob<'a>(&self, spool: &'a Spool, digest: &Digest) -> Result<&'a Spooled, LoadError> {
+        spool
+            .by_digest
+            .get(digest)
+            .ok_or_else(|| LoadError::Missing {
+                path: self.path.clone(),
+                member: format!("a file with the digest {digest}"),
+            })
+    }
+
+    fn read(&self, spooled: &Spooled, name: &str) -> Result<Vec<u8>, LoadError> {
+        if spooled.size > DOCUMENT_MAX_BYTES {
+            let problem = format!("{name} is longer than {DOCUMENT_MAX_BYTES} bytes");
+            return Err(self.io("read")(io::Error::other(problem)));
+        }
+        std::fs::read(&spooled.file).map_err(self.io("read"))
+    }
+
+    fn parse<'a, T: Deserialize<'a>>(&self, bytes: &'a [u8], member: &str) -> Result<T, LoadError> {
+        serde_json::from_slice(bytes).map_err(|source| LoadError::Json {
+            path: self.path.clone(),
+            member: member.into(),
+            source,
+        })
+    }
+
+    fn io(&self, operation: &'static str) -> impl Fn(io::Error) -> LoadError + '_ {
+        move |source| LoadError::Io {
+            path: self.path.clone(),
+            operation,
+            source,
+        }
+    }
+}
+
+/// Writes the current member to `path`. The error is the archive's (`Ok`) or the disk's (`Err`).
+fn copy_out<R: Read>(
+    stream: &mut TarStream<R>,
+    path: &Path,
+) -> Result<Spooled, Result<TarError, io::Error>> {
+    let mut file = File::create(path).map_err(Err)?;
+    let mut hasher = Hasher::default();
+    loop {
+        let piece = stream.data().map_err(Ok)?;
+        if piece.is_empty() {
+            break;
+        }
+        hasher.update(piece);
+        file.write_all(piece).map_err(Err)?;
+    }
+    Ok(Spooled {
+        file: path.to_owned(),
+        size: hasher.bytes(),
+        digest: hasher.finish(),
+    })
+}
+
+/// A member's name for looking up: without `.`, `..` resolved within the archive.
+fn plain_name(name: &[u8], parent: &str) -> String {
+    let name = String::from_utf8_lossy(name);
+    let mut parts: Vec<&str> = Vec::new();
+    for part in parent.split('/').chain(name.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// The name an index entry was saved under. A bare tag (`latest`) names nothing without its repository.
+fn archive_name(entry: &Descriptor) -> Option<Reference> {
+    let whole = annotation(entry, CONTAINERD_NAME);
+    let short = annotation(entry, REF_NAME).filter(|name| name.contains([':', '/']));
+    whole.or(short)?.parse().ok()
+}
+
+fn layer_media_type(layer: &Spooled) -> io::Result<&'static str> {
+    let mut magic = [0; 4];
+    let length = File::open(&layer.file)?.read(&mut magic)?;
+    Ok(match magic[..length] {
+        [0x1f, 0x8b, ..] => OCI_LAYER_GZIP,
+        [0x28, 0xb5, 0x2f, 0xfd] => OCI_LAYER_ZSTD,
+        _ => OCI_LAYER,
+    })
+}
+
+fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+    Descriptor {
+        media_type: media_type.into(),
+        digest,
+        size,
+        platform: None,
+        annotations: None,
+        other: Default::default(),
+    }
+}

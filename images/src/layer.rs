@@ -56,7 +56,7 @@ pub enum LayerError {
     Unpack {
         layer: Digest,
         #[source]
-        source: UnpackError,
+        source: Box<UnpackError>,
     },
     #[error("layer {layer}: {operation}")]
     Store {
@@ -118,7 +118,10 @@ pub(crate) fn ingest<R: Read>(
                 .map_err(store("record snapshot"))
         }),
         Err(Outcome::Layer(error)) => Err(error),
-        Err(Outcome::Unpack(source)) => Err(LayerError::Unpack { layer, source }),
+        Err(Outcome::Unpack(source)) => Err(LayerError::Unpack {
+            layer,
+            source: Box::new(source),
+        }),
     }
 }
 
@@ -164,10 +167,7 @@ fn decompress_and_unpack<R: BufRead>(
 }
 
 /// By the magic number: media types are wrong often enough, and the diff id decides in the end.
-pub(crate) fn decompress<'a, R: BufRead>(mut reader: R) -> io::Result<Box<dyn Read + 'a>>
-where
-    R: 'a,
-{
+pub(crate) fn decompress<'a, R: BufRead + 'a>(mut reader: R) -> io::Result<Box<dyn Read + 'a>> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
     let start = reader.fill_buf()?;

@@ -315,10 +315,6 @@ impl Session {
         }
     }
 
-    pub(crate) fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
-        fs::remove_file(self.blob(digest))
-    }
-
     /// Puts everything in place. `names` computes the new index from the old under the exclusive lock.
     ///
     /// Fails with [`PublishError::Gone`] if something that was in the store when the session began has been

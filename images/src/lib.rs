@@ -35,6 +35,7 @@ pub mod unpack;
 pub mod user;
 mod whiteout;
 
+pub use archive::LoadError;
 pub use digest::Digest;
 pub use image::{Image, ImageConfig};
 pub use layer::LayerError;

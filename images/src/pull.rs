@@ -50,48 +50,45 @@ pub enum PullError {
     Registry(#[from] RegistryError),
     #[error("pull {reference}")]
     Document {
-        reference: Reference,
+        reference: String,
         #[source]
-        source: DocumentError,
+        source: Box<DocumentError>,
     },
     #[error("pull {reference}: config {digest} cannot be read")]
     Config {
-        reference: Reference,
+        reference: String,
         digest: Digest,
         #[source]
         source: serde_json::Error,
     },
     #[error("pull {reference}: has no image for {platform}, it has {offered}")]
     Platform {
-        reference: Reference,
+        reference: String,
         platform: Platform,
         offered: String,
     },
     #[error("pull {reference}: index {digest} leads to another index")]
-    NestedIndex {
-        reference: Reference,
-        digest: Digest,
-    },
+    NestedIndex { reference: String, digest: Digest },
     #[error("pull {reference}")]
     Layer {
-        reference: Reference,
+        reference: String,
         #[source]
-        source: LayerError,
+        source: Box<LayerError>,
     },
     #[error("pull {reference}: {operation}")]
     Io {
-        reference: Reference,
+        reference: String,
         operation: &'static str,
         #[source]
         source: io::Error,
     },
     #[error("pull {reference}: parts of it are being removed again and again")]
-    Removed { reference: Reference },
+    Removed { reference: String },
     #[error("pull {reference}")]
     Store {
-        reference: Reference,
+        reference: String,
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
 }
 
@@ -224,7 +221,7 @@ impl Pull {
             }
         }
         Err(PullError::Removed {
-            reference: self.reference,
+            reference: self.reference.to_string(),
         })
     }
 
@@ -265,8 +262,8 @@ impl Pull {
 
     async fn plan(&self, remote: &registry::Session<'_>) -> Result<Plan, PullError> {
         let invalid = |source| PullError::Document {
-            reference: self.reference.clone(),
-            source,
+            reference: self.reference.to_string(),
+            source: Box::new(source),
         };
         let served = remote.manifest(&self.reference.manifest_key()).await?;
         let target = served.digest;
@@ -279,7 +276,7 @@ impl Pull {
                 Document::Index(index) => {
                     let chosen = platform::choose(&index, &self.platform)
                         .ok_or_else(|| PullError::Platform {
-                            reference: self.reference.clone(),
+                            reference: self.reference.to_string(),
                             platform: self.platform.clone(),
                             offered: platform::offered(&index),
                         })?
@@ -300,7 +297,7 @@ impl Pull {
                         }
                         Document::Index(_) => {
                             return Err(PullError::NestedIndex {
-                                reference: self.reference.clone(),
+                                reference: self.reference.to_string(),
                                 digest: chosen.digest,
                             });
                         }
@@ -327,19 +324,19 @@ impl Pull {
         };
         let parsed: ConfigDocument =
             serde_json::from_slice(&bytes).map_err(|source| PullError::Config {
-                reference: self.reference.clone(),
+                reference: self.reference.to_string(),
                 digest: config.digest,
                 source,
             })?;
         let diff_ids = parsed.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers.len() {
             return Err(PullError::Document {
-                reference: self.reference.clone(),
-                source: DocumentError::LayerCount {
+                reference: self.reference.to_string(),
+                source: Box::new(DocumentError::LayerCount {
                     digest: descriptor.digest,
                     layers: manifest.layers.len(),
                     diff_ids: diff_ids.len(),
-                },
+                }),
             });
         }
         documents.push((config.digest, bytes));
@@ -421,8 +418,8 @@ impl Pull {
         // The transfer's own error knows more than what the unpacking made of the broken end.
         transfer?;
         unpacked.map_err(|source| PullError::Layer {
-            reference: self.reference.clone(),
-            source,
+            reference: self.reference.to_string(),
+            source: Box::new(source),
         })?;
         self.progress
             .report(job.blob, LayerState::Complete, job.size, job.size);
@@ -447,7 +444,7 @@ impl Pull {
             };
             resumes += 1;
             let cut = matches!(
-                error.failure,
+                *error.failure,
                 RegistryFailure::Transport {
                     stage: "transfer",
                     ..
@@ -499,7 +496,7 @@ impl Pull {
         let published = tokio::task::spawn_blocking(move || {
             adopt::implied_directories(&session, &needed.snapshots)?;
             session.publish(&needed, |entries| {
-                set_name(entries, entry, &name, Some(&repo_digest))
+                set_name(entries, entry, Some(&name), Some(&repo_digest))
             })
         })
         .await
@@ -525,7 +522,7 @@ impl Pull {
             .resolve(&id)
             .map_err(self.store_failed())?
             .ok_or_else(|| PullError::Removed {
-                reference: self.reference.clone(),
+                reference: self.reference.to_string(),
             })
     }
 
@@ -543,7 +540,7 @@ impl Pull {
 
     fn io(&self, operation: &'static str) -> impl Fn(io::Error) -> PullError + '_ {
         move |source| PullError::Io {
-            reference: self.reference.clone(),
+            reference: self.reference.to_string(),
             operation,
             source,
         }
@@ -551,8 +548,8 @@ impl Pull {
 
     fn store_failed(&self) -> impl Fn(StoreError) -> PullError + '_ {
         |source| PullError::Store {
-            reference: self.reference.clone(),
-            source,
+            reference: self.reference.to_string(),
+            source: Box::new(source),
         }
     }
 }

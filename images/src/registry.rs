@@ -141,7 +141,7 @@ impl Session<'_> {
             reference: self.reference.to_string(),
             registry: self.reference.registry().into(),
             object: path.into(),
-            failure,
+            failure: Box::new(failure),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The store: images by name and id, removal, and what it takes on disk.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -192,7 +192,7 @@ impl Store {
             .cloned()
             .ok_or_else(not_found)?;
         entry.annotations = None;
-        let entries = set_name(entries.to_vec(), entry, &new.to_string(), None);
+        let entries = set_name(entries.to_vec(), entry, Some(&new.to_string()), None);
         self.inner.write_index(&entries)?;
         self.resolve(&image.id.to_string())?.ok_or_else(not_found)
     }
@@ -385,21 +385,24 @@ pub(crate) use crate::layout::RubbishSession;
 pub(crate) fn set_name(
     entries: Vec<Descriptor>,
     mut entry: Descriptor,
-    name: &str,
+    name: Option<&str>,
     repo_digest: Option<&str>,
 ) -> Vec<Descriptor> {
     let annotations = entry.annotations.get_or_insert_default();
-    annotations.insert(REF_NAME.into(), name.into());
-    annotations.insert(CONTAINERD_NAME.into(), name.into());
+    if let Some(name) = name {
+        annotations.insert(REF_NAME.into(), name.into());
+        annotations.insert(CONTAINERD_NAME.into(), name.into());
+    }
     if let Some(repo_digest) = repo_digest {
         annotations.insert(REPO_DIGEST.into(), repo_digest.into());
     }
+    if annotations.is_empty() {
+        entry.annotations = None;
+    }
     let mut kept: Vec<Descriptor> = Vec::with_capacity(entries.len() + 1);
-    let mut seen: BTreeSet<(Digest, Option<String>)> =
-        BTreeSet::from([(entry.digest, Some(name.into()))]);
     for mut old in entries {
-        if annotation(&old, REF_NAME) == Some(name) {
-            if old.digest == entry.digest {
+        if name.is_some() && annotation(&old, REF_NAME) == name {
+            if old.digest == entry.digest && annotation(&old, REPO_DIGEST) == repo_digest {
                 continue;
             }
             if let Some(annotations) = &mut old.annotations {
@@ -407,16 +410,19 @@ pub(crate) fn set_name(
                 annotations.remove(CONTAINERD_NAME);
             }
         }
-        let key = (old.digest, annotation(&old, REF_NAME).map(str::to_owned));
-        // A nameless entry says nothing beside a named one of the same manifest.
-        if key.1.is_none() && old.digest == entry.digest {
+        // Without any name an entry says nothing beside another of the same manifest.
+        let nameless = old.annotations.as_ref().is_none_or(|all| all.is_empty());
+        let said =
+            |other: &Descriptor| old.digest == other.digest && old.annotations == other.annotations;
+        if (nameless && old.digest == entry.digest) || said(&entry) || kept.iter().any(said) {
             continue;
         }
-        if seen.insert(key) {
-            kept.push(old);
-        }
+        kept.push(old);
     }
-    kept.push(entry);
+    let nameless = entry.annotations.is_none();
+    if !nameless || !kept.iter().any(|old| old.digest == entry.digest) {
+        kept.push(entry);
+    }
     kept
 }
 

@@ -222,6 +222,7 @@ impl<R: Read> TarStream<R> {
         if let Some(map) = &sparse {
             check_sparse_map(map, size, self.remaining, at)?;
         }
+        let old = header.as_old();
         Ok(Member {
             path,
             link: more
@@ -229,18 +230,28 @@ impl<R: Read> TarStream<R> {
                 .or_else(|| header.link_name_bytes().map(|link| link.into_owned()))
                 .unwrap_or_default(),
             kind,
-            mode: extension(header.mode(), at)? & 0o7777,
-            uid: more.uid.map_or_else(|| extension(header.uid(), at), Ok)?,
-            gid: more.gid.map_or_else(|| extension(header.gid(), at), Ok)?,
+            mode: number(&old.mode, at, || header.mode())? & 0o7777,
+            uid: more
+                .uid
+                .map_or_else(|| number(&old.uid, at, || header.uid()), Ok)?,
+            gid: more
+                .gid
+                .map_or_else(|| number(&old.gid, at, || header.gid()), Ok)?,
             // Base-256 times before 1970 arrive as the two's complement.
-            mtime: more
-                .mtime
-                .map_or_else(|| extension(header.mtime(), at).map(|t| (t as i64, 0)), Ok)?,
+            mtime: match more.mtime {
+                Some(mtime) => mtime,
+                None => (number(&old.mtime, at, || header.mtime())? as i64, 0),
+            },
             size,
-            device: (
-                extension(header.device_major(), at)?.unwrap_or(0),
-                extension(header.device_minor(), at)?.unwrap_or(0),
-            ),
+            device: match kind {
+                Kind::CharDevice | Kind::BlockDevice => (
+                    number(&header.as_bytes()[329..337], at, || header.device_major())?
+                        .unwrap_or(0),
+                    number(&header.as_bytes()[337..345], at, || header.device_minor())?
+                        .unwrap_or(0),
+                ),
+                _ => (0, 0),
+            },
             xattrs: more.xattrs,
             sparse,
         })
@@ -507,6 +518,18 @@ fn extension<T>(value: io::Result<T>, at: u64) -> Result<T, TarError> {
         offset: at,
         problem: error.to_string(),
     })
+}
+
+/// A field left empty is zero, as every other reader takes it.
+fn number<T: Default>(
+    field: &[u8],
+    at: u64,
+    parse: impl FnOnce() -> io::Result<T>,
+) -> Result<T, TarError> {
+    match field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        true => Ok(T::default()),
+        false => extension(parse(), at),
+    }
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {

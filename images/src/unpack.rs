@@ -446,8 +446,7 @@ impl Layer<'_> {
             return Ok(descriptor);
         }
         match resolve(self.root, path) {
-            Err(Errno::NOENT) => self.make_implied(path, member),
-            Err(Errno::NOTDIR) => Err(refused(member, "lies below something that is no directory")),
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_implied(path, member),
             Err(Errno::LOOP) => Err(refused(member, "lies below a symlink that leads nowhere")),
             other => other.map_err(failed(member, "open directory")),
         }

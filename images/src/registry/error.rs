@@ -15,7 +15,7 @@ pub struct RegistryError {
     pub registry: String,
     /// What was asked for: `manifests/latest`, `blobs/sha256:…`.
     pub object: String,
-    pub failure: RegistryFailure,
+    pub failure: Box<RegistryFailure>,
 }
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub enum RegistryFailure {
 impl RegistryError {
     /// The HTTP status, if it came to one.
     pub fn status(&self) -> Option<u16> {
-        match self.failure {
+        match *self.failure {
             RegistryFailure::Status { status, .. } => Some(status),
             _ => None,
         }
@@ -84,7 +84,7 @@ impl fmt::Display for RegistryError {
             "pull {}: registry {registry}: {object}: ",
             self.reference
         )?;
-        match &self.failure {
+        match &*self.failure {
             RegistryFailure::Transport {
                 stage: "connect", ..
             } => {
@@ -122,7 +122,7 @@ impl fmt::Display for RegistryError {
 
 impl std::error::Error for RegistryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.failure {
+        match &*self.failure {
             RegistryFailure::Transport { source, .. } => Some(source),
             _ => None,
         }
