@@ -9,6 +9,7 @@
 //! | `network` | the embedded bridge network |
 
 pub mod api;
+pub mod controller;
 pub mod network;
 pub mod pod;
 pub mod streaming;

@@ -58,7 +58,6 @@ const SUPPORTED: &[&str] = &[
     "shareProcessNamespace",
     "terminationGracePeriodSeconds",
     "volumes[].emptyDir.medium",
-    "volumes[].emptyDir.sizeLimit",
     "volumes[].hostPath.path",
     "volumes[].hostPath.type",
     "volumes[].name",
@@ -252,18 +251,9 @@ fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>) {
         }
         (Some(_), Some(_)) => causes.push(Cause::forbidden(path, "may not specify more than 1 volume type")),
         (Some(empty), None) => {
-            if !["", "Memory"].contains(&text(empty, "/medium")) {
-                let message = format!("{:?}: \"\" or \"Memory\"", text(empty, "/medium"));
+            if !text(empty, "/medium").is_empty() {
+                let message = format!("{:?}: only \"\", the node's disk", text(empty, "/medium"));
                 causes.push(Cause::unsupported(format!("{path}.emptyDir.medium"), &message));
-            }
-            let memory = text(empty, "/medium") == "Memory";
-            if let Some(size) = empty.get("sizeLimit") {
-                if !memory {
-                    let message = "only with medium Memory";
-                    causes.push(Cause::unsupported(format!("{path}.emptyDir.sizeLimit"), message));
-                } else if quantity::parse(size.as_str().unwrap_or_default()).is_none() {
-                    causes.push(Cause::invalid(format!("{path}.emptyDir.sizeLimit"), size, "must be a quantity"));
-                }
             }
         }
         (None, Some(host)) => {

@@ -1,0 +1,321 @@
+//! From a Pod object to what the engine shall run.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
+
+use super::volume;
+use crate::api::quantity;
+use crate::pod::spec::{
+    ContainerConfig, Dns, Labels, Mount, PidMode, PortMapping, Propagation, Protocol, Resources, SandboxConfig,
+    SandboxName, Seccomp, Security,
+};
+
+const CPU_PERIOD_US: u64 = 100_000;
+/// Least the kernel takes.
+const MIN_CPU_QUOTA_US: i64 = 1000;
+const MIN_CPU_SHARES: u64 = 2;
+const SHARES_PER_CPU: i64 = 1024;
+/// Annotation of every sandbox that the pod controller made.
+pub(crate) const OWNER_ANNOTATION: &str = "wharf/owner";
+pub(crate) const OWNER: &str = "pod-controller";
+
+/// Identity of a pod, from its metadata.
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) uid: String,
+}
+
+impl Identity {
+    pub(super) fn of(pod: &Pod) -> Self {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let metadata = &pod.metadata;
+        Self { name: text(&metadata.name), namespace: text(&metadata.namespace), uid: text(&metadata.uid) }
+    }
+
+    fn labels(&self) -> Labels {
+        BTreeMap::from([
+            ("io.kubernetes.pod.name".into(), self.name.clone()),
+            ("io.kubernetes.pod.namespace".into(), self.namespace.clone()),
+            ("io.kubernetes.pod.uid".into(), self.uid.clone()),
+        ])
+    }
+}
+
+/// The sandbox of a pod; `attempt` counts those made before.
+pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> SandboxConfig {
+    let identity = Identity::of(pod);
+    let spec = pod.spec.clone().unwrap_or_default();
+    let mut labels = pod.metadata.labels.clone().unwrap_or_default();
+    labels.extend(identity.labels());
+    let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
+    annotations.insert(OWNER_ANNOTATION.into(), OWNER.into());
+    let host_network = spec.host_network.unwrap_or(false);
+    let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let ports = ports.filter_map(|port| {
+        Some(PortMapping {
+            protocol: if port.protocol.as_deref() == Some("UDP") { Protocol::Udp } else { Protocol::Tcp },
+            container_port: u16::try_from(port.container_port).ok()?,
+            host_port: u16::try_from(port.host_port.filter(|_| !host_network)?).ok()?,
+            host_ip: port.host_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()),
+        })
+    });
+    let security = spec.security_context.as_ref();
+    let sysctls = security.and_then(|s| s.sysctls.as_ref()).into_iter().flatten();
+    let dns = spec.dns_config.as_ref();
+    let dns = Dns {
+        servers: dns.and_then(|d| d.nameservers.clone()).unwrap_or_default(),
+        searches: dns.and_then(|d| d.searches.clone()).unwrap_or_default(),
+        options: dns
+            .and_then(|d| d.options.as_ref())
+            .into_iter()
+            .flatten()
+            .map(|option| match (&option.name, &option.value) {
+                (name, Some(value)) => format!("{}:{value}", name.as_deref().unwrap_or_default()),
+                (name, None) => name.clone().unwrap_or_default(),
+            })
+            .collect(),
+    };
+    let hostname = spec.hostname.clone().unwrap_or_else(|| identity.name.chars().take(63).collect());
+    SandboxConfig {
+        name: SandboxName { name: identity.name, namespace: identity.namespace, uid: identity.uid, attempt },
+        hostname: if host_network { String::new() } else { hostname },
+        log_directory: Some(log_directory),
+        dns,
+        ports: ports.collect(),
+        labels,
+        annotations,
+        host_network,
+        host_ipc: spec.host_ipc.unwrap_or(false),
+        pid: match (spec.host_pid, spec.share_process_namespace) {
+            (Some(true), _) => PidMode::Node,
+            (_, Some(true)) => PidMode::Pod,
+            _ => PidMode::Container,
+        },
+        sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+        cgroup_parent: None,
+        runtime_handler: String::new(),
+        privileged: spec.containers.iter().any(is_privileged),
+    }
+}
+
+fn is_privileged(container: &Container) -> bool {
+    container.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false)
+}
+
+/// What a container's environment may name of its pod and node.
+pub(super) struct Facts<'a> {
+    pub(super) node_name: &'a str,
+    pub(super) pod_ip: Option<IpAddr>,
+    pub(super) host_ip: Option<IpAddr>,
+}
+
+/// A container of a pod; `folder` is the pod's own on the node.
+pub(super) fn container(pod: &Pod, container: &Container, attempt: u32, folder: &Path, facts: &Facts<'_>) -> ContainerConfig {
+    let identity = Identity::of(pod);
+    let spec = pod.spec.clone().unwrap_or_default();
+    let env = environment(container, &identity, facts);
+    let expand_all = |words: &Option<Vec<String>>| -> Vec<String> {
+        words.iter().flatten().map(|word| expand(word, &env)).collect()
+    };
+    let mounts = container.volume_mounts.iter().flatten().filter_map(|mount| {
+        let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name)?;
+        Some(Mount {
+            container_path: mount.mount_path.clone().into(),
+            host_path: volume::host_path(volume, folder)?,
+            readonly: mount.read_only.unwrap_or(false),
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => Propagation::HostToContainer,
+                Some("Bidirectional") => Propagation::Bidirectional,
+                _ => Propagation::Private,
+            },
+        })
+    });
+    let mut labels = identity.labels();
+    labels.insert("io.kubernetes.container.name".into(), container.name.clone());
+    let image = container.image.clone().unwrap_or_default();
+    ContainerConfig {
+        name: container.name.clone(),
+        attempt,
+        image: image.clone(),
+        user_image: image,
+        command: expand_all(&container.command),
+        args: expand_all(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        mounts: mounts.collect(),
+        devices: Vec::new(),
+        labels,
+        annotations: Labels::new(),
+        log_path: Some(PathBuf::from(&container.name).join(format!("{attempt}.log"))),
+        stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
+        resources: resources(container),
+        security: security(pod, container),
+        stop_signal: None,
+        env,
+    }
+}
+
+fn environment(container: &Container, identity: &Identity, facts: &Facts<'_>) -> Vec<(String, String)> {
+    let ip = |address: Option<IpAddr>| address.map(|address| address.to_string()).unwrap_or_default();
+    let mut env: Vec<(String, String)> = Vec::new();
+    for variable in container.env.iter().flatten() {
+        let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+        let value = match field.map(|field| field.field_path.as_str()) {
+            Some("metadata.name") => identity.name.clone(),
+            Some("metadata.namespace") => identity.namespace.clone(),
+            Some("metadata.uid") => identity.uid.clone(),
+            Some("spec.nodeName") => facts.node_name.into(),
+            Some("status.podIP") => ip(facts.pod_ip),
+            Some("status.hostIP") => ip(facts.host_ip),
+            _ => expand(variable.value.as_deref().unwrap_or_default(), &env),
+        };
+        env.retain(|(name, _)| *name != variable.name);
+        env.push((variable.name.clone(), value));
+    }
+    env
+}
+
+/// Replaces `$(NAME)` by the variable's value; `$$` is a dollar sign, an unknown name stays as it is.
+fn expand(text: &str, env: &[(String, String)]) -> String {
+    let mut expanded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        expanded.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let name = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
+        if let Some(escaped) = after.strip_prefix('$') {
+            expanded.push('$');
+            rest = escaped;
+        } else if let Some((name, tail)) = name {
+            match env.iter().find(|(known, _)| known == name) {
+                Some((_, value)) => expanded.push_str(value),
+                None => expanded.push_str(&format!("$({name})")),
+            }
+            rest = tail;
+        } else {
+            expanded.push('$');
+            rest = after;
+        }
+    }
+    expanded + rest
+}
+
+fn resources(container: &Container) -> Resources {
+    let Some(wanted) = &container.resources else { return Resources::default() };
+    let limit = |name: &str| wanted.limits.as_ref().and_then(|limits| limits.get(name)).map(|quantity| quantity.0.clone());
+    let request = |name: &str| wanted.requests.as_ref().and_then(|r| r.get(name)).map(|quantity| quantity.0.clone());
+    let milli = |text: Option<String>| text.as_deref().and_then(quantity::milli);
+    let quota = milli(limit("cpu")).map(|milli| (milli * CPU_PERIOD_US as i64 / 1000).max(MIN_CPU_QUOTA_US));
+    // Without a request the limit is the request.
+    let shares = milli(request("cpu").or_else(|| limit("cpu")));
+    Resources {
+        memory_limit_bytes: limit("memory").as_deref().and_then(quantity::whole),
+        cpu_shares: shares.map(|milli| u64::try_from(milli * SHARES_PER_CPU / 1000).unwrap_or(0).max(MIN_CPU_SHARES)),
+        cpu_quota_us: quota,
+        cpu_period_us: quota.map(|_| CPU_PERIOD_US),
+        ..Resources::default()
+    }
+}
+
+fn security(pod: &Pod, container: &Container) -> Security {
+    let pod_level = pod.spec.as_ref().and_then(|spec| spec.security_context.clone()).unwrap_or_default();
+    let own = container.security_context.clone().unwrap_or_default();
+    let capabilities = own.capabilities.unwrap_or_default();
+    let id = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
+    Security {
+        privileged: own.privileged.unwrap_or(false),
+        run_as_user: id(own.run_as_user.or(pod_level.run_as_user)),
+        run_as_username: String::new(),
+        run_as_group: id(own.run_as_group.or(pod_level.run_as_group)),
+        supplemental_groups: pod_level.supplemental_groups.iter().flatten().filter_map(|&gid| id(Some(gid))).collect(),
+        add_capabilities: capabilities.add.unwrap_or_default(),
+        drop_capabilities: capabilities.drop.unwrap_or_default(),
+        readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
+        no_new_privs: own.allow_privilege_escalation == Some(false),
+        seccomp: seccomp(own.seccomp_profile.or(pod_level.seccomp_profile).as_ref()),
+        masked_paths: None,
+        readonly_paths: None,
+    }
+}
+
+fn seccomp(profile: Option<&SeccompProfile>) -> Seccomp {
+    match profile {
+        Some(profile) if profile.type_ == "Unconfined" => Seccomp::Unconfined,
+        Some(profile) if profile.type_ == "Localhost" => {
+            Seccomp::Localhost(profile.localhost_profile.clone().unwrap_or_default().into())
+        }
+        _ => Seccomp::RuntimeDefault,
+    }
+}
+
+/// Whether the container must not run as root.
+pub(super) fn must_not_be_root(pod: &Pod, container: &Container) -> bool {
+    let pod_level = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).and_then(|s| s.run_as_non_root);
+    container.security_context.as_ref().and_then(|s| s.run_as_non_root).or(pod_level).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(spec: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "web-1", "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap()
+    }
+
+    fn first(spec: serde_json::Value) -> ContainerConfig {
+        let pod = pod(spec);
+        let facts = Facts { node_name: "node", pod_ip: "10.0.0.2".parse().ok(), host_ip: None };
+        container(&pod, &pod.spec.as_ref().unwrap().containers[0], 3, Path::new("/pods/u"), &facts)
+    }
+
+    #[test]
+    fn variables_expand_in_order() {
+        let env = [("A".to_owned(), "1".to_owned())];
+        for (text, expected) in [("$(A)$(B)", "1$(B)"), ("$$(A)", "$(A)"), ("a$", "a$"), ("$(A", "$(A"), ("", "")] {
+            assert_eq!(expand(text, &env), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn environment_sees_the_pod() {
+        let config = first(json!({"containers": [{"name": "c", "image": "i", "args": ["$(FULL)"], "env": [
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "FULL", "value": "$(IP):80"},
+        ]}]}));
+        assert_eq!(config.args, ["10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn limits_become_cgroup_values() {
+        let config = first(json!({"containers": [{"name": "c", "image": "i",
+            "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}}]}));
+        let resources = config.resources;
+        assert_eq!((resources.cpu_quota_us, resources.cpu_shares), (Some(50_000), Some(512)));
+        assert_eq!(resources.memory_limit_bytes, Some(64 << 20));
+    }
+
+    #[test]
+    fn volumes_lie_in_the_pods_folder() {
+        let config = first(json!({
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true}]}],
+            "volumes": [{"name": "v", "emptyDir": {}}],
+        }));
+        assert_eq!(config.mounts[0].host_path, Path::new("/pods/u/volumes/v"));
+        assert!(config.mounts[0].readonly);
+        assert_eq!(config.log_path.as_deref(), Some(Path::new("c/3.log")));
+    }
+
+    #[test]
+    fn host_ports_become_mappings() {
+        let pod = pod(json!({"containers": [{"name": "c", "image": "i",
+            "ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]}]}));
+        let ports = sandbox(&pod, 0, "/logs".into()).ports;
+        assert_eq!(ports.iter().map(|p| (p.host_port, p.container_port)).collect::<Vec<_>>(), [(8080, 80)]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Pods: one worker for each, woken by changes of its object and by what happens to its containers.
+
+mod back_off;
+mod desired;
+mod image;
+mod observed;
+mod volume;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::{Notify, broadcast};
+use tokio::task::JoinSet;
+
+use super::Context;
+use super::changes::Changes;
+use crate::api::kinds::{pod, text};
+use crate::pod::status::Event;
+use worker::Worker;
+
+/// The workers, by the uid of their pod.
+struct Workers {
+    context: Context,
+    wakes: HashMap<String, Arc<Notify>>,
+    running: JoinSet<String>,
+    /// Which pod a sandbox belongs to.
+    sandboxes: HashMap<String, String>,
+}
+
+/// Keeps a worker for every pod.
+pub async fn run(context: Context) {
+    let mut events = context.node.subscribe();
+    let mut changes = Changes::new(context.objects.store());
+    let mut workers =
+        Workers { context, wakes: HashMap::new(), running: JoinSet::new(), sandboxes: HashMap::new() };
+    workers.wake_all();
+    workers.remove_strangers().await;
+    loop {
+        tokio::select! {
+            batch = changes.next() => match batch {
+                Some(batch) => {
+                    let resource = pod::KIND.resource();
+                    for change in batch.iter().filter(|change| change.key.resource == resource) {
+                        workers.wake(&change.object);
+                    }
+                }
+                None => workers.wake_all(),
+            },
+            event = events.recv() => match event {
+                Ok(event) => workers.event(&event),
+                Err(broadcast::error::RecvError::Lagged(_)) => workers.wake_all(),
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            Some(finished) = workers.running.join_next(), if !workers.running.is_empty() => {
+                if let Ok(uid) = finished {
+                    workers.wakes.remove(&uid);
+                    workers.sandboxes.retain(|_, owner| *owner != uid);
+                }
+            }
+        }
+    }
+}
+
+impl Workers {
+    /// Wakes the pod's worker, starting it if it has none.
+    fn wake(&mut self, object: &Value) {
+        let uid = text(object, "/metadata/uid");
+        if let Some(wake) = self.wakes.get(uid) {
+            wake.notify_one();
+            return;
+        }
+        if self.context.objects.get(&pod::KIND, text(object, "/metadata/namespace"), text(object, "/metadata/name")).is_err() {
+            return;
+        }
+        let wake = Arc::new(Notify::new());
+        let worker = Worker::new(self.context.clone(), object, wake.clone());
+        let uid = worker.identity().uid;
+        self.wakes.insert(uid.clone(), wake);
+        self.running.spawn(async move {
+            worker.run().await;
+            uid
+        });
+    }
+
+    fn wake_all(&mut self) {
+        for object in self.context.objects.list(&pod::KIND, None).0 {
+            self.wake(&object);
+        }
+        self.wakes.values().for_each(|wake| wake.notify_one());
+    }
+
+    fn event(&mut self, event: &Event) {
+        let (Event::SandboxReady { sandbox }
+        | Event::SandboxStopped { sandbox }
+        | Event::SandboxRemoved { sandbox }
+        | Event::ContainerCreated { sandbox, .. }
+        | Event::ContainerStarted { sandbox, .. }
+        | Event::ContainerExited { sandbox, .. }
+        | Event::ContainerRemoved { sandbox, .. }) = event;
+        if !self.sandboxes.contains_key(sandbox)
+            && let Ok(status) = self.context.node.sandbox(sandbox)
+        {
+            self.sandboxes.insert(sandbox.clone(), status.config.name.uid);
+        }
+        if let Some(wake) = self.sandboxes.get(sandbox).and_then(|uid| self.wakes.get(uid)) {
+            wake.notify_one();
+        }
+    }
+
+    /// Ends sandboxes of pods that were deleted while nobody looked.
+    async fn remove_strangers(&self) {
+        for sandbox in self.context.node.sandboxes() {
+            let ours = sandbox.config.annotations.get(desired::OWNER_ANNOTATION).is_some_and(|owner| owner == desired::OWNER);
+            if !ours || self.wakes.contains_key(&sandbox.config.name.uid) {
+                continue;
+            }
+            let stopped = self.context.node.stop_sandbox(&sandbox.id).await;
+            if let Err(error) = stopped.and(self.context.node.remove_sandbox(&sandbox.id).await) {
+                tracing::warn!(sandbox = sandbox.id, %error, "remove the sandbox of a pod that is gone");
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A pod's volumes on the node.
+
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{HostPathVolumeSource, PodSpec, Volume};
+
+/// Makes the volumes of a pod ready. `folder` is the pod's own.
+pub(super) fn prepare(spec: &PodSpec, folder: &Path) -> Result<(), String> {
+    for volume in spec.volumes.iter().flatten() {
+        let path = host_path(volume, folder).ok_or_else(|| format!("volume {}: no source", volume.name))?;
+        let error = |error: std::io::Error| format!("volume {}: {}: {error}", volume.name, path.display());
+        match &volume.host_path {
+            // Every user of the pod may write there, as Kubernetes has it.
+            None => make_directory(&path, 0o777).map_err(error)?,
+            Some(source) => check_host_path(source, &path).map_err(|message| format!("volume {}: {message}", volume.name))?,
+        }
+    }
+    Ok(())
+}
+
+/// Where a volume lies on the node.
+pub(super) fn host_path(volume: &Volume, folder: &Path) -> Option<PathBuf> {
+    match (&volume.empty_dir, &volume.host_path) {
+        (Some(_), None) => Some(folder.join("volumes").join(&volume.name)),
+        (None, Some(source)) => Some(PathBuf::from(&source.path)),
+        _ => None,
+    }
+}
+
+/// Removes what [`prepare`] made.
+pub(super) fn remove(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn make_directory(path: &Path, mode: u32) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    match std::fs::create_dir(path) {
+        Ok(()) => std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Holds the path against the type that the pod's author expects.
+fn check_host_path(source: &HostPathVolumeSource, path: &Path) -> Result<(), String> {
+    let expected = source.type_.as_deref().unwrap_or_default();
+    match expected {
+        "DirectoryOrCreate" if !path.exists() => {
+            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(|error| error.to_string())?;
+        }
+        "FileOrCreate" if !path.exists() => {
+            std::fs::File::create_new(path).map_err(|error| error.to_string())?;
+        }
+        _ => {}
+    }
+    if expected.is_empty() {
+        return Ok(());
+    }
+    let metadata = std::fs::metadata(path).map_err(|error| format!("hostPath {}: {error}", path.display()))?;
+    let found = metadata.file_type();
+    let fits = match expected {
+        "Directory" | "DirectoryOrCreate" => found.is_dir(),
+        "File" | "FileOrCreate" => found.is_file(),
+        "Socket" => found.is_socket(),
+        "CharDevice" => found.is_char_device(),
+        "BlockDevice" => found.is_block_device(),
+        _ => true,
+    };
+    if fits { Ok(()) } else { Err(format!("hostPath {} is not a {expected}", path.display())) }
+}
