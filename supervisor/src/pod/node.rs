@@ -23,7 +23,7 @@ use crate::network::Network;
 const EVENT_BACKLOG: usize = 4096;
 
 /// Commands that may wait for one pod's owner.
-const COMMAND_BACKLOG: usize = 256;
+pub(crate) const COMMAND_BACKLOG: usize = 256;
 
 /// What a node is made of.
 pub struct NodeOptions {
