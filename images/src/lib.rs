@@ -1,1 +1,50 @@
-//! 
+//! `wharf-images`: images from a registry or an archive into a store, and out of it as root file systems.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`reference`], [`digest`] | names of images and of content |
+//! | [`image`] | an image and its configuration |
+//! | `manifest`, [`platform`] | the documents, and choosing from an index |
+//! | [`registry`] | the distribution protocol |
+//! | [`pull`], [`archive`] | the two ways in |
+//! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
+//! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
+//! | [`snapshot`] | overlay mounts for containers |
+//! | [`user`] (over `merged`) | an image's accounts, read without mounting it |
+//! | [`progress`] | who is told how far a transfer is |
+//!
+//! Everything begins at [`Store::open`].
+
+mod adopt;
+pub mod archive;
+pub mod digest;
+pub mod image;
+mod layer;
+mod layout;
+mod manifest;
+mod merged;
+pub mod platform;
+pub mod progress;
+pub mod pull;
+pub mod reference;
+pub mod registry;
+pub mod snapshot;
+pub mod store;
+mod tar_stream;
+pub mod unpack;
+pub mod user;
+mod whiteout;
+
+pub use digest::Digest;
+pub use image::{Image, ImageConfig};
+pub use layer::LayerError;
+pub use manifest::{DocumentError, Platform};
+pub use progress::{LayerProgress, LayerState, ProgressFn};
+pub use pull::{PullError, PullOptions};
+pub use reference::{Reference, ReferenceError};
+pub use registry::{Credentials, RegistryError};
+pub use snapshot::{OverlayMount, Prepared, SnapshotError};
+pub use store::{Removed, Store, StoreError, Usage};
+pub use tar_stream::TarError;
+pub use unpack::{Limits, UnpackError};
+pub use user::User;

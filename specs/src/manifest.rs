@@ -1,7 +1,7 @@
 //! Kubernetes objects as people write them: YAML or JSON, several documents in a file.
 //!
 //! [`parse`] gives each document as a JSON value whose shape was checked against the type of its kind, so that a wrong
-//! type is reported with its line and field. Fields that the kind does not have are reported by [`unknown_fields`].
+//! type is reported with its line and field. [`check`] does the same for an object that is JSON already.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -160,15 +160,23 @@ pub enum ShapeError {
     Type { field: String, message: String },
 }
 
-/// Checks `object` against the type of its kind and names the fields that the kind does not have.
-pub fn unknown_fields(api_version: &str, kind: &str, object: &Value) -> Result<Vec<String>, ShapeError> {
+/// An object reduced to the fields of its kind, and the names of the fields that were left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    pub object: Value,
+    pub unknown_fields: Vec<String>,
+}
+
+/// Checks `object` against the type of its kind.
+pub fn check(api_version: &str, kind: &str, object: &Value) -> Result<Checked, ShapeError> {
     let known = known_kind(api_version, kind)
         .ok_or_else(|| ShapeError::UnknownKind { api_version: api_version.into(), kind: kind.into() })?;
     let typed = (known.check_json)(object).map_err(|error| ShapeError::Type {
         field: error.path().to_string(),
         message: error.inner().to_string(),
     })?;
-    Ok(lost_fields(object, &typed))
+    let unknown_fields = lost_fields(object, &typed);
+    Ok(Checked { object: typed, unknown_fields })
 }
 
 /// Fields that did not survive the way through the typed object: the type does not have them.

@@ -51,7 +51,7 @@ pub struct SandboxSetup {
 }
 
 /// A namespace that all containers of a pod share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PodNamespace {
     Network,

@@ -1,0 +1,291 @@
+//! One layer's way into the store: a single pass through the blob's digest, decompression, the diff id and
+//! extraction, with fixed buffers however large the layer is.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use crate::digest::{Digest, Hasher};
+use crate::layout::{Session, SnapshotRecord};
+use crate::unpack::{self, Limits, UnpackError};
+
+/// zstd frames may ask for a window of at most this many bits: 128 MiB, zstd's own default bound.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// What is to be made of a layer's blob, and what it must turn out to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerJob {
+    pub blob: Digest,
+    /// Bytes of the blob, as the manifest says.
+    pub size: u64,
+    pub diff_id: Digest,
+    /// Whether the blob itself is wanted (not if it is in the store already).
+    pub keep_blob: bool,
+    /// Whether its snapshot is wanted.
+    pub unpack: bool,
+}
+
+/// Why a layer was refused. The store is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    #[error("layer {layer}: transfer ended after {received} of {expected} bytes")]
+    Transfer {
+        layer: Digest,
+        received: u64,
+        expected: u64,
+        #[source]
+        source: io::Error,
+    },
+    #[error("layer {layer}: is {found} bytes long, the manifest says {expected}")]
+    Size {
+        layer: Digest,
+        found: String,
+        expected: u64,
+    },
+    #[error("layer {layer}: content has the digest {found}")]
+    Digest { layer: Digest, found: Digest },
+    #[error("layer {layer}: unpacked content has the diff id {found}, the config says {expected}")]
+    DiffId {
+        layer: Digest,
+        found: Digest,
+        expected: Digest,
+    },
+    #[error("layer {layer}")]
+    Unpack {
+        layer: Digest,
+        #[source]
+        source: UnpackError,
+    },
+    #[error("layer {layer}: {operation}")]
+    Store {
+        layer: Digest,
+        operation: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Streams `input` into the session. Blocking; one thread per layer.
+pub(crate) fn ingest<R: Read>(
+    input: R,
+    job: &LayerJob,
+    session: &Session,
+    limits: Limits,
+) -> Result<(), LayerError> {
+    let layer = job.blob;
+    let store = |operation| {
+        move |source| LayerError::Store {
+            layer,
+            operation,
+            source,
+        }
+    };
+    let file = match job.keep_blob {
+        true => Some(session.create_blob(&layer).map_err(store("create blob"))?),
+        false => None,
+    };
+    let seen = Rc::new(RefCell::new(BlobSeen::default()));
+    let reader = BlobReader {
+        input,
+        file,
+        limit: job.size,
+        seen: seen.clone(),
+    };
+    let mut reader = BufReader::with_capacity(128 << 10, reader);
+    let unpacked = decompress_and_unpack(&mut reader, job, session, limits);
+    let archive_fault = match &unpacked {
+        Ok(_) => true,
+        Err(Outcome::Layer(_)) => false,
+        Err(Outcome::Unpack(error)) => error.is_archive_fault(),
+    };
+    // A damaged blob fails in many ways on the way to its end; that it is damaged is what a person must know.
+    let drained = match archive_fault {
+        true => io::copy(&mut reader, &mut io::sink()).map(|_| ()),
+        false => Ok(()),
+    };
+    check_blob(job, &seen, drained)?;
+    match unpacked {
+        Ok((diff_id, _)) if diff_id != job.diff_id => Err(LayerError::DiffId {
+            layer,
+            found: diff_id,
+            expected: job.diff_id,
+        }),
+        Ok((_, record)) => record.map_or(Ok(()), |record| {
+            session
+                .record_snapshot(&job.diff_id, &record)
+                .map_err(store("record snapshot"))
+        }),
+        Err(Outcome::Layer(error)) => Err(error),
+        Err(Outcome::Unpack(source)) => Err(LayerError::Unpack { layer, source }),
+    }
+}
+
+enum Outcome {
+    Layer(LayerError),
+    Unpack(UnpackError),
+}
+
+fn decompress_and_unpack<R: BufRead>(
+    reader: &mut R,
+    job: &LayerJob,
+    session: &Session,
+    limits: Limits,
+) -> Result<(Digest, Option<SnapshotRecord>), Outcome> {
+    let broken = |error| {
+        Outcome::Unpack(UnpackError::Archive(crate::tar_stream::TarError::Read(
+            error,
+        )))
+    };
+    let content = decompress(reader).map_err(broken)?;
+    let mut content = HashReader {
+        input: content,
+        hasher: Hasher::default(),
+    };
+    let record = match job.unpack {
+        true => {
+            let root = session.create_snapshot(&job.diff_id).map_err(|source| {
+                Outcome::Layer(LayerError::Store {
+                    layer: job.blob,
+                    operation: "create snapshot",
+                    source,
+                })
+            })?;
+            Some(unpack::unpack(&mut content, root.as_fd(), limits).map_err(Outcome::Unpack)?)
+        }
+        false => {
+            let mut bounded = (&mut content).take(limits.layer_bytes);
+            io::copy(&mut bounded, &mut io::sink()).map_err(broken)?;
+            None
+        }
+    };
+    Ok((content.hasher.finish(), record))
+}
+
+/// By the magic number: media types are wrong often enough, and the diff id decides in the end.
+pub(crate) fn decompress<'a, R: BufRead>(mut reader: R) -> io::Result<Box<dyn Read + 'a>>
+where
+    R: 'a,
+{
+    const GZIP: [u8; 2] = [0x1f, 0x8b];
+    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let start = reader.fill_buf()?;
+    if start.starts_with(&GZIP) {
+        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(reader)));
+    }
+    // 0x184D2A5x begins a skippable frame (RFC 8878, 3.1.2).
+    let skippable =
+        start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
+    if start.starts_with(&ZSTD) || skippable {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
+        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+        return Ok(Box::new(decoder));
+    }
+    Ok(Box::new(reader))
+}
+
+fn check_blob(
+    job: &LayerJob,
+    seen: &Rc<RefCell<BlobSeen>>,
+    drained: io::Result<()>,
+) -> Result<(), LayerError> {
+    let layer = job.blob;
+    let mut seen = seen.borrow_mut();
+    if let Some(source) = seen.write_error.take() {
+        return Err(LayerError::Store {
+            layer,
+            operation: "write blob",
+            source,
+        });
+    }
+    if seen.too_long {
+        return Err(LayerError::Size {
+            layer,
+            found: format!("more than {}", job.size),
+            expected: job.size,
+        });
+    }
+    let received = seen.hasher.bytes();
+    if let Some(source) = seen.read_error.take() {
+        return Err(LayerError::Transfer {
+            layer,
+            received,
+            expected: job.size,
+            source,
+        });
+    }
+    if drained.is_ok() && seen.ended {
+        let found = seen.hasher.clone().finish();
+        if received != job.size {
+            return Err(LayerError::Size {
+                layer,
+                found: received.to_string(),
+                expected: job.size,
+            });
+        }
+        if found != layer {
+            return Err(LayerError::Digest { layer, found });
+        }
+    }
+    Ok(())
+}
+
+/// What went past, for the verdict at the end: decoders wrap errors of their input beyond recognition.
+#[derive(Default)]
+struct BlobSeen {
+    hasher: Hasher,
+    ended: bool,
+    too_long: bool,
+    read_error: Option<io::Error>,
+    write_error: Option<io::Error>,
+}
+
+/// The blob as it comes in: counted, digested and written down.
+struct BlobReader<R> {
+    input: R,
+    file: Option<File>,
+    limit: u64,
+    seen: Rc<RefCell<BlobSeen>>,
+}
+
+impl<R: Read> Read for BlobReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut seen = self.seen.borrow_mut();
+        let stop = || io::Error::other("the blob cannot be read to its end");
+        let count = match self.input.read(buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                seen.read_error = Some(error);
+                return Err(stop());
+            }
+        };
+        seen.ended = count == 0;
+        seen.hasher.update(&buffer[..count]);
+        if seen.hasher.bytes() > self.limit {
+            seen.too_long = true;
+            return Err(stop());
+        }
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(&buffer[..count])
+        {
+            seen.write_error = Some(error);
+            return Err(stop());
+        }
+        Ok(count)
+    }
+}
+
+struct HashReader<R> {
+    input: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for HashReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}

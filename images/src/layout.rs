@@ -1,0 +1,449 @@
+//! The store on disk, its lock and its transactions.
+//!
+//! ```text
+//! <root>/lock                     flock: shared to use snapshots, exclusive to change index.json
+//! <root>/images/                  an OCI image layout (image-spec, "OCI Image Layout")
+//!     oci-layout  index.json  blobs/sha256/<hex>
+//! <root>/snapshots/<diff id>/     fs/ (one overlay lower directory) and record.json
+//! <root>/containers/<id>/         upper/ work/ (one writable layer) and image.json
+//! <root>/tmp/<session>/           what a pull or load has made so far; flocked while it lives
+//! ```
+//!
+//! A pull makes everything in its session, syncs the file system once, and only then, under the exclusive lock,
+//! renames blobs and snapshots into place and replaces index.json. So what index.json names is always there and
+//! on disk, and what nothing names is rubbish that the next sweep takes.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::manifest::{Descriptor, Index, OCI_INDEX};
+use crate::unpack::ImpliedDirectories;
+
+/// Where everything lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+/// Holds the store's flock until dropped.
+pub(crate) struct Lock(#[expect(dead_code, reason = "closing it unlocks")] File);
+
+/// What is known about a snapshot beside its files.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct SnapshotRecord {
+    /// Bytes of its files, each rounded up to whole 4 KiB blocks.
+    pub bytes: u64,
+    pub inodes: u64,
+    /// Directories whose attributes belong to the layers below (names may be any bytes).
+    pub implied: ImpliedDirectories,
+}
+
+impl Layout {
+    /// Creates what is missing below `root`, which becomes private to its owner.
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        let layout = Self {
+            root: std::path::absolute(root)?,
+        };
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        for directory in [
+            layout.blobs(),
+            layout.snapshots(),
+            layout.containers(),
+            layout.tmp(),
+        ] {
+            private.create(directory)?;
+        }
+        let marker = layout.images().join("oci-layout");
+        if !marker.exists() {
+            write_synced(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        }
+        if !layout.index_file().exists() {
+            let _lock = layout.lock()?;
+            if !layout.index_file().exists() {
+                layout.write_index(&[])?;
+            }
+        }
+        Ok(layout)
+    }
+
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.root.join("images/blobs/sha256")
+    }
+
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub(crate) fn index_file(&self) -> PathBuf {
+        self.root.join("images/index.json")
+    }
+
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    /// The directory of a layer's snapshot; its files are in `fs` below.
+    pub(crate) fn snapshot(&self, diff_id: &Digest) -> PathBuf {
+        self.snapshots().join(diff_id.hex())
+    }
+
+    /// Waits for everyone who uses the store, in this and in other processes.
+    pub(crate) fn lock(&self) -> io::Result<Lock> {
+        let file = self.lock_file()?;
+        file.lock()?;
+        Ok(Lock(file))
+    }
+
+    /// Waits for whoever changes the store.
+    pub(crate) fn lock_shared(&self) -> io::Result<Lock> {
+        let file = self.lock_file()?;
+        file.lock_shared()?;
+        Ok(Lock(file))
+    }
+
+    fn lock_file(&self) -> io::Result<File> {
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.root.join("lock"))
+    }
+
+    /// The whole content of a small blob (a manifest, an index or a config).
+    pub(crate) fn read_blob(&self, digest: &Digest) -> io::Result<Vec<u8>> {
+        fs::read(self.blob(digest))
+    }
+
+    pub(crate) fn read_index(&self) -> io::Result<Vec<Descriptor>> {
+        let bytes = fs::read(self.index_file())?;
+        let index: Index = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+        Ok(index.manifests)
+    }
+
+    /// Replaces index.json. The exclusive lock must be held.
+    pub(crate) fn write_index(&self, entries: &[Descriptor]) -> io::Result<()> {
+        let index = Index {
+            schema_version: 2,
+            media_type: Some(OCI_INDEX.into()),
+            manifests: entries.to_vec(),
+        };
+        write_synced(
+            &self.index_file(),
+            &serde_json::to_vec(&index).map_err(io::Error::other)?,
+        )
+    }
+
+    /// Every blob in the store, with its size.
+    pub(crate) fn list_blobs(&self) -> io::Result<Vec<(Digest, u64)>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(self.blobs())? {
+            let entry = entry?;
+            if let Some(digest) = digest_of_name(&entry.file_name()) {
+                all.push((digest, entry.metadata()?.len()));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Every snapshot in the store.
+    pub(crate) fn list_snapshots(&self) -> io::Result<Vec<Digest>> {
+        let names = fs::read_dir(self.snapshots())?;
+        names
+            .map(|entry| Ok(digest_of_name(&entry?.file_name())))
+            .filter_map(Result::transpose)
+            .collect()
+    }
+
+    pub(crate) fn snapshot_record(&self, diff_id: &Digest) -> io::Result<SnapshotRecord> {
+        read_record(&self.snapshot(diff_id))
+    }
+
+    /// Begins a transaction in a directory of its own.
+    pub(crate) fn session(&self) -> io::Result<Session> {
+        // Against the sweep below, which must not see the directory before it is locked.
+        let _lock = self.lock_shared()?;
+        self.new_session()
+    }
+
+    /// A place for what is removed. The exclusive lock must be held.
+    pub(crate) fn rubbish_session(&self) -> io::Result<RubbishSession> {
+        Ok(RubbishSession(self.new_session()?))
+    }
+
+    fn new_session(&self) -> io::Result<Session> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut private = DirBuilder::new();
+        private.mode(0o700);
+        let dir = loop {
+            let name = format!(
+                "{}-{}",
+                std::process::id(),
+                NEXT.fetch_add(1, Ordering::Relaxed)
+            );
+            let dir = self.tmp().join(name);
+            match private.create(&dir) {
+                // Left by another process that had our number.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => break other.map(|()| dir)?,
+            }
+        };
+        let lock = File::open(&dir)?;
+        lock.lock()?;
+        private.create(dir.join("blobs"))?;
+        private.create(dir.join("snapshots"))?;
+        Ok(Session {
+            dir,
+            lock,
+            layout: self.clone(),
+        })
+    }
+
+    /// Removes the sessions of processes that died.
+    pub(crate) fn sweep_sessions(&self) -> io::Result<()> {
+        let _lock = self.lock()?;
+        for entry in fs::read_dir(self.tmp())? {
+            let dir = entry?.path();
+            let abandoned = File::open(&dir).is_ok_and(|file| file.try_lock().is_ok());
+            if abandoned {
+                fs::remove_dir_all(&dir)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one pull or load has made so far. Dropped without [`Session::publish`], it leaves nothing.
+pub(crate) struct Session {
+    dir: PathBuf,
+    lock: File,
+    layout: Layout,
+}
+
+impl Session {
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("blobs").join(digest.hex())
+    }
+
+    fn snapshot(&self, diff_id: &Digest) -> PathBuf {
+        self.dir.join("snapshots").join(diff_id.hex())
+    }
+
+    /// A new blob, empty; an earlier try of it is forgotten.
+    pub(crate) fn create_blob(&self, digest: &Digest) -> io::Result<File> {
+        File::create(self.blob(digest))
+    }
+
+    pub(crate) fn write_blob(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        fs::write(self.blob(digest), bytes)
+    }
+
+    /// A new snapshot's root directory, empty.
+    pub(crate) fn create_snapshot(&self, diff_id: &Digest) -> io::Result<OwnedFd> {
+        let dir = self.snapshot(diff_id);
+        if dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
+        DirBuilder::new().mode(0o700).create(&dir)?;
+        let root = dir.join("fs");
+        DirBuilder::new().mode(0o755).create(&root)?;
+        Ok(File::open(root)?.into())
+    }
+
+    pub(crate) fn record_snapshot(
+        &self,
+        diff_id: &Digest,
+        record: &SnapshotRecord,
+    ) -> io::Result<()> {
+        let bytes = serde_json::to_vec(record).map_err(io::Error::other)?;
+        fs::write(self.snapshot(diff_id).join("record.json"), bytes)
+    }
+
+    pub(crate) fn snapshot_record(&self, diff_id: &Digest) -> io::Result<SnapshotRecord> {
+        read_record(&self.snapshot(diff_id))
+    }
+
+    /// Where a layer's files are now: here if this session made them, else in the store.
+    pub(crate) fn snapshot_root(&self, diff_id: &Digest) -> PathBuf {
+        let own = self.snapshot(diff_id).join("fs");
+        match own.exists() {
+            true => own,
+            false => self.layout.snapshot(diff_id).join("fs"),
+        }
+    }
+
+    pub(crate) fn made_snapshot(&self, diff_id: &Digest) -> bool {
+        self.snapshot(diff_id).exists()
+    }
+
+    /// A file in the session for whatever has no digest yet.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Gives a scratch file the name of its digest.
+    pub(crate) fn adopt_blob(&self, scratch: &Path, digest: &Digest) -> io::Result<()> {
+        fs::rename(scratch, self.blob(digest))
+    }
+
+    /// Reads a blob made in this session or present in the store.
+    pub(crate) fn open_blob(&self, digest: &Digest) -> io::Result<File> {
+        match File::open(self.blob(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                File::open(self.layout.blob(digest))
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
+        fs::remove_file(self.blob(digest))
+    }
+
+    /// Puts everything in place. `names` computes the new index from the old under the exclusive lock.
+    ///
+    /// Fails with [`PublishError::Gone`] if something that was in the store when the session began has been
+    /// removed since: fetch that too, and publish again.
+    pub(crate) fn publish(
+        &self,
+        needed: &Needed,
+        names: impl FnOnce(Vec<Descriptor>) -> Vec<Descriptor>,
+    ) -> Result<(), PublishError> {
+        // One call for all files: per-file fsync costs a journal commit each.
+        rustix::fs::syncfs(&self.lock).map_err(io::Error::from)?;
+        let _lock = self.layout.lock()?;
+        self.check_complete(needed)?;
+        for digest in &needed.blobs {
+            move_into_place(&self.blob(digest), &self.layout.blob(digest))?;
+        }
+        for diff_id in &needed.snapshots {
+            move_into_place(&self.snapshot(diff_id), &self.layout.snapshot(diff_id))?;
+        }
+        sync_directory(&self.layout.blobs())?;
+        sync_directory(&self.layout.snapshots())?;
+        let entries = names(self.layout.read_index()?);
+        self.layout.write_index(&entries)?;
+        Ok(())
+    }
+
+    fn check_complete(&self, needed: &Needed) -> Result<(), PublishError> {
+        let gone = Needed {
+            blobs: needed
+                .blobs
+                .iter()
+                .copied()
+                .filter(|digest| !self.blob(digest).exists() && !self.layout.blob(digest).exists())
+                .collect(),
+            snapshots: needed
+                .snapshots
+                .iter()
+                .copied()
+                .filter(|diff_id| {
+                    !self.made_snapshot(diff_id) && !self.layout.snapshot(diff_id).exists()
+                })
+                .collect(),
+        };
+        match gone.blobs.is_empty() && gone.snapshots.is_empty() {
+            true => Ok(()),
+            false => Err(PublishError::Gone(gone)),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(session = %self.dir.display(), %error, "a session's files stay until the next start");
+        }
+    }
+}
+
+/// Content on its way out: renamed here at once, deleted when this is dropped.
+pub(crate) struct RubbishSession(Session);
+
+impl RubbishSession {
+    pub(crate) fn take(&self, path: &Path) -> io::Result<()> {
+        let Some(name) = path.file_name() else {
+            return Ok(());
+        };
+        // A diff id may equal a blob's digest (an uncompressed layer): apart, as in the store.
+        let place = if path.is_dir() { "snapshots" } else { "blobs" };
+        fs::rename(path, self.0.dir.join(place).join(name))
+    }
+}
+
+/// What an image consists of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needed {
+    pub blobs: Vec<Digest>,
+    pub snapshots: Vec<Digest>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishError {
+    #[error("parts of the image were removed meanwhile")]
+    Gone(Needed),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Renames what the session made; what someone else put there meanwhile has the same content and stays.
+fn move_into_place(from: &Path, to: &Path) -> io::Result<()> {
+    if to.exists() {
+        return Ok(());
+    }
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && to.exists() => Ok(()),
+        other => other,
+    }
+}
+
+fn read_record(snapshot: &Path) -> io::Result<SnapshotRecord> {
+    serde_json::from_slice(&fs::read(snapshot.join("record.json"))?).map_err(io::Error::other)
+}
+
+fn digest_of_name(name: &std::ffi::OsStr) -> Option<Digest> {
+    format!("sha256:{}", name.to_str()?).parse().ok()
+}
+
+/// Writes under a temporary name, syncs, renames, syncs the directory.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+    let result = (|| {
+        let mut file = File::create(&temporary)?;
+        io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    match result {
+        Ok(()) => sync_directory(path.parent().unwrap_or(Path::new("/"))),
+        Err(error) => {
+            // Nothing to add to the error that is returned.
+            let _ = fs::remove_file(&temporary);
+            Err(error)
+        }
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

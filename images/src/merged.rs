@@ -1,0 +1,131 @@
+//! Reading one file of a root file system that is not mounted: the overlay's layers are merged while walking.
+//!
+//! Each step opens a single component without following it, in the descriptors of the directories that merge
+//! here, so there is no path that could lead out. Symlinks are expanded by us, inside the merged tree.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::snapshot::OverlayMount;
+use crate::whiteout;
+
+/// As the kernel's own limit (path_resolution(7)).
+const SYMLINKS_MAX: u32 = 40;
+
+/// The directories that merge at one place, topmost first.
+type Merged = Vec<Rc<OwnedFd>>;
+
+enum Entry {
+    Directory(Merged),
+    Symlink(Vec<u8>),
+    File(OwnedFd),
+}
+
+/// The content of the regular file at `path` inside the mount; `None` if there is none.
+///
+/// Fails with `FileTooLarge` if it is longer than `limit` bytes.
+pub(crate) fn read(mount: &OverlayMount, path: &[u8], limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut root = Merged::new();
+    for layer in [&mount.upper].into_iter().chain(&mount.lower) {
+        root.push(Rc::new(File::open(layer)?.into()));
+    }
+    let Some(file) = walk(root, path)? else {
+        return Ok(None);
+    };
+    let mut content = Vec::new();
+    File::from(file).take(limit + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > limit {
+        true => Err(io::ErrorKind::FileTooLarge.into()),
+        false => Ok(Some(content)),
+    }
+}
+
+fn walk(root: Merged, path: &[u8]) -> io::Result<Option<OwnedFd>> {
+    let mut stack = vec![root];
+    let mut rest = components(path);
+    let mut symlinks = 0;
+    while let Some(component) = rest.pop_front() {
+        match &*component {
+            b"." => continue,
+            b".." => {
+                // The root's parent is the root.
+                stack.truncate((stack.len() - 1).max(1));
+                continue;
+            }
+            _ => {}
+        }
+        let Some(here) = stack.last() else {
+            return Ok(None);
+        };
+        match lookup(here, &component)? {
+            None => return Ok(None),
+            Some(Entry::Directory(directory)) => stack.push(directory),
+            Some(Entry::File(file)) => return Ok(rest.is_empty().then_some(file)),
+            Some(Entry::Symlink(target)) => {
+                symlinks += 1;
+                if symlinks > SYMLINKS_MAX {
+                    return Err(Errno::LOOP.into());
+                }
+                if target.starts_with(b"/") {
+                    stack.truncate(1);
+                }
+                let mut expanded = components(&target);
+                expanded.append(&mut rest);
+                rest = expanded;
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn components(path: &[u8]) -> VecDeque<Vec<u8>> {
+    path.split(|byte| *byte == b'/')
+        .filter(|component| !component.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// What `name` is here, as overlayfs would show it.
+fn lookup(directories: &Merged, name: &[u8]) -> io::Result<Option<Entry>> {
+    let mut merged = Merged::new();
+    for directory in directories {
+        let Some(stat) = whiteout::entry(directory.as_fd(), name)? else {
+            continue;
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let opened = fs::openat(directory, name, flags, Mode::empty())?;
+                let opaque = whiteout::is_opaque(opened.as_fd())?;
+                merged.push(Rc::new(opened));
+                if opaque {
+                    break;
+                }
+            }
+            // Whatever is not a directory ends the merging, and is hidden itself by a directory above it.
+            _ if !merged.is_empty() || whiteout::is_whiteout(&stat) => break,
+            FileType::Symlink => {
+                let target = fs::readlinkat(directory, name, Vec::new())?;
+                return Ok(Some(Entry::Symlink(target.into_bytes())));
+            }
+            FileType::RegularFile => {
+                // Not blocking, should it be a fifo by now.
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+                return Ok(Some(Entry::File(fs::openat(
+                    directory,
+                    name,
+                    flags,
+                    Mode::empty(),
+                )?)));
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok((!merged.is_empty()).then_some(Entry::Directory(merged)))
+}

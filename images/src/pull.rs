@@ -1,0 +1,601 @@
+//! Pulling an image: one HEAD if it is present, else manifest, config, and the missing layers in parallel.
+
+use std::future::Future;
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Buf, Bytes};
+use futures_util::future::{FutureExt, WeakShared};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+
+use crate::adopt;
+use crate::digest::Digest;
+use crate::image::{ConfigDocument, Image};
+use crate::layer::{LayerError, LayerJob, ingest};
+use crate::layout::{Needed, PublishError, Session};
+use crate::manifest::{Descriptor, Document, DocumentError, Manifest, OCI_MANIFEST, Platform};
+use crate::platform;
+use crate::progress::{LayerState, ProgressFn, ProgressHub};
+use crate::reference::Reference;
+use crate::registry::{self, Credentials, RegistryError, RegistryFailure};
+use crate::store::{REF_NAME, Store, StoreError, annotation, set_name};
+
+/// Layers received and unpacked at once: enough to keep two to four cores busy, few enough to stay within
+/// 64 MiB.
+const PARALLEL_LAYERS: usize = 4;
+/// Pieces of a transfer that may wait for the unpacking; each has at most a few dozen KiB.
+const CHUNKS_WAITING: usize = 16;
+/// A cut transfer is taken up again this often where it broke, as long as something came.
+const RESUMES_MAX: u32 = 5;
+/// Publishing is repeated this often when someone removes a shared layer at the same moment.
+const PUBLISH_TRIES: u32 = 3;
+
+/// How to pull.
+#[derive(Clone, Default)]
+pub struct PullOptions {
+    /// What to choose from an index; `None` for this machine's own.
+    pub platform: Option<Platform>,
+    pub credentials: Option<Credentials>,
+    /// Speak HTTP without TLS to a registry that is not on this machine.
+    pub plain_http: bool,
+    pub progress: Option<ProgressFn>,
+}
+
+/// Why a pull failed. The store is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error("pull {reference}")]
+    Document {
+        reference: Reference,
+        #[source]
+        source: DocumentError,
+    },
+    #[error("pull {reference}: config {digest} cannot be read")]
+    Config {
+        reference: Reference,
+        digest: Digest,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("pull {reference}: has no image for {platform}, it has {offered}")]
+    Platform {
+        reference: Reference,
+        platform: Platform,
+        offered: String,
+    },
+    #[error("pull {reference}: index {digest} leads to another index")]
+    NestedIndex {
+        reference: Reference,
+        digest: Digest,
+    },
+    #[error("pull {reference}")]
+    Layer {
+        reference: Reference,
+        #[source]
+        source: LayerError,
+    },
+    #[error("pull {reference}: {operation}")]
+    Io {
+        reference: Reference,
+        operation: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("pull {reference}: parts of it are being removed again and again")]
+    Removed { reference: Reference },
+    #[error("pull {reference}")]
+    Store {
+        reference: Reference,
+        #[source]
+        source: StoreError,
+    },
+}
+
+type Outcome = Result<Image, Arc<PullError>>;
+type Flying = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// Pulls under way, so that the second of two equal ones waits for the first.
+#[derive(Default)]
+pub(crate) struct Flights(Mutex<Vec<Flight>>);
+
+struct Flight {
+    key: FlightKey,
+    pull: WeakShared<Flying>,
+    progress: ProgressHub,
+}
+
+/// Credentials belong to it: nobody gets an image on someone else's.
+#[derive(PartialEq, Eq)]
+struct FlightKey {
+    reference: Reference,
+    platform: Platform,
+    credentials: Option<Credentials>,
+    plain_http: bool,
+}
+
+impl Store {
+    /// Pulls `reference` and names it. Pulls of the same reference that run at the same time in this process are
+    /// one; dropping all their futures cancels it and leaves nothing behind.
+    ///
+    /// An image that is present costs one HEAD request.
+    pub async fn pull(&self, reference: &Reference, options: PullOptions) -> Outcome {
+        let pull = {
+            let key = FlightKey {
+                reference: reference.clone(),
+                platform: options.platform.unwrap_or_else(Platform::host),
+                credentials: options.credentials,
+                plain_http: options.plain_http,
+            };
+            let mut flights = self
+                .inner
+                .flights
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            flights.retain(|flight| {
+                flight
+                    .pull
+                    .upgrade()
+                    .is_some_and(|pull| pull.peek().is_none())
+            });
+            let joined = flights
+                .iter()
+                .find(|flight| flight.key == key)
+                .and_then(|flight| Some((flight.pull.upgrade()?, flight.progress.clone())));
+            match joined {
+                Some((pull, progress)) => {
+                    progress.add(options.progress);
+                    pull
+                }
+                None => {
+                    let progress = ProgressHub::default();
+                    progress.add(options.progress);
+                    let job = Pull {
+                        store: self.clone(),
+                        reference: key.reference.clone(),
+                        platform: key.platform.clone(),
+                        credentials: key.credentials.clone(),
+                        plain_http: key.plain_http,
+                        progress: progress.clone(),
+                    };
+                    let run = async move { job.run().await.map_err(Arc::new) };
+                    let pull = (Box::pin(run) as Flying).shared();
+                    flights.extend(pull.downgrade().map(|pull| Flight {
+                        key,
+                        pull,
+                        progress,
+                    }));
+                    pull
+                }
+            }
+        };
+        pull.await
+    }
+}
+
+struct Pull {
+    store: Store,
+    reference: Reference,
+    platform: Platform,
+    credentials: Option<Credentials>,
+    plain_http: bool,
+    progress: ProgressHub,
+}
+
+/// Everything known before the first layer comes.
+struct Plan {
+    /// What the reference led to, then the manifest if that was an index, then the config.
+    documents: Vec<(Digest, Vec<u8>)>,
+    manifest: Descriptor,
+    target: Digest,
+    layers: Vec<Descriptor>,
+    diff_ids: Vec<Digest>,
+}
+
+impl Pull {
+    async fn run(self) -> Result<Image, PullError> {
+        let remote = registry::Session {
+            registry: &self.store.inner.registry,
+            reference: self.reference.clone(),
+            credentials: self.credentials.clone(),
+            plain_http: self.plain_http,
+        };
+        if let Some(image) = self.present(&remote).await? {
+            return Ok(image);
+        }
+        let plan = self.plan(&remote).await?;
+        let session = self
+            .blocking("begin", |store| store.inner.layout.session())
+            .await?;
+        let session = Arc::new(session);
+        for (digest, bytes) in &plan.documents {
+            session
+                .write_blob(digest, bytes)
+                .map_err(self.io("write manifest"))?;
+        }
+        for _ in 0..PUBLISH_TRIES {
+            self.fetch_layers(&remote, &plan, &session).await?;
+            if self.publish(&plan, &session).await? {
+                return self.named(&plan);
+            }
+        }
+        Err(PullError::Removed {
+            reference: self.reference,
+        })
+    }
+
+    /// The image, if the reference still leads to what the store has.
+    async fn present(&self, remote: &registry::Session<'_>) -> Result<Option<Image>, PullError> {
+        let entries = self.store.inner.entries().map_err(self.store_failed())?;
+        let name = self.reference.to_string();
+        let Some(entry) = entries
+            .iter()
+            .find(|entry| annotation(entry, REF_NAME) == Some(&name))
+        else {
+            return Ok(None);
+        };
+        let Some(local) = crate::store::repo_digest_target(entry) else {
+            return Ok(None);
+        };
+        if remote.head_manifest().await? != Some(local) {
+            return Ok(None);
+        }
+        let Ok(documents) = self.store.inner.documents(&entry.digest) else {
+            return Ok(None);
+        };
+        // Asked for another platform than the one that is here: the index has to be read again.
+        if !self.fits(&documents.config) {
+            return Ok(None);
+        }
+        let id = documents.manifest.config.digest.to_string();
+        self.store.resolve(&id).map_err(self.store_failed())
+    }
+
+    fn fits(&self, config: &ConfigDocument) -> bool {
+        let here = config.platform();
+        let wanted = &self.platform;
+        here.os == wanted.os
+            && here.architecture == wanted.architecture
+            && (wanted.variant.is_none() || wanted.variant == here.variant)
+    }
+
+    async fn plan(&self, remote: &registry::Session<'_>) -> Result<Plan, PullError> {
+        let invalid = |source| PullError::Document {
+            reference: self.reference.clone(),
+            source,
+        };
+        let served = remote.manifest(&self.reference.manifest_key()).await?;
+        let target = served.digest;
+        let mut documents = Vec::new();
+        let (descriptor, manifest) =
+            match Document::parse(&served.bytes, target).map_err(invalid)? {
+                Document::Manifest(manifest) => {
+                    (descriptor_of(target, &served.bytes, &manifest), manifest)
+                }
+                Document::Index(index) => {
+                    let chosen = platform::choose(&index, &self.platform)
+                        .ok_or_else(|| PullError::Platform {
+                            reference: self.reference.clone(),
+                            platform: self.platform.clone(),
+                            offered: platform::offered(&index),
+                        })?
+                        .clone();
+                    documents.push((target, served.bytes));
+                    let inner = remote.manifest(&chosen.digest.to_string()).await?;
+                    match Document::parse(&inner.bytes, inner.digest).map_err(invalid)? {
+                        Document::Manifest(manifest) => {
+                            let descriptor = descriptor_of(inner.digest, &inner.bytes, &manifest);
+                            documents.push((inner.digest, inner.bytes));
+                            let descriptor = Descriptor {
+                                platform: chosen.platform,
+                                ..descriptor
+                            };
+                            return self
+                                .finish_plan(remote, documents, descriptor, target, manifest)
+                                .await;
+                        }
+                        Document::Index(_) => {
+                            return Err(PullError::NestedIndex {
+                                reference: self.reference.clone(),
+                                digest: chosen.digest,
+                            });
+                        }
+                    }
+                }
+            };
+        documents.push((target, served.bytes));
+        self.finish_plan(remote, documents, descriptor, target, manifest)
+            .await
+    }
+
+    async fn finish_plan(
+        &self,
+        remote: &registry::Session<'_>,
+        mut documents: Vec<(Digest, Vec<u8>)>,
+        descriptor: Descriptor,
+        target: Digest,
+        manifest: Manifest,
+    ) -> Result<Plan, PullError> {
+        let config = &manifest.config;
+        let bytes = match self.store.inner.layout.read_blob(&config.digest) {
+            Ok(bytes) if Digest::of(&bytes) == config.digest => bytes,
+            _ => remote.document(config.digest, config.size).await?,
+        };
+        let parsed: ConfigDocument =
+            serde_json::from_slice(&bytes).map_err(|source| PullError::Config {
+                reference: self.reference.clone(),
+                digest: config.digest,
+                source,
+            })?;
+        let diff_ids = parsed.rootfs.diff_ids;
+        if diff_ids.len() != manifest.layers.len() {
+            return Err(PullError::Document {
+                reference: self.reference.clone(),
+                source: DocumentError::LayerCount {
+                    digest: descriptor.digest,
+                    layers: manifest.layers.len(),
+                    diff_ids: diff_ids.len(),
+                },
+            });
+        }
+        documents.push((config.digest, bytes));
+        Ok(Plan {
+            documents,
+            manifest: descriptor,
+            target,
+            layers: manifest.layers,
+            diff_ids,
+        })
+    }
+
+    /// Brings every layer that neither the store nor the session has.
+    async fn fetch_layers(
+        &self,
+        remote: &registry::Session<'_>,
+        plan: &Plan,
+        session: &Arc<Session>,
+    ) -> Result<(), PullError> {
+        let mut jobs: Vec<LayerJob> = Vec::new();
+        for (layer, diff_id) in plan.layers.iter().zip(&plan.diff_ids) {
+            if jobs.iter().any(|job| job.blob == layer.digest) {
+                continue;
+            }
+            let layout = &self.store.inner.layout;
+            let in_session =
+                session.made_snapshot(diff_id) || jobs.iter().any(|job| job.diff_id == *diff_id);
+            let job = LayerJob {
+                blob: layer.digest,
+                size: layer.size,
+                diff_id: *diff_id,
+                keep_blob: session.open_blob(&layer.digest).is_err(),
+                unpack: !in_session && !layout.snapshot(diff_id).exists(),
+            };
+            let state = match job.keep_blob || job.unpack {
+                true => LayerState::Waiting,
+                false => LayerState::Present,
+            };
+            self.progress.report(job.blob, state, 0, job.size);
+            jobs.push(job);
+        }
+        jobs.retain(|job| job.keep_blob || job.unpack);
+        stream::iter(jobs.into_iter().map(Ok))
+            .try_for_each_concurrent(PARALLEL_LAYERS, |job| {
+                self.fetch_layer(remote, job, session)
+            })
+            .await
+    }
+
+    async fn fetch_layer(
+        &self,
+        remote: &registry::Session<'_>,
+        job: LayerJob,
+        session: &Arc<Session>,
+    ) -> Result<(), PullError> {
+        let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
+        let unpacking = {
+            let (session, limits) = (session.clone(), self.store.inner.limits);
+            let local = match job.keep_blob {
+                true => None,
+                false => Some(
+                    session
+                        .open_blob(&job.blob)
+                        .map_err(self.io("open layer"))?,
+                ),
+            };
+            tokio::task::spawn_blocking(move || match local {
+                Some(file) => ingest(file, &job, &session, limits),
+                None => ingest(ChunkReader::new(receiver), &job, &session, limits),
+            })
+        };
+        let transfer = match job.keep_blob {
+            true => self.transfer(remote, &job, sender).await,
+            false => Ok(()),
+        };
+        let unpacked = unpacking
+            .await
+            .map_err(|error| self.io("unpack layer")(io::Error::other(error)))?;
+        // The transfer's own error knows more than what the unpacking made of the broken end.
+        transfer?;
+        unpacked.map_err(|source| PullError::Layer {
+            reference: self.reference.clone(),
+            source,
+        })?;
+        self.progress
+            .report(job.blob, LayerState::Complete, job.size, job.size);
+        Ok(())
+    }
+
+    /// Sends a blob's bytes to its unpacking thread. If that thread gives up, so does this, without an error: the
+    /// thread has it.
+    async fn transfer(
+        &self,
+        remote: &registry::Session<'_>,
+        job: &LayerJob,
+        sender: mpsc::Sender<io::Result<Bytes>>,
+    ) -> Result<(), PullError> {
+        let mut done = 0;
+        let mut resumes = 0;
+        loop {
+            let started_at = done;
+            let outcome = self.transfer_from(remote, job, &sender, &mut done).await;
+            let Err(error) = outcome else {
+                return Ok(());
+            };
+            resumes += 1;
+            let cut = matches!(
+                error.failure,
+                RegistryFailure::Transport {
+                    stage: "transfer",
+                    ..
+                }
+            );
+            if !cut || done == started_at || resumes > RESUMES_MAX {
+                // The thread must not take the end of the channel for the end of the blob.
+                let _ = sender.send(Err(io::Error::other("transfer failed"))).await;
+                return Err(error.into());
+            }
+            tracing::debug!(layer = %job.blob, done, "transfer was cut off, taking it up again");
+        }
+    }
+
+    async fn transfer_from(
+        &self,
+        remote: &registry::Session<'_>,
+        job: &LayerJob,
+        sender: &mpsc::Sender<io::Result<Bytes>>,
+        done: &mut u64,
+    ) -> Result<(), RegistryError> {
+        let path = format!("blobs/{}", job.blob);
+        let mut body = remote.blob(job.blob, job.size, *done).await?.bytes_stream();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk
+                .map_err(|error| remote.failure(&path, RegistryFailure::from_transport(error)))?;
+            *done += chunk.len() as u64;
+            self.progress
+                .report(job.blob, LayerState::Transferring, *done, job.size);
+            if sender.send(Ok(chunk)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything is in place now; if not, something has been removed meanwhile and must be fetched.
+    async fn publish(&self, plan: &Plan, session: &Arc<Session>) -> Result<bool, PullError> {
+        let mut blobs: Vec<Digest> = plan.documents.iter().map(|(digest, _)| *digest).collect();
+        blobs.extend(plan.layers.iter().map(|layer| layer.digest));
+        let needed = Needed {
+            blobs,
+            snapshots: plan.diff_ids.clone(),
+        };
+        let entry = plan.manifest.clone();
+        let name = self.reference.to_string();
+        let repo_digest = self.reference.with_digest(plan.target).to_string();
+        let session = session.clone();
+        let published = tokio::task::spawn_blocking(move || {
+            adopt::implied_directories(&session, &needed.snapshots)?;
+            session.publish(&needed, |entries| {
+                set_name(entries, entry, &name, Some(&repo_digest))
+            })
+        })
+        .await
+        .map_err(|error| self.io("publish")(io::Error::other(error)))?;
+        match published {
+            Ok(()) => Ok(true),
+            Err(PublishError::Gone(gone)) => {
+                tracing::debug!(reference = %self.reference, ?gone, "removed during the pull");
+                Ok(false)
+            }
+            Err(PublishError::Io(error)) => Err(self.io("publish")(error)),
+        }
+    }
+
+    fn named(&self, plan: &Plan) -> Result<Image, PullError> {
+        let documents = self
+            .store
+            .inner
+            .documents(&plan.manifest.digest)
+            .map_err(self.store_failed())?;
+        let id = documents.manifest.config.digest.to_string();
+        self.store
+            .resolve(&id)
+            .map_err(self.store_failed())?
+            .ok_or_else(|| PullError::Removed {
+                reference: self.reference.clone(),
+            })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Store) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, PullError> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(self.io(operation))
+    }
+
+    fn io(&self, operation: &'static str) -> impl Fn(io::Error) -> PullError + '_ {
+        move |source| PullError::Io {
+            reference: self.reference.clone(),
+            operation,
+            source,
+        }
+    }
+
+    fn store_failed(&self) -> impl Fn(StoreError) -> PullError + '_ {
+        |source| PullError::Store {
+            reference: self.reference.clone(),
+            source,
+        }
+    }
+}
+
+fn descriptor_of(digest: Digest, bytes: &[u8], manifest: &Manifest) -> Descriptor {
+    Descriptor {
+        media_type: manifest
+            .media_type
+            .clone()
+            .unwrap_or_else(|| OCI_MANIFEST.into()),
+        digest,
+        size: bytes.len() as u64,
+        platform: None,
+        annotations: None,
+        other: Default::default(),
+    }
+}
+
+/// The blocking end of a transfer.
+struct ChunkReader {
+    chunks: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl ChunkReader {
+    fn new(chunks: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self {
+            chunks,
+            current: Bytes::new(),
+        }
+    }
+}
+
+impl Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(chunk) => self.current = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.current.len().min(buffer.len());
+        self.current.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}

@@ -1,0 +1,188 @@
+//! What can go wrong with a registry, and what a person can do about it.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::digest::Digest;
+
+/// A request that did not bring what was asked for.
+#[derive(Debug)]
+pub struct RegistryError {
+    /// The reference being pulled.
+    pub reference: String,
+    /// Its registry, host and port.
+    pub registry: String,
+    /// What was asked for: `manifests/latest`, `blobs/sha256:…`.
+    pub object: String,
+    pub failure: RegistryFailure,
+}
+
+#[derive(Debug)]
+pub enum RegistryFailure {
+    /// No connection, or none that lasted.
+    Transport {
+        /// `connect`, `time out`, `transfer`.
+        stage: &'static str,
+        source: reqwest::Error,
+    },
+    /// The registry answered with another status than asked for.
+    Status {
+        status: u16,
+        /// The registry's own words, possibly empty.
+        message: String,
+        /// Whether no credentials were given.
+        anonymous: bool,
+    },
+    /// The registry asks for a kind of authentication nobody knows, or its token service fails.
+    Authentication(String),
+    Digest {
+        expected: Digest,
+        found: Digest,
+    },
+    Length {
+        expected: u64,
+        found: u64,
+    },
+    TooLong {
+        limit: u64,
+    },
+}
+
+impl RegistryError {
+    /// The HTTP status, if it came to one.
+    pub fn status(&self) -> Option<u16> {
+        match self.failure {
+            RegistryFailure::Status { status, .. } => Some(status),
+            _ => None,
+        }
+    }
+}
+
+impl RegistryFailure {
+    pub(crate) fn from_transport(source: reqwest::Error) -> Self {
+        let stage = if source.is_connect() {
+            "connect"
+        } else if source.is_timeout() {
+            "time out"
+        } else {
+            "transfer"
+        };
+        // The URL stands in our own message already.
+        Self::Transport {
+            stage,
+            source: source.without_url(),
+        }
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (registry, object) = (&self.registry, &self.object);
+        write!(
+            f,
+            "pull {}: registry {registry}: {object}: ",
+            self.reference
+        )?;
+        match &self.failure {
+            RegistryFailure::Transport {
+                stage: "connect", ..
+            } => {
+                write!(
+                    f,
+                    "cannot connect; is the registry running, is its name right?"
+                )
+            }
+            RegistryFailure::Transport {
+                stage: "time out", ..
+            } => write!(f, "no answer in time"),
+            RegistryFailure::Transport { .. } => write!(f, "transfer was cut off"),
+            RegistryFailure::Status {
+                status,
+                message,
+                anonymous,
+            } => {
+                write!(f, "HTTP {status}{}", advice(*status, *anonymous))?;
+                match message.is_empty() {
+                    true => Ok(()),
+                    false => write!(f, " (registry says: {message})"),
+                }
+            }
+            RegistryFailure::Authentication(problem) => write!(f, "log in: {problem}"),
+            RegistryFailure::Digest { expected, found } => {
+                write!(f, "content has the digest {found}, expected {expected}")
+            }
+            RegistryFailure::Length { expected, found } => {
+                write!(f, "registry sends {found} bytes, expected {expected}")
+            }
+            RegistryFailure::TooLong { limit } => write!(f, "is longer than {limit} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for RegistryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.failure {
+            RegistryFailure::Transport { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+fn advice(status: u16, anonymous: bool) -> &'static str {
+    match (status, anonymous) {
+        (401 | 403, true) => " unauthorized: it wants a login, give credentials",
+        (401 | 403, false) => {
+            " unauthorized: the credentials are wrong or do not reach this repository"
+        }
+        (404, _) => " not found: there is no such repository, tag or digest",
+        (429, _) => " too many requests: wait, or log in for a higher limit",
+        (500..=599, _) => " server error: the registry is in trouble, try again later",
+        _ => "",
+    }
+}
+
+/// The registry's own words (distribution-spec, "Error Codes"), fit for one line.
+pub(super) fn message(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Envelope {
+        errors: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let Ok(envelope) = serde_json::from_slice::<Envelope>(body) else {
+        return String::new();
+    };
+    let all: Vec<String> = envelope
+        .errors
+        .iter()
+        .map(|entry| match entry.message.is_empty() {
+            true => entry.code.clone(),
+            false => entry.message.clone(),
+        })
+        .collect();
+    // Somebody else's text on a person's terminal: no control characters, no novel.
+    all.join("; ")
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(200)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registrys_words_fit_one_line() {
+        let body =
+            br#"{"errors":[{"code":"DENIED","message":"no\n\u001b[31mway"},{"code":"UNKNOWN"}]}"#;
+        assert_eq!(message(body), "no[31mway; UNKNOWN");
+        assert_eq!(message(b"<html>"), "");
+    }
+}

@@ -1,0 +1,255 @@
+//! Root file systems for containers: the image's unpacked layers below, a writable layer on top.
+//!
+//! Nothing is mounted here. The container's own child mounts the overlay in its own mount namespace, so no mount
+//! can be left behind by anyone.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use wharf_specs::id::{ContainerId, InvalidId};
+
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::store::{Store, StoreError, Usage, at};
+
+/// The three parts of an overlay mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayMount {
+    /// Read-only directories, the topmost first; never empty.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+}
+
+/// A writable layer that exists, for the daemon to compare with the containers it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    pub container_id: String,
+    /// The image it was prepared from; `None` if preparing it was cut short.
+    pub image: Option<Digest>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    #[error("container {0}: has a writable layer already")]
+    Exists(String),
+    #[error(
+        "container {container}: layer {diff_id} of image {image} is not in the store, pull it again"
+    )]
+    LayerMissing {
+        container: String,
+        image: Digest,
+        diff_id: Digest,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Written beside each writable layer: what it stands on.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    image: Digest,
+    diff_ids: Vec<Digest>,
+}
+
+impl Store {
+    /// Makes the writable layer of a new container and tells how to mount it on the layers of `image`, which
+    /// cannot be removed until [`Store::remove_snapshot`].
+    pub fn prepare(
+        &self,
+        container_id: &str,
+        image: &Image,
+    ) -> Result<OverlayMount, SnapshotError> {
+        let id = ContainerId::parse(container_id)?;
+        let dir = self.inner.layout.containers().join(&id);
+        let failed = at("prepare", &dir);
+        let _lock = self.inner.layout.lock_shared().map_err(&failed)?;
+        let record = Record {
+            image: image.id,
+            diff_ids: image.diff_ids.clone(),
+        };
+        let mount = self.overlay(&dir, &record);
+        for (path, diff_id) in mount.lower.iter().zip(distinct(&record)) {
+            if !path.exists() {
+                return Err(SnapshotError::LayerMissing {
+                    container: container_id.into(),
+                    image: image.id,
+                    diff_id,
+                });
+            }
+        }
+        let mut private = DirBuilder::new();
+        private.mode(0o700);
+        match private.create(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(SnapshotError::Exists(container_id.into()));
+            }
+            other => other.map_err(&failed)?,
+        }
+        let made = (|| {
+            if record.diff_ids.is_empty() {
+                // overlayfs wants one lower directory at least.
+                DirBuilder::new().mode(0o755).create(dir.join("empty"))?;
+            }
+            private.create(&mount.work)?;
+            private.create(&mount.upper)?;
+            // The merged root takes its owner and mode from the upper directory.
+            let root = fs::metadata(&mount.lower[0])?;
+            std::os::unix::fs::chown(&mount.upper, Some(root.uid()), Some(root.gid()))?;
+            fs::set_permissions(
+                &mount.upper,
+                fs::Permissions::from_mode(root.mode() & 0o7777),
+            )?;
+            // Not synced: after a power loss there is no container either.
+            fs::write(
+                dir.join("image.json"),
+                serde_json::to_vec(&record).map_err(io::Error::other)?,
+            )
+        })();
+        if let Err(error) = made {
+            // The error at hand says more than a second one.
+            let _ = fs::remove_dir_all(&dir);
+            return Err(failed(error).into());
+        }
+        Ok(mount)
+    }
+
+    /// How to mount what [`Store::prepare`] made; `None` if there is no such container.
+    pub fn snapshot(&self, container_id: &str) -> Result<Option<OverlayMount>, SnapshotError> {
+        let dir = self
+            .inner
+            .layout
+            .containers()
+            .join(ContainerId::parse(container_id)?);
+        Ok(read_record(&dir)
+            .map_err(at("read snapshot", &dir))?
+            .map(|record| self.overlay(&dir, &record)))
+    }
+
+    /// Removes a container's writable layer with all it holds. One that is not there is no error.
+    pub fn remove_snapshot(&self, container_id: &str) -> Result<(), SnapshotError> {
+        let dir = self
+            .inner
+            .layout
+            .containers()
+            .join(ContainerId::parse(container_id)?);
+        let failed = at("remove snapshot", &dir);
+        let rubbish = {
+            let _lock = self.inner.lock()?;
+            let rubbish = self.inner.layout.rubbish_session().map_err(&failed)?;
+            match rubbish.take(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(&failed)?,
+            }
+            rubbish
+        };
+        drop(rubbish);
+        Ok(())
+    }
+
+    /// Every writable layer there is.
+    pub fn snapshots(&self) -> Result<Vec<Prepared>, StoreError> {
+        let containers = self.inner.layout.containers();
+        let failed = at("list", &containers);
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&containers).map_err(&failed)? {
+            let entry = entry.map_err(&failed)?;
+            all.push(Prepared {
+                container_id: entry.file_name().to_string_lossy().into_owned(),
+                image: read_record(&entry.path())
+                    .map_err(&failed)?
+                    .map(|record| record.image),
+            });
+        }
+        all.sort_by(|a, b| a.container_id.cmp(&b.container_id));
+        Ok(all)
+    }
+
+    /// What a container has written, by walking its upper directory.
+    pub fn snapshot_usage(&self, container_id: &str) -> Result<Usage, SnapshotError> {
+        let dir = self
+            .inner
+            .layout
+            .containers()
+            .join(ContainerId::parse(container_id)?);
+        let mut usage = Usage::default();
+        let mut pending = vec![dir.join("upper")];
+        while let Some(directory) = pending.pop() {
+            // A container at work removes files under our eyes.
+            let Ok(entries) = fs::read_dir(&directory) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let Ok(metadata) = entry.metadata() else {
+                    continue;
+                };
+                usage.bytes += metadata.blocks() * 512;
+                usage.inodes += 1;
+                if metadata.is_dir() {
+                    pending.push(entry.path());
+                }
+            }
+        }
+        Ok(usage)
+    }
+
+    pub(crate) fn containers_of(&self, image: &Digest) -> Result<Vec<String>, StoreError> {
+        let all = self.snapshots()?.into_iter();
+        Ok(all
+            .filter(|prepared| prepared.image == Some(*image))
+            .map(|prepared| prepared.container_id)
+            .collect())
+    }
+
+    pub(crate) fn layers_in_use(&self) -> Result<HashSet<Digest>, StoreError> {
+        let containers = self.inner.layout.containers();
+        let mut layers = HashSet::new();
+        for prepared in self.snapshots()? {
+            let dir = containers.join(&prepared.container_id);
+            let record = read_record(&dir).map_err(at("read snapshot", &dir))?;
+            layers.extend(record.into_iter().flat_map(|record| record.diff_ids));
+        }
+        Ok(layers)
+    }
+
+    fn overlay(&self, dir: &std::path::Path, record: &Record) -> OverlayMount {
+        let mut lower: Vec<PathBuf> = distinct(record)
+            .map(|diff_id| self.inner.layout.snapshot(&diff_id).join("fs"))
+            .collect();
+        if lower.is_empty() {
+            lower.push(dir.join("empty"));
+        }
+        OverlayMount {
+            lower,
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+        }
+    }
+}
+
+/// The layers from the top, each once: overlayfs refuses a directory that comes twice, and of a layer that does
+/// only the topmost shows anything.
+fn distinct(record: &Record) -> impl Iterator<Item = Digest> {
+    let mut seen = HashSet::new();
+    record
+        .diff_ids
+        .iter()
+        .rev()
+        .copied()
+        .filter(move |diff_id| seen.insert(*diff_id))
+}
+
+fn read_record(dir: &std::path::Path) -> io::Result<Option<Record>> {
+    match fs::read(dir.join("image.json")) {
+        // Cut short in the middle of the write: as good as absent.
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,495 @@
+//! The store: images by name and id, removal, and what it takes on disk.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::digest::Digest;
+use crate::image::{ConfigDocument, Image};
+use crate::layout::Layout;
+use crate::manifest::{Descriptor, Document, Manifest};
+use crate::pull::Flights;
+use crate::reference::{Reference, ReferenceError};
+use crate::registry::Registry;
+use crate::unpack::Limits;
+
+/// The name an entry of index.json is found by (image-spec, "Pre-Defined Annotation Keys").
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The same, as containerd's tools look for it.
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// `repository@digest` the entry was pulled as, the digest being an index's if the reference led to one.
+pub(crate) const REPO_DIGEST: &str = "dev.wharf.repo-digest";
+
+/// A store of images, shared by any number of handles, threads and processes.
+///
+/// All calls that are not `async` block, for well under a millisecond unless somebody is just publishing.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) layout: Layout,
+    pub(crate) limits: Limits,
+    pub(crate) registry: Registry,
+    pub(crate) flights: Flights,
+    index: Mutex<IndexCache>,
+    /// Documents by manifest digest; they cannot change.
+    documents: Mutex<HashMap<Digest, Arc<Documents>>>,
+}
+
+/// index.json as it was when its file had this identity.
+#[derive(Default)]
+struct IndexCache {
+    identity: Option<(u64, i64, i64)>,
+    entries: Arc<Vec<Descriptor>>,
+}
+
+pub(crate) struct Documents {
+    pub manifest: Manifest,
+    pub config: ConfigDocument,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{operation} {path}")]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("image `{0}`: not in the store")]
+    NotFound(String),
+    #[error("image id `{prefix}`: fits {count} images, give more digits")]
+    Ambiguous { prefix: String, count: usize },
+    #[error("image `{name}`: in use by {}", containers.join(", "))]
+    InUse {
+        name: String,
+        containers: Vec<String>,
+    },
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error("image reference `{0}`: a tag cannot be set by digest")]
+    TagByDigest(String),
+}
+
+/// What [`Store::remove`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Names that are gone, tags and digests.
+    pub untagged: Vec<String>,
+    /// The image's id if nothing named it any more and its content went too.
+    pub deleted: Option<Digest>,
+}
+
+/// What the store takes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Blobs and unpacked layers, without the containers' writable layers.
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+impl Store {
+    /// Opens the store below `root`, creating it if it is missing and taking away what a killed process left
+    /// half done.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_with(root, Limits::default())
+    }
+
+    /// [`Store::open`] with bounds of your own on what a layer may unpack to.
+    pub fn open_with(root: &Path, limits: Limits) -> Result<Self, StoreError> {
+        let layout = Layout::open(root).map_err(at("open image store", root))?;
+        layout
+            .sweep_sessions()
+            .map_err(at("sweep image store", root))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                layout,
+                limits,
+                registry: Registry::default(),
+                flights: Flights::default(),
+                index: Mutex::default(),
+                documents: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Every image, sorted by id. An entry whose documents cannot be read is left out, with a warning.
+    pub fn images(&self) -> Result<Vec<Image>, StoreError> {
+        let entries = self.inner.entries()?;
+        let mut by_id: HashMap<Digest, Image> = HashMap::new();
+        for entry in entries.iter() {
+            let documents = match self.inner.documents(&entry.digest) {
+                Ok(documents) => documents,
+                Err(error) => {
+                    tracing::warn!(manifest = %entry.digest, %error, "image cannot be read");
+                    continue;
+                }
+            };
+            let id = documents.manifest.config.digest;
+            let image = by_id.entry(id).or_insert_with(|| image(entry, &documents));
+            let (tag, digest) = names(entry);
+            image.repo_tags.extend(tag);
+            image.repo_digests.extend(digest);
+        }
+        let mut images: Vec<Image> = by_id.into_values().collect();
+        for image in &mut images {
+            image.repo_tags.sort();
+            image.repo_tags.dedup();
+            image.repo_digests.sort();
+            image.repo_digests.dedup();
+        }
+        images.sort_by_key(|image| image.id);
+        Ok(images)
+    }
+
+    /// Finds an image by reference (short names too, tag or digest), id, or a prefix of its id of at least four
+    /// digits.
+    pub fn resolve(&self, name: &str) -> Result<Option<Image>, StoreError> {
+        let images = self.images()?;
+        if let Ok(id) = name.parse::<Digest>() {
+            return Ok(images.into_iter().find(|image| image.id == id));
+        }
+        if let Ok(reference) = name.parse::<Reference>() {
+            let found = images.iter().find(|image| is_named(image, &reference));
+            if let Some(image) = found {
+                return Ok(Some(image.clone()));
+            }
+        }
+        let prefix = name.strip_prefix("sha256:").unwrap_or(name);
+        if prefix.len() < 4 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let mut fits: Vec<Image> = images
+            .into_iter()
+            .filter(|image| image.id.hex().starts_with(prefix))
+            .collect();
+        match fits.len() {
+            0 | 1 => Ok(fits.pop()),
+            count => Err(StoreError::Ambiguous {
+                prefix: name.into(),
+                count,
+            }),
+        }
+    }
+
+    /// Gives the image `name` (as in [`Store::resolve`]) the further name `new`, taking it from whatever had it.
+    pub fn tag(&self, name: &str, new: &Reference) -> Result<Image, StoreError> {
+        if new.digest().is_some() {
+            return Err(StoreError::TagByDigest(new.to_string()));
+        }
+        let not_found = || StoreError::NotFound(name.into());
+        let _lock = self.inner.lock()?;
+        let image = self.resolve(name)?.ok_or_else(not_found)?;
+        let entries = self.inner.entries()?;
+        let mut entry = entries
+            .iter()
+            .find(|entry| entry.digest == image.manifest_digest)
+            .cloned()
+            .ok_or_else(not_found)?;
+        entry.annotations = None;
+        let entries = set_name(entries.to_vec(), entry, &new.to_string(), None);
+        self.inner.write_index(&entries)?;
+        self.resolve(&image.id.to_string())?.ok_or_else(not_found)
+    }
+
+    /// Removes a name, or by id (or its prefix) all names of an image. With the last name its manifests, blobs and
+    /// snapshots go, as far as nobody else uses them.
+    ///
+    /// Fails with [`StoreError::InUse`], changing nothing, if the last name of an image would go that a prepared
+    /// container uses.
+    pub fn remove(&self, name: &str) -> Result<Removed, StoreError> {
+        let lock = self.inner.lock()?;
+        let image = self
+            .resolve(name)?
+            .ok_or_else(|| StoreError::NotFound(name.into()))?;
+        let by_name = name
+            .parse::<Reference>()
+            .ok()
+            .filter(|reference| is_named(&image, reference));
+        let entries = self.inner.entries()?;
+        let (mut kept, mut removed) = (Vec::new(), Removed::default());
+        let mut still_there = false;
+        for entry in entries.iter() {
+            let ours = self
+                .inner
+                .documents(&entry.digest)
+                .is_ok_and(|documents| documents.manifest.config.digest == image.id);
+            let wanted = by_name
+                .as_ref()
+                .is_none_or(|reference| entry_is_named(entry, reference));
+            if ours && wanted {
+                let (tag, digest) = names(entry);
+                removed.untagged.extend(tag.or(digest));
+            } else {
+                still_there |= ours;
+                kept.push(entry.clone());
+            }
+        }
+        if !still_there {
+            let containers = self.containers_of(&image.id)?;
+            if !containers.is_empty() {
+                return Err(StoreError::InUse {
+                    name: name.into(),
+                    containers,
+                });
+            }
+            removed.deleted = Some(image.id);
+        }
+        self.inner.write_index(&kept)?;
+        let rubbish = self.inner.set_rubbish_aside(&self.layers_in_use()?)?;
+        // Deleting a large tree takes seconds: not under the lock.
+        drop(lock);
+        drop(rubbish);
+        Ok(removed)
+    }
+
+    /// Bytes and inodes of blobs and snapshots.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let layout = &self.inner.layout;
+        let images = layout.images();
+        let mut usage = Usage::default();
+        for (_, size) in layout.list_blobs().map_err(at("list blobs of", &images))? {
+            usage.bytes += size;
+            usage.inodes += 1;
+        }
+        for diff_id in layout
+            .list_snapshots()
+            .map_err(at("list snapshots of", &images))?
+        {
+            // One that is being removed has no record any more.
+            if let Ok(record) = layout.snapshot_record(&diff_id) {
+                usage.bytes += record.bytes;
+                usage.inodes += record.inodes;
+            }
+        }
+        Ok(usage)
+    }
+
+    /// The OCI image layout: what `skopeo copy oci:<here>:<full name>` reads.
+    pub fn image_layout(&self) -> PathBuf {
+        self.inner.layout.images()
+    }
+}
+
+impl Inner {
+    pub(crate) fn lock(&self) -> Result<crate::layout::Lock, StoreError> {
+        self.layout
+            .lock()
+            .map_err(at("lock image store", &self.layout.images()))
+    }
+
+    /// index.json, read again only when it was replaced.
+    pub(crate) fn entries(&self) -> Result<Arc<Vec<Descriptor>>, StoreError> {
+        let path = self.layout.index_file();
+        let failed = at("read", &path);
+        let mut cache = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity =
+            |metadata: std::fs::Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+        let now = Some(identity(std::fs::metadata(&path).map_err(&failed)?));
+        if cache.identity != now {
+            cache.entries = Arc::new(self.layout.read_index().map_err(&failed)?);
+            cache.identity = now;
+        }
+        Ok(cache.entries.clone())
+    }
+
+    /// The exclusive lock must be held.
+    fn write_index(&self, entries: &[Descriptor]) -> Result<(), StoreError> {
+        let path = self.layout.index_file();
+        self.layout.write_index(entries).map_err(at("write", &path))
+    }
+
+    /// Manifest and config of an image in the store.
+    pub(crate) fn documents(&self, manifest: &Digest) -> Result<Arc<Documents>, StoreError> {
+        let cached = |all: &HashMap<Digest, Arc<Documents>>| all.get(manifest).cloned();
+        if let Some(documents) = cached(
+            &self
+                .documents
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        ) {
+            return Ok(documents);
+        }
+        let read = |digest: &Digest| {
+            let path = self.layout.blob(digest);
+            self.layout.read_blob(digest).map_err(at("read", &path))
+        };
+        let invalid = |digest: &Digest, error: Box<dyn std::error::Error + Send + Sync>| {
+            at("parse", &self.layout.blob(digest))(io::Error::other(error))
+        };
+        let parsed = match Document::parse(&read(manifest)?, *manifest) {
+            Ok(Document::Manifest(parsed)) => parsed,
+            Ok(Document::Index(_)) => return Err(invalid(manifest, "is an index".into())),
+            Err(error) => return Err(invalid(manifest, error.into())),
+        };
+        let config = &parsed.config.digest;
+        let documents = Arc::new(Documents {
+            config: serde_json::from_slice(&read(config)?)
+                .map_err(|error| invalid(config, error.into()))?,
+            manifest: parsed,
+        });
+        let mut all = self
+            .documents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.insert(*manifest, documents.clone());
+        Ok(documents)
+    }
+
+    /// Moves out of sight what neither index.json nor `layers` names; it is deleted when the session is dropped.
+    /// The exclusive lock must be held.
+    fn set_rubbish_aside(&self, layers: &HashSet<Digest>) -> Result<RubbishSession, StoreError> {
+        let images = self.layout.images();
+        let (mut blobs, mut snapshots) = (HashSet::new(), layers.clone());
+        for entry in self.entries()?.iter() {
+            blobs.insert(entry.digest);
+            blobs.extend(repo_digest_target(entry));
+            let documents = self.documents(&entry.digest)?;
+            blobs.insert(documents.manifest.config.digest);
+            blobs.extend(documents.manifest.layers.iter().map(|layer| layer.digest));
+            snapshots.extend(&documents.config.rootfs.diff_ids);
+        }
+        let failed = at("collect garbage of", &images);
+        let session = self.layout.rubbish_session().map_err(&failed)?;
+        for (digest, _) in self.layout.list_blobs().map_err(&failed)? {
+            if !blobs.contains(&digest) {
+                session.take(&self.layout.blob(&digest)).map_err(&failed)?;
+            }
+        }
+        for diff_id in self.layout.list_snapshots().map_err(&failed)? {
+            if !snapshots.contains(&diff_id) {
+                session
+                    .take(&self.layout.snapshot(&diff_id))
+                    .map_err(&failed)?;
+            }
+        }
+        let mut documents = self
+            .documents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        documents.retain(|manifest, _| blobs.contains(manifest));
+        Ok(session)
+    }
+}
+
+/// Content on its way out.
+pub(crate) use crate::layout::RubbishSession;
+
+/// The new index: `name` (and `repo_digest`) lead to `entry`. What had the name keeps its place without it, so that
+/// a container made from it can still find it by id.
+pub(crate) fn set_name(
+    entries: Vec<Descriptor>,
+    mut entry: Descriptor,
+    name: &str,
+    repo_digest: Option<&str>,
+) -> Vec<Descriptor> {
+    let annotations = entry.annotations.get_or_insert_default();
+    annotations.insert(REF_NAME.into(), name.into());
+    annotations.insert(CONTAINERD_NAME.into(), name.into());
+    if let Some(repo_digest) = repo_digest {
+        annotations.insert(REPO_DIGEST.into(), repo_digest.into());
+    }
+    let mut kept: Vec<Descriptor> = Vec::with_capacity(entries.len() + 1);
+    let mut seen: BTreeSet<(Digest, Option<String>)> =
+        BTreeSet::from([(entry.digest, Some(name.into()))]);
+    for mut old in entries {
+        if annotation(&old, REF_NAME) == Some(name) {
+            if old.digest == entry.digest {
+                continue;
+            }
+            if let Some(annotations) = &mut old.annotations {
+                annotations.remove(REF_NAME);
+                annotations.remove(CONTAINERD_NAME);
+            }
+        }
+        let key = (old.digest, annotation(&old, REF_NAME).map(str::to_owned));
+        // A nameless entry says nothing beside a named one of the same manifest.
+        if key.1.is_none() && old.digest == entry.digest {
+            continue;
+        }
+        if seen.insert(key) {
+            kept.push(old);
+        }
+    }
+    kept.push(entry);
+    kept
+}
+
+fn image(entry: &Descriptor, documents: &Documents) -> Image {
+    let mut blobs: HashMap<Digest, u64> = HashMap::new();
+    for part in documents
+        .manifest
+        .layers
+        .iter()
+        .chain([&documents.manifest.config])
+    {
+        blobs.insert(part.digest, part.size);
+    }
+    Image {
+        id: documents.manifest.config.digest,
+        repo_tags: Vec::new(),
+        repo_digests: Vec::new(),
+        manifest_digest: entry.digest,
+        size: blobs.values().sum(),
+        config: documents.config.config.clone(),
+        diff_ids: documents.config.rootfs.diff_ids.clone(),
+        created: documents.config.created.clone(),
+        platform: documents.config.platform(),
+    }
+}
+
+pub(crate) fn annotation<'a>(entry: &'a Descriptor, key: &str) -> Option<&'a str> {
+    entry.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The entry's tagged name and its name by digest. A reference with a digest is no tag.
+fn names(entry: &Descriptor) -> (Option<String>, Option<String>) {
+    let name = annotation(entry, REF_NAME).filter(|name| !name.contains('@'));
+    (
+        name.map(str::to_owned),
+        annotation(entry, REPO_DIGEST).map(str::to_owned),
+    )
+}
+
+/// The digest a pulled entry's reference led to: its own, or that of the index it was chosen from.
+pub(crate) fn repo_digest_target(entry: &Descriptor) -> Option<Digest> {
+    annotation(entry, REPO_DIGEST)?
+        .rsplit_once('@')?
+        .1
+        .parse()
+        .ok()
+}
+
+fn is_named(image: &Image, reference: &Reference) -> bool {
+    match reference.digest() {
+        // The tag beside a digest is a comment: the digest decides.
+        Some(digest) => image
+            .repo_digests
+            .contains(&reference.with_digest(digest).to_string()),
+        None => image.repo_tags.contains(&reference.to_string()),
+    }
+}
+
+fn entry_is_named(entry: &Descriptor, reference: &Reference) -> bool {
+    let (tag, repo_digest) = names(entry);
+    match reference.digest() {
+        Some(digest) => repo_digest == Some(reference.with_digest(digest).to_string()),
+        None => tag == Some(reference.to_string()),
+    }
+}
+
+pub(crate) fn at<'a>(
+    operation: &'static str,
+    path: &'a Path,
+) -> impl Fn(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}

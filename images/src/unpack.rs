@@ -1,0 +1,720 @@
+//! Extracting one layer's members beneath a directory, in overlayfs' form.
+//!
+//! Nothing outside the layer's root can be reached: a member's directory is opened by
+//! `openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)` relative to the root's descriptor, and the member itself is
+//! made by its last component in that descriptor, never through a symlink. Nobody else can reach the directory
+//! while it is filled (it lies below a 0700 directory), so what was just made is still what it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+
+use crate::layout::SnapshotRecord;
+use crate::tar_stream::{Kind, Member, TarError, TarStream};
+use crate::whiteout::{self, Name};
+
+/// The unit in which file systems give out space, for the account of what a snapshot takes.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Bounds on what one layer may unpack to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the uncompressed archive, and of all files in it with their holes.
+    pub layer_bytes: u64,
+    /// Members, and the directories they imply.
+    pub layer_members: u64,
+}
+
+impl Default for Limits {
+    /// 64 GiB and four million members: several times the largest images in use.
+    fn default() -> Self {
+        Self {
+            layer_bytes: 64 << 30,
+            layer_members: 4 << 20,
+        }
+    }
+}
+
+/// Why a layer's archive was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    #[error(transparent)]
+    Archive(#[from] TarError),
+    #[error("member `{member}`: {problem}")]
+    Refused { member: String, problem: String },
+    #[error("member `{member}`: {operation}: {errno}")]
+    System {
+        member: String,
+        operation: &'static str,
+        #[source]
+        errno: Errno,
+    },
+    #[error("archive has more than {0} members")]
+    TooManyMembers(u64),
+    #[error("archive's files take more than {0} bytes")]
+    TooLarge(u64),
+}
+
+impl UnpackError {
+    /// Whether the archive is at fault, rather than this machine (disk full, no permission).
+    pub(crate) fn is_archive_fault(&self) -> bool {
+        !matches!(self, Self::System { .. })
+    }
+}
+
+/// Directories the archive never described: they exist because something lies in them. Their owner, mode and
+/// times are for the layers below to say.
+pub(crate) type ImpliedDirectories = BTreeSet<Vec<u8>>;
+
+/// Unpacks the whole archive into the directory `root`, which must be empty, and reads `input` to its end.
+pub(crate) fn unpack<R: Read>(
+    input: R,
+    root: BorrowedFd<'_>,
+    limits: Limits,
+) -> Result<SnapshotRecord, UnpackError> {
+    let mut stream = TarStream::new(input, limits.layer_bytes);
+    let mut layer = Layer {
+        root,
+        limits,
+        members: 0,
+        bytes: 0,
+        disk_bytes: 0,
+        parent: None,
+        implied: BTreeSet::from([Vec::new()]),
+        directory_times: BTreeMap::new(),
+    };
+    while let Some(member) = stream.next_member()? {
+        layer.count(1)?;
+        layer.extract(&member, &mut stream)?;
+    }
+    stream.drain()?;
+    layer.finish()
+}
+
+struct Layer<'a> {
+    root: BorrowedFd<'a>,
+    limits: Limits,
+    members: u64,
+    bytes: u64,
+    disk_bytes: u64,
+    /// The directory last used: neighbours follow each other in an archive.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    implied: ImpliedDirectories,
+    /// Set last: making files changes the times of their directories.
+    directory_times: BTreeMap<Vec<u8>, (i64, u32)>,
+}
+
+/// A member's place: its directory's path and its own name.
+struct Place {
+    parent: Vec<u8>,
+    name: Vec<u8>,
+}
+
+impl Layer<'_> {
+    fn extract<R: Read>(
+        &mut self,
+        member: &Member,
+        stream: &mut TarStream<R>,
+    ) -> Result<(), UnpackError> {
+        let path = clean(&member.path).map_err(|problem| refused(member, problem))?;
+        let Some(place) = split(&path) else {
+            return self.describe_root(member);
+        };
+        match whiteout::parse(&place.name) {
+            Name::Plain => {}
+            Name::Skip => return Ok(()),
+            Name::Invalid => return Err(refused(member, "is a whiteout of no file")),
+            Name::Opaque => {
+                let directory = self.directory(&place.parent, member)?;
+                return whiteout::set_opaque(directory.as_fd())
+                    .map_err(failed(member, "set opaque"));
+            }
+            Name::Whiteout(hidden) => return self.hide(&place.parent, hidden, member),
+        }
+        match member.kind {
+            Kind::Directory => self.make_directory(&path, &place, member),
+            Kind::File => self.make_file(&place, member, stream),
+            Kind::HardLink => self.make_hard_link(&place, member),
+            Kind::Symlink => self.make_symlink(&place, member),
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => self.make_node(&place, member),
+        }
+    }
+
+    fn count(&mut self, members: u64) -> Result<(), UnpackError> {
+        self.members += members;
+        match self.members > self.limits.layer_members {
+            true => Err(UnpackError::TooManyMembers(self.limits.layer_members)),
+            false => Ok(()),
+        }
+    }
+
+    fn describe_root(&mut self, member: &Member) -> Result<(), UnpackError> {
+        if member.kind != Kind::Directory {
+            return Err(refused(member, "the layer's root must be a directory"));
+        }
+        self.implied.remove(&[][..]);
+        self.directory_times.insert(Vec::new(), member.mtime);
+        attributes(self.root, member)
+    }
+
+    fn make_directory(
+        &mut self,
+        path: &[u8],
+        place: &Place,
+        member: &Member,
+    ) -> Result<(), UnpackError> {
+        let parent = self.directory(&place.parent, member)?;
+        let mut hides_lower = false;
+        match fs::mkdirat(&parent, &*place.name, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let stat = self.existing(&parent, place, member)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    hides_lower = whiteout::is_whiteout(&stat);
+                    fs::unlinkat(&parent, &*place.name, AtFlags::empty())
+                        .map_err(failed(member, "replace"))?;
+                    fs::mkdirat(&parent, &*place.name, Mode::RWXU)
+                        .map_err(failed(member, "mkdir"))?;
+                }
+            }
+            Err(errno) => return Err(failed(member, "mkdir")(errno)),
+        }
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let directory = fs::openat(&parent, &*place.name, flags, Mode::empty())
+            .map_err(failed(member, "open directory"))?;
+        attributes(directory.as_fd(), member)?;
+        if hides_lower {
+            whiteout::set_opaque(directory.as_fd()).map_err(failed(member, "set opaque"))?;
+        }
+        // Its path may lead through symlinks of this layer; only the plain way is remembered as described.
+        self.implied.remove(path);
+        self.directory_times.insert(path.to_vec(), member.mtime);
+        self.give_back(&place.parent, parent);
+        self.parent = Some((path.to_vec(), directory));
+        Ok(())
+    }
+
+    fn make_file<R: Read>(
+        &mut self,
+        place: &Place,
+        member: &Member,
+        stream: &mut TarStream<R>,
+    ) -> Result<(), UnpackError> {
+        self.bytes = self.bytes.saturating_add(member.size);
+        if self.bytes > self.limits.layer_bytes {
+            return Err(UnpackError::TooLarge(self.limits.layer_bytes));
+        }
+        let archived = member.sparse.as_ref().map_or(member.size, |map| {
+            map.iter().map(|(_, length)| length).sum()
+        });
+        self.disk_bytes += archived.next_multiple_of(BLOCK_BYTES);
+        let parent = self.directory(&place.parent, member)?;
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = self.make(&parent, place, member, "create", || {
+            fs::openat(&parent, &*place.name, flags, mode)
+        })?;
+        match &member.sparse {
+            None => loop {
+                let piece = stream.data()?;
+                if piece.is_empty() {
+                    break;
+                }
+                write_all(&file, piece, None).map_err(failed(member, "write"))?;
+            },
+            Some(map) => {
+                fs::ftruncate(&file, member.size).map_err(failed(member, "truncate"))?;
+                write_sparse(&file, map, member, stream)?;
+            }
+        }
+        attributes(file.as_fd(), member)?;
+        fs::futimens(&file, &times(member.mtime)).map_err(failed(member, "set times"))?;
+        self.give_back(&place.parent, parent);
+        Ok(())
+    }
+
+    fn make_hard_link(&mut self, place: &Place, member: &Member) -> Result<(), UnpackError> {
+        let missing = || {
+            let target = String::from_utf8_lossy(&member.link);
+            refused(
+                member,
+                format!("hard link's target `{target}` is no file of this layer"),
+            )
+        };
+        let target = clean(&member.link)
+            .map_err(|problem| refused(member, format!("hard link's target: {problem}")))?;
+        let target = split(&target).ok_or_else(missing)?;
+        let directory = match resolve(self.root, &target.parent) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Err(missing()),
+            Err(errno) => return Err(failed(member, "open hard link's directory")(errno)),
+        };
+        match whiteout::entry(directory.as_fd(), &target.name)
+            .map_err(failed(member, "stat hard link's target"))?
+        {
+            None => return Err(missing()),
+            Some(stat) if whiteout::is_whiteout(&stat) => return Err(missing()),
+            Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                return Err(missing());
+            }
+            Some(_) => {}
+        }
+        let parent = self.directory(&place.parent, member)?;
+        let same_directory = clean(&member.link).is_ok_and(|link| clean(&member.path) == Ok(link));
+        if same_directory {
+            return Err(refused(member, "is a hard link to itself"));
+        }
+        self.make(&parent, place, member, "link", || {
+            fs::linkat(
+                &directory,
+                &*target.name,
+                &parent,
+                &*place.name,
+                AtFlags::empty(),
+            )
+        })?;
+        self.give_back(&place.parent, parent);
+        Ok(())
+    }
+
+    fn make_symlink(&mut self, place: &Place, member: &Member) -> Result<(), UnpackError> {
+        if member.link.is_empty() || member.link.contains(&0) {
+            return Err(refused(member, "symlink's target is empty or has a NUL"));
+        }
+        let parent = self.directory(&place.parent, member)?;
+        self.make(&parent, place, member, "symlink", || {
+            fs::symlinkat(&*member.link, &parent, &*place.name)
+        })?;
+        self.node_attributes(&parent, place, member)?;
+        self.give_back(&place.parent, parent);
+        Ok(())
+    }
+
+    fn make_node(&mut self, place: &Place, member: &Member) -> Result<(), UnpackError> {
+        let (major, minor) = member.device;
+        let kind = match member.kind {
+            Kind::CharDevice if (major, minor) == (0, 0) => {
+                return Err(refused(
+                    member,
+                    "a character device 0:0 would be taken for a whiteout",
+                ));
+            }
+            Kind::CharDevice => FileType::CharacterDevice,
+            Kind::BlockDevice => FileType::BlockDevice,
+            _ => FileType::Fifo,
+        };
+        let device = match kind {
+            FileType::Fifo => 0,
+            _ => fs::makedev(major, minor),
+        };
+        let parent = self.directory(&place.parent, member)?;
+        let mode = Mode::from_raw_mode(member.mode);
+        self.make(&parent, place, member, "mknod", || {
+            fs::mknodat(&parent, &*place.name, kind, mode, device)
+        })?;
+        self.node_attributes(&parent, place, member)?;
+        self.give_back(&place.parent, parent);
+        Ok(())
+    }
+
+    /// A whiteout beside what this very layer has under the name: the layer's own stays, the lower ones' goes.
+    fn hide(&mut self, parent: &[u8], hidden: &[u8], member: &Member) -> Result<(), UnpackError> {
+        let directory = self.directory(parent, member)?;
+        match whiteout::entry(directory.as_fd(), hidden).map_err(failed(member, "stat"))? {
+            None => whiteout::create(directory.as_fd(), hidden)
+                .map_err(failed(member, "make whiteout"))?,
+            Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+                let own = fs::openat(&directory, hidden, flags, Mode::empty())
+                    .map_err(failed(member, "open"))?;
+                whiteout::set_opaque(own.as_fd()).map_err(failed(member, "set opaque"))?;
+            }
+            Some(_) => {}
+        }
+        self.give_back(parent, directory);
+        Ok(())
+    }
+
+    /// Makes what `make` makes; what had the name before is replaced, as a later member of an archive does.
+    fn make<T>(
+        &mut self,
+        parent: &OwnedFd,
+        place: &Place,
+        member: &Member,
+        operation: &'static str,
+        make: impl Fn() -> Result<T, Errno>,
+    ) -> Result<T, UnpackError> {
+        match make() {
+            Err(Errno::EXIST) => {
+                let stat = self.existing(parent, place, member)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    return Err(refused(
+                        member,
+                        "would replace a directory of this layer by something else",
+                    ));
+                }
+                fs::unlinkat(parent, &*place.name, AtFlags::empty())
+                    .map_err(failed(member, "replace"))?;
+                make().map_err(failed(member, operation))
+            }
+            other => other.map_err(failed(member, operation)),
+        }
+    }
+
+    fn existing(
+        &self,
+        parent: &OwnedFd,
+        place: &Place,
+        member: &Member,
+    ) -> Result<fs::Stat, UnpackError> {
+        fs::statat(parent, &*place.name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(member, "stat"))
+    }
+
+    /// Owner, mode, attributes and times of what has no descriptor of its own (symlinks, devices, fifos).
+    fn node_attributes(
+        &self,
+        parent: &OwnedFd,
+        place: &Place,
+        member: &Member,
+    ) -> Result<(), UnpackError> {
+        let (uid, gid) = owner(member)?;
+        fs::chownat(
+            parent,
+            &*place.name,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed(member, "chown"))?;
+        if member.kind != Kind::Symlink {
+            // The umask took bits away from mknod's mode. The node was made just now, so no link is followed.
+            fs::chmodat(
+                parent,
+                &*place.name,
+                Mode::from_raw_mode(member.mode),
+                AtFlags::empty(),
+            )
+            .map_err(failed(member, "chmod"))?;
+        }
+        if !member.xattrs.is_empty() {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let node = fs::openat(parent, &*place.name, flags, Mode::empty())
+                .map_err(failed(member, "open"))?;
+            // An O_PATH descriptor takes no fsetxattr; its name in /proc does, if it is no symlink.
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&node));
+            for (name, value) in wanted_xattrs(member) {
+                match member.kind {
+                    Kind::Symlink => {
+                        let path = [
+                            format!("/proc/self/fd/{}/", std::os::fd::AsRawFd::as_raw_fd(parent))
+                                .as_bytes(),
+                            &place.name,
+                        ]
+                        .concat();
+                        xattr_result(
+                            fs::lsetxattr(&*path, name, value, XattrFlags::empty()),
+                            name,
+                            member,
+                        )?;
+                    }
+                    _ => xattr_result(
+                        fs::setxattr(&*path, name, value, XattrFlags::empty()),
+                        name,
+                        member,
+                    )?,
+                }
+            }
+        }
+        fs::utimensat(
+            parent,
+            &*place.name,
+            &times(member.mtime),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed(member, "set times"))
+    }
+
+    /// Opens a member's directory, making what is missing of it.
+    fn directory(&mut self, path: &[u8], member: &Member) -> Result<OwnedFd, UnpackError> {
+        if let Some((_, descriptor)) = self.parent.take_if(|(cached, _)| cached == path) {
+            return Ok(descriptor);
+        }
+        match resolve(self.root, path) {
+            Err(Errno::NOENT) => self.make_implied(path, member),
+            Err(Errno::NOTDIR) => Err(refused(member, "lies below something that is no directory")),
+            Err(Errno::LOOP) => Err(refused(member, "lies below a symlink that leads nowhere")),
+            other => other.map_err(failed(member, "open directory")),
+        }
+    }
+
+    fn make_implied(&mut self, path: &[u8], member: &Member) -> Result<OwnedFd, UnpackError> {
+        let mut at = 0;
+        let mut directory = resolve(self.root, b"").map_err(failed(member, "open root"))?;
+        while at < path.len() {
+            let end = path[at..]
+                .iter()
+                .position(|byte| *byte == b'/')
+                .map_or(path.len(), |n| at + n);
+            let sofar = &path[..end];
+            directory = match resolve(self.root, sofar) {
+                Err(Errno::NOENT) => {
+                    self.count(1)?;
+                    match fs::mkdirat(&directory, &path[at..end], Mode::RWXU) {
+                        // There, but leading nowhere: a dangling symlink, or a whiteout of this layer.
+                        Err(Errno::EXIST) => {
+                            return Err(refused(member, "lies below a symlink that leads nowhere"));
+                        }
+                        other => other.map_err(failed(member, "mkdir"))?,
+                    }
+                    self.implied.insert(sofar.to_vec());
+                    let made =
+                        resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
+                    fs::fchmod(&made, Mode::from_raw_mode(0o755))
+                        .map_err(failed(member, "chmod"))?;
+                    made
+                }
+                // A whiteout and then something below it: the directory is new, and hides the old.
+                Err(Errno::NOTDIR) => match whiteout::entry(directory.as_fd(), &path[at..end]) {
+                    Ok(Some(stat)) if whiteout::is_whiteout(&stat) => {
+                        fs::unlinkat(&directory, &path[at..end], AtFlags::empty())
+                            .map_err(failed(member, "replace"))?;
+                        fs::mkdirat(&directory, &path[at..end], Mode::RWXU)
+                            .map_err(failed(member, "mkdir"))?;
+                        let made =
+                            resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
+                        fs::fchmod(&made, Mode::from_raw_mode(0o755))
+                            .map_err(failed(member, "chmod"))?;
+                        whiteout::set_opaque(made.as_fd()).map_err(failed(member, "set opaque"))?;
+                        made
+                    }
+                    _ => return Err(refused(member, "lies below something that is no directory")),
+                },
+                other => other.map_err(failed(member, "open directory"))?,
+            };
+            at = end + 1;
+        }
+        Ok(directory)
+    }
+
+    fn give_back(&mut self, path: &[u8], directory: OwnedFd) {
+        self.parent = Some((path.to_vec(), directory));
+    }
+
+    fn finish(self) -> Result<SnapshotRecord, UnpackError> {
+        for (path, time) in &self.directory_times {
+            let failed = |errno| UnpackError::System {
+                member: String::from_utf8_lossy(path).into_owned(),
+                operation: "set times",
+                errno,
+            };
+            match resolve(self.root, path) {
+                Ok(directory) => fs::futimens(&directory, &times(*time)).map_err(failed)?,
+                // Replaced by a later member.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        Ok(SnapshotRecord {
+            bytes: self.disk_bytes + self.members * BLOCK_BYTES,
+            inodes: self.members,
+            implied: self.implied,
+        })
+    }
+}
+
+/// Opens a directory of the layer, symlinks in its path leading nowhere but into the layer.
+fn resolve(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { b"." } else { path };
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    loop {
+        let opened = fs::openat2(
+            root,
+            path,
+            flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        );
+        match opened {
+            // The kernel could not rule out a rename race somewhere on the machine (openat2(2), EAGAIN).
+            Err(Errno::AGAIN) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Removes `.`, empty components and the leading slash; the result is relative to the layer's root.
+fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
+    const PATH_MAX_BYTES: usize = 4096;
+    if path.is_empty() {
+        return Err("has no name");
+    }
+    if path.contains(&0) {
+        return Err("name has a NUL");
+    }
+    if path.len() >= PATH_MAX_BYTES {
+        return Err("name is longer than 4095 bytes");
+    }
+    let mut cleaned = Vec::with_capacity(path.len());
+    for component in path.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." => continue,
+            b".." => return Err("name has `..` in it"),
+            _ if component.len() > 255 => return Err("name has a component longer than 255 bytes"),
+            _ => {}
+        }
+        if !cleaned.is_empty() {
+            cleaned.push(b'/');
+        }
+        cleaned.extend_from_slice(component);
+    }
+    Ok(cleaned)
+}
+
+fn split(path: &[u8]) -> Option<Place> {
+    if path.is_empty() {
+        return None;
+    }
+    let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&b""[..], path),
+    };
+    Some(Place {
+        parent: parent.to_vec(),
+        name: name.to_vec(),
+    })
+}
+
+/// Owner before mode, because chown clears setuid; attributes last, because both clear file capabilities.
+fn attributes(descriptor: BorrowedFd<'_>, member: &Member) -> Result<(), UnpackError> {
+    let (uid, gid) = owner(member)?;
+    fs::fchown(descriptor, Some(uid), Some(gid)).map_err(failed(member, "chown"))?;
+    fs::fchmod(descriptor, Mode::from_raw_mode(member.mode)).map_err(failed(member, "chmod"))?;
+    for (name, value) in wanted_xattrs(member) {
+        xattr_result(
+            fs::fsetxattr(descriptor, name, value, XattrFlags::empty()),
+            name,
+            member,
+        )?;
+    }
+    Ok(())
+}
+
+/// Without overlayfs' own attributes (a layer could redirect lookups with them) and the builder's SELinux label.
+fn wanted_xattrs(member: &Member) -> impl Iterator<Item = (&[u8], &[u8])> {
+    member
+        .xattrs
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .filter(|(name, _)| {
+            !name.starts_with(b"trusted.overlay.")
+                && !name.starts_with(b"user.overlay.")
+                && *name != b"security.selinux"
+        })
+}
+
+fn xattr_result(
+    result: Result<(), Errno>,
+    name: &[u8],
+    member: &Member,
+) -> Result<(), UnpackError> {
+    match result {
+        // A file system without this class of attributes; without capabilities a program would not work.
+        Err(Errno::OPNOTSUPP) if name != b"security.capability" => Ok(()),
+        // `user.` attributes exist on files and directories only (xattr(7)).
+        Err(Errno::PERM) if name.starts_with(b"user.") => Ok(()),
+        other => other.map_err(failed(member, "set extended attribute")),
+    }
+}
+
+fn owner(member: &Member) -> Result<(Uid, Gid), UnpackError> {
+    let id = |id: u64, what: &str| match u32::try_from(id) {
+        // The kernel takes the last one for "leave as it is".
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => Err(refused(member, format!("{what} {id} is no 32-bit id"))),
+    };
+    Ok((
+        Uid::from_raw(id(member.uid, "owner")?),
+        Gid::from_raw(id(member.gid, "group")?),
+    ))
+}
+
+fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::from(nanoseconds),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
+
+fn write_sparse<R: Read>(
+    file: &OwnedFd,
+    map: &[(u64, u64)],
+    member: &Member,
+    stream: &mut TarStream<R>,
+) -> Result<(), UnpackError> {
+    let mut pieces = map.iter().copied();
+    let (mut offset, mut length) = (0, 0);
+    loop {
+        let mut data = stream.data()?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        while !data.is_empty() {
+            while length == 0 {
+                let Some(piece) = pieces.next() else {
+                    return Err(refused(member, "sparse map ends before the data"));
+                };
+                (offset, length) = piece;
+            }
+            let taken = length.min(data.len() as u64);
+            let (now, later) = data.split_at(taken as usize);
+            write_all(file, now, Some(offset)).map_err(failed(member, "write"))?;
+            data = later;
+            offset += taken;
+            length -= taken;
+        }
+    }
+}
+
+fn write_all(file: &OwnedFd, mut data: &[u8], mut at: Option<u64>) -> Result<(), Errno> {
+    while !data.is_empty() {
+        let written = match at {
+            Some(offset) => rustix::io::pwrite(file, data, offset),
+            None => rustix::io::write(file, data),
+        };
+        match written {
+            Ok(count) => {
+                data = &data[count..];
+                at = at.map(|offset| offset + count as u64);
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn refused(member: &Member, problem: impl Into<String>) -> UnpackError {
+    UnpackError::Refused {
+        member: String::from_utf8_lossy(&member.path).into_owned(),
+        problem: problem.into(),
+    }
+}
+
+/// Builds nothing until there is an error: this stands beside every system call.
+fn failed<'a>(member: &'a Member, operation: &'static str) -> impl Fn(Errno) -> UnpackError + 'a {
+    move |errno| UnpackError::System {
+        member: String::from_utf8_lossy(&member.path).into_owned(),
+        operation,
+        errno,
+    }
+}

@@ -1,0 +1,161 @@
+//! The kinds this node serves: one file each, gathered in [`KINDS`].
+
+pub mod deployment;
+pub mod namespace;
+pub mod pod;
+pub mod replica_set;
+
+use serde_json::Value;
+
+use super::status::Cause;
+
+/// What the API machinery needs to know of a kind.
+pub struct Kind {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub namespaced: bool,
+    pub subresources: &'static [&'static str],
+    /// Fills in what was left out, on create and update.
+    pub set_defaults: fn(&mut Value),
+    /// Names every wrong or unsupported field.
+    pub validate: fn(&Value) -> Vec<Cause>,
+    /// Names fields that may not change from the first object to the second.
+    pub validate_update: fn(&Value, &Value) -> Vec<Cause>,
+    pub columns: &'static [Column],
+}
+
+/// A column of `kubectl get`.
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer` or `date`.
+    pub data_type: &'static str,
+    /// 0 is always shown, 1 with `-o wide`.
+    pub priority: u8,
+    pub cell: fn(&Value) -> Value,
+}
+
+/// Every kind served, in the order of discovery.
+pub const KINDS: &[&Kind] = &[&namespace::KIND, &pod::KIND, &deployment::KIND, &replica_set::KIND];
+
+impl Kind {
+    /// Name of the store's table: `deployments.apps`, `pods`.
+    pub fn resource(&self) -> String {
+        match self.group {
+            "" => self.plural.into(),
+            group => format!("{}.{group}", self.plural),
+        }
+    }
+
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.into(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// The kind that serves `group/version/plural`.
+    pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+        KINDS.iter().copied().find(|k| k.group == group && k.version == version && k.plural == plural)
+    }
+
+    /// The kind of a manifest.
+    pub fn of_manifest(api_version: &str, kind: &str) -> Option<&'static Kind> {
+        KINDS.iter().copied().find(|k| k.api_version() == api_version && k.kind == kind)
+    }
+}
+
+/// A string in an object, empty where there is none.
+pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// An integer in an object, 0 where there is none.
+pub fn integer(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// Sets a field of a JSON object that is not there yet.
+pub fn set_default(object: &mut Value, field: &str, value: impl Into<Value>) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.entry(field).or_insert_with(|| value.into());
+    }
+}
+
+pub const NAME_COLUMN: Column =
+    Column { name: "Name", data_type: "string", priority: 0, cell: |object| text(object, "/metadata/name").into() };
+pub const AGE_COLUMN: Column = Column {
+    name: "Age",
+    data_type: "string",
+    priority: 0,
+    cell: |object| super::table::age(text(object, "/metadata/creationTimestamp")).into(),
+};
+
+/// A DNS label (RFC 1123): the form of namespaces' names and containers'.
+pub fn is_dns_label(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty() && name.len() <= 63 && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+/// A DNS subdomain (RFC 1123): the form of most names.
+pub fn is_dns_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_label)
+}
+
+/// The selector of a Deployment or ReplicaSet must select its own template's pods.
+fn selector_causes(object: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let selector = object.pointer("/spec/selector").cloned().unwrap_or_default();
+    match super::selector::Selector::from_label_selector(&selector) {
+        Err(message) => causes.push(Cause::invalid("spec.selector", selector, &message)),
+        Ok(selector) if selector.is_empty() => {
+            causes.push(Cause::required("spec.selector", "it selects the pods that this object owns"));
+        }
+        Ok(selector) => {
+            let labels = object.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
+            if !selector.matches(&labels) {
+                let message = "`selector` does not match template `labels`";
+                causes.push(Cause::invalid("spec.template.metadata.labels", labels, message));
+            }
+        }
+    }
+    if integer(object, "/spec/replicas") < 0 {
+        let replicas = integer(object, "/spec/replicas");
+        causes.push(Cause::invalid("spec.replicas", replicas, "must be greater than or equal to 0"));
+    }
+    if integer(object, "/spec/minReadySeconds") != 0 {
+        causes.push(Cause::unsupported("spec.minReadySeconds", "a pod counts as available once it is ready"));
+    }
+    let template = object.pointer("/spec/template/spec").cloned().unwrap_or_default();
+    causes.extend(pod::spec_causes(&template, "spec.template.spec"));
+    let policy = text(&template, "/restartPolicy");
+    if policy != "Always" {
+        causes.push(Cause::unsupported("spec.template.spec.restartPolicy", &format!("{policy:?}: only \"Always\" here")));
+    }
+    causes
+}
+
+/// The selector is part of what an object is.
+fn selector_is_immutable(old: &Value, new: &Value) -> Vec<Cause> {
+    match (old.pointer("/spec/selector"), new.pointer("/spec/selector")) {
+        (old, new) if old == new => Vec::new(),
+        (_, new) => {
+            let shown = new.map(Value::to_string).unwrap_or_default();
+            vec![Cause::invalid("spec.selector", shown, "field is immutable")]
+        }
+    }
+}
+
+/// Defaults of a Deployment's or ReplicaSet's common part.
+fn template_defaults(object: &mut Value) {
+    if let Some(spec) = object.get_mut("spec") {
+        set_default(spec, "replicas", 1);
+    }
+    if let Some(template) = object.pointer_mut("/spec/template/spec") {
+        pod::spec_defaults(template);
+    }
+}

@@ -1,0 +1,35 @@
+//! `v1` Namespace.
+
+use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, is_dns_label, text};
+use crate::api::status::Cause;
+use serde_json::{Value, json};
+
+pub static KIND: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "Namespace",
+    plural: "namespaces",
+    singular: "namespace",
+    short_names: &["ns"],
+    namespaced: false,
+    subresources: &[],
+    set_defaults: |object| {
+        let phase = if text(object, "/metadata/deletionTimestamp").is_empty() { "Active" } else { "Terminating" };
+        object["status"] = json!({"phase": phase});
+    },
+    validate,
+    validate_update: |_, _| Vec::new(),
+    columns: &[
+        NAME_COLUMN,
+        Column { name: "Status", data_type: "string", priority: 0, cell: |o| text(o, "/status/phase").into() },
+        AGE_COLUMN,
+    ],
+};
+
+fn validate(object: &Value) -> Vec<Cause> {
+    let name = text(object, "/metadata/name");
+    if is_dns_label(name) {
+        return Vec::new();
+    }
+    vec![Cause::invalid("metadata.name", format_args!("{name:?}"), "must be a lowercase RFC 1123 label")]
+}

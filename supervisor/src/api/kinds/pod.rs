@@ -1,0 +1,481 @@
+//! `v1` Pod. Every field of its specification is either carried out or refused by name.
+
+use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, is_dns_label, set_default, text};
+use crate::api::quantity;
+use crate::api::status::Cause;
+use serde_json::{Value, json};
+
+pub static KIND: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "Pod",
+    plural: "pods",
+    singular: "pod",
+    short_names: &["po"],
+    namespaced: true,
+    subresources: &["attach", "exec", "log", "status"],
+    set_defaults,
+    validate: |object| spec_causes(object.get("spec").unwrap_or(&Value::Null), "spec"),
+    validate_update,
+    columns: &[
+        NAME_COLUMN,
+        Column { name: "Ready", data_type: "string", priority: 0, cell: ready_cell },
+        Column { name: "Status", data_type: "string", priority: 0, cell: |o| displayed_status(o).into() },
+        Column { name: "Restarts", data_type: "string", priority: 0, cell: restarts_cell },
+        AGE_COLUMN,
+        Column { name: "IP", data_type: "string", priority: 1, cell: |o| or_none(text(o, "/status/podIP")) },
+        Column { name: "Node", data_type: "string", priority: 1, cell: |o| or_none(text(o, "/spec/nodeName")) },
+    ],
+};
+
+pub const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+/// Fields of a pod's specification that are carried out. `[]` stands for every item of a list, `*` for all beneath.
+const SUPPORTED: &[&str] = &[
+    "automountServiceAccountToken",
+    "containers[]",
+    "dnsConfig.nameservers",
+    "dnsConfig.options[].name",
+    "dnsConfig.options[].value",
+    "dnsConfig.searches",
+    "dnsPolicy",
+    "enableServiceLinks",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostname",
+    "initContainers[]",
+    "nodeName",
+    "restartPolicy",
+    "schedulerName",
+    "securityContext.runAsGroup",
+    "securityContext.runAsNonRoot",
+    "securityContext.runAsUser",
+    "securityContext.seccompProfile.*",
+    "securityContext.supplementalGroups",
+    "securityContext.sysctls[].name",
+    "securityContext.sysctls[].value",
+    "shareProcessNamespace",
+    "terminationGracePeriodSeconds",
+    "volumes[].emptyDir.medium",
+    "volumes[].emptyDir.sizeLimit",
+    "volumes[].hostPath.path",
+    "volumes[].hostPath.type",
+    "volumes[].name",
+];
+
+/// Likewise of a container.
+const SUPPORTED_CONTAINER: &[&str] = &[
+    "args",
+    "command",
+    "env[].name",
+    "env[].value",
+    "env[].valueFrom.fieldRef.apiVersion",
+    "env[].valueFrom.fieldRef.fieldPath",
+    "image",
+    "imagePullPolicy",
+    "name",
+    "ports[].containerPort",
+    "ports[].hostIP",
+    "ports[].hostPort",
+    "ports[].name",
+    "ports[].protocol",
+    "resources.limits.cpu",
+    "resources.limits.memory",
+    "resources.requests.cpu",
+    "resources.requests.memory",
+    "securityContext.allowPrivilegeEscalation",
+    "securityContext.capabilities.add",
+    "securityContext.capabilities.drop",
+    "securityContext.privileged",
+    "securityContext.readOnlyRootFilesystem",
+    "securityContext.runAsGroup",
+    "securityContext.runAsNonRoot",
+    "securityContext.runAsUser",
+    "securityContext.seccompProfile.*",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "volumeMounts[].mountPath",
+    "volumeMounts[].mountPropagation",
+    "volumeMounts[].name",
+    "volumeMounts[].readOnly",
+    "workingDir",
+];
+
+fn set_defaults(object: &mut Value) {
+    if let Some(spec) = object.get_mut("spec") {
+        spec_defaults(spec);
+    }
+    if object.get("status").is_none_or(Value::is_null) {
+        object["status"] = json!({"phase": "Pending"});
+    }
+}
+
+/// Fills in what a pod's specification leaves out.
+pub fn spec_defaults(spec: &mut Value) {
+    set_default(spec, "restartPolicy", "Always");
+    set_default(spec, "terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS);
+    set_default(spec, "dnsPolicy", "ClusterFirst");
+    for list in ["containers", "initContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let policy = default_pull_policy(text(container, "/image"));
+            set_default(container, "imagePullPolicy", policy);
+            for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+                set_default(port, "protocol", "TCP");
+            }
+        }
+    }
+}
+
+/// `latest` may have moved since; any other tag is taken as it is here.
+fn default_pull_policy(image: &str) -> &'static str {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    if image.contains('@') || name.split_once(':').is_some_and(|(_, tag)| tag != "latest") {
+        "IfNotPresent"
+    } else {
+        "Always"
+    }
+}
+
+/// Everything wrong with a pod's specification that stands at `path`.
+pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
+    let mut causes = unsupported(spec, path, SUPPORTED);
+    let containers = items(spec, "containers");
+    if containers.is_empty() {
+        causes.push(Cause::required(format!("{path}.containers"), "a pod runs at least one container"));
+    }
+    let volumes: Vec<&str> = items(spec, "volumes").iter().map(|volume| text(volume, "/name")).collect();
+    let mut names = Vec::new();
+    for list in ["initContainers", "containers"] {
+        for (index, container) in items(spec, list).iter().enumerate() {
+            let path = format!("{path}.{list}[{index}]");
+            container_causes(container, &path, &volumes, &mut causes);
+            let name = text(container, "/name");
+            if names.contains(&name) {
+                causes.push(Cause { reason: "FieldValueDuplicate", ..Cause::invalid(path + ".name", name, "duplicate") });
+            }
+            names.push(name);
+        }
+    }
+    for (index, volume) in items(spec, "volumes").iter().enumerate() {
+        volume_causes(volume, &format!("{path}.volumes[{index}]"), &mut causes);
+    }
+    one_of(spec, path, "restartPolicy", &["Always", "OnFailure", "Never"], &mut causes);
+    one_of(spec, path, "dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], &mut causes);
+    if integer(spec, "/terminationGracePeriodSeconds") < 0 {
+        let grace = integer(spec, "/terminationGracePeriodSeconds");
+        causes.push(Cause::invalid(format!("{path}.terminationGracePeriodSeconds"), grace, "must not be negative"));
+    }
+    causes
+}
+
+fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mut Vec<Cause>) {
+    causes.extend(unsupported(container, path, SUPPORTED_CONTAINER));
+    let name = text(container, "/name");
+    if !is_dns_label(name) {
+        let message = "must be a lowercase RFC 1123 label";
+        causes.push(Cause::invalid(format!("{path}.name"), format_args!("{name:?}"), message));
+    }
+    let image = text(container, "/image");
+    if image.is_empty() {
+        causes.push(Cause::required(format!("{path}.image"), "the image to run"));
+    } else if let Err(error) = image.parse::<wharf_images::Reference>() {
+        causes.push(Cause::invalid(format!("{path}.image"), format_args!("{image:?}"), &error.to_string()));
+    }
+    one_of(container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], causes);
+    for kind in ["limits", "requests"] {
+        for resource in ["cpu", "memory"] {
+            let Some(value) = container.pointer(&format!("/resources/{kind}/{resource}")) else { continue };
+            if quantity::parse(value.as_str().unwrap_or_default()).is_none_or(|q| q < 0.0) {
+                let message = "must be a quantity such as 500m, 2, 64Mi";
+                causes.push(Cause::invalid(format!("{path}.resources.{kind}.{resource}"), value, message));
+            }
+        }
+    }
+    for (index, mount) in items(container, "volumeMounts").iter().enumerate() {
+        let path = format!("{path}.volumeMounts[{index}]");
+        if !volumes.contains(&text(mount, "/name")) {
+            causes.push(Cause { reason: "FieldValueNotFound", ..Cause::invalid(path.clone() + ".name", text(mount, "/name"), "no such volume") });
+        }
+        if !text(mount, "/mountPath").starts_with('/') {
+            causes.push(Cause::invalid(path.clone() + ".mountPath", text(mount, "/mountPath"), "must be an absolute path"));
+        }
+        if mount.get("mountPropagation").is_some() {
+            one_of(mount, &path, "mountPropagation", &["None", "HostToContainer", "Bidirectional"], causes);
+        }
+    }
+    for (index, port) in items(container, "ports").iter().enumerate() {
+        for field in ["containerPort", "hostPort"] {
+            let number = integer(port, &format!("/{field}"));
+            if port.get(field).is_some() && !(1..=65_535).contains(&number) {
+                let path = format!("{path}.ports[{index}].{field}");
+                causes.push(Cause::invalid(path, number, "must be between 1 and 65535"));
+            }
+        }
+        one_of(port, &format!("{path}.ports[{index}]"), "protocol", &["TCP", "UDP"], causes);
+    }
+    for (index, variable) in items(container, "env").iter().enumerate() {
+        let name = text(variable, "/name");
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let message = "must be a name without =";
+            causes.push(Cause::invalid(format!("{path}.env[{index}].name"), format_args!("{name:?}"), message));
+        }
+        if let Some(field) = variable.pointer("/valueFrom/fieldRef/fieldPath").and_then(Value::as_str)
+            && !FIELD_REFERENCES.contains(&field)
+        {
+            let path = format!("{path}.env[{index}].valueFrom.fieldRef.fieldPath");
+            causes.push(Cause::unsupported(path, &format!("{field:?}: one of {}", FIELD_REFERENCES.join(", "))));
+        }
+    }
+}
+
+/// Fields of its pod that a container's environment can name.
+pub const FIELD_REFERENCES: &[&str] = &[
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "status.hostIP",
+    "status.podIP",
+];
+
+fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let name = text(volume, "/name");
+    if !is_dns_label(name) {
+        let message = "must be a lowercase RFC 1123 label";
+        causes.push(Cause::invalid(format!("{path}.name"), format_args!("{name:?}"), message));
+    }
+    match (volume.get("emptyDir"), volume.get("hostPath")) {
+        (None, None) if volume.as_object().is_some_and(|fields| fields.len() <= 1) => {
+            causes.push(Cause::required(path, "must specify a volume type: emptyDir or hostPath"));
+        }
+        (Some(_), Some(_)) => causes.push(Cause::forbidden(path, "may not specify more than 1 volume type")),
+        (Some(empty), None) => {
+            if !["", "Memory"].contains(&text(empty, "/medium")) {
+                let message = format!("{:?}: \"\" or \"Memory\"", text(empty, "/medium"));
+                causes.push(Cause::unsupported(format!("{path}.emptyDir.medium"), &message));
+            }
+            let memory = text(empty, "/medium") == "Memory";
+            if let Some(size) = empty.get("sizeLimit") {
+                if !memory {
+                    let message = "only with medium Memory";
+                    causes.push(Cause::unsupported(format!("{path}.emptyDir.sizeLimit"), message));
+                } else if quantity::parse(size.as_str().unwrap_or_default()).is_none() {
+                    causes.push(Cause::invalid(format!("{path}.emptyDir.sizeLimit"), size, "must be a quantity"));
+                }
+            }
+        }
+        (None, Some(host)) => {
+            let host_path = text(host, "/path");
+            if !host_path.starts_with('/') || host_path.split('/').any(|part| part == "..") {
+                let message = "must be an absolute path without ..";
+                causes.push(Cause::invalid(format!("{path}.hostPath.path"), format_args!("{host_path:?}"), message));
+            }
+            let types = ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+            if host.get("type").is_some_and(|value| !value.is_null()) {
+                one_of(host, &format!("{path}.hostPath"), "type", &types, causes);
+            }
+        }
+        (None, None) => {}
+    }
+}
+
+fn one_of(object: &Value, path: &str, field: &str, allowed: &[&str], causes: &mut Vec<Cause>) {
+    let value = text(object, &format!("/{field}"));
+    if !allowed.contains(&value) {
+        let message = format!("{value:?}: supported values: {}", allowed.join(", "));
+        causes.push(Cause::unsupported(format!("{path}.{field}"), &message));
+    }
+}
+
+/// The items of a list field, none where it is missing.
+pub fn items<'a>(object: &'a Value, field: &str) -> &'a [Value] {
+    object.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Fields that are set and that nothing here carries out.
+fn unsupported(object: &Value, path: &str, supported: &[&str]) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    walk(object, path, "", supported, &mut causes);
+    causes
+}
+
+fn walk(value: &Value, path: &str, pattern: &str, supported: &[&str], causes: &mut Vec<Cause>) {
+    let covers = |entry: &&str| *entry == pattern || entry.strip_suffix(".*").is_some_and(|e| pattern.starts_with(e));
+    if supported.iter().any(|entry| covers(entry)) || value.is_null() {
+        return;
+    }
+    let leads = |entry: &&str| {
+        pattern.is_empty() || entry.strip_prefix(pattern).is_some_and(|rest| rest.starts_with(['.', '[']))
+    };
+    if !supported.iter().any(|entry| leads(entry)) {
+        causes.push(Cause::unsupported(path, "this field is not supported yet"));
+        return;
+    }
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let pattern = if pattern.is_empty() { key.clone() } else { format!("{pattern}.{key}") };
+                walk(value, &format!("{path}.{key}"), &pattern, supported, causes);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                walk(item, &format!("{path}[{index}]"), &format!("{pattern}[]"), supported, causes);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A pod that exists keeps its specification: images alone may change in Kubernetes, nothing here.
+fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
+    if old.get("spec") == new.get("spec") {
+        return Vec::new();
+    }
+    vec![Cause::forbidden("spec", "a pod's specification may not change: delete the pod and create it anew")]
+}
+
+fn ready_cell(pod: &Value) -> Value {
+    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let ready = statuses.iter().filter(|status| status["ready"] == true).count();
+    let total = pod.get("spec").map_or(0, |spec| items(spec, "containers").len());
+    format!("{ready}/{total}").into()
+}
+
+fn restarts_cell(pod: &Value) -> Value {
+    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let restarts: i64 = statuses.iter().map(|status| integer(status, "/restartCount")).sum();
+    let last = statuses.iter().map(|s| text(s, "/lastState/terminated/finishedAt")).max().unwrap_or_default();
+    if restarts == 0 || last.is_empty() {
+        return restarts.to_string().into();
+    }
+    format!("{restarts} ({} ago)", crate::api::table::age(last)).into()
+}
+
+/// What kubectl shows as STATUS: the most telling reason, the phase otherwise.
+pub fn displayed_status(pod: &Value) -> String {
+    if !text(pod, "/metadata/deletionTimestamp").is_empty() {
+        return "Terminating".into();
+    }
+    for (index, status) in items(&pod["status"], "initContainerStatuses").iter().enumerate() {
+        let waiting = text(status, "/state/waiting/reason");
+        let failed = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64).is_some_and(|code| code != 0);
+        if failed {
+            return format!("Init:{}", text(status, "/state/terminated/reason"));
+        }
+        if status.pointer("/state/terminated").is_none() {
+            return match waiting {
+                "" | "PodInitializing" => {
+                    format!("Init:{index}/{}", items(&pod["spec"], "initContainers").len())
+                }
+                reason => format!("Init:{reason}"),
+            };
+        }
+    }
+    let reasons = items(&pod["status"], "containerStatuses").iter().rev().find_map(|status| {
+        let waiting = text(status, "/state/waiting/reason");
+        let terminated = text(status, "/state/terminated/reason");
+        [waiting, terminated].into_iter().find(|reason| !reason.is_empty()).map(str::to_owned)
+    });
+    let phase = text(pod, "/status/phase");
+    let reason = text(pod, "/status/reason");
+    match reasons {
+        Some(reason) => reason,
+        None if !reason.is_empty() => reason.into(),
+        None => phase.into(),
+    }
+}
+
+fn or_none(text: &str) -> Value {
+    if text.is_empty() { "<none>".into() } else { text.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn causes(spec: Value) -> Vec<String> {
+        let mut spec = spec;
+        spec_defaults(&mut spec);
+        spec_causes(&spec, "spec").into_iter().map(|cause| cause.field).collect()
+    }
+
+    #[test]
+    fn a_plain_pod_is_valid() {
+        assert_eq!(
+            causes(json!({
+                "containers": [{"name": "c", "image": "busybox:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                    "resources": {"limits": {"memory": "64Mi", "cpu": "500m"}}, "ports": [{"containerPort": 80}]}],
+                "volumes": [{"name": "v", "emptyDir": {}}],
+            })),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn what_is_not_carried_out_is_refused_by_name() {
+        assert_eq!(
+            causes(json!({
+                "priorityClassName": "high",
+                "containers": [{"name": "c", "image": "busybox:1", "lifecycle": {"preStop": {}}}],
+                "volumes": [{"name": "v", "configMap": {"name": "x"}}],
+            })),
+            ["spec.priorityClassName", "spec.volumes[0].configMap", "spec.containers[0].lifecycle"]
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_their_path() {
+        assert_eq!(causes(json!({"containers": []})), ["spec.containers"]);
+        let wrong = json!({
+            "restartPolicy": "Sometimes",
+            "containers": [
+                {"name": "A", "image": "UPPER CASE"},
+                {"name": "b", "image": "b", "ports": [{"containerPort": 0}], "env": [{"name": "x=y"}],
+                 "volumeMounts": [{"name": "none", "mountPath": "rel"}], "resources": {"limits": {"cpu": "lots"}}},
+                {"name": "b", "image": "b"},
+            ],
+        });
+        assert_eq!(
+            causes(wrong),
+            [
+                "spec.containers[0].name",
+                "spec.containers[0].image",
+                "spec.containers[1].resources.limits.cpu",
+                "spec.containers[1].volumeMounts[0].name",
+                "spec.containers[1].volumeMounts[0].mountPath",
+                "spec.containers[1].ports[0].containerPort",
+                "spec.containers[1].env[0].name",
+                "spec.containers[2].name",
+                "spec.restartPolicy",
+            ]
+        );
+    }
+
+    #[test]
+    fn tags_decide_the_pull_policy() {
+        for (image, policy) in [
+            ("a", "Always"),
+            ("a:latest", "Always"),
+            ("a:1", "IfNotPresent"),
+            ("host:5000/a", "Always"),
+            ("host:5000/a:1", "IfNotPresent"),
+            ("a@sha256:0", "IfNotPresent"),
+        ] {
+            assert_eq!(default_pull_policy(image), policy, "{image}");
+        }
+    }
+
+    #[test]
+    fn the_displayed_status_is_the_most_telling_reason() {
+        let mut pod = json!({"status": {"phase": "Running", "containerStatuses": [
+            {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
+        assert_eq!(displayed_status(&pod), "CrashLoopBackOff");
+        pod["status"]["containerStatuses"] = json!([{"state": {"running": {}}}]);
+        assert_eq!(displayed_status(&pod), "Running");
+        pod["metadata"] = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        assert_eq!(displayed_status(&pod), "Terminating");
+    }
+}

@@ -1,0 +1,106 @@
+//! Request paths of the Kubernetes API.
+
+use super::kinds::Kind;
+use super::status::ApiError;
+
+/// What a path names.
+#[derive(Clone, Copy)]
+pub enum Route<'a> {
+    /// `/healthz`, `/livez`, `/readyz`.
+    Health,
+    Version,
+    /// `/api`.
+    CoreVersions,
+    /// `/apis`.
+    Groups,
+    Group { group: &'a str },
+    /// `/api/v1`, `/apis/GROUP/VERSION`.
+    Resources { group: &'a str, version: &'a str },
+    Collection { kind: &'static Kind, namespace: Option<&'a str> },
+    Object { kind: &'static Kind, namespace: &'a str, name: &'a str, subresource: Option<&'a str> },
+}
+
+impl<'a> Route<'a> {
+    /// Reads a path; what no kind serves is not found.
+    pub fn parse(path: &'a str) -> Result<Self, ApiError> {
+        let not_found = || ApiError::NoSuchPath { path: path.into() };
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        match parts.as_slice() {
+            ["healthz" | "livez" | "readyz", ..] => Ok(Self::Health),
+            ["version"] => Ok(Self::Version),
+            ["api"] => Ok(Self::CoreVersions),
+            ["apis"] => Ok(Self::Groups),
+            ["api", version] => Ok(Self::Resources { group: "", version }),
+            ["apis", group] => Ok(Self::Group { group }),
+            ["apis", group, version] => Ok(Self::Resources { group, version }),
+            ["api", version, rest @ ..] => resource("", version, rest).ok_or_else(not_found),
+            ["apis", group, version, rest @ ..] => resource(group, version, rest).ok_or_else(not_found),
+            _ => Err(not_found()),
+        }
+    }
+}
+
+fn resource<'a>(group: &str, version: &str, parts: &[&'a str]) -> Option<Route<'a>> {
+    let find = |plural: &str| Kind::find(group, version, plural);
+    let (namespace, parts) = match *parts {
+        // `namespaces/NAME` alone and its sub-resources are the namespace itself.
+        ["namespaces", namespace, ref rest @ ..] if rest.first().is_some_and(|plural| find(plural).is_some()) => {
+            (Some(namespace), rest)
+        }
+        _ => (None, parts),
+    };
+    match (namespace, parts) {
+        (namespace, &[plural]) => {
+            let kind = find(plural).filter(|kind| kind.namespaced || namespace.is_none())?;
+            Some(Route::Collection { kind, namespace })
+        }
+        (namespace, &[plural, name, ref rest @ ..]) if rest.len() <= 1 => {
+            let kind = find(plural).filter(|kind| kind.namespaced == namespace.is_some())?;
+            let subresource = rest.first().copied();
+            if subresource.is_some_and(|sub| !kind.subresources.contains(&sub)) {
+                return None;
+            }
+            Some(Route::Object { kind, namespace: namespace.unwrap_or_default(), name, subresource })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(path: &str) -> String {
+        match Route::parse(path) {
+            Ok(Route::Collection { kind, namespace }) => format!("{} in {namespace:?}", kind.plural),
+            Ok(Route::Object { kind, namespace, name, subresource }) => {
+                format!("{} {namespace}/{name} {subresource:?}", kind.plural)
+            }
+            Ok(Route::Resources { group, version }) => format!("resources {group}/{version}"),
+            Ok(_) => "other".into(),
+            Err(error) => error.code().as_str().into(),
+        }
+    }
+
+    #[test]
+    fn paths_name_collections_objects_and_subresources() {
+        for (path, expected) in [
+            ("/api/v1", "resources /v1"),
+            ("/apis/apps/v1", "resources apps/v1"),
+            ("/api/v1/pods", "pods in None"),
+            ("/api/v1/namespaces/a/pods", "pods in Some(\"a\")"),
+            ("/api/v1/namespaces/a/pods/b", "pods a/b None"),
+            ("/api/v1/namespaces/a/pods/b/log", "pods a/b Some(\"log\")"),
+            ("/api/v1/namespaces", "namespaces in None"),
+            ("/api/v1/namespaces/a", "namespaces /a None"),
+            ("/apis/apps/v1/namespaces/a/deployments/d/scale", "deployments a/d Some(\"scale\")"),
+            ("/api/v1/namespaces/a/pods/b/nothing", "404"),
+            ("/api/v1/pods/b", "404"),
+            ("/api/v1/secrets", "404"),
+            ("/api/v2/pods", "404"),
+            ("/", "404"),
+        ] {
+            assert_eq!(shown(path), expected, "{path}");
+        }
+    }
+}
