@@ -30,7 +30,5 @@ pub mod status;
 pub use error::{PodError, Result};
 pub use node::{Node, NodeOptions};
 pub use record::ContainerUser;
+pub(crate) use record::write_json;
 pub use session::{AttachSession, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, Input, Output, SessionControl};
-
-#[derive(Clone)]
-pub struct Store;

@@ -16,7 +16,7 @@ pub(crate) fn linux_resources(resources: &Resources) -> Result<LinuxResources> {
     }
     let mut memory = Map::new();
     let mut cpu = Map::new();
-    let mut set = |map: &mut Map<String, Value>, key: &str, value: Option<Value>| {
+    let set = |map: &mut Map<String, Value>, key: &str, value: Option<Value>| {
         if let Some(value) = value.filter(|value| *value != json!(0) && *value != json!("")) {
             map.insert(key.into(), value);
         }
