@@ -11,6 +11,7 @@
 
 pub mod bundle;
 mod cgroup;
+mod container;
 pub mod error;
 mod exec;
 mod files;
@@ -18,7 +19,7 @@ pub mod node;
 mod record;
 mod recovery;
 mod sandbox;
-mod seccomp_default;
+mod sandbox_check;
 mod session;
 mod shim_client;
 mod shim_process;
@@ -28,7 +29,6 @@ pub mod status;
 
 pub use error::{PodError, Result};
 pub use node::{Node, NodeOptions};
+pub use record::ContainerUser;
+pub(crate) use record::write_json;
 pub use session::{AttachSession, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, Input, Output, SessionControl};
-
-#[derive(Clone)]
-pub struct Store;

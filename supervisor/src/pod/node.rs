@@ -23,7 +23,7 @@ use crate::network::Network;
 const EVENT_BACKLOG: usize = 4096;
 
 /// Commands that may wait for one pod's owner.
-const COMMAND_BACKLOG: usize = 256;
+pub(crate) const COMMAND_BACKLOG: usize = 256;
 
 /// What a node is made of.
 pub struct NodeOptions {
@@ -34,7 +34,7 @@ pub struct NodeOptions {
     /// The program `wharf-shim`.
     pub shim: PathBuf,
     pub network: crate::network::NetworkConfig,
-    pub store: crate::pod::Store,
+    pub store: wharf_images::Store,
     /// Parent of the cgroups of pods that name none, relative to each hierarchy's root.
     pub cgroup_parent: String,
     /// Runtime handlers besides the one with the empty name: command of an OCI runtime by handler name.
@@ -129,7 +129,7 @@ impl Node {
         &self.inner.options
     }
 
-    pub fn images(&self) -> &crate::pod::Store {
+    pub fn images(&self) -> &wharf_images::Store {
         &self.inner.options.store
     }
 

@@ -41,7 +41,7 @@ pub(crate) enum PodPhase {
 }
 
 /// `container.json`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ContainerRecord {
     pub(crate) config: ContainerConfig,
     pub(crate) image_id: String,
@@ -51,8 +51,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) created_at: i64,
     /// 0 until started.
     pub(crate) started_at: i64,
-    /// Set where the start itself failed; the shim's `exit.json` tells of every other end.
-    pub(crate) start_error: Option<String>,
+    /// Reason and message of an end that the exit alone does not explain.
+    pub(crate) end_reason: Option<(String, String)>,
     pub(crate) exit: Option<Exit>,
 }
 

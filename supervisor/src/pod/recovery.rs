@@ -1,4 +1,237 @@
-use super::error::Result;
-use super::node::Inner;
+//! Taking back the pods that an earlier daemon left, and clearing away what it had not finished.
+//!
+//! | found in `RUN/pods/<id>` | becomes |
+//! |---|---|
+//! | no readable `pod.json`, or phase `starting` | nobody was told of it: torn down |
+//! | phase `ready`, shim answers | Ready; containers as the shim says |
+//! | phase `ready`, shim silent | NotReady; its processes killed, exits from the records that the shim left |
+//! | phase `stopped` | NotReady |
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-pub(crate) async fn recover(_: &Arc<Inner>) -> Result<()> { Ok(()) }
+
+use tokio::sync::{mpsc, watch};
+use wharf_specs::shim::{ContainerPhase, Operation};
+
+use super::error::{PodError, Result};
+use super::node::{COMMAND_BACKLOG, Inner, PodEntry, now};
+use super::record::{PodDirectory, PodPhase, PodRecord};
+use super::sandbox::{Command, Owner};
+use super::session::SIGKILL;
+use super::shim_process;
+use super::spec::{Dns, PidMode, SandboxConfig, SandboxName};
+use super::status::{SandboxState, SandboxStatus};
+
+/// Reads `RUN/pods/*`; every pod is taken back on its own, and one that fails stops no other.
+pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<()> {
+    let pods = inner.pods_dir();
+    let on_disk = |error: std::io::Error| PodError::internal(format!("read {}", pods.display()), error);
+    std::fs::create_dir_all(&pods).map_err(on_disk)?;
+    let mut tasks = Vec::new();
+    for entry in std::fs::read_dir(&pods).map_err(on_disk)?.flatten() {
+        if let Ok(id) = entry.file_name().into_string() {
+            tasks.push(tokio::spawn(take_back(inner.clone(), id)));
+        }
+    }
+    for task in tasks {
+        task.await.map_err(|error| PodError::internal("take back a pod sandbox", error))?;
+    }
+    let known: BTreeSet<String> = inner.table().pods.keys().cloned().collect();
+    inner.network.retain(&known).await.map_err(|error| PodError::internal("give back addresses", error))?;
+    drop_orphaned_snapshots(inner).await
+}
+
+async fn take_back(inner: Arc<Inner>, id: String) {
+    let directory = inner.pod_dir(&id);
+    let record = directory.read_pod();
+    let unfinished = !matches!(&record, Ok(PodRecord { phase: PodPhase::Ready | PodPhase::Stopped, .. }));
+    let record = record.unwrap_or_else(|_| unknown_pod());
+    let phase = record.phase;
+    let (mut owner, inbox, commands) = owner_of(inner.clone(), id.clone(), record, directory);
+
+    if phase != PodPhase::Stopped {
+        if let Err(error) = owner.connect().await {
+            tracing::warn!(pod = %id, %error, "no shim");
+        }
+    }
+    if unfinished {
+        tracing::info!(pod = %id, "clear away a pod sandbox that was never ready");
+        let failures = match owner.end_everything().await {
+            Ok(()) => owner.tear_down().await,
+            Err(error) => vec![error.to_string()],
+        };
+        for failure in failures {
+            tracing::warn!(pod = %id, %failure, "clear away a pod sandbox that was never ready");
+        }
+        return;
+    }
+
+    let pids = owner.read_containers().await;
+    publish(&owner, commands, &pids);
+    let up = owner.shim.is_some();
+    owner.publish(if up { SandboxState::Ready } else { SandboxState::NotReady });
+    if phase == PodPhase::Ready && !up {
+        owner.shim_died().await;
+    }
+    tracing::info!(pod = %id, containers = owner.records.len(), ready = up, "pod sandbox taken back");
+    tokio::spawn(owner.serve(inbox));
+}
+
+fn owner_of(
+    inner: Arc<Inner>,
+    id: String,
+    record: PodRecord,
+    directory: PodDirectory,
+) -> (Owner, mpsc::Receiver<Command>, mpsc::Sender<Command>) {
+    let (commands, inbox) = mpsc::channel(COMMAND_BACKLOG);
+    let (_, from_shim) = mpsc::unbounded_channel();
+    let owner = Owner {
+        inner,
+        id,
+        config: record.config,
+        directory,
+        created_at: record.created_at,
+        addresses: record.addresses,
+        shim: None,
+        shim_pid: record.shim_pid,
+        from_shim,
+        to_self: commands.downgrade(),
+        records: BTreeMap::new(),
+        stops: HashMap::new(),
+    };
+    (owner, inbox, commands)
+}
+
+fn publish(owner: &Owner, commands: mpsc::Sender<Command>, pids: &HashMap<String, u32>) {
+    let (_, started) = watch::channel(Some(Ok(())));
+    let containers = owner.records.iter().map(|(container, record)| {
+        let pid = pids.get(container).copied().unwrap_or(0);
+        (container.clone(), record.status(container, &owner.id, pid))
+    });
+    let status = SandboxStatus {
+        id: owner.id.clone(),
+        config: owner.config.clone(),
+        state: SandboxState::NotReady,
+        created_at: owner.created_at,
+        addresses: owner.addresses.clone(),
+        shim_pid: owner.shim_pid,
+    };
+    let entry =
+        PodEntry { status, containers: containers.collect(), commands, shim: owner.shim.clone(), started };
+    let mut table = owner.inner.table_mut();
+    table.names.insert(owner.config.name.clone(), owner.id.clone());
+    for container in entry.containers.keys() {
+        table.containers.insert(container.clone(), owner.id.clone());
+    }
+    table.pods.insert(owner.id.clone(), entry);
+}
+
+impl Owner {
+    /// Reads the containers' records and brings them up to what the shim says; returns the pids of those that
+    /// live. A container that the shim does not know was never handed out, and is cleared away.
+    async fn read_containers(&mut self) -> HashMap<String, u32> {
+        let mut known = HashMap::new();
+        if let Some(shim) = self.shim.clone() {
+            match shim_process::containers(&shim, &self.id).await {
+                Ok(states) => known.extend(states.into_iter().map(|state| (state.id.clone(), state))),
+                Err(error) => {
+                    tracing::warn!(pod = %self.id, %error, "shim does not answer");
+                    self.shim = None;
+                }
+            }
+        }
+        let mut pids = HashMap::new();
+        for id in self.directory.container_ids() {
+            let record = self.directory.read_container(&id).ok();
+            let record = record.filter(|record| {
+                self.shim.is_none() || record.exit.is_some() || known.contains_key(&id)
+            });
+            let Some(mut record) = record else {
+                self.discard_unfinished(&id).await;
+                continue;
+            };
+            if let Some(state) = known.get(&id) {
+                if state.started_at != 0 {
+                    record.started_at = state.started_at;
+                }
+                if state.phase == ContainerPhase::Exited && record.exit.is_none() {
+                    record.exit = state.exit.clone();
+                }
+                pids.insert(id.clone(), state.pid);
+            }
+            if record.exit.is_none() {
+                record.exit = self.directory.read_exit(&id);
+            }
+            if let Err(error) = self.directory.write_container(&id, &record) {
+                tracing::warn!(pod = %self.id, container = %id, %error, "write container record");
+            }
+            self.records.insert(id, record);
+        }
+        pids
+    }
+
+    async fn discard_unfinished(&mut self, id: &str) {
+        tracing::info!(pod = %self.id, container = %id, "clear away a container that was never created");
+        if let Some(shim) = &self.shim {
+            let kill = Operation::Kill { container: id.into(), signal: SIGKILL, all: true };
+            let _ = shim.done("kill container", id, kill).await;
+        }
+        self.kill_cgroup(id).await;
+        if let Err(error) = self.discard(id).await {
+            tracing::warn!(pod = %self.id, container = %id, %error, "clear away a container");
+        }
+    }
+
+    /// Of a pod that nobody knows: its containers are whatever directories there are.
+    async fn end_everything(&mut self) -> Result<()> {
+        for id in self.directory.container_ids() {
+            self.discard_unfinished(&id).await;
+        }
+        Ok(())
+    }
+}
+
+async fn drop_orphaned_snapshots(inner: &Arc<Inner>) -> Result<()> {
+    let known: BTreeSet<String> = inner.table().containers.keys().cloned().collect();
+    let store = inner.options.store.clone();
+    tokio::task::spawn_blocking(move || {
+        let snapshots = match store.snapshots() {
+            Ok(snapshots) => snapshots,
+            Err(error) => return tracing::warn!(%error, "list snapshots"),
+        };
+        for orphan in snapshots.into_iter().filter(|snapshot| !known.contains(&snapshot.container_id)) {
+            tracing::info!(container = %orphan.container_id, "remove the snapshot of a container that is gone");
+            if let Err(error) = store.remove_snapshot(&orphan.container_id) {
+                tracing::warn!(container = %orphan.container_id, %error, "remove snapshot");
+            }
+        }
+    })
+    .await
+    .map_err(|error| PodError::internal("list snapshots", error))
+}
+
+/// Stands in for a record that cannot be read, for the time of the tear-down.
+fn unknown_pod() -> PodRecord {
+    PodRecord {
+        config: SandboxConfig {
+            name: SandboxName { name: String::new(), namespace: String::new(), uid: String::new(), attempt: 0 },
+            hostname: String::new(),
+            log_directory: None,
+            dns: Dns::default(),
+            ports: Vec::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            host_network: false,
+            host_ipc: false,
+            pid: PidMode::Container,
+            sysctls: BTreeMap::new(),
+            cgroup_parent: None,
+            runtime_handler: String::new(),
+            privileged: false,
+        },
+        phase: PodPhase::Starting,
+        created_at: now(),
+        addresses: Vec::new(),
+        shim_pid: 0,
+    }
+}

@@ -1,11 +1,38 @@
+//! The owner task of one pod: the only writer of its state.
+//!
+//! ```text
+//! run ──start──► serve ◄── commands (node), events (shim), timers (stops)
+//!                  └── Remove ──► torn down, unpublished, task ends
+//! ```
+//!
+//! Nothing here waits for another pod. A stop with a grace period does not hold the owner: its callers wait in
+//! `stops` while timers and the shim's events come in as everything else does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
-use super::error::Result;
-use super::node::{Inner, NodeOptions};
-use super::spec::{ContainerConfig, Resources, SandboxConfig};
 
-type Reply<T> = oneshot::Sender<Result<T>>;
+use tokio::sync::{mpsc, oneshot, watch};
+use wharf_specs::shim::{Event as ShimEvent, Operation, PodNamespace, SandboxSetup};
+
+use super::cgroup::Cgroup;
+use super::error::{PodError, Result};
+use super::node::Inner;
+use super::record::{ContainerRecord, PodDirectory, PodPhase, PodRecord, write_json};
+use super::shim_client::{FromPodShim, ShimClient};
+use super::shim_process;
+use super::spec::{ContainerConfig, PidMode, Resources, SandboxConfig};
+use super::status::{Event, SandboxState};
+use super::{files, node};
+
+pub(crate) use super::sandbox_check::validate;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// How long a killed container may take to end before its cgroup is killed, and then again.
+pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the owner of a pod is asked to do.
 pub(crate) enum Command {
@@ -16,6 +43,342 @@ pub(crate) enum Command {
     StopContainer { container: String, grace: Duration, reply: Reply<()> },
     RemoveContainer { container: String, reply: Reply<()> },
     UpdateContainer { container: String, resources: Box<Resources>, reply: Reply<()> },
+    /// The grace period of a stop is over.
+    GraceOver { container: String },
+    /// So is the time after the kill.
+    KillOver { container: String },
 }
-pub(crate) fn validate(_: &SandboxConfig, _: &NodeOptions) -> Result<()> { Ok(()) }
-pub(crate) async fn run(_: Arc<Inner>, _: String, _: SandboxConfig, _: mpsc::Receiver<Command>, _: mpsc::Sender<Command>, _: watch::Sender<Option<Result<()>>>) {}
+
+/// One pod and everything that is known of it beyond what is published.
+pub(super) struct Owner {
+    pub(super) inner: Arc<Inner>,
+    pub(super) id: String,
+    pub(super) config: SandboxConfig,
+    pub(super) directory: PodDirectory,
+    pub(super) created_at: i64,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) shim: Option<ShimClient>,
+    pub(super) shim_pid: u32,
+    pub(super) from_shim: mpsc::UnboundedReceiver<FromPodShim>,
+    /// For timers; weak, so that a removed pod's owner ends.
+    pub(super) to_self: mpsc::WeakSender<Command>,
+    pub(super) records: BTreeMap<String, ContainerRecord>,
+    /// Who waits for a container to end.
+    pub(super) stops: HashMap<String, Vec<Reply<()>>>,
+}
+
+/// Makes the sandbox, reports to `outcome`, and serves its commands until it is removed.
+pub(crate) async fn run(
+    inner: Arc<Inner>,
+    id: String,
+    config: SandboxConfig,
+    inbox: mpsc::Receiver<Command>,
+    commands: mpsc::Sender<Command>,
+    outcome: watch::Sender<Option<Result<()>>>,
+) {
+    let to_self = commands.downgrade();
+    drop(commands);
+    let directory = inner.pod_dir(&id);
+    let (_, from_shim) = mpsc::unbounded_channel();
+    let mut owner = Owner {
+        inner,
+        id,
+        config,
+        directory,
+        created_at: node::now(),
+        addresses: Vec::new(),
+        shim: None,
+        shim_pid: 0,
+        from_shim,
+        to_self,
+        records: BTreeMap::new(),
+        stops: HashMap::new(),
+    };
+    match owner.start().await {
+        Ok(()) => {
+            tracing::info!(pod = %owner.id, name = %owner.config.name.name, "pod sandbox ready");
+            owner.publish(SandboxState::Ready);
+            let _ = outcome.send(Some(Ok(())));
+            owner.inner.emit(Event::SandboxReady { sandbox: owner.id.clone() });
+            owner.serve(inbox).await;
+        }
+        Err(error) => {
+            for failure in owner.tear_down().await {
+                tracing::warn!(pod = %owner.id, %failure, "clear away a pod sandbox that failed to start");
+            }
+            owner.unpublish();
+            let _ = outcome.send(Some(Err(error)));
+        }
+    }
+}
+
+impl Owner {
+    async fn start(&mut self) -> Result<()> {
+        let id = self.id.clone();
+        let on_disk = |what: &'static str| {
+            let id = id.clone();
+            move |error: io::Error| PodError::internal(format!("{what} of pod sandbox {id}"), error)
+        };
+        self.directory.create().map_err(on_disk("create directory"))?;
+        self.record(PodPhase::Starting).map_err(on_disk("write record"))?;
+        let setup = self.setup();
+        write_json(&self.directory.path.join("sandbox.json"), &setup).map_err(on_disk("write sandbox.json"))?;
+        if let Some(logs) = self.config.log_directory.clone() {
+            tokio::fs::create_dir_all(&logs)
+                .await
+                .map_err(|error| PodError::internal(format!("create log directory {}", logs.display()), error))?;
+        }
+        shim_process::start(&self.inner.options.shim, &self.id, &self.directory).await?;
+        self.connect().await?;
+        if let (false, Some(shim)) = (self.config.host_network, &self.shim) {
+            let namespace = shim_process::network_namespace(shim, &self.id).await?.ok_or_else(|| {
+                PodError::internal(format!("network of pod sandbox {}", self.id), "the shim made no namespace")
+            })?;
+            self.addresses = self
+                .inner
+                .network
+                .attach(&self.id, namespace, &self.config.ports)
+                .await
+                .map_err(|error| PodError::internal(format!("network of pod sandbox {}", self.id), error))?;
+        }
+        files::write(&self.directory, &self.config, &self.addresses).map_err(on_disk("write files"))?;
+        self.record(PodPhase::Ready).map_err(on_disk("write record"))
+    }
+
+    fn setup(&self) -> SandboxSetup {
+        let namespaces = self.namespaces();
+        let uts = namespaces.contains(&PodNamespace::Uts);
+        SandboxSetup {
+            id: self.id.clone(),
+            hostname: if uts { files::hostname(&self.config) } else { String::new() },
+            namespaces,
+            sysctls: self.config.sysctls.clone(),
+            cgroup_parent: self.cgroup_parent(),
+            oci_runtime: self.inner.options.runtimes.get(&self.config.runtime_handler).cloned(),
+        }
+    }
+
+    /// Those the pod's containers share. The host name goes with the network, as Kubernetes has it.
+    pub(super) fn namespaces(&self) -> Vec<PodNamespace> {
+        [
+            (PodNamespace::Network, !self.config.host_network),
+            (PodNamespace::Uts, !self.config.host_network),
+            (PodNamespace::Ipc, !self.config.host_ipc),
+            (PodNamespace::Pid, self.config.pid == PidMode::Pod),
+        ]
+        .into_iter()
+        .filter_map(|(kind, own)| own.then_some(kind))
+        .collect()
+    }
+
+    pub(super) fn cgroup_parent(&self) -> String {
+        self.inner.cgroup_parent(&self.config, &self.id).to_string_lossy().into_owned()
+    }
+
+    pub(super) async fn connect(&mut self) -> Result<()> {
+        let (events, from_shim) = mpsc::unbounded_channel();
+        let (shim, pid) = shim_process::connect(&self.id, &self.directory, events).await?;
+        self.from_shim = from_shim;
+        self.shim = Some(shim);
+        self.shim_pid = pid;
+        Ok(())
+    }
+
+    pub(super) fn record(&self, phase: PodPhase) -> io::Result<()> {
+        self.directory.write_pod(&PodRecord {
+            config: self.config.clone(),
+            phase,
+            created_at: self.created_at,
+            addresses: self.addresses.clone(),
+            shim_pid: self.shim_pid,
+        })
+    }
+
+    pub(super) fn publish(&self, state: SandboxState) {
+        if let Some(entry) = self.inner.table_mut().pods.get_mut(&self.id) {
+            entry.status.state = state;
+            entry.status.created_at = self.created_at;
+            entry.status.addresses = self.addresses.clone();
+            entry.status.shim_pid = self.shim_pid;
+            entry.shim = self.shim.clone();
+        }
+    }
+
+    fn unpublish(&self) {
+        let mut table = self.inner.table_mut();
+        table.pods.remove(&self.id);
+        table.names.remove(&self.config.name);
+        table.containers.retain(|_, sandbox| *sandbox != self.id);
+    }
+
+    pub(super) async fn serve(mut self, mut inbox: mpsc::Receiver<Command>) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(message) = self.from_shim.recv() => self.on_shim(message).await,
+                command = inbox.recv() => match command {
+                    Some(Command::Remove { reply }) => {
+                        let outcome = self.remove().await;
+                        let removed = outcome.is_ok();
+                        let _ = reply.send(outcome);
+                        if removed {
+                            return;
+                        }
+                    }
+                    Some(command) => self.on_command(command).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn on_command(&mut self, command: Command) {
+        // A caller that went away needs no answer: the work is done all the same.
+        match command {
+            Command::Stop { reply } => drop(reply.send(self.stop().await)),
+            Command::Remove { reply } => drop(reply.send(self.remove().await)),
+            Command::CreateContainer { config, reply } => drop(reply.send(self.create_container(*config).await)),
+            Command::StartContainer { container, reply } => {
+                drop(reply.send(self.start_container(&container).await));
+            }
+            Command::StopContainer { container, grace, reply } => self.stop_container(container, grace, reply).await,
+            Command::RemoveContainer { container, reply } => {
+                drop(reply.send(self.remove_container(&container).await));
+            }
+            Command::UpdateContainer { container, resources, reply } => {
+                drop(reply.send(self.update_container(&container, *resources).await));
+            }
+            Command::GraceOver { container } => self.grace_over(container).await,
+            Command::KillOver { container } => self.kill_over(&container),
+        }
+    }
+
+    pub(super) async fn on_shim(&mut self, message: FromPodShim) {
+        match message {
+            FromPodShim::Event(ShimEvent::Exited { container, exit }) => self.container_exited(&container, exit),
+            FromPodShim::Event(ShimEvent::Started { container, pid, at }) => {
+                self.container_started(&container, pid, at);
+            }
+            FromPodShim::Event(ShimEvent::Oom { container, .. }) => {
+                tracing::info!(pod = %self.id, %container, "out of memory");
+            }
+            FromPodShim::Event(ShimEvent::ExecExited { .. }) => {}
+            FromPodShim::Gone if self.shim.is_some() => {
+                tracing::error!(pod = %self.id, "the pod's shim died: its containers are ended");
+                self.shim_died().await;
+            }
+            FromPodShim::Gone => {}
+        }
+    }
+
+    /// Without its shim nothing of the pod can be trusted to run on: what is left is killed and reported.
+    pub(super) async fn shim_died(&mut self) {
+        self.shim = None;
+        self.shim_pid = 0;
+        for container in self.alive() {
+            let ended = self.kill_cgroup(&container).await;
+            self.container_lost(&container, ended);
+        }
+        for failure in self.release().await {
+            tracing::warn!(pod = %self.id, %failure, "clear away after a dead shim");
+        }
+        if let Err(error) = self.record(PodPhase::Stopped) {
+            tracing::warn!(pod = %self.id, %error, "write pod record");
+        }
+        self.publish(SandboxState::NotReady);
+        self.inner.emit(Event::SandboxStopped { sandbox: self.id.clone() });
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        self.end_all().await?;
+        let was_up = self.shim.is_some();
+        let failures = self.release().await;
+        if let Some(failure) = failures.into_iter().next() {
+            return Err(PodError::internal(format!("stop pod sandbox {}", self.id), failure));
+        }
+        self.shut_down_shim().await;
+        self.record(PodPhase::Stopped)
+            .map_err(|error| PodError::internal(format!("write record of pod sandbox {}", self.id), error))?;
+        self.publish(SandboxState::NotReady);
+        if was_up {
+            tracing::info!(pod = %self.id, "pod sandbox stopped");
+            self.inner.emit(Event::SandboxStopped { sandbox: self.id.clone() });
+        }
+        Ok(())
+    }
+
+    async fn remove(&mut self) -> Result<()> {
+        self.stop().await?;
+        let containers: Vec<String> = self.records.keys().cloned().collect();
+        for container in containers {
+            self.remove_container(&container).await?;
+        }
+        if let Some(failure) = self.tear_down().await.into_iter().next() {
+            return Err(PodError::internal(format!("remove pod sandbox {}", self.id), failure));
+        }
+        self.unpublish();
+        tracing::info!(pod = %self.id, "pod sandbox removed");
+        self.inner.emit(Event::SandboxRemoved { sandbox: self.id.clone() });
+        Ok(())
+    }
+
+    /// Mirror of [`start`](Self::start), from any point of it; returns every failure.
+    pub(super) async fn tear_down(&mut self) -> Vec<String> {
+        let mut failures = self.release().await;
+        self.shut_down_shim().await;
+        // A pod's own cgroup; one that the client named is the client's.
+        if self.config.cgroup_parent.is_none() {
+            let cgroup = Cgroup::new(self.cgroup_parent());
+            let _ = tokio::task::spawn_blocking(move || {
+                cgroup.kill_all(KILL_DEADLINE);
+                cgroup.remove_tree();
+            })
+            .await;
+        }
+        if let Err(error) = self.directory.remove() {
+            failures.push(format!("remove {}: {error}", self.directory.path.display()));
+        }
+        failures
+    }
+
+    /// Gives back what lies outside the shim: address, interface, port mappings, shared memory.
+    async fn release(&mut self) -> Vec<String> {
+        let mut failures = Vec::new();
+        if !self.config.host_network {
+            if let Err(error) = self.inner.network.detach(&self.id).await {
+                failures.push(format!("detach network: {error}"));
+            }
+        }
+        if let Err(error) = files::unmount_shm(&self.directory) {
+            failures.push(format!("unmount shared memory: {error}"));
+        }
+        failures
+    }
+
+    async fn shut_down_shim(&mut self) {
+        let Some(shim) = self.shim.take() else { return };
+        if let Err(error) = shim.done("shut down shim of", &self.id, Operation::Shutdown).await {
+            tracing::warn!(pod = %self.id, %error, "shim does not shut down, killing it");
+            if let Some(pid) = rustix::process::Pid::from_raw(self.shim_pid as i32) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        } else {
+            self.shim_ended().await;
+        }
+        self.shim_pid = 0;
+    }
+
+    /// Waits until the shim closed the connection, so that its namespaces are gone when a stop returns.
+    async fn shim_ended(&mut self) {
+        let ended = async {
+            while let Some(message) = self.from_shim.recv().await {
+                if matches!(message, FromPodShim::Gone) {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(KILL_DEADLINE, ended).await.is_err() {
+            tracing::warn!(pod = %self.id, "shim still there after its shutdown");
+        }
+    }
+}

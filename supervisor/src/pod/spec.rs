@@ -139,6 +139,31 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
 }
 
+impl Resources {
+    /// Takes over every limit that `change` sets.
+    pub fn merge(&mut self, change: &Self) {
+        fn set<T: Copy>(field: &mut Option<T>, value: Option<T>) {
+            if value.is_some() {
+                *field = value;
+            }
+        }
+        set(&mut self.memory_limit_bytes, change.memory_limit_bytes);
+        set(&mut self.memory_swap_limit_bytes, change.memory_swap_limit_bytes);
+        set(&mut self.cpu_shares, change.cpu_shares);
+        set(&mut self.cpu_quota_us, change.cpu_quota_us);
+        set(&mut self.cpu_period_us, change.cpu_period_us);
+        set(&mut self.pids_limit, change.pids_limit);
+        for (field, value) in
+            [(&mut self.cpuset_cpus, &change.cpuset_cpus), (&mut self.cpuset_mems, &change.cpuset_mems)]
+        {
+            if !value.is_empty() {
+                field.clone_from(value);
+            }
+        }
+        self.unified.extend(change.unified.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Security {
     pub privileged: bool,

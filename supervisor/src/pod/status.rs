@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::record::ContainerUser;
 use super::spec::{ContainerConfig, SandboxConfig};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +48,13 @@ pub struct ContainerStatus {
     /// 0 until exited.
     pub finished_at: i64,
     pub exit_code: i32,
-    /// `Completed`, `Error`, `OOMKilled`, `StartError`, or empty.
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`, `Unknown`, or empty.
     pub reason: String,
     pub message: String,
     pub log_path: Option<PathBuf>,
+    /// What `stop` sends first.
+    pub stop_signal: i32,
+    pub user: ContainerUser,
 }
 
 /// A change in the observed state.

@@ -1,0 +1,170 @@
+//! The bridge and the node's ends of the pods' cables, over rtnetlink.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkMessage};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+use super::subnet::Subnet;
+use super::{NetworkError, Result};
+
+/// The kernel's limit on an interface's name (IFNAMSIZ, with the terminator).
+const NAME_BYTES: usize = 15;
+
+/// Of the interface inside a pod, as every CNI names it.
+pub(super) const POD_INTERFACE: &str = "eth0";
+
+pub(super) struct Bridge {
+    name: String,
+}
+
+/// A netlink connection and the task that serves it, ended with the value.
+pub(super) struct Netlink {
+    pub(super) handle: Handle,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Netlink {
+    /// In the network namespace of the calling thread.
+    pub(super) fn open() -> Result<Self> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|error| NetworkError::kernel("open a netlink socket", error))?;
+        Ok(Self { handle, task: tokio::spawn(connection) })
+    }
+
+    /// `None` where there is no interface of that name.
+    pub(super) async fn link(&self, name: &str) -> Result<Option<LinkMessage>> {
+        match self.handle.link().get().match_name(name.to_string()).execute().try_next().await {
+            Ok(link) => Ok(link),
+            Err(error) if is(&error, rustix::io::Errno::NODEV) => Ok(None),
+            Err(error) => Err(NetworkError::kernel(format!("look up interface {name}"), error)),
+        }
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Netlink answers with the negative error number.
+pub(super) fn is(error: &rtnetlink::Error, wanted: rustix::io::Errno) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(message)
+        if message.code.is_some_and(|code| code.get() == -wanted.raw_os_error()))
+}
+
+impl Bridge {
+    pub(super) fn new(name: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        let letter_first = name.starts_with(|c: char| c.is_ascii_alphabetic());
+        if name.len() > NAME_BYTES || !letter_first || !name.chars().all(allowed) {
+            let reason = format!("{name:?} is no name of at most {NAME_BYTES} letters, digits, _ . -");
+            return Err(NetworkError::Config { key: "bridge", reason });
+        }
+        Ok(Self { name: name.into() })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes the bridge if it is missing, with its address, and lets the node forward.
+    pub(super) async fn ensure(&self, subnet: &Subnet) -> Result<()> {
+        let netlink = Netlink::open()?;
+        if netlink.link(&self.name).await?.is_some() {
+            return Ok(());
+        }
+        let failed = |what: &str| {
+            let operation = format!("{what} bridge {}", self.name);
+            move |error: rtnetlink::Error| NetworkError::kernel(operation, error)
+        };
+        let message = LinkBridge::new(&self.name).address(own_mac(subnet)).up().build();
+        netlink.handle.link().add(message).execute().await.map_err(failed("add"))?;
+        let index = netlink.link(&self.name).await?.map(|link| link.header.index);
+        let index = index.ok_or_else(|| NetworkError::kernel(format!("add bridge {}", self.name), "it is gone"))?;
+        let address = IpAddr::V4(subnet.gateway());
+        let outcome = netlink.handle.address().add(index, address, subnet.prefix()).execute().await;
+        if let Err(error) = outcome {
+            // Half a bridge would be taken for a whole one the next time.
+            let _ = netlink.handle.link().del(index).execute().await;
+            return Err(failed("give an address to")(error));
+        }
+        sysctl("net/ipv4/ip_forward", "1")?;
+        // Replies to connections from 127.0.0.1 that a host port sent to a pod come back here.
+        sysctl(&format!("net/ipv4/conf/{}/route_localnet", self.name), "1")
+    }
+
+    /// False where there was none.
+    pub(super) async fn remove(&self) -> Result<bool> {
+        delete(&self.name).await
+    }
+
+    /// A cable from the bridge into `namespace`: `interface` here, `eth0` there.
+    pub(super) async fn connect(&self, interface: &str, namespace: &OwnedFd) -> Result<()> {
+        let netlink = Netlink::open()?;
+        let operation = format!("add interface {interface} to bridge {}", self.name);
+        let bridge = netlink
+            .link(&self.name)
+            .await?
+            .ok_or_else(|| NetworkError::kernel(operation.clone(), "there is no such bridge"))?;
+        let peer = LinkMessageBuilder::<LinkUnspec>::default()
+            .name(POD_INTERFACE)
+            .setns_by_fd(namespace.as_raw_fd())
+            .build();
+        let message = LinkVeth::new(interface, POD_INTERFACE)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .controller(bridge.header.index)
+            .up()
+            .build();
+        let outcome = netlink.handle.link().add(message).execute().await;
+        outcome.map_err(|error| NetworkError::kernel(operation, error))
+    }
+
+    /// Pulls the cable: the end in the pod goes with it.
+    pub(super) async fn disconnect(&self, interface: &str) -> Result<()> {
+        delete(interface).await.map(drop)
+    }
+}
+
+async fn delete(interface: &str) -> Result<bool> {
+    let netlink = Netlink::open()?;
+    let Some(link) = netlink.link(interface).await? else { return Ok(false) };
+    match netlink.handle.link().del(link.header.index).execute().await {
+        Ok(()) => Ok(true),
+        // The pod's namespace ended meanwhile and took it along.
+        Err(error) if is(&error, rustix::io::Errno::NODEV) => Ok(false),
+        Err(error) => Err(NetworkError::kernel(format!("delete interface {interface}"), error)),
+    }
+}
+
+/// Of its own: otherwise a bridge takes the lowest of its ports', and changes it while pods come and go.
+fn own_mac(subnet: &Subnet) -> Vec<u8> {
+    let mut mac = vec![0x02, 0x57];
+    mac.extend(subnet.gateway().octets());
+    mac
+}
+
+fn sysctl(path: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/{path}");
+    if fs::read_to_string(&path).is_ok_and(|current| current.trim() == value) {
+        return Ok(());
+    }
+    fs::write(&path, value).map_err(|error| NetworkError::kernel(format!("write {value} to {path}"), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bridge_names_are_what_kernel_and_nft_take() {
+        assert!(Bridge::new("wharf0").is_ok());
+        for name in ["", "0wharf", "a/b", "a b", "sixteen-bytes-it"] {
+            assert!(Bridge::new(name).is_err(), "{name}");
+        }
+    }
+}

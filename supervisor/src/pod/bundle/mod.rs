@@ -1,0 +1,203 @@
+//! From a container's configuration and its image's to the OCI `config.json` that the shim executes.
+//!
+//! What comes from an image (environment, command, user, volumes) is data here: it names nothing on the node.
+//! Namespaces that the pod shares are left out; the shim puts its own in.
+
+mod capabilities;
+mod devices;
+mod mounts;
+mod process;
+mod resources;
+mod seccomp_default;
+mod signal;
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+use wharf_images::{Image, OverlayMount, Store};
+
+use super::cgroup;
+use super::error::{PodError, Result};
+use super::record::ContainerUser;
+use super::spec::{ContainerConfig, PidMode, Propagation, SandboxConfig, Seccomp};
+pub(crate) use resources::linux_resources;
+pub(crate) use signal::parse_signal;
+
+/// Everything a bundle is made from.
+pub(crate) struct Input {
+    pub(crate) id: String,
+    pub(crate) sandbox: SandboxConfig,
+    /// Where the pod's `hosts`, `hostname`, `resolv.conf` and `shm` are.
+    pub(crate) pod_directory: PathBuf,
+    /// Of the pod, relative to each hierarchy's root.
+    pub(crate) cgroup_parent: String,
+    pub(crate) store: Store,
+    pub(crate) config: ContainerConfig,
+}
+
+/// What came out, and what the record of the container needs.
+pub(crate) struct Bundle {
+    pub(crate) spec: Spec,
+    pub(crate) rootfs: OverlayMount,
+    pub(crate) image_id: String,
+    pub(crate) user: ContainerUser,
+    pub(crate) stop_signal: i32,
+}
+
+/// Checks the configuration, prepares the snapshot `input.id` and compiles the bundle. Where it fails after the
+/// snapshot was made, the caller removes it.
+pub(crate) async fn build(input: Input) -> Result<Bundle> {
+    // Reads the image's account files, and the snapshot's directories are made on a real disk.
+    tokio::task::spawn_blocking(move || build_blocking(&input))
+        .await
+        .map_err(|error| PodError::internal("build bundle", error))?
+}
+
+fn build_blocking(input: &Input) -> Result<Bundle> {
+    let config = &input.config;
+    check(config, &input.sandbox)?;
+    let image_error = |reason: String| PodError::Image { image: config.image.clone(), reason };
+    let image = input
+        .store
+        .resolve(&config.image)
+        .map_err(|error| image_error(error.to_string()))?
+        .ok_or_else(|| PodError::NotFound { what: "image", id: config.image.clone() })?;
+    let stop_signal = stop_signal(config, &image)?;
+    // Before the snapshot is made: refusals leave nothing.
+    process::arguments(config, &image.config)?;
+    let rootfs = input.store.prepare(&input.id, &image).map_err(|error| image_error(error.to_string()))?;
+    let (spec, user) = compile(input, &image, &rootfs)?;
+    Ok(Bundle { spec, rootfs, image_id: image.id.to_string(), user, stop_signal })
+}
+
+fn stop_signal(config: &ContainerConfig, image: &Image) -> Result<i32> {
+    match (config.stop_signal.as_deref(), image.config.stop_signal.as_str()) {
+        (Some(name), _) => {
+            parse_signal(name).ok_or_else(|| PodError::invalid("config.stop_signal", format!("{name:?} is no signal")))
+        }
+        (None, "") => Ok(signal::SIGTERM),
+        // An image with a wrong signal stops as if it had none.
+        (None, name) => Ok(parse_signal(name).unwrap_or(signal::SIGTERM)),
+    }
+}
+
+fn check(config: &ContainerConfig, sandbox: &SandboxConfig) -> Result<()> {
+    if config.name.is_empty() {
+        return Err(PodError::invalid("config.metadata.name", "is empty"));
+    }
+    if config.image.is_empty() {
+        return Err(PodError::invalid("config.image.image", "is empty"));
+    }
+    if config.security.privileged && !sandbox.privileged {
+        let reason = "is set, but the pod sandbox is not privileged";
+        return Err(PodError::invalid("config.linux.security_context.privileged", reason));
+    }
+    mounts::check(&config.mounts)
+}
+
+fn compile(input: &Input, image: &Image, rootfs: &OverlayMount) -> Result<(Spec, ContainerUser)> {
+    let config = &input.config;
+    let security = &config.security;
+    let capabilities = capabilities::granted(security, &capabilities::node_bounding_set())?;
+    let (process, user) = process::compile(input, image, rootfs, &capabilities)?;
+
+    let mut namespaces = vec![json!({"type": "mount"})];
+    if input.sandbox.pid == PidMode::Container {
+        namespaces.push(json!({"type": "pid"}));
+    }
+    if cgroup::is_unified() && !security.privileged {
+        namespaces.push(json!({"type": "cgroup"}));
+    }
+    let devices = devices::compile(config)?;
+    let mut limits = to_value(linux_resources(&config.resources)?)?;
+    limits["devices"] = devices.rules;
+    let (masked, readonly) = hidden_paths(config);
+    let mut linux = json!({
+        "namespaces": namespaces,
+        "devices": devices.nodes,
+        "resources": limits,
+        "cgroupsPath": format!("/{}/{}", input.cgroup_parent, input.id),
+        "maskedPaths": masked,
+        "readonlyPaths": readonly,
+        "rootfsPropagation": root_propagation(config),
+    });
+    if let Some(filter) = seccomp(security.privileged, &security.seccomp, &capabilities)? {
+        linux["seccomp"] = filter;
+    }
+    let spec = json!({
+        "ociVersion": "1.2.0",
+        "process": process,
+        // The shim mounts the snapshot there, in the container's own mount namespace.
+        "root": {"path": "rootfs", "readonly": security.readonly_rootfs},
+        "mounts": mounts::compile(input)?,
+        "linux": linux,
+    });
+    let spec = serde_json::from_value(spec).map_err(|error| PodError::internal("compile config.json", error))?;
+    Ok((spec, user))
+}
+
+fn to_value(value: impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|error| PodError::internal("compile config.json", error))
+}
+
+/// Kernel interfaces that no container needs and some can misuse.
+const MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+fn hidden_paths(config: &ContainerConfig) -> (Value, Value) {
+    let security = &config.security;
+    let choose = |asked: &Option<Vec<String>>, default: &[&str]| match asked {
+        Some(paths) => json!(paths),
+        None if security.privileged => json!([]),
+        None => json!(default),
+    };
+    (choose(&security.masked_paths, &MASKED_PATHS), choose(&security.readonly_paths, &READONLY_PATHS))
+}
+
+/// Mounts can only arrive in or leave the container if its root lets them.
+fn root_propagation(config: &ContainerConfig) -> &'static str {
+    let any = |wanted| config.mounts.iter().any(|mount| mount.propagation == wanted);
+    match (any(Propagation::Bidirectional), any(Propagation::HostToContainer)) {
+        (true, _) => "rshared",
+        (false, true) => "rslave",
+        (false, false) => "rprivate",
+    }
+}
+
+fn seccomp(
+    privileged: bool,
+    wanted: &Seccomp,
+    capabilities: &std::collections::BTreeSet<String>,
+) -> Result<Option<Value>> {
+    match wanted {
+        _ if privileged => Ok(None),
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::RuntimeDefault => Ok(Some(seccomp_default::profile(capabilities))),
+        Seccomp::Localhost(path) => {
+            const FIELD: &str = "config.linux.security_context.seccomp.localhost_ref";
+            let refuse = |reason: String| PodError::invalid(FIELD, format!("{}: {reason}", path.display()));
+            let text = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+            let profile: oci_spec::runtime::LinuxSeccomp =
+                serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
+            to_value(profile).map(Some)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

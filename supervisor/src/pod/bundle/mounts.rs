@@ -1,0 +1,82 @@
+//! Mounts: the kernel's file systems, the pod's files, then what the request asks for.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::Input;
+use crate::pod::error::{PodError, Result};
+use crate::pod::sandbox_check::check_absolute;
+use crate::pod::spec::{Mount, Propagation};
+
+/// Refuses what no mount could be made of.
+pub(super) fn check(mounts: &[Mount]) -> Result<()> {
+    for (index, mount) in mounts.iter().enumerate() {
+        check_absolute(&format!("config.mounts[{index}].container_path"), &mount.container_path)?;
+        check_absolute(&format!("config.mounts[{index}].host_path"), &mount.host_path)?;
+        if mount.container_path == Path::new("/") {
+            return Err(PodError::invalid(format!("config.mounts[{index}].container_path"), "is the root itself"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn compile(input: &Input) -> Result<Vec<Value>> {
+    let config = &input.config;
+    let mut wanted: Vec<&Mount> = config.mounts.iter().collect();
+    // A mount hides what was mounted below it before: parents go first.
+    wanted.sort_by_key(|mount| mount.container_path.components().count());
+    let covered = |path: &str| wanted.iter().any(|mount| mount.container_path == Path::new(path));
+    let mut mounts: Vec<Value> = kernel_mounts(input).into_iter().chain(pod_files(input)).collect();
+    mounts.retain(|mount| !mount["destination"].as_str().is_some_and(covered));
+    for mount in wanted {
+        if !mount.host_path.exists() {
+            // As docker, containerd and CRI-O do: the request does not say what it should be.
+            std::fs::create_dir_all(&mount.host_path).map_err(|error| {
+                PodError::internal(format!("create {} for a mount", mount.host_path.display()), error)
+            })?;
+        }
+        let propagation = match mount.propagation {
+            Propagation::Private => "rprivate",
+            Propagation::HostToContainer => "rslave",
+            Propagation::Bidirectional => "rshared",
+        };
+        mounts.push(json!({
+            "destination": mount.container_path, "source": mount.host_path, "type": "bind",
+            "options": ["rbind", propagation, if mount.readonly { "ro" } else { "rw" }],
+        }));
+    }
+    Ok(mounts)
+}
+
+fn kernel_mounts(input: &Input) -> Vec<Value> {
+    let access = if input.config.security.privileged { "rw" } else { "ro" };
+    let shm = if input.sandbox.host_ipc { "/dev/shm".into() } else { input.pod_directory.join("shm") };
+    vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc",
+            "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+        json!({"destination": "/dev/shm", "type": "bind", "source": shm,
+            "options": ["bind", "rprivate", "nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+            "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
+            "options": ["nosuid", "noexec", "nodev", access]}),
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", access]}),
+    ]
+}
+
+fn pod_files(input: &Input) -> Vec<Value> {
+    let access = if input.config.security.readonly_rootfs { "ro" } else { "rw" };
+    ["hosts", "hostname", "resolv.conf"]
+        .into_iter()
+        .map(|file| {
+            json!({"destination": format!("/etc/{file}"), "type": "bind",
+                "source": input.pod_directory.join(file), "options": ["rbind", "rprivate", access]})
+        })
+        .collect()
+}

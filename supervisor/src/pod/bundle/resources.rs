@@ -1,0 +1,79 @@
+//! Limits.
+
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Map, Value, json};
+
+use super::capabilities;
+use crate::pod::cgroup;
+use crate::pod::error::{PodError, Result};
+use crate::pod::spec::Resources;
+
+/// Only those that are set: 0 sets none.
+pub(crate) fn linux_resources(resources: &Resources) -> Result<LinuxResources> {
+    if !resources.unified.is_empty() && !cgroup::is_unified() {
+        let reason = "is of cgroup v2, this node's hierarchies are v1";
+        return Err(PodError::invalid("linux.resources.unified", reason));
+    }
+    let mut memory = Map::new();
+    let mut cpu = Map::new();
+    let set = |map: &mut Map<String, Value>, key: &str, value: Option<Value>| {
+        if let Some(value) = value.filter(|value| *value != json!(0) && *value != json!("")) {
+            map.insert(key.into(), value);
+        }
+    };
+    set(&mut memory, "limit", resources.memory_limit_bytes.map(Value::from));
+    set(&mut memory, "swap", resources.memory_swap_limit_bytes.map(Value::from));
+    set(&mut cpu, "shares", resources.cpu_shares.map(Value::from));
+    set(&mut cpu, "quota", resources.cpu_quota_us.map(Value::from));
+    set(&mut cpu, "period", resources.cpu_period_us.map(Value::from));
+    set(&mut cpu, "cpus", Some(json!(resources.cpuset_cpus)));
+    set(&mut cpu, "mems", Some(json!(resources.cpuset_mems)));
+    let mut all = json!({"memory": memory, "cpu": cpu});
+    if let Some(limit) = resources.pids_limit.filter(|limit| *limit != 0) {
+        all["pids"] = json!({"limit": limit});
+    }
+    if !resources.unified.is_empty() {
+        all["unified"] = json!(resources.unified);
+    }
+    serde_json::from_value(all).map_err(|error| PodError::invalid("linux.resources", error.to_string()))
+}
+
+/// The kernel's range (proc_pid_oom_score_adj(5)).
+const OOM_SCORE_RANGE: std::ops::RangeInclusive<i32> = -1000..=1000;
+
+/// Clamped to what this node may give: below its own score only with CAP_SYS_RESOURCE. `None` leaves it.
+pub(super) fn oom_score(wanted: i32) -> Option<i32> {
+    if wanted == 0 {
+        return None;
+    }
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
+    Some(clamp_oom_score(wanted, own.unwrap_or(0), capabilities::node_has("CAP_SYS_RESOURCE")))
+}
+
+fn clamp_oom_score(wanted: i32, own: i32, may_lower: bool) -> i32 {
+    let wanted = wanted.clamp(*OOM_SCORE_RANGE.start(), *OOM_SCORE_RANGE.end());
+    if may_lower { wanted } else { wanted.max(own) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oom_scores_are_clamped_to_what_is_allowed() {
+        assert_eq!(clamp_oom_score(-998, 0, false), 0);
+        assert_eq!(clamp_oom_score(-998, 0, true), -998);
+        assert_eq!(clamp_oom_score(5000, 0, false), 1000);
+        assert_eq!(clamp_oom_score(100, -500, false), 100);
+    }
+
+    #[test]
+    fn limits_that_are_not_set_are_left_out() {
+        let resources =
+            Resources { memory_limit_bytes: Some(1 << 20), cpu_quota_us: Some(0), ..Resources::default() };
+        let limits = linux_resources(&resources).unwrap();
+        assert_eq!(limits.memory().as_ref().unwrap().limit(), Some(1 << 20));
+        assert_eq!(limits.cpu().as_ref().unwrap().quota(), None);
+        assert!(limits.pids().is_none());
+    }
+}
