@@ -17,6 +17,7 @@ pub mod manifest_folder;
 pub mod pod;
 pub mod replica_set;
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,11 +33,23 @@ pub struct Context {
     pub node: Node,
     /// As pods see it in `spec.nodeName`.
     pub node_name: Arc<str>,
+    /// As pods see it in `status.hostIP`.
+    pub host_ip: IpAddr,
     /// Where the logs of pods lie; the API reads them there.
     pub pod_logs: PathBuf,
     /// Where emptyDir volumes lie: `UID/volumes/NAME`.
     pub pod_volumes: PathBuf,
     pub manifests: PathBuf,
+}
+
+/// The address this node uses towards others; loopback where it has no route.
+pub fn node_address() -> IpAddr {
+    // Connecting a UDP socket sends nothing: the kernel only chooses the source address. 192.0.2.0/24 is for documents.
+    let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    });
+    chosen.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
 }
 
 /// Runs every controller until the set is dropped.

@@ -199,6 +199,7 @@ mod tests {
         let status = ContainerStatus {
             id: "id".into(), sandbox: "s".into(), config, image_id: "sha256:0".into(), state, pid: 1, created_at: 1,
             started_at: 1, finished_at: 2, exit_code, reason: "Error".into(), message: String::new(), log_path: None,
+            stop_signal: Default::default(), user: Default::default(),
         };
         Observed { current: Some(status), ..Observed::default() }
     }

@@ -8,7 +8,6 @@
 //! Every pass looks at both sides anew, so that it does not matter what happened before it, a crash included.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -276,7 +275,7 @@ impl Worker {
         let facts = Facts {
             node_name: &self.context.node_name,
             pod_ip: sandbox.addresses.first().copied(),
-            host_ip: self.host_ip(),
+            host_ip: Some(self.context.host_ip),
         };
         let mut config = desired::container(pod, container, attempt, &self.folder(), &facts);
         if desired::must_not_be_root(pod, container) {
@@ -313,10 +312,6 @@ impl Worker {
         }
     }
 
-    fn host_ip(&self) -> Option<IpAddr> {
-        self.context.node.host_address()
-    }
-
     /// Keeps the newest attempt that ended beside the one that runs; older ones go with their logs.
     async fn forget_old_attempts(&self, attempts: &[ContainerStatus]) {
         let Some((_, older)) = attempts.split_last() else { return };
@@ -337,7 +332,7 @@ impl Worker {
         let init: Vec<Observed> = spec.init_containers.iter().flatten().map(observe).collect();
         let containers: Vec<Observed> = spec.containers.iter().map(observe).collect();
         let sandbox = self.sandboxes().into_iter().rev().find(|sandbox| sandbox.state == SandboxState::Ready);
-        let host_ip = self.host_ip();
+        let host_ip = Some(self.context.host_ip);
         let addresses = match sandbox {
             Some(sandbox) if sandbox.config.host_network => host_ip.into_iter().collect(),
             Some(sandbox) => sandbox.addresses,
