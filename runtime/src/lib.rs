@@ -1,1 +1,43 @@
-//! 
+//! `wharf-runtime`: the OCI runtime as a library. `runw` is its command line, `wharf-shim` uses it in-process.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`bundle`] | a directory with `config.json` |
+//! | [`plan`] | `config.json` compiled and checked, before anything is made |
+//! | [`create`], [`container`], [`exec`] | the operations, seen from the runtime |
+//! | `init`, `identity`, `rootfs` | the cloned child, step by step |
+//! | [`handshake`] | what the two say to each other |
+//! | [`cgroup`] | control groups on v1, hybrid and v2 hosts |
+//! | [`capabilities`], [`seccomp`], `hooks`, `terminal`, `idmap`, `label` | one OCI topic each |
+//! | [`state`] | `state.json` |
+//!
+//! The library is for single-threaded processes: the child of `clone3` runs on a copy of their memory. It
+//! changes nothing of its caller, sets close-on-exec on everything, and reaps only helpers of its own; the init of
+//! a container is reaped by the caller, through [`Container::pidfd`].
+
+pub mod bundle;
+pub mod capabilities;
+pub mod cgroup;
+pub mod container;
+pub mod create;
+mod error;
+pub mod exec;
+pub mod handshake;
+mod hooks;
+mod identity;
+mod idmap;
+mod init;
+pub mod label;
+pub mod plan;
+mod rootfs;
+pub mod seccomp;
+mod seccomp_listener;
+pub mod state;
+mod terminal;
+
+pub use container::Container;
+pub use create::{CgroupDriver, CreateRequest, Stdio};
+pub use error::Error;
+pub use exec::{ExecProcess, ExecRequest};
+pub use rootfs::Rootfs;
+pub use wharf_specs::id::ContainerId;

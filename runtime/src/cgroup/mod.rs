@@ -1,0 +1,462 @@
+//! Control groups of containers, with the cgroupfs driver, on v1, hybrid and v2 hosts.
+//!
+//! A container has one directory in every hierarchy that is mounted: all v1 hierarchies, and the unified one
+//! (on a hybrid host it carries no controllers, but still processes: kill and events). A controller that is
+//! missing is an error only if a limit asks for it.
+
+mod detect;
+mod devices;
+mod v1;
+mod v2;
+
+pub use detect::{Hierarchy, Layout};
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use wharf_specs::oci::{LinuxDevice, LinuxResources};
+use wharf_sys::errno;
+
+/// How long removal waits for killed processes to leave.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A control group operation that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{operation} cgroup {}: {}", path.display(), cause(source))]
+    Directory { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("linux.resources.{field}: write {value:?} to {}: {}", path.display(), cause(source))]
+    Limit { field: String, value: String, path: PathBuf, source: io::Error },
+    #[error("linux.resources.{field}: the {controller} controller is not available on this host")]
+    NoController { field: String, controller: String },
+    #[error("linux.resources.{field}: {problem}")]
+    Value { field: String, problem: String },
+    #[error("find the cgroup hierarchies: {0}")]
+    Layout(#[source] io::Error),
+}
+
+fn cause(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), errno::explain)
+}
+
+/// The control group of one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Directory in the unified hierarchy.
+    unified: Option<PathBuf>,
+    /// Controllers of each v1 hierarchy and the directory there.
+    legacy: Vec<(Vec<String>, PathBuf)>,
+}
+
+impl Cgroup {
+    /// Names the directories for `cgroupsPath`, creating nothing. An absolute path starts at the root of each
+    /// hierarchy; a relative one below the caller's own group (v1) or beside it (v2, where a group with
+    /// processes cannot have controllers for its children); none is the container id, taken as absolute.
+    pub fn locate(layout: &Layout, path: Option<&Path>, id: &str) -> Self {
+        let (relative, inner) = match path {
+            Some(path) => (!path.is_absolute(), clean(path)),
+            None => (false, PathBuf::from(id)),
+        };
+        let place = |hierarchy: &Hierarchy, unified: bool| {
+            let own = hierarchy.own.strip_prefix("/").unwrap_or(&hierarchy.own);
+            let start = match (relative, unified) {
+                (false, _) => Path::new(""),
+                (true, true) => own.parent().unwrap_or(Path::new("")),
+                (true, false) => own,
+            };
+            hierarchy.mountpoint.join(start).join(&inner)
+        };
+        Self {
+            unified: layout.unified.as_ref().map(|hierarchy| place(hierarchy, true)),
+            legacy: layout
+                .legacy
+                .iter()
+                .map(|hierarchy| (hierarchy.controllers.clone(), place(hierarchy, false)))
+                .collect(),
+        }
+    }
+
+    /// The group given by its directories, as [`Cgroup::paths`] names them.
+    pub fn from_paths(paths: impl IntoIterator<Item = (String, PathBuf)>) -> Self {
+        let mut cgroup = Self { unified: None, legacy: Vec::new() };
+        for (controllers, path) in paths {
+            if controllers.is_empty() {
+                cgroup.unified = Some(path);
+            } else {
+                cgroup.legacy.push((controllers.split(',').map(str::to_string).collect(), path));
+            }
+        }
+        cgroup
+    }
+
+    /// The group `path` below this one, in every hierarchy.
+    pub fn below(&self, path: &Path) -> Self {
+        let inner = clean(path);
+        let join = |(controllers, directory): (String, PathBuf)| (controllers, directory.join(&inner));
+        Self::from_paths(self.paths().into_iter().map(join))
+    }
+
+    /// The groups that a process is in at present, in the same hierarchies.
+    pub fn of_process(&self, pid: i32) -> Result<Self, Error> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(Error::Layout)?;
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(Error::Layout)?;
+        let layout = Layout::parse(&mounts, &groups);
+        let place = |hierarchy: &Hierarchy| {
+            hierarchy.mountpoint.join(hierarchy.own.strip_prefix("/").unwrap_or(&hierarchy.own))
+        };
+        Ok(Self {
+            unified: layout.unified.as_ref().map(place),
+            legacy: layout.legacy.iter().map(|hierarchy| (hierarchy.controllers.clone(), place(hierarchy))).collect(),
+        })
+    }
+
+    /// Every directory with the controllers of its hierarchy, comma separated; the unified one has the empty name.
+    pub fn paths(&self) -> Vec<(String, PathBuf)> {
+        let unified = self.unified.iter().map(|path| (String::new(), path.clone()));
+        let legacy = self.legacy.iter().map(|(controllers, path)| (controllers.join(","), path.clone()));
+        unified.chain(legacy).collect()
+    }
+
+    /// The directory that limits memory, or the unified one: the path to show.
+    pub fn path(&self) -> Option<&Path> {
+        self.v1("memory").or(self.unified.as_deref()).or(self.legacy.first().map(|(_, path)| path.as_path()))
+    }
+
+    /// Directory in the unified hierarchy.
+    pub fn unified_path(&self) -> Option<&Path> {
+        self.unified.as_deref()
+    }
+
+    /// Directory in the v1 hierarchy of a controller.
+    pub fn v1(&self, controller: &str) -> Option<&Path> {
+        let has = |(controllers, _): &&(Vec<String>, PathBuf)| controllers.iter().any(|name| name == controller);
+        self.legacy.iter().find(has).map(|(_, path)| path.as_path())
+    }
+
+    /// Makes the directories. What was made is removed again if one cannot be.
+    ///
+    /// A hierarchy that refuses the caller (rootless) is left out, which is an error later if a limit needs it.
+    pub fn create(&mut self, privileged: bool) -> Result<CreatedCgroup, Error> {
+        let mut made = Vec::new();
+        let mut refused = HashSet::new();
+        for (controllers, path) in self.paths() {
+            let result = create_directory(&path, &mut made).and_then(|()| {
+                if controllers.is_empty() {
+                    v2::enable_controllers(&path)
+                } else if controllers.split(',').any(|name| name == "cpuset") {
+                    v1::inherit_cpuset(&path)
+                } else {
+                    Ok(())
+                }
+            });
+            match result {
+                Ok(()) => {}
+                Err(source) if !privileged && is_refusal(&source) => {
+                    refused.insert(path);
+                }
+                Err(source) => {
+                    remove_all(&made);
+                    return Err(Error::Directory { operation: "create", path, source });
+                }
+            }
+        }
+        self.unified = self.unified.take().filter(|path| !refused.contains(path));
+        self.legacy.retain(|(_, path)| !refused.contains(path));
+        Ok(CreatedCgroup { made, kept: false })
+    }
+
+    /// Writes the limits; what the configuration leaves out is left alone. Device rules are those of the
+    /// configuration, then the devices every container has.
+    pub fn apply(&self, resources: Option<&LinuxResources>, devices: &[LinuxDevice], privileged: bool) -> Result<(), Error> {
+        if privileged {
+            let rules = devices::rules(resources, devices)?;
+            if let Some(path) = self.v1("devices") {
+                devices::apply_v1(path, &rules)?;
+            } else if let Some(path) = &self.unified {
+                devices::apply_v2(path, &rules)?;
+            }
+        }
+        match resources {
+            Some(resources) => self.update(resources),
+            None => Ok(()),
+        }
+    }
+
+    /// Changes the limits of a live group, devices excepted.
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        if self.legacy.iter().any(|(controllers, _)| controllers.iter().any(|name| !name.starts_with("name="))) {
+            v1::apply(self, resources)
+        } else {
+            v2::apply(self, resources)
+        }
+    }
+
+    /// The unified directory, open for `CLONE_INTO_CGROUP`.
+    pub fn open_unified(&self) -> io::Result<Option<OwnedFd>> {
+        self.unified.as_ref().map(|path| File::open(path).map(OwnedFd::from)).transpose()
+    }
+
+    /// Moves a process into the v1 directories, and with `unified` into that one too.
+    pub fn add(&self, pid: i32, unified: bool) -> Result<(), Error> {
+        for (controllers, path) in self.paths() {
+            if controllers.is_empty() && !unified {
+                continue;
+            }
+            if let Err(source) = write(&path.join("cgroup.procs"), &pid.to_string()) {
+                return Err(Error::Directory { operation: "join", path, source });
+            }
+        }
+        Ok(())
+    }
+
+    /// The processes in the group and in those below it.
+    pub fn pids(&self) -> io::Result<Vec<i32>> {
+        let directory = self.unified.as_deref().or(self.path());
+        let mut pids = Vec::new();
+        if let Some(directory) = directory {
+            collect_pids(directory, &mut pids)?;
+        }
+        Ok(pids)
+    }
+
+    /// Kills every process in the group and below, also those forked while it works.
+    pub fn kill_all(&self) -> io::Result<()> {
+        const SIGKILL: i32 = 9;
+        if let Some(path) = &self.unified {
+            match write(&path.join("cgroup.kill"), "1") {
+                Ok(()) => return Ok(()),
+                // The file came with kernel 5.14, and the root group has none.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.signal_all(SIGKILL)
+    }
+
+    /// Sends a signal to every process in the group and below.
+    pub fn signal_all(&self, signal: i32) -> io::Result<()> {
+        for pid in self.pids()? {
+            match wharf_sys::process::kill(pid, signal) {
+                Err(error) if error.raw_os_error() != Some(errno::ESRCH) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How many processes the kernel has killed for want of memory since the group was made.
+    pub fn oom_kills(&self) -> u64 {
+        let file = match (self.v1("memory"), &self.unified) {
+            (Some(path), _) => path.join("memory.oom_control"),
+            (None, Some(path)) => path.join("memory.events"),
+            (None, None) => return 0,
+        };
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Stops all processes, or lets them run on. Waits until the kernel has done it.
+    pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        let fail = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| Error::Directory { operation: if frozen { "freeze" } else { "thaw" }, path, source }
+        };
+        if let Some(path) = self.v1("freezer") {
+            v1::freeze(path, frozen).map_err(fail(path))
+        } else if let Some(path) = &self.unified {
+            v2::freeze(path, frozen).map_err(fail(path))
+        } else {
+            Err(Error::NoController { field: "pause".into(), controller: "freezer".into() })
+        }
+    }
+
+    /// Whether the processes are stopped.
+    pub fn is_frozen(&self) -> bool {
+        if let Some(path) = self.v1("freezer") {
+            return fs::read_to_string(path.join("freezer.state")).is_ok_and(|state| state.trim() != "THAWED");
+        }
+        let unified = self.unified.as_ref().map(|path| path.join("cgroup.freeze"));
+        unified.is_some_and(|path| fs::read_to_string(path).is_ok_and(|state| state.trim() == "1"))
+    }
+
+    /// Removes the directories and those below them. Waits a short while for processes that are dying.
+    ///
+    /// # Errors
+    /// The first directory that stays; all others are removed all the same.
+    pub fn remove(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + REMOVE_PATIENCE;
+        let mut first = None;
+        for (_, path) in self.paths() {
+            let mut pause = Duration::from_millis(1);
+            loop {
+                match remove_tree(&path) {
+                    Ok(()) => break,
+                    Err(error) if error.raw_os_error() == Some(errno::EBUSY) && Instant::now() < deadline => {
+                        // Between a process's death and its leaving there is no event to wait for on v1.
+                        std::thread::sleep(pause);
+                        pause = (pause * 2).min(Duration::from_millis(100));
+                    }
+                    Err(source) => {
+                        first.get_or_insert(Error::Directory { operation: "remove", path, source });
+                        break;
+                    }
+                }
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+}
+
+/// Removes what [`Cgroup::create`] made unless [`CreatedCgroup::keep`] is called.
+#[derive(Debug)]
+pub struct CreatedCgroup {
+    made: Vec<PathBuf>,
+    kept: bool,
+}
+
+impl CreatedCgroup {
+    /// The container exists: its group is removed with it.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// Whether the group's own directory was there before.
+    pub fn existed(&self, cgroup: &Cgroup) -> bool {
+        cgroup.path().is_some_and(|path| !self.made.iter().any(|made| made == path))
+    }
+}
+
+impl Drop for CreatedCgroup {
+    fn drop(&mut self) {
+        if !self.kept {
+            remove_all(&self.made);
+        }
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(errno::EACCES | errno::EPERM | errno::EROFS))
+}
+
+/// Removes `.` and `..` as a path below `/` would read them: nothing above the root can be named.
+fn clean(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut cleaned = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(part) => cleaned.push(part),
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            _ => {}
+        }
+    }
+    cleaned
+}
+
+/// As `mkdir -p`, noting each directory made.
+fn create_directory(path: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => {
+            made.push(path.to_path_buf());
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().ok_or(error)?;
+            create_directory(parent, made)?;
+            create_directory(path, made)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_all(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        // A parent that another container uses by now stays, and that is right.
+        let _ = fs::remove_dir(path);
+    }
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.raw_os_error() != Some(errno::EBUSY) => return Err(error),
+        Err(_) => {}
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn collect_pids(directory: &Path, pids: &mut Vec<i32>) -> io::Result<()> {
+    let text = match fs::read_to_string(directory.join("cgroup.procs")) {
+        Ok(text) => text,
+        Err(error) if matches!(error.raw_os_error(), Some(errno::ENOENT | errno::ENODEV)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    for entry in fs::read_dir(directory)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_pids(&entry.path(), pids)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a control file in one call.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(value.as_bytes())
+}
+
+/// Writes a limit, naming the field it comes from.
+fn limit(directory: &Path, file: &str, value: impl ToString, field: &str) -> Result<(), Error> {
+    let (path, value) = (directory.join(file), value.to_string());
+    write(&path, &value).map_err(|source| Error::Limit { field: field.into(), value, path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        let hierarchy = |controllers: &[&str], mountpoint: &str, own: &str| Hierarchy {
+            controllers: controllers.iter().map(|name| name.to_string()).collect(),
+            mountpoint: mountpoint.into(),
+            own: own.into(),
+        };
+        Layout {
+            unified: Some(hierarchy(&[], "/cg/unified", "/user/session")),
+            legacy: vec![hierarchy(&["memory"], "/cg/memory", "/own")],
+        }
+    }
+
+    #[test]
+    fn absolute_relative_and_absent_paths_are_placed() {
+        let path = |given: Option<&str>| {
+            let cgroup = Cgroup::locate(&layout(), given.map(Path::new), "id");
+            (cgroup.unified_path().map(Path::to_path_buf), cgroup.v1("memory").map(Path::to_path_buf))
+        };
+        assert_eq!(path(Some("/a/b")), (Some("/cg/unified/a/b".into()), Some("/cg/memory/a/b".into())));
+        assert_eq!(path(Some("a")), (Some("/cg/unified/user/a".into()), Some("/cg/memory/own/a".into())));
+        assert_eq!(path(None), (Some("/cg/unified/id".into()), Some("/cg/memory/id".into())));
+    }
+
+    #[test]
+    fn a_path_cannot_leave_the_hierarchy() {
+        assert_eq!(clean(Path::new("/../../etc/./x/../y")), PathBuf::from("etc/y"));
+    }
+}

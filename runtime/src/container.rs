@@ -1,0 +1,274 @@
+//! A container that exists.
+//!
+//! ```text
+//!            create           start                 init ends
+//!   (none) ──────────▶ Created ─────▶ Running ──────────────────▶ Stopped
+//!                         │           ▲     │                        ▲
+//!                         │     resume│     │pause                   │
+//!                         │           │     ▼                        │
+//!                         │           Paused ────────────────────────┤
+//!                         └──────────────────────────────────────────┘
+//!                                     kill
+//!   delete: only from Stopped, or by force from all
+//! ```
+
+use crate::cgroup::Cgroup;
+use crate::error::{Error, While};
+use crate::handshake::{Channel, Message};
+use crate::hooks;
+use crate::state::{self, HookState, START_SOCKET, State, Status, process_status};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use wharf_specs::id::ContainerId;
+use wharf_specs::oci::{Hooks, LinuxSeccomp};
+use wharf_sys::clone::Child;
+use wharf_sys::{credential, errno, fs, pidfd, socket};
+
+/// A container and what the runtime holds of it.
+#[derive(Debug)]
+pub struct Container {
+    parts: Parts,
+    created: String,
+    owner: u32,
+    /// Other side of the container's terminal, if it has one and was created by this process.
+    pub terminal: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) id: ContainerId,
+    pub(crate) child: Child,
+    /// Open until the start, where this process created the container for itself.
+    pub(crate) channel: Option<Channel>,
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) start_time: u64,
+    pub(crate) hooks: Hooks,
+    pub(crate) seccomp: Option<LinuxSeccomp>,
+    pub(crate) own_pid_namespace: bool,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Container {
+    pub(crate) fn from_parts(mut parts: Parts) -> Self {
+        let terminal = parts.terminal.take();
+        Self { parts, created: state::now(), owner: credential::effective_user(), terminal }
+    }
+
+    /// Finds a container again that was created with a state directory.
+    ///
+    /// # Errors
+    /// If there is no readable state. That the container has ended is none.
+    pub fn load(directory: &Path) -> Result<Self, Error> {
+        let state = State::load(directory)?;
+        let id = ContainerId::parse(&state.id)
+            .map_err(|error| Error::State { path: directory.to_path_buf(), problem: error.to_string() })?;
+        let pidfd = match pidfd::open(state.pid) {
+            // Checked after opening: from here on the descriptor cannot mean another process.
+            Ok(pidfd) if process_status(state.pid).is_some_and(|(_, start)| start == state.start_time) => Some(pidfd),
+            Ok(_) => None,
+            Err(error) if error.raw_os_error() == Some(errno::ESRCH) => None,
+            Err(error) => return Err(error).during("open process", state.pid),
+        };
+        let pidfd = match pidfd {
+            Some(pidfd) => pidfd,
+            // The process has gone: any descriptor that is no pidfd makes signals fail as they must.
+            None => OwnedFd::from(File::open("/dev/null").during("open", "/dev/null")?),
+        };
+        let (created, owner) = (state.created, state.owner);
+        let parts = Parts {
+            id,
+            child: Child { pid: state.pid, pidfd },
+            channel: None,
+            terminal: None,
+            cgroup: Cgroup::from_paths(state.cgroup_paths),
+            bundle: state.bundle,
+            rootfs: state.rootfs,
+            annotations: state.annotations,
+            start_time: state.start_time,
+            hooks: state.hooks,
+            seccomp: state.seccomp,
+            own_pid_namespace: state.own_pid_namespace,
+            state_dir: Some(directory.to_path_buf()),
+            warnings: Vec::new(),
+        };
+        Ok(Self { parts, created, owner, terminal: None })
+    }
+
+    /// Writes the state that [`Container::load`] reads.
+    pub fn save(&self, directory: &Path) -> Result<(), Error> {
+        self.state().save(directory)
+    }
+
+    /// What there is to know about the container.
+    pub fn state(&self) -> State {
+        let parts = &self.parts;
+        State {
+            oci_version: state::OCI_VERSION.into(),
+            id: parts.id.to_string(),
+            pid: parts.child.pid,
+            start_time: parts.start_time,
+            bundle: parts.bundle.clone(),
+            rootfs: parts.rootfs.clone(),
+            created: self.created.clone(),
+            owner: self.owner,
+            annotations: parts.annotations.clone(),
+            cgroup_paths: parts.cgroup.paths(),
+            hooks: parts.hooks.clone(),
+            seccomp: parts.seccomp.clone(),
+            own_pid_namespace: parts.own_pid_namespace,
+        }
+    }
+
+    pub fn id(&self) -> &ContainerId {
+        &self.parts.id
+    }
+
+    /// Process id of the init in the caller's pid namespace.
+    pub fn pid(&self) -> i32 {
+        self.parts.child.pid
+    }
+
+    /// The init. Readable once it has ended; the caller that created the container reaps it.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.parts.child.pidfd.as_fd()
+    }
+
+    /// The control group.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.parts.cgroup
+    }
+
+    /// What was left out on the way, one line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.parts.warnings
+    }
+
+    pub(crate) fn seccomp(&self) -> Option<&LinuxSeccomp> {
+        self.parts.seccomp.as_ref()
+    }
+
+    /// The status, from what the kernel says.
+    pub fn status(&self) -> Status {
+        let state = self.state();
+        match (&self.parts.state_dir, &self.parts.channel) {
+            (_, Some(_)) if state.init_alive() => Status::Created,
+            (Some(directory), _) => state.status(directory),
+            (None, _) => state.status(Path::new("/nonexistent")),
+        }
+    }
+
+    /// Runs the user's program (runtime-spec, runtime.md#start). Returns once it was executed, or with the step
+    /// that prevented it; then the init has ended. Poststart hooks are run.
+    pub fn start(&mut self) -> Result<(), Error> {
+        let (channel, socket) = match self.parts.channel.take() {
+            Some(channel) => (channel, None),
+            None => {
+                let (channel, path) = self.connect_gate()?;
+                (channel, Some(path))
+            }
+        };
+        channel.send(&Message::Start, &[]).during("start container", &self.parts.id)?;
+        let result = self.wait_for_exec(&channel);
+        if let Some(path) = socket {
+            let _ = std::fs::remove_file(path);
+        }
+        result?;
+        if let Some(list) = self.parts.hooks.poststart() {
+            let state = self.hook_state(Status::Running)?;
+            hooks::run_all(&hooks::prepare(Some(list)), state.as_fd())?;
+        }
+        Ok(())
+    }
+
+    fn connect_gate(&self) -> Result<(Channel, PathBuf), Error> {
+        let refuse = |status| Error::WrongState { operation: "start", status };
+        let Some(directory) = &self.parts.state_dir else { return Err(refuse(self.status())) };
+        let open = File::open(directory).during("open", directory.display())?;
+        match socket::connect(socket::Kind::SeqPacket, &socket_path(&open)) {
+            Ok(socket) => Ok((Channel::from_socket(socket), directory.join(START_SOCKET))),
+            Err(error) if matches!(error.raw_os_error(), Some(errno::ENOENT | errno::ECONNREFUSED)) => {
+                Err(refuse(match self.status() {
+                    Status::Created => Status::Running,
+                    status => status,
+                }))
+            }
+            Err(error) => Err(error).during("connect to", directory.join(START_SOCKET).display()),
+        }
+    }
+
+    fn wait_for_exec(&self, channel: &Channel) -> Result<(), Error> {
+        loop {
+            match channel.receive().during("talk to the container's init", "")? {
+                Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
+                Some((Message::SeccompListener, descriptors)) => self.hand_over_listener(descriptors)?,
+                Some(_) => {}
+                // Exec closed the channel. If it is the init's death instead (a filter that does not even allow exec),
+                // that is the container's end, and the caller learns it from the exit status.
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn hand_over_listener(&self, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
+        let (Some(listener), Some(seccomp)) = (descriptors.into_iter().next(), &self.parts.seccomp) else { return Ok(()) };
+        crate::seccomp_listener::hand_over(listener, seccomp, &self.state(), self.status())
+    }
+
+    pub(crate) fn hook_state(&self, status: Status) -> Result<File, Error> {
+        let parts = &self.parts;
+        let state = HookState {
+            oci_version: state::OCI_VERSION,
+            id: parts.id.as_str(),
+            status,
+            pid: if status == Status::Stopped { 0 } else { parts.child.pid },
+            bundle: &parts.bundle,
+            annotations: &parts.annotations,
+        };
+        let json = serde_json::to_vec(&state).unwrap_or_default();
+        fs::sealed_memfd(c"state", &json).during("make the hooks' state", "")
+    }
+
+    /// Sends a signal to the init.
+    pub fn kill(&self, signal: i32) -> Result<(), Error> {
+        match pidfd::send_signal(self.pidfd(), signal) {
+            Err(error) if matches!(error.raw_os_error(), Some(errno::ESRCH | errno::EBADF)) => {
+                Err(Error::WrongState { operation: "kill", status: Status::Stopped })
+            }
+            result => result.during("send signal to", self.pid()),
+        }
+    }
+
+    /// Kills what is left, removes the control group and runs the poststop hooks. The init need not be reaped yet.
+    ///
+    /// # Errors
+    /// The first failure; the other steps are done all the same.
+    pub fn delete(self) -> Result<(), Error> {
+        let killed = self.parts.cgroup.kill_all().during("kill the processes of", &self.parts.id);
+        // The rest of a pid namespace is killed by the kernel with its init; the groups are empty after that.
+        let removed = self.parts.cgroup.remove();
+        let mut hook_result = Ok(());
+        if let Some(list) = self.parts.hooks.poststop() {
+            let state = self.hook_state(Status::Stopped)?;
+            for hook in hooks::prepare(Some(list)) {
+                // All of them, whatever one says (runtime-spec, runtime.md#lifecycle, step 13).
+                let result = hooks::run_all(std::slice::from_ref(&hook), state.as_fd());
+                hook_result = hook_result.and(result);
+            }
+        }
+        removed?;
+        killed?;
+        hook_result.map_err(Error::Step)
+    }
+}
+
+/// The start socket's path through an open state directory, short whatever the directory's own is.
+pub(crate) fn socket_path(directory: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{START_SOCKET}", directory.as_raw_fd()))
+}

@@ -1,0 +1,439 @@
+//! `create`: from a checked plan to a container that waits for its start.
+//!
+//! Whatever was made before a failure is taken back by guards: the child is killed and reaped, the control
+//! group removed. Nothing of the caller changes: no working directory, mask, namespace or signal.
+
+use crate::cgroup::{Cgroup, CreatedCgroup, Layout};
+use crate::container::{Container, Parts};
+use crate::error::{Error, While};
+use crate::handshake::{Channel, Message};
+use crate::hooks;
+use crate::identity::Filter;
+use crate::idmap;
+use crate::init::{ChildStdio, Gate, Init, run_stage};
+use crate::label;
+use crate::plan::{MountSource, Plan};
+use crate::rootfs::Rootfs;
+use crate::rootfs::cgroupfs::CgroupView;
+use crate::rootfs::root::PreparedRoot;
+use crate::state::{HookState, START_SOCKET, Status, process_status};
+use crate::{capabilities, state};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use wharf_specs::id::ContainerId;
+use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
+use wharf_sys::clone::{Child, CloneOptions, spawn};
+use wharf_sys::mount;
+use wharf_sys::pidfd;
+use wharf_sys::process::CStringArray;
+use wharf_sys::terminal::Size;
+use wharf_sys::{credential, errno, fs, socket};
+
+const SIGKILL: i32 = 9;
+/// What a caller needs for ids, mounts and groups of its own making: CAP_SYS_ADMIN.
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// Where the standard descriptors of a process come from.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Those of the caller.
+    Inherit,
+    Fds { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    /// A new terminal of the container's own devpts; its other side is given back. The size of the
+    /// configuration's `consoleSize` is used where `size` is none.
+    Terminal { size: Option<Size> },
+}
+
+/// Who looks after the control group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// The runtime writes to the cgroup file systems.
+    #[default]
+    Cgroupfs,
+}
+
+/// Everything [`Container::create`] needs.
+#[derive(Debug)]
+pub struct CreateRequest<'a> {
+    pub id: ContainerId,
+    /// Absolute directory of the bundle; it need not hold a `config.json`, as `spec` is given.
+    pub bundle: &'a Path,
+    pub spec: &'a Spec,
+    pub rootfs: Rootfs,
+    pub stdio: Stdio,
+    pub cgroup_driver: CgroupDriver,
+    /// Handed to the process from descriptor 3 on, in order.
+    pub preserve_fds: Vec<OwnedFd>,
+    /// If given, the container can be started through a socket in this directory by another process
+    /// ([`Container::load`]); otherwise only through the value returned, and it ends with the caller.
+    pub state_dir: Option<&'a Path>,
+    /// Directory in which compiled seccomp filters are kept.
+    pub seccomp_cache: Option<&'a Path>,
+    /// Give the container a session keyring of its own.
+    pub new_keyring: bool,
+    /// For a root file system in an initramfs, where `pivot_root` is impossible.
+    pub no_pivot: bool,
+}
+
+impl<'a> CreateRequest<'a> {
+    /// A request with the usual choices: inherited stdio, cgroupfs, a new keyring.
+    pub fn new(id: ContainerId, bundle: &'a Path, spec: &'a Spec, rootfs: Rootfs) -> Self {
+        Self {
+            id,
+            bundle,
+            spec,
+            rootfs,
+            stdio: Stdio::Inherit,
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            preserve_fds: Vec::new(),
+            state_dir: None,
+            seccomp_cache: None,
+            new_keyring: true,
+            no_pivot: false,
+        }
+    }
+}
+
+/// Kills and reaps a child unless it is released.
+pub(crate) struct ChildGuard {
+    child: Option<Child>,
+}
+
+impl ChildGuard {
+    pub(crate) fn new(child: Child) -> Self {
+        Self { child: Some(child) }
+    }
+
+    pub(crate) fn child(&self) -> &Child {
+        self.child.as_ref().expect("the child is there until it is released")
+    }
+
+    pub(crate) fn release(mut self) -> Child {
+        self.child.take().expect("the child is there until it is released")
+    }
+}
+
+impl Drop for ChildGuard {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            let _ = pidfd::send_signal(child.pidfd.as_fd(), SIGKILL);
+            let _ = pidfd::wait(child.pidfd.as_fd());
+        }
+    }
+}
+
+/// Removes the start socket unless it is kept.
+struct SocketGuard(Option<PathBuf>);
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Container {
+    /// Creates a container (runtime-spec, runtime.md#lifecycle, steps 1 to 5): afterwards all of its
+    /// environment exists and its init waits for [`Container::start`].
+    ///
+    /// The caller must be single-threaded, as the child runs on a copy of its memory.
+    ///
+    /// # Errors
+    /// A refusal of the configuration, before anything was made; or the step that failed, after everything was
+    /// taken back.
+    pub fn create(request: CreateRequest<'_>) -> Result<Self, Error> {
+        let CgroupDriver::Cgroupfs = request.cgroup_driver;
+        let plan = Plan::compile(request.spec, request.bundle)?;
+        if let Some((field, problem)) = label::unsupported(&plan.process) {
+            return Err(Error::Refused(crate::plan::Refusal { field: format!("process.{field}"), problem }));
+        }
+        let held = credential::capabilities().during("read capabilities", "")?;
+        let privileged = credential::effective_user() == 0 && held.effective & SYS_ADMIN != 0;
+        let filter = match &plan.seccomp {
+            Some(source) => Some(Filter { program: source.program(request.seccomp_cache)?, flags: source.flags }),
+            None => None,
+        };
+        let mut joins = Vec::new();
+        for join in &plan.namespaces.join {
+            let file = File::open(&join.path).during("open namespace", join.path.display())?;
+            if fs::filesystem_magic(file.as_fd()).during("open namespace", join.path.display())? != fs::NSFS_MAGIC {
+                let problem = format!("{} is not a namespace", join.path.display());
+                return Err(Error::Refused(crate::plan::Refusal { field: "linux.namespaces".into(), problem }));
+            }
+            joins.push((join.kind, OwnedFd::from(file)));
+        }
+        let layout = Layout::detect()?;
+        let mut cgroup = Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str());
+        let created_cgroup = cgroup.create(privileged)?;
+        refuse_foreign_processes(&cgroup, &created_cgroup)?;
+        let devices = request.spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap_or_default();
+        let in_user_namespace = plan.namespaces.separate(Kind::User);
+        cgroup.apply(plan.resources.as_ref(), &devices, privileged && !in_user_namespace)?;
+
+        let minimum = 3 + request.preserve_fds.len() as i32;
+        let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
+        let (gate, socket_guard) = make_gate(request.state_dir)?;
+        let id_maps = idmap::Mapper::new(&plan.namespaces, privileged);
+        let stage = Stage::of(&plan, &joins);
+        let hook_lists = (
+            hooks::prepare(plan.hooks.create_container().as_ref()),
+            hooks::prepare(plan.hooks.start_container().as_ref()),
+        );
+        let terminal_size = match &request.stdio {
+            Stdio::Terminal { size } => *size,
+            _ => None,
+        };
+        let mut init = Init {
+            root: PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")?,
+            sources: bind_sources(&plan, in_user_namespace)?,
+            cgroup: CgroupView::new(cgroup.paths(), plan.namespaces.separate(Kind::Cgroup))
+                .during("prepare the view of cgroups", "")?,
+            stdio: match request.stdio {
+                Stdio::Inherit => ChildStdio::Inherit,
+                Stdio::Fds { stdin, stdout, stderr } => ChildStdio::Descriptors([stdin, stdout, stderr]),
+                Stdio::Terminal { .. } => ChildStdio::Terminal,
+            },
+            plan: &plan,
+            channel: theirs,
+            joins: Vec::new(),
+            gate,
+            preserve: request.preserve_fds,
+            filter,
+            create_container: hook_lists.0,
+            start_container: hook_lists.1,
+            args: CStringArray::new(plan.process.args.clone()),
+            keyring: request.new_keyring.then(|| keyring_name(&request.id)),
+            no_pivot: request.no_pivot,
+            last_capability: capabilities::last(),
+            setgroups_allowed: id_maps.setgroups_allowed(),
+        };
+        let unified = cgroup.open_unified().during("open cgroup", "")?;
+        // Into the group at once, not after the start: on v2 no moment is spent outside of the limits.
+        let options = |namespaces| CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
+        let child = match &stage {
+            Stage::None { clone } => {
+                init.joins = joins;
+                spawn(options(*clone), || init.run())
+            }
+            Stage::Needed { clone } => {
+                let unshare = plan.namespaces.makes(Kind::User);
+                spawn(options(0), || run_stage(&init, unshare, *clone, &joins))
+            }
+        }
+        .during("clone the container's init", "")?;
+        let mut guard = ChildGuard::new(child);
+        let Init { channel, stdio, preserve, gate, sources, .. } = init;
+        drop((channel, stdio, preserve, gate, sources, unified));
+
+        let annotations: BTreeMap<String, String> =
+            request.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        cgroup.add(guard.child().pid, false)?;
+        if let Some(score) = plan.process.oom_score_adj {
+            let path = format!("/proc/{}/oom_score_adj", guard.child().pid);
+            let path = Path::new(&path);
+            match std::fs::write(path, score.to_string()) {
+                // Without privilege the value may only rise; what is inherited then stays.
+                Err(error) if !privileged && error.raw_os_error() == Some(errno::EACCES) => {}
+                result => result.during("set oom_score_adj to", score)?,
+            }
+        }
+        let hook_state = |pid, status| {
+            let state = HookState {
+                oci_version: state::OCI_VERSION,
+                id: request.id.as_str(),
+                status,
+                pid,
+                bundle: request.bundle,
+                annotations: &annotations,
+            };
+            let json = serde_json::to_vec(&state).unwrap_or_default();
+            fs::sealed_memfd(c"state", &json).during("make the hooks' state", "")
+        };
+        let proceed = |pid| -> Result<(), Error> {
+            let mut files = Vec::new();
+            if plan.has_container_hooks() {
+                files = vec![hook_state(pid, Status::Creating)?, hook_state(pid, Status::Created)?];
+            }
+            let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+            ours.send(&Message::Proceed, &descriptors).during("talk to the container's init", "")
+        };
+        let mut conversation = Conversation { warnings: plan.warnings.clone(), terminal: None };
+        match stage {
+            Stage::None { .. } => {
+                if plan.namespaces.makes(Kind::User) {
+                    id_maps.write(guard.child().pid)?;
+                }
+                proceed(guard.child().pid)?;
+            }
+            Stage::Needed { .. } => {
+                ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;
+                loop {
+                    match conversation.next(&ours, &guard)? {
+                        (Message::MapIds, _) => {
+                            id_maps.write(guard.child().pid)?;
+                            ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;
+                        }
+                        (Message::Init(pid), descriptors) => {
+                            let Some(pidfd) = descriptors.into_iter().next() else { continue };
+                            let stage = std::mem::replace(&mut guard, ChildGuard::new(Child { pid, pidfd })).release();
+                            let _ = pidfd::wait(stage.pidfd.as_fd());
+                            break;
+                        }
+                        _ => {}
+                    }
+                }
+                proceed(guard.child().pid)?;
+            }
+        }
+        loop {
+            match conversation.next(&ours, &guard)? {
+                (Message::HooksDue, _) => {
+                    let state = hook_state(guard.child().pid, Status::Creating)?;
+                    #[allow(deprecated, reason = "prestart hooks are deprecated, but callers still use them")]
+                    let prestart = hooks::prepare(plan.hooks.prestart().as_ref());
+                    hooks::run_all(&prestart, state.as_fd())?;
+                    hooks::run_all(&hooks::prepare(plan.hooks.create_runtime().as_ref()), state.as_fd())?;
+                    ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;
+                }
+                (Message::Created, _) => break,
+                _ => {}
+            }
+        }
+        let terminal = conversation.terminal;
+        if let (Some(terminal), Some(size)) = (&terminal, terminal_size) {
+            wharf_sys::terminal::set_size(terminal.as_fd(), size).during("set terminal size", "")?;
+        }
+        let child = guard.release();
+        created_cgroup.keep();
+        std::mem::forget(socket_guard);
+        let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
+        Ok(Self::from_parts(Parts {
+            id: request.id,
+            child,
+            channel: request.state_dir.is_none().then_some(ours),
+            terminal,
+            cgroup,
+            bundle: request.bundle.to_path_buf(),
+            rootfs: request.rootfs.shown().to_path_buf(),
+            annotations,
+            start_time,
+            hooks: plan.hooks.clone(),
+            seccomp: request.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()),
+            own_pid_namespace: plan.namespaces.makes(Kind::Pid),
+            state_dir: request.state_dir.map(Path::to_path_buf),
+            warnings: conversation.warnings,
+        }))
+    }
+}
+
+/// Whether the init is cloned by an intermediate process.
+enum Stage {
+    /// The init is cloned at once, into these namespaces.
+    None { clone: i32 },
+    /// The namespaces of the init must belong to a user namespace that is joined, or that is made after others were
+    /// joined; or there are time offsets to be set before anyone enters; or a pid namespace is joined, which counts
+    /// for children only.
+    Needed { clone: i32 },
+}
+
+impl Stage {
+    fn of(plan: &Plan, joins: &[(Kind, OwnedFd)]) -> Self {
+        let later = Kind::Cgroup as i32 | Kind::Time as i32;
+        let new = plan.namespaces.new & !later;
+        let joined = |kind| joins.iter().any(|(joined, _)| *joined == kind);
+        let user_after_joins = plan.namespaces.makes(Kind::User) && !joins.is_empty();
+        if user_after_joins || joined(Kind::User) || joined(Kind::Pid) || plan.namespaces.makes(Kind::Time) {
+            Stage::Needed { clone: new & !(Kind::User as i32) }
+        } else {
+            Stage::None { clone: new }
+        }
+    }
+}
+
+/// What the runtime hears from the child until it is created.
+struct Conversation {
+    warnings: Vec<String>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Conversation {
+    /// The next message that is not kept here; a failure or the end of the child is an error.
+    fn next(&mut self, channel: &Channel, guard: &ChildGuard) -> Result<(Message, Vec<OwnedFd>), Error> {
+        loop {
+            match channel.receive().during("talk to the container's init", "")? {
+                Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
+                Some((Message::Warning(text), _)) => self.warnings.push(text),
+                Some((Message::Terminal, descriptors)) => self.terminal = descriptors.into_iter().next(),
+                Some(message) => return Ok(message),
+                None => return Err(ended(guard.child(), "created")),
+            }
+        }
+    }
+}
+
+/// The error for a child that closed the channel without a word.
+pub(crate) fn ended(child: &Child, expected: &'static str) -> Error {
+    let how = match pidfd::try_wait(child.pidfd.as_fd()) {
+        Ok(Some(pidfd::Exit::Signal(signal))) => format!("killed by signal {signal}"),
+        Ok(Some(pidfd::Exit::Code(code))) => format!("exit status {code}"),
+        _ => "it closed the handshake".to_string(),
+    };
+    Error::InitEnded { expected, how }
+}
+
+fn make_gate(state_dir: Option<&Path>) -> Result<(Gate, SocketGuard), Error> {
+    let Some(directory) = state_dir else { return Ok((Gate::Channel, SocketGuard(None))) };
+    // Through the descriptor: the path of a socket is limited to 107 bytes, the state directory is not.
+    let open = File::open(directory).during("open", directory.display())?;
+    let short = crate::container::socket_path(&open);
+    let listener = socket::listen(socket::Kind::SeqPacket, &short, 1).during("listen in", directory.display())?;
+    Ok((Gate::Listener(listener), SocketGuard(Some(directory.join(START_SOCKET)))))
+}
+
+/// A group that was there before and has processes belongs to someone else: the limits of two would mix.
+fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<(), Error> {
+    if !created.existed(cgroup) {
+        return Ok(());
+    }
+    match cgroup.pids() {
+        Ok(pids) if !pids.is_empty() => {
+            let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
+            Err(Error::Unsupported(format!("container's cgroup is not empty: {} process(es) found in {path}", pids.len())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// In a user namespace the child may not reach the sources of bind mounts, so the runtime opens them; id-mapped
+/// mounts need privileges on the host in any case.
+fn bind_sources(plan: &Plan, in_user_namespace: bool) -> Result<Vec<Option<OwnedFd>>, Error> {
+    let mut sources = Vec::new();
+    for mount in &plan.mounts {
+        let MountSource::Bind { source, recursive } = &mount.source else {
+            sources.push(None);
+            continue;
+        };
+        if !in_user_namespace && mount.idmap.is_none() {
+            sources.push(None);
+            continue;
+        }
+        let shown = source.to_string_lossy();
+        let tree = mount::clone_tree(None, source, *recursive).during("open mount source", &shown)?;
+        if let Some(map) = &mount.idmap {
+            let userns = idmap::user_namespace(map)?;
+            mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).during("map the ids of mount", &shown)?;
+        }
+        // Events of the host's mount still arrive, those of the container stay in it.
+        let slave = mount::Attributes { propagation: mount::MS_SLAVE, ..mount::Attributes::default() };
+        mount::set_attributes(tree.as_fd(), slave, true).during("set propagation of", &shown)?;
+        sources.push(Some(tree));
+    }
+    Ok(sources)
+}
+
+fn keyring_name(id: &ContainerId) -> std::ffi::CString {
+    std::ffi::CString::new(format!("_ses.{id}")).unwrap_or_default()
+}

@@ -1,0 +1,314 @@
+//! `exec`: one more process in a container that runs.
+
+use crate::capabilities;
+use crate::container::Container;
+use crate::create::{ChildGuard, Stdio, ended};
+use crate::error::{Error, While};
+use crate::handshake::{At, Channel, Failure, Message, Step};
+use crate::identity::{self, Filter};
+use crate::init::ChildStdio;
+use crate::label;
+use crate::plan;
+use crate::seccomp::FilterSource;
+use crate::state::Status;
+use crate::terminal;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use wharf_specs::oci::{LinuxNamespaceType as Kind, Process};
+use wharf_sys::clone::{CloneOptions, spawn};
+use wharf_sys::process::CStringArray;
+use wharf_sys::{credential, errno, limit, namespace, pidfd, process};
+
+/// The namespaces a process can differ in, by their names in `/proc/PID/ns`.
+const KINDS: [(&str, Kind); 8] = [
+    ("user", Kind::User),
+    ("ipc", Kind::Ipc),
+    ("uts", Kind::Uts),
+    ("net", Kind::Network),
+    ("pid", Kind::Pid),
+    ("cgroup", Kind::Cgroup),
+    ("time", Kind::Time),
+    ("mnt", Kind::Mount),
+];
+
+/// What [`Container::exec`] runs.
+#[derive(Debug)]
+pub struct ExecRequest<'a> {
+    pub process: &'a Process,
+    pub stdio: Stdio,
+    /// Handed to the process from descriptor 3 on, in order.
+    pub preserve_fds: Vec<OwnedFd>,
+    /// Directory in which compiled seccomp filters are kept.
+    pub seccomp_cache: Option<&'a Path>,
+    /// Run in this group below the container's own.
+    pub sub_cgroup: Option<&'a Path>,
+    /// Also in a paused container, where the process then waits.
+    pub ignore_paused: bool,
+}
+
+impl<'a> ExecRequest<'a> {
+    /// A request with the usual choices.
+    pub fn new(process: &'a Process, stdio: Stdio) -> Self {
+        Self { process, stdio, preserve_fds: Vec::new(), seccomp_cache: None, sub_cgroup: None, ignore_paused: false }
+    }
+}
+
+/// A process started by [`Container::exec`]. The caller reaps it.
+#[derive(Debug)]
+pub struct ExecProcess {
+    /// Process id in the caller's pid namespace.
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// Other side of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+}
+
+struct Execution<'a> {
+    plan: &'a plan::Process,
+    channel: Channel,
+    target: &'a OwnedFd,
+    kinds: i32,
+    stdio: ChildStdio,
+    preserve: Vec<OwnedFd>,
+    filter: Option<Filter>,
+    args: CStringArray,
+    last_capability: u8,
+    setgroups_allowed: bool,
+    in_user_namespace: bool,
+}
+
+impl Container {
+    /// Runs another process in the container's namespaces and control group. Returns once it was executed.
+    ///
+    /// # Errors
+    /// If the container is not running, or the step that failed.
+    pub fn exec(&self, request: ExecRequest<'_>) -> Result<ExecProcess, Error> {
+        match self.status() {
+            Status::Running | Status::Created => {}
+            Status::Paused if request.ignore_paused => {}
+            status => return Err(Error::WrongState { operation: "exec in", status }),
+        }
+        let mut warnings = Vec::new();
+        let plan = plan::Process::compile(request.process, "process", &mut warnings)?;
+        if let Some((field, problem)) = label::unsupported(&plan) {
+            return Err(Error::Refused(plan::Refusal { field: format!("process.{field}"), problem }));
+        }
+        let filter = match self.seccomp() {
+            Some(profile) => {
+                let source = FilterSource::compile(profile)?;
+                Some(Filter { program: source.program(request.seccomp_cache)?, flags: source.flags })
+            }
+            None => None,
+        };
+        // Opened anew: the init's own descriptor may be of a process that has gone.
+        let target = pidfd::open(self.pid()).during("open process", self.pid())?;
+        let kinds = differing_namespaces(self.pid())?;
+        if pidfd::poll_exit(target.as_fd(), 0).unwrap_or(true) {
+            return Err(Error::WrongState { operation: "exec in", status: Status::Stopped });
+        }
+        let minimum = 3 + request.preserve_fds.len() as i32;
+        let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
+        let terminal_size = match &request.stdio {
+            Stdio::Terminal { size } => *size,
+            _ => None,
+        };
+        let execution = Execution {
+            args: CStringArray::new(plan.args.clone()),
+            plan: &plan,
+            channel: theirs,
+            target: &target,
+            kinds,
+            stdio: match request.stdio {
+                Stdio::Inherit => ChildStdio::Inherit,
+                Stdio::Fds { stdin, stdout, stderr } => ChildStdio::Descriptors([stdin, stdout, stderr]),
+                Stdio::Terminal { .. } => ChildStdio::Terminal,
+            },
+            preserve: request.preserve_fds,
+            filter,
+            last_capability: capabilities::last(),
+            setgroups_allowed: fs::read_to_string(format!("/proc/{}/setgroups", self.pid())).is_ok_and(|t| t.trim() == "allow"),
+            in_user_namespace: kinds & Kind::User as i32 != 0,
+        };
+        let stages = kinds & Kind::Pid as i32 != 0;
+        let child = spawn(CloneOptions::default(), || if stages { execution.run_stage() } else { execution.run() })
+            .during("clone a process", "")?;
+        let mut guard = ChildGuard::new(child);
+        let Execution { channel, stdio, preserve, .. } = execution;
+        drop((channel, stdio, preserve));
+        if let Some(cpus) = &plan.affinity_initial {
+            limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "")?;
+        }
+        self.join_cgroup(guard.child().pid, request.sub_cgroup)?;
+        if let Some(cpus) = &plan.affinity_final {
+            limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "")?;
+        }
+        if let Some(score) = plan.oom_score_adj {
+            let path = format!("/proc/{}/oom_score_adj", guard.child().pid);
+            fs::write(path, score.to_string()).during("set oom_score_adj to", score)?;
+        }
+        ours.send(&Message::Proceed, &[]).during("talk to the process", "")?;
+        let mut terminal = None;
+        loop {
+            match ours.receive().during("talk to the process", "")? {
+                Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
+                Some((Message::Terminal, descriptors)) => terminal = descriptors.into_iter().next(),
+                Some((Message::Init(pid), descriptors)) => {
+                    let Some(pidfd) = descriptors.into_iter().next() else { continue };
+                    let child = wharf_sys::clone::Child { pid, pidfd };
+                    let stage = std::mem::replace(&mut guard, ChildGuard::new(child)).release();
+                    let _ = pidfd::wait(stage.pidfd.as_fd());
+                    ours.send(&Message::Proceed, &[]).during("talk to the process", "")?;
+                }
+                Some((Message::Start, _)) => break,
+                Some(_) => {}
+                None => return Err(ended(guard.child(), "started")),
+            }
+        }
+        if let (Some(terminal), Some(size)) = (&terminal, terminal_size) {
+            wharf_sys::terminal::set_size(terminal.as_fd(), size).during("set terminal size", "")?;
+        }
+        loop {
+            match ours.receive().during("talk to the process", "")? {
+                Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
+                Some((Message::SeccompListener, descriptors)) => {
+                    if let (Some(listener), Some(seccomp)) = (descriptors.into_iter().next(), self.seccomp()) {
+                        crate::seccomp_listener::hand_over(listener, seccomp, &self.state(), Status::Running)?;
+                    }
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let child = guard.release();
+        Ok(ExecProcess { pid: child.pid, pidfd: child.pidfd, terminal })
+    }
+
+    fn join_cgroup(&self, pid: i32, below: Option<&Path>) -> Result<(), Error> {
+        let mut cgroup = self.cgroup().clone();
+        if let Some(below) = below {
+            cgroup = cgroup.below(below);
+        }
+        match cgroup.add(pid, true) {
+            // The container has moved its own processes further down (systemd in a container): join its init there.
+            Err(crate::cgroup::Error::Directory { source, .. })
+                if below.is_none() && matches!(source.raw_os_error(), Some(errno::EBUSY | errno::EOPNOTSUPP)) =>
+            {
+                Ok(cgroup.of_process(self.pid())?.add(pid, true)?)
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+/// `CLONE_NEW*` of the namespaces in which `pid` is not where the caller is.
+fn differing_namespaces(pid: i32) -> Result<i32, Error> {
+    let mut kinds = 0;
+    for (name, kind) in KINDS {
+        let id = |owner: &str| fs::metadata(format!("/proc/{owner}/ns/{name}")).map(|found| (found.dev(), found.ino()));
+        let theirs = match id(&pid.to_string()) {
+            Ok(theirs) => theirs,
+            // A kernel without this kind has it for nobody.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && id("self").is_err() => continue,
+            Err(error) => return Err(error).during("read the namespaces of", pid),
+        };
+        if id("self").during("read own namespace", name)? != theirs {
+            kinds |= kind as i32;
+        }
+    }
+    Ok(kinds)
+}
+
+impl Execution<'_> {
+    /// Joins the namespaces and clones the process itself, as a pid namespace counts for children only.
+    fn run_stage(&self) -> i32 {
+        let work = || -> Result<(), Failure> {
+            process::close_on_exec_from(3).at(Step::Stdio, "to be closed")?;
+            self.wait_proceed()?;
+            self.join()?;
+            let child = spawn(CloneOptions { sibling: true, ..CloneOptions::default() }, || self.run_joined())
+                .at(Step::Clone, "")?;
+            self.channel.send(&Message::Init(child.pid), &[child.pidfd.as_fd()]).at(Step::Handshake, "")
+        };
+        self.report(work())
+    }
+
+    fn run(&self) -> i32 {
+        let work = || -> Result<(), Failure> {
+            process::close_on_exec_from(3).at(Step::Stdio, "to be closed")?;
+            self.wait_proceed()?;
+            self.join()?;
+            self.become_program()
+        };
+        self.report(work())
+    }
+
+    fn run_joined(&self) -> i32 {
+        let work = || -> Result<(), Failure> {
+            self.wait_proceed()?;
+            self.become_program()
+        };
+        self.report(work())
+    }
+
+    fn report(&self, result: Result<(), Failure>) -> i32 {
+        match result {
+            Ok(()) => 0,
+            Err(failure) => {
+                let _ = self.channel.send(&Message::Failed(failure), &[]);
+                1
+            }
+        }
+    }
+
+    fn wait_proceed(&self) -> Result<(), Failure> {
+        match self.channel.receive().at(Step::Handshake, "")? {
+            Some((Message::Proceed, _)) => Ok(()),
+            _ => process::exit_now(1),
+        }
+    }
+
+    fn join(&self) -> Result<(), Failure> {
+        process::set_dumpable(false).at(Step::Handshake, "")?;
+        label::set_exec_label(self.plan)?;
+        if self.kinds != 0 {
+            namespace::join(self.target.as_fd(), self.kinds).at(Step::JoinNamespace, "of the container")?;
+        }
+        if self.in_user_namespace {
+            credential::set_group(0).at(Step::User, "group 0 of the user namespace")?;
+            credential::set_user(0).at(Step::User, "0 of the user namespace")?;
+            process::set_dumpable(false).at(Step::Handshake, "")?;
+        }
+        Ok(())
+    }
+
+    fn become_program(&self) -> Result<(), Failure> {
+        identity::reset_signals();
+        process::new_session().at(Step::Session, "")?;
+        match &self.stdio {
+            ChildStdio::Inherit => {}
+            ChildStdio::Descriptors([stdin, stdout, stderr]) => {
+                identity::place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+            }
+            ChildStdio::Terminal => {
+                let root = wharf_sys::fs::open_at(None, c"/", wharf_sys::fs::O_PATH, 0, 0).at(Step::Terminal, "")?;
+                let pty = terminal::open(root.as_fd(), self.plan.console_size)?;
+                terminal::take(pty.peer.as_fd())?;
+                self.channel.send(&Message::Terminal, &[pty.master.as_fd()]).at(Step::Handshake, "")?;
+            }
+        }
+        identity::assume(self.plan, self.last_capability, self.setgroups_allowed)?;
+        process::set_dumpable(false).at(Step::Handshake, "")?;
+        let environment = identity::environment(self.plan);
+        let program: CString = identity::find_program(self.plan)?;
+        self.channel.send(&Message::Start, &[]).at(Step::Handshake, "")?;
+        let announce = |listener: OwnedFd| self.channel.send(&Message::SeccompListener, &[listener.as_fd()]);
+        identity::confine(self.plan, self.filter.as_ref(), announce, || Ok(()))?;
+        identity::place_descriptors(&self.preserve)?;
+        let error = process::exec(&program, &self.args, &environment);
+        let object = program.to_string_lossy().into_owned();
+        Err(Failure { step: Step::Exec, errno: errno::number(&error), object })
+    }
+}

@@ -1,0 +1,279 @@
+//! The child: walks the plan in the kernel's order and becomes the user's program.
+//!
+//! It runs on a copy of the runtime's memory after `clone3`. Everything it needs was made ready before; it
+//! parses nothing and reports each failure as a typed message (see [`crate::handshake`]).
+//!
+//! The process is made non-dumpable before it joins anything of the container: nobody in there can open its
+//! `/proc` entries, and with them the runtime's binary and descriptors, until the user's program runs.
+
+use crate::handshake::{At, Channel, Failure, Message, Step};
+use crate::hooks::{self, Hook};
+use crate::identity::{self, Filter};
+use crate::plan::{Plan, namespace_name};
+use crate::rootfs::cgroupfs::CgroupView;
+use crate::rootfs::root::PreparedRoot;
+use crate::rootfs::{device, finish, mounts};
+use crate::terminal;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use wharf_specs::oci::LinuxNamespaceType as Kind;
+use wharf_sys::mount::{self, Attributes, MS_SHARED};
+use wharf_sys::process::CStringArray;
+use wharf_sys::{clone, credential, errno, fs, namespace, process, socket};
+
+/// Where the standard descriptors of the container come from.
+#[derive(Debug)]
+pub(crate) enum ChildStdio {
+    Inherit,
+    Descriptors([OwnedFd; 3]),
+    Terminal,
+}
+
+/// What the child waits for once the container is created.
+#[derive(Debug)]
+pub(crate) enum Gate {
+    /// The runtime that created it, on the handshake channel.
+    Channel,
+    /// Whoever connects to the socket in the state directory.
+    Listener(OwnedFd),
+}
+
+/// Everything the child uses, prepared before the clone.
+#[derive(Debug)]
+pub(crate) struct Init<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) channel: Channel,
+    pub(crate) root: PreparedRoot,
+    /// Namespaces to join, in order.
+    pub(crate) joins: Vec<(Kind, OwnedFd)>,
+    /// Bind sources opened by the runtime, by index of the mount.
+    pub(crate) sources: Vec<Option<OwnedFd>>,
+    pub(crate) cgroup: CgroupView,
+    pub(crate) stdio: ChildStdio,
+    pub(crate) gate: Gate,
+    pub(crate) preserve: Vec<OwnedFd>,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) create_container: Vec<Hook>,
+    pub(crate) start_container: Vec<Hook>,
+    pub(crate) args: CStringArray,
+    pub(crate) keyring: Option<CString>,
+    pub(crate) no_pivot: bool,
+    pub(crate) last_capability: u8,
+    pub(crate) setgroups_allowed: bool,
+}
+
+impl Init<'_> {
+    /// The body of the cloned process; returns only to exit.
+    pub(crate) fn run(&self) -> i32 {
+        let Err(failure) = self.become_program();
+        let _ = self.channel.send(&Message::Failed(failure), &[]);
+        1
+    }
+
+    fn become_program(&self) -> Result<std::convert::Infallible, Failure> {
+        identity::reset_signals();
+        process::close_on_exec_from(3).at(Step::Stdio, "to be closed")?;
+        // The maps are written and the cgroups joined once this arrives.
+        let states = self.proceed()?;
+        self.enter_namespaces()?;
+        process::set_dumpable(false).at(Step::Handshake, "")?;
+        process::new_session().at(Step::Session, "")?;
+        if let Some(name) = &self.keyring {
+            match process::join_session_keyring(name) {
+                // A kernel without keyrings, or a quota used up: nothing to protect then.
+                Err(error) if matches!(error.raw_os_error(), Some(errno::ENOSYS | errno::EDQUOT | errno::EACCES)) => {}
+                other => other.map(drop).at(Step::Keyring, "")?,
+            }
+        }
+        let root = self.build_root(states.first())?;
+        self.enter_root(&root)?;
+        let plan = self.plan;
+        identity::assume(&plan.process, self.last_capability, self.setgroups_allowed)?;
+        // From 0 to another user the flag was reset to the system's default, which may be "dumpable".
+        process::set_dumpable(false).at(Step::Handshake, "")?;
+        let environment = identity::environment(&plan.process);
+        let program = identity::find_program(&plan.process)?;
+        self.channel.send(&Message::Created, &[]).at(Step::Handshake, "")?;
+
+        let connection = self.wait_for_start()?;
+        let report = connection.as_ref().unwrap_or(&self.channel);
+        let finish = || -> Result<std::convert::Infallible, Failure> {
+            let announce = |listener: OwnedFd| report.send(&Message::SeccompListener, &[listener.as_fd()]);
+            identity::confine(&plan.process, self.filter.as_ref(), announce, || match states.get(1) {
+                Some(state) => hooks::run_all(&self.start_container, state.as_fd()),
+                None => Ok(()),
+            })?;
+            // The report must survive the layout of descriptors, which may take its number.
+            let above = 3 + self.preserve.len() as i32;
+            let kept = process::duplicate_above(report.as_fd(), above).at(Step::Stdio, "")?;
+            identity::place_descriptors(&self.preserve)?;
+            let error = process::exec(&program, &self.args, &environment);
+            let failure = Failure {
+                step: Step::Exec,
+                errno: errno::number(&error),
+                object: program.to_string_lossy().into_owned(),
+            };
+            let _ = Channel::from_socket(kept).send(&Message::Failed(failure), &[]);
+            process::exit_now(1)
+        };
+        let Err(failure) = finish();
+        let _ = report.send(&Message::Failed(failure), &[]);
+        process::exit_now(1)
+    }
+
+    /// Waits for the runtime; descriptors that come along are the hooks' state, as it is now and once created.
+    fn proceed(&self) -> Result<Vec<OwnedFd>, Failure> {
+        match self.channel.receive().at(Step::Handshake, "")? {
+            Some((Message::Proceed, descriptors)) => Ok(descriptors),
+            // The runtime has gone, and with it the reason to exist.
+            _ => process::exit_now(1),
+        }
+    }
+
+    fn enter_namespaces(&self) -> Result<(), Failure> {
+        for (kind, fd) in &self.joins {
+            let named = || format!("{} by path", namespace_name(*kind));
+            namespace::join(fd.as_fd(), *kind as i32).at(Step::JoinNamespace, named())?;
+        }
+        let plan = self.plan;
+        if plan.namespaces.separate(Kind::User) {
+            // The ids of the container's root, until the process's own are set.
+            credential::set_group(0).at(Step::User, "group 0 of the user namespace")?;
+            credential::set_user(0).at(Step::User, "0 of the user namespace")?;
+        }
+        if plan.namespaces.makes(Kind::Cgroup) {
+            // Not with the clone: the root of the namespace is the group the process is in, and the v1 groups were
+            // joined after it.
+            namespace::unshare(clone::CLONE_NEWCGROUP).at(Step::Unshare, "cgroup")?;
+        }
+        if plan.namespaces.makes(Kind::Network) {
+            namespace::loopback_up().at(Step::Loopback, "")?;
+        }
+        Ok(())
+    }
+
+    /// Builds the root file system and runs the hooks that see it before it is entered.
+    fn build_root(&self, state: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+        let plan = self.plan;
+        let root = self.root.mount(plan.root_propagation)?;
+        let mask = process::set_umask(0);
+        mounts::mount_all(root.as_fd(), &plan.mounts, &self.sources, &self.cgroup)?;
+        process::set_umask(mask);
+        if plan.makes_devices() {
+            device::make_all(root.as_fd(), &plan.devices, plan.namespaces.separate(Kind::User))?;
+            device::make_links(root.as_fd())?;
+        }
+        self.lay_out_stdio(root.as_fd())?;
+        if plan.has_runtime_hooks() {
+            self.channel.send(&Message::HooksDue, &[]).at(Step::Handshake, "")?;
+            self.proceed()?;
+        }
+        if let Some(state) = state {
+            hooks::run_all(&self.create_container, state.as_fd())?;
+        }
+        Ok(root)
+    }
+
+    fn lay_out_stdio(&self, root: BorrowedFd<'_>) -> Result<(), Failure> {
+        match &self.stdio {
+            ChildStdio::Inherit => Ok(()),
+            ChildStdio::Descriptors([stdin, stdout, stderr]) => {
+                identity::place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
+            }
+            ChildStdio::Terminal => {
+                let pty = terminal::open(root, self.plan.process.console_size)?;
+                terminal::bind_console(root, pty.peer.as_fd())?;
+                terminal::take(pty.peer.as_fd())?;
+                self.channel.send(&Message::Terminal, &[pty.master.as_fd()]).at(Step::Handshake, "")
+            }
+        }
+    }
+
+    fn enter_root(&self, root: &OwnedFd) -> Result<(), Failure> {
+        let plan = self.plan;
+        finish::write_sysctls(&plan.sysctls)?;
+        if let Some(name) = &plan.hostname {
+            namespace::set_hostname(name.as_bytes()).at(Step::Hostname, name)?;
+        }
+        if let Some(name) = &plan.domainname {
+            namespace::set_domainname(name.as_bytes()).at(Step::Domainname, name)?;
+        }
+        crate::label::set_exec_label(&plan.process)?;
+        let null = if plan.masked_paths.is_empty() { None } else { Some(finish::open_null()?) };
+        let shared = plan.root_propagation.is_some_and(|(flag, _)| flag == MS_SHARED);
+        mounts::enter(root.as_fd(), self.root.path(), self.no_pivot, shared)?;
+        if let Some((propagation, recursive)) = plan.root_propagation {
+            let attributes = Attributes { propagation, ..Attributes::default() };
+            mount::set_attributes(root.as_fd(), attributes, recursive).at(Step::Propagation, "the new root")?;
+        }
+        finish::make_readonly(root.as_fd(), &plan.readonly_paths)?;
+        if let Some(null) = null {
+            finish::mask(root.as_fd(), &plan.masked_paths, null)?;
+        }
+        if plan.readonly_root {
+            let readonly = Attributes { set: mount::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+            mount::set_attributes(root.as_fd(), readonly, false).at(Step::ReadonlyPath, "the root")?;
+        }
+        Ok(())
+    }
+
+    /// Waits at the gate. Returns the connection to report on, if it is not the handshake channel.
+    fn wait_for_start(&self) -> Result<Option<Channel>, Failure> {
+        let Gate::Listener(listener) = &self.gate else {
+            return match self.channel.receive().at(Step::Gate, "")? {
+                Some((Message::Start, _)) => Ok(None),
+                _ => process::exit_now(1),
+            };
+        };
+        loop {
+            let connection = Channel::from_socket(socket::accept(listener.as_fd()).at(Step::Gate, "")?);
+            // Someone who connects and leaves has only looked.
+            if let Ok(Some((Message::Start, _))) = connection.receive() {
+                return Ok(Some(connection));
+            }
+        }
+    }
+}
+
+/// The intermediate process, for what only a process inside the user namespace can do: it joins or makes that
+/// namespace and clones the init as its own sibling, so that the pid namespace and all others belong to it.
+pub(crate) fn run_stage(init: &Init<'_>, unshare_user: bool, init_namespaces: i32, joins: &[(Kind, OwnedFd)]) -> i32 {
+    let work = || -> Result<(), Failure> {
+        process::close_on_exec_from(3).at(Step::Stdio, "to be closed")?;
+        init.proceed()?;
+        for (kind, fd) in joins {
+            let named = || format!("{} by path", namespace_name(*kind));
+            namespace::join(fd.as_fd(), *kind as i32).at(Step::JoinNamespace, named())?;
+        }
+        if unshare_user {
+            namespace::unshare(clone::CLONE_NEWUSER).at(Step::Unshare, "user")?;
+            init.channel.send(&Message::MapIds, &[]).at(Step::Handshake, "")?;
+            init.proceed()?;
+        }
+        if init.plan.namespaces.separate(Kind::User) {
+            credential::set_group(0).at(Step::User, "group 0 of the user namespace")?;
+            credential::set_user(0).at(Step::User, "0 of the user namespace")?;
+        }
+        if init.plan.namespaces.makes(Kind::Time) {
+            namespace::unshare(clone::CLONE_NEWTIME).at(Step::Unshare, "time")?;
+            let offsets = &init.plan.namespaces.time_offsets;
+            if !offsets.is_empty() {
+                let write = || {
+                    let file = fs::open_at(None, c"/proc/self/timens_offsets", fs::O_WRONLY, 0, 0)?;
+                    fs::write_once(file.as_fd(), offsets)
+                };
+                write().at(Step::TimeOffsets, "")?;
+            }
+        }
+        let options = clone::CloneOptions { namespaces: init_namespaces, cgroup: None, sibling: true };
+        let child = clone::spawn(options, || init.run()).at(Step::Clone, "init")?;
+        init.channel.send(&Message::Init(child.pid), &[child.pidfd.as_fd()]).at(Step::Handshake, "")
+    };
+    match work() {
+        Ok(()) => 0,
+        Err(failure) => {
+            let _ = init.channel.send(&Message::Failed(failure), &[]);
+            1
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Device nodes and the links of `/dev` (runtime-spec, runtime-linux.md#dev-symbolic-links).
+
+use super::target;
+use crate::handshake::{At, Failure, Step};
+use crate::plan::Device;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use wharf_sys::{errno, fs, mount, process};
+
+/// Links every container has in `/dev`.
+const LINKS: [(&CStr, &CStr); 5] = [
+    (c"/proc/self/fd", c"fd"),
+    (c"/proc/self/fd/0", c"stdin"),
+    (c"/proc/self/fd/1", c"stdout"),
+    (c"/proc/self/fd/2", c"stderr"),
+    (c"pts/ptmx", c"ptmx"),
+];
+
+/// Makes all nodes. With `bind` the host's nodes are bound instead, as a user namespace may not make any.
+pub(crate) fn make_all(root: BorrowedFd<'_>, devices: &[Device], bind: bool) -> Result<(), Failure> {
+    let mask = process::set_umask(0);
+    let result = devices.iter().try_for_each(|device| {
+        let make = || if bind { bind_node(root, device) } else { make_node(root, device) };
+        make().at(Step::Device, target::shown(&device.path))
+    });
+    process::set_umask(mask);
+    result
+}
+
+fn make_node(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+    let (parent, name) = target::parent(root, &device.path)?;
+    match fs::mknod_at(parent.as_fd(), &name, device.mode, device.major, device.minor) {
+        Ok(()) => {}
+        // A node that is already what was asked for is fine, anything else must not be used in its place.
+        Err(error) if error.raw_os_error() == Some(errno::EEXIST) => {
+            let status = fs::status_of(Some(parent.as_fd()), &name, false)?;
+            if !status.is(device.mode & fs::S_IFMT) || status.rdev != (device.major, device.minor) {
+                return Err(error);
+            }
+            return Ok(());
+        }
+        Err(error) if error.raw_os_error() == Some(errno::EPERM) => return bind_node(root, device),
+        Err(error) => return Err(error),
+    }
+    if (device.uid, device.gid) != (0, 0) {
+        let node = fs::open_at(Some(parent.as_fd()), &name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH)?;
+        fs::change_owner(node.as_fd(), device.uid, device.gid)?;
+    }
+    Ok(())
+}
+
+fn bind_node(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+    let tree = mount::clone_tree(None, &device.path, false)?;
+    let status = fs::status(tree.as_fd())?;
+    if !status.is(device.mode & fs::S_IFMT) || status.rdev != (device.major, device.minor) {
+        return Err(errno::error(errno::ENODEV));
+    }
+    let (parent, name) = target::parent(root, &device.path)?;
+    let flags = fs::O_CREAT | fs::O_WRONLY | fs::O_NOFOLLOW;
+    fs::open_at(Some(parent.as_fd()), &name, flags, 0o644, fs::RESOLVE_BENEATH)?;
+    let place = fs::open_at(Some(parent.as_fd()), &name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH)?;
+    mount::move_mount(tree.as_fd(), place.as_fd())
+}
+
+/// Makes the links; what the image or a mount already has under a name stays, except `ptmx`, which must lead
+/// to the container's own pseudo terminals.
+pub(crate) fn make_links(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let (dev, _) = target::parent(root, c"/dev/x").at(Step::Link, "/dev")?;
+    for (target, name) in LINKS {
+        let make = || match fs::symlink_at(target, dev.as_fd(), name) {
+            Err(error) if error.raw_os_error() == Some(errno::EEXIST) && name == c"ptmx" => {
+                fs::unlink_at(dev.as_fd(), name)?;
+                fs::symlink_at(target, dev.as_fd(), name)
+            }
+            Err(error) if error.raw_os_error() == Some(errno::EEXIST) => Ok(()),
+            other => other,
+        };
+        make().at(Step::Link, format!("/dev/{}", target::shown(name)))?;
+    }
+    if fs::open_in_root(root, c"/proc/kcore", fs::O_PATH, 0).is_ok() {
+        match fs::symlink_at(c"/proc/kcore", dev.as_fd(), c"core") {
+            Err(error) if error.raw_os_error() != Some(errno::EEXIST) => return Err(error).at(Step::Link, "/dev/core"),
+            _ => {}
+        }
+    }
+    Ok(())
+}

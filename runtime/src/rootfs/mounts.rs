@@ -1,0 +1,149 @@
+//! The mounts of the configuration, in its order.
+
+use super::cgroupfs::CgroupView;
+use super::target::{self, shown};
+use crate::handshake::{At, Failure, Step};
+use crate::plan::{Mount, MountSource};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use wharf_sys::mount::{self, Attributes, FsContext};
+use wharf_sys::{fs, process};
+
+/// Mounts everything. `sources` holds, for each bind mount, the detached copy the runtime made before the
+/// clone, or `None` where the child is to make it.
+pub(crate) fn mount_all(
+    root: BorrowedFd<'_>,
+    mounts: &[Mount],
+    sources: &[Option<OwnedFd>],
+    cgroup: &CgroupView,
+) -> Result<(), Failure> {
+    for (index, mount) in mounts.iter().enumerate() {
+        let source = sources.get(index).and_then(Option::as_ref);
+        mount_one(root, mount, source, cgroup)?;
+    }
+    Ok(())
+}
+
+fn mount_one(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    source: Option<&OwnedFd>,
+    cgroup: &CgroupView,
+) -> Result<(), Failure> {
+    let destination = &mount.destination;
+    match &mount.source {
+        MountSource::FileSystem { fstype, source, parameters, .. } => {
+            let target = target::prepare(root, destination, true)?;
+            let object = || format!("{} on {}", fstype.to_string_lossy(), shown(destination));
+            let made = file_system(fstype, source, parameters, mount.attributes.set, object)?;
+            attach(&made, target.as_fd(), mount, object)
+        }
+        MountSource::Bind { source: path, recursive } => {
+            let object = || format!("{} on {}", shown(path), shown(destination));
+            let opened;
+            let tree = match source {
+                Some(tree) => tree,
+                None => {
+                    opened = mount::clone_tree(None, path, *recursive).at(Step::MountSource, shown(path))?;
+                    &opened
+                }
+            };
+            let is_directory = fs::status(tree.as_fd()).at(Step::MountSource, shown(path))?.is(fs::S_IFDIR);
+            let target = target::prepare(root, destination, is_directory)?;
+            let attributes = needed(tree.as_fd(), mount.attributes).at(Step::MountAttributes, object())?;
+            if attributes != Attributes::default() {
+                mount::set_attributes(tree.as_fd(), attributes, false).at(Step::MountAttributes, object())?;
+            }
+            attach(tree, target.as_fd(), mount, object)
+        }
+        MountSource::Cgroup => {
+            let target = target::prepare(root, destination, true)?;
+            let made = cgroup.mount(target.as_fd(), destination, mount.attributes)?;
+            finish(&made, mount, || format!("cgroup on {}", shown(destination)))
+        }
+    }
+}
+
+/// Of what is to be cleared, only what is set: clearing a flag that a user namespace locked is refused even if
+/// nothing would change.
+fn needed(tree: BorrowedFd<'_>, mut attributes: Attributes) -> io::Result<Attributes> {
+    if attributes.clear & !mount::MOUNT_ATTR_ATIME != 0 {
+        attributes.clear &= fs::mount_attributes(tree)? | mount::MOUNT_ATTR_ATIME;
+    }
+    Ok(attributes)
+}
+
+/// A new detached file system.
+pub(crate) fn file_system(
+    fstype: &CStr,
+    source: &CStr,
+    parameters: &[(CString, Option<CString>)],
+    attributes: u64,
+    object: impl Fn() -> String,
+) -> Result<OwnedFd, Failure> {
+    let context = FsContext::open(fstype).at(Step::Mount, object())?;
+    let configure = || -> io::Result<OwnedFd> {
+        if !source.is_empty() {
+            context.set_string(c"source", source)?;
+        }
+        for (key, value) in parameters {
+            match value {
+                Some(value) => context.set_string(key, value)?,
+                None => context.set_flag(key)?,
+            }
+        }
+        context.mount(attributes)
+    };
+    configure().map_err(|error| {
+        let why = context.message().map(|text| format!(" ({text})")).unwrap_or_default();
+        let number = wharf_sys::errno::number(&error);
+        Failure { step: Step::Mount, errno: number, object: object() + &why }
+    })
+}
+
+fn attach(
+    made: &OwnedFd,
+    target: BorrowedFd<'_>,
+    mount: &Mount,
+    object: impl Fn() -> String,
+) -> Result<(), Failure> {
+    mount::move_mount(made.as_fd(), target).at(Step::Mount, object())?;
+    finish(made, mount, object)
+}
+
+/// Recursive attributes and propagation, once the mount has its place.
+fn finish(made: &OwnedFd, mount: &Mount, object: impl Fn() -> String) -> Result<(), Failure> {
+    if mount.recursive_attributes != Attributes::default() {
+        mount::set_attributes(made.as_fd(), mount.recursive_attributes, true).at(Step::MountAttributes, object())?;
+    }
+    for (propagation, recursive) in &mount.propagation {
+        let attributes = Attributes { propagation: *propagation, ..Attributes::default() };
+        mount::set_attributes(made.as_fd(), attributes, *recursive).at(Step::Propagation, object())?;
+    }
+    Ok(())
+}
+
+/// Enters the root: `pivot_root`, or with `no_pivot` (a root in an initramfs) a moved mount and `chroot`.
+pub(crate) fn enter(root: BorrowedFd<'_>, path: &CStr, no_pivot: bool, was_shared: bool) -> Result<(), Failure> {
+    const MS_MOVE: u64 = 8192;
+    let old = fs::open_at(None, c"/", fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::PivotRoot, shown(path))?;
+    let swap = || -> io::Result<()> {
+        process::change_directory(root)?;
+        if no_pivot {
+            mount::mount_legacy(c".", c"/", c"", MS_MOVE, c"")?;
+            process::change_root_here()?;
+            return process::change_directory_to(c"/");
+        }
+        mount::pivot_root_here()?;
+        process::change_directory(old.as_fd())?;
+        if was_shared {
+            // Or the detaching of the old root would reach the host.
+            let slave = Attributes { propagation: mount::MS_SLAVE, ..Attributes::default() };
+            mount::set_attributes(old.as_fd(), slave, true)?;
+        }
+        mount::detach(c".")?;
+        process::change_directory_to(c"/")
+    };
+    swap().at(Step::PivotRoot, shown(path))
+}

@@ -1,0 +1,166 @@
+//! The root mount itself: a directory bound on itself, or an overlay.
+
+use super::Rootfs;
+use crate::handshake::{At, Failure, Step};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use wharf_sys::mount::{self, Attributes, FsContext, MS_PRIVATE, MS_SHARED, MS_SLAVE};
+use wharf_sys::{errno, fs, process};
+
+/// Strings of a [`Rootfs`], made before the clone.
+#[derive(Debug)]
+pub(crate) enum PreparedRoot {
+    Path(CString),
+    Overlay { lower: Vec<CString>, upper: CString, work: CString, on: CString },
+}
+
+impl PreparedRoot {
+    /// `bundle` is what an overlay is mounted on, in the container's mount namespace only.
+    pub(crate) fn new(rootfs: &Rootfs, bundle: &Path) -> io::Result<Self> {
+        Ok(match rootfs {
+            Rootfs::Path(path) => Self::Path(fs::c_path(path)?),
+            Rootfs::Overlay { lower, upper, work } => Self::Overlay {
+                lower: lower.iter().map(|path| fs::c_path(path)).collect::<io::Result<_>>()?,
+                upper: fs::c_path(upper)?,
+                work: fs::c_path(work)?,
+                on: fs::c_path(bundle)?,
+            },
+        })
+    }
+
+    /// The path the root is attached at.
+    pub(crate) fn path(&self) -> &CStr {
+        match self {
+            Self::Path(path) => path,
+            Self::Overlay { on, .. } => on,
+        }
+    }
+
+    /// Cuts the mount namespace off from the host and mounts the root; returns the root mount.
+    pub(crate) fn mount(&self, propagation: Option<(u64, bool)>) -> Result<OwnedFd, Failure> {
+        let (flag, recursive) = propagation.unwrap_or((MS_SLAVE, true));
+        let host = fs::open_at(None, c"/", fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::Propagation, "/")?;
+        let attributes = Attributes { propagation: flag, ..Attributes::default() };
+        mount::set_attributes(host.as_fd(), attributes, recursive).at(Step::Propagation, "/")?;
+        let shown = || self.path().to_string_lossy().into_owned();
+        let target =
+            fs::open_at(None, self.path(), fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::Rootfs, shown())?;
+        if flag == MS_SHARED {
+            // pivot_root refuses a root whose parent mount is shared.
+            make_parent_private(target.as_fd()).at(Step::Propagation, shown())?;
+        }
+        let root = match self {
+            Self::Path(path) => mount::clone_tree(None, path, true).at(Step::Rootfs, shown())?,
+            Self::Overlay { lower, upper, work, .. } => overlay(lower, upper, work)?,
+        };
+        mount::move_mount(root.as_fd(), target.as_fd()).at(Step::Rootfs, shown())?;
+        Ok(root)
+    }
+}
+
+/// Only the root of a mount can change its propagation: walks up to it.
+fn make_parent_private(directory: BorrowedFd<'_>) -> io::Result<()> {
+    /// No path is deeper than its longest form has slashes.
+    const DEPTH: usize = 2048;
+    let attributes = Attributes { propagation: MS_PRIVATE, ..Attributes::default() };
+    let mut current = directory.try_clone_to_owned()?;
+    for _ in 0..DEPTH {
+        match mount::set_attributes(current.as_fd(), attributes, false) {
+            Err(error) if error.raw_os_error() == Some(errno::EINVAL) => {
+                current = fs::open_at(Some(current.as_fd()), c"..", fs::O_PATH | fs::O_DIRECTORY, 0, 0)?;
+            }
+            other => return other,
+        }
+    }
+    Err(errno::error(errno::EINVAL))
+}
+
+fn overlay(lower: &[CString], upper: &CStr, work: &CStr) -> Result<OwnedFd, Failure> {
+    let shown = upper.to_string_lossy();
+    let context = FsContext::open(c"overlay").at(Step::Rootfs, format!("overlay on {shown}"))?;
+    let configure = || -> io::Result<OwnedFd> {
+        context.set_string(c"source", c"overlay")?;
+        for layer in lower {
+            context.set_string(c"lowerdir+", layer)?;
+        }
+        context.set_string(c"upperdir", upper)?;
+        context.set_string(c"workdir", work)?;
+        context.mount(0)
+    };
+    match configure() {
+        // `lowerdir+` came with kernel 6.5.
+        Err(error) if error.raw_os_error() == Some(errno::EINVAL) => {
+            overlay_by_data(lower, upper, work).at(Step::Rootfs, format!("overlay on {shown}"))
+        }
+        Err(error) => {
+            let why = context.message().map(|text| format!(" ({text})")).unwrap_or_default();
+            Err(error).at(Step::Rootfs, format!("overlay on {shown}{why}"))
+        }
+        Ok(mount) => Ok(mount),
+    }
+}
+
+/// All layers in one string, which the older kernels limit to a page: paths are made relative to the deepest
+/// directory all layers share, and that becomes the working directory.
+fn overlay_by_data(lower: &[CString], upper: &CStr, work: &CStr) -> io::Result<OwnedFd> {
+    let common = common_directory(lower);
+    let directory = CString::new(if common.is_empty() { b"/".to_vec() } else { common.clone() })?;
+    process::change_directory_to(&directory)?;
+    let skip = if common.is_empty() { 0 } else { common.len() + 1 };
+    let mut data = Vec::new();
+    for layer in lower {
+        if !data.is_empty() {
+            data.push(b':');
+        }
+        for byte in &layer.as_bytes()[skip..] {
+            if matches!(byte, b':' | b'\\' | b',') {
+                data.push(b'\\');
+            }
+            data.push(*byte);
+        }
+    }
+    let context = FsContext::open(c"overlay")?;
+    context.set_string(c"source", c"overlay")?;
+    context.set_string(c"lowerdir", &CString::new(data)?)?;
+    context.set_string(c"upperdir", upper)?;
+    context.set_string(c"workdir", work)?;
+    context.mount(0)
+}
+
+/// The deepest directory that holds all paths, without a slash at its end.
+fn common_directory(paths: &[CString]) -> Vec<u8> {
+    let parent = |path: &CString| {
+        let path = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
+        path.parent().map(|parent| parent.as_os_str().as_bytes().to_vec()).unwrap_or_default()
+    };
+    let mut common = paths.first().map(parent).unwrap_or_default();
+    for path in paths {
+        while !(path.as_bytes().starts_with(&common) && path.as_bytes().get(common.len()) == Some(&b'/')) {
+            if common.len() <= 1 {
+                return Vec::new();
+            }
+            let cut = common.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            common.truncate(cut);
+        }
+    }
+    common
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_common_directory_is_the_deepest_shared_one() {
+        let common = |paths: &[&CStr]| {
+            let owned: Vec<CString> = paths.iter().map(|path| path.to_owned().to_owned()).collect();
+            String::from_utf8(common_directory(&owned)).expect("text")
+        };
+        assert_eq!(common(&[c"/a/layers/1", c"/a/layers/22"]), "/a/layers");
+        assert_eq!(common(&[c"/a/x", c"/b/x"]), "");
+        assert_eq!(common(&[c"/a/lay", c"/a/lay2/x"]), "/a");
+    }
+}

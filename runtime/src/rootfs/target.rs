@@ -1,0 +1,110 @@
+//! Mount targets: found in the root, or made there, one component at a time.
+
+use crate::handshake::{At, Failure, Step};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use wharf_sys::{errno, fs};
+
+/// Mode of directories made for mounts.
+const DIRECTORY_MODE: u32 = 0o755;
+/// Mode of files made for mounts.
+const FILE_MODE: u32 = 0o644;
+
+/// Opens `path` in the root, made if it is missing, as a place to mount a directory or a file on.
+pub(crate) fn prepare(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> Result<OwnedFd, Failure> {
+    match fs::open_in_root(root, path, fs::O_PATH, 0) {
+        Ok(found) => Ok(found),
+        Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make(root, path, directory).at(Step::MountTarget, shown(path)),
+        Err(error) => Err(error).at(Step::MountTarget, shown(path)),
+    }
+}
+
+/// Opens the parent of `path` in the root, made if it is missing, and the name in it.
+pub(crate) fn parent(root: BorrowedFd<'_>, path: &CStr) -> io::Result<(OwnedFd, CString)> {
+    let (parent, name) = split(path);
+    let directory = match fs::open_in_root(root, &parent, fs::O_PATH | fs::O_DIRECTORY, 0) {
+        Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make(root, &parent, true)?,
+        other => other?,
+    };
+    Ok((directory, name))
+}
+
+fn make(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> io::Result<OwnedFd> {
+    let mut prefix = Vec::new();
+    let mut current = fs::open_in_root(root, c"/", fs::O_PATH | fs::O_DIRECTORY, 0)?;
+    let bytes = path.to_bytes();
+    let components: Vec<&[u8]> = bytes.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+    for (index, component) in components.iter().enumerate() {
+        let last = index + 1 == components.len();
+        prefix.push(b'/');
+        prefix.extend_from_slice(component);
+        // Resolved from the root each time, so that symbolic links and `..` mean what they mean to the container.
+        let here = CString::new(prefix.clone()).map_err(|_| errno::error(errno::EINVAL))?;
+        match fs::open_in_root(root, &here, fs::O_PATH, 0) {
+            Ok(next) => current = next,
+            Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
+                let name = CString::new(component.to_vec()).map_err(|_| errno::error(errno::EINVAL))?;
+                current = make_one(current.as_fd(), &name, directory || !last)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(current)
+}
+
+/// Makes one component that is missing. A dangling symbolic link in its place is an error: what it points to
+/// was not asked for.
+fn make_one(parent: BorrowedFd<'_>, name: &CStr, directory: bool) -> io::Result<OwnedFd> {
+    if directory {
+        match fs::mkdir_at(parent, name, DIRECTORY_MODE) {
+            Err(error) if error.raw_os_error() != Some(errno::EEXIST) => return Err(error),
+            _ => {}
+        }
+    } else {
+        let flags = fs::O_CREAT | fs::O_WRONLY | fs::O_NOFOLLOW;
+        fs::open_at(Some(parent), name, flags, FILE_MODE, fs::RESOLVE_BENEATH | fs::RESOLVE_NO_MAGICLINKS)?;
+    }
+    fs::open_at(Some(parent), name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH | fs::RESOLVE_NO_SYMLINKS)
+}
+
+/// Parent directory and last component of an absolute path.
+fn split(path: &CStr) -> (CString, CString) {
+    let bytes = path.to_bytes();
+    let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    let bytes = &bytes[..end];
+    let at = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    let text = |bytes: &[u8]| CString::new(bytes).expect("a part of a C string has no NUL");
+    let parent = if at == 0 { b"/" } else { &bytes[..at] };
+    (text(parent), text(&bytes[(at + 1).min(bytes.len())..]))
+}
+
+/// A path as messages show it.
+pub(crate) fn shown(path: &CStr) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_at_the_last_component() {
+        for (path, parent, name) in [(c"/dev/null", c"/dev", c"null"), (c"/x", c"/", c"x"), (c"/a/b/", c"/a", c"b")] {
+            assert_eq!(split(path), (parent.to_owned(), name.to_owned()));
+        }
+    }
+
+    #[test]
+    fn targets_are_made_inside_the_root_whatever_links_say() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        std::os::unix::fs::symlink("/etc", directory.path().join("link")).expect("symlink");
+        let root = OwnedFd::from(std::fs::File::open(directory.path()).expect("open"));
+        std::fs::create_dir(directory.path().join("etc")).expect("mkdir");
+        prepare(root.as_fd(), c"/link/wharf-made/file", false).expect("prepare");
+        assert!(directory.path().join("etc/wharf-made/file").is_file());
+        assert!(!std::path::Path::new("/etc/wharf-made").exists());
+        prepare(root.as_fd(), c"/../../up/dir", true).expect("prepare");
+        assert!(directory.path().join("up/dir").is_dir());
+    }
+}

@@ -1,0 +1,191 @@
+//! `state.json` in the runtime's root, and the state that `runw state` and hooks are given.
+
+use crate::error::{Error, While};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use wharf_specs::id::ContainerId;
+use wharf_specs::oci::{Hooks, LinuxSeccomp};
+
+/// File in the container's state directory.
+const FILE: &str = "state.json";
+/// Socket in the state directory at which a created container waits; gone once it was started.
+pub(crate) const START_SOCKET: &str = "start.sock";
+/// Version of the runtime-spec that states are of.
+pub const OCI_VERSION: &str = "1.3.0";
+
+/// Where a container is in its life (runtime-spec, runtime.md#state); `Paused` is an addition of runc's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+/// The state handed to hooks (runtime-spec, runtime.md#state).
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HookState<'a> {
+    pub(crate) oci_version: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) status: Status,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) pid: i32,
+    pub(crate) bundle: &'a Path,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: &'a BTreeMap<String, String>,
+}
+
+fn is_zero(pid: &i32) -> bool {
+    *pid == 0
+}
+
+/// What must be known of a container to find it again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    pub oci_version: String,
+    pub id: String,
+    /// Process id of the init in the host's pid namespace.
+    pub pid: i32,
+    /// Start time of that process in clock ticks since boot: together with the pid it names one process.
+    pub start_time: u64,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    /// RFC 3339, UTC.
+    pub created: String,
+    /// User who made it.
+    pub owner: u32,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Directories of its control group; see [`crate::cgroup::Cgroup::paths`].
+    pub cgroup_paths: Vec<(String, PathBuf)>,
+    #[serde(default)]
+    pub hooks: Hooks,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<LinuxSeccomp>,
+    /// The container has a pid namespace of its own, which ends with its init.
+    pub own_pid_namespace: bool,
+}
+
+impl State {
+    /// Reads the state of a container.
+    pub fn load(directory: &Path) -> Result<Self, Error> {
+        let path = directory.join(FILE);
+        let bytes = fs::read(&path).during("read", path.display())?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::State { path, problem: error.to_string() })
+    }
+
+    /// Writes the state: whole, under its final name only once it is complete.
+    pub fn save(&self, directory: &Path) -> Result<(), Error> {
+        let temporary = directory.join(format!("{FILE}.new"));
+        let path = directory.join(FILE);
+        let bytes = serde_json::to_vec(self).map_err(|e| Error::State { path: path.clone(), problem: e.to_string() })?;
+        fs::write(&temporary, bytes).during("write", temporary.display())?;
+        fs::rename(&temporary, &path).during("write", path.display())
+    }
+
+    /// Whether the init is still the process it was, and not a zombie.
+    pub fn init_alive(&self) -> bool {
+        process_status(self.pid).is_some_and(|(state, start)| start == self.start_time && !matches!(state, 'Z' | 'X'))
+    }
+
+    /// The status, from what the kernel and the state directory say.
+    pub fn status(&self, directory: &Path) -> Status {
+        if !self.init_alive() {
+            return Status::Stopped;
+        }
+        if directory.join(START_SOCKET).exists() {
+            return Status::Created;
+        }
+        if crate::cgroup::Cgroup::from_paths(self.cgroup_paths.iter().cloned()).is_frozen() {
+            return Status::Paused;
+        }
+        Status::Running
+    }
+}
+
+/// The directory of one container below the runtime's root.
+pub fn directory(root: &Path, id: &ContainerId) -> PathBuf {
+    root.join(id)
+}
+
+/// State letter and start time of a process, from `/proc/PID/stat`.
+pub(crate) fn process_status(pid: i32) -> Option<(char, u64)> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The command in parentheses may hold anything, so the fields are counted from its end (proc(5)).
+fn parse_stat(text: &str) -> Option<(char, u64)> {
+    let (_, rest) = text.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?.chars().next()?;
+    // Field 22 is the start time; the state was field 3.
+    let start = fields.nth(18)?.parse().ok()?;
+    Some((state, start))
+}
+
+/// Seconds and nanoseconds since the epoch as RFC 3339 in UTC.
+pub(crate) fn rfc3339(seconds: u64, nanoseconds: u32) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Civil date from days, in the proleptic Gregorian calendar; the year begins in March here.
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanoseconds:09}Z")
+}
+
+/// The present moment as RFC 3339 in UTC.
+pub fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    rfc3339(since.as_secs(), since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_is_read_past_a_hostile_command_name() {
+        let text = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
+        assert_eq!(parse_stat(text), Some(('S', 987_654)));
+    }
+
+    #[test]
+    fn dates_are_right() {
+        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(rfc3339(951_782_400, 5), "2000-02-29T00:00:00.000000005Z");
+        assert_eq!(rfc3339(1_795_253_055, 0), "2026-11-21T09:24:15.000000000Z");
+    }
+
+    #[test]
+    fn this_process_is_alive() {
+        let (state, start) = process_status(std::process::id() as i32).expect("own stat");
+        assert!(matches!(state, 'R' | 'S'), "{state}");
+        assert!(start > 0);
+    }
+}

@@ -1,0 +1,64 @@
+//! The terminal of a container: a pseudo terminal of the container's own devpts.
+
+use crate::handshake::{At, Failure, Step};
+use crate::rootfs::target;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use wharf_sys::terminal::{self, Size};
+use wharf_sys::{errno, fs, mount, process};
+
+/// Both sides of a new pseudo terminal.
+pub(crate) struct Pty {
+    pub(crate) master: OwnedFd,
+    pub(crate) peer: OwnedFd,
+}
+
+/// Opens a terminal of the devpts mounted in the root. What is opened must lie on a devpts and be the
+/// multiplexer: a container can put anything at that path.
+pub(crate) fn open(root: BorrowedFd<'_>, size: Option<Size>) -> Result<Pty, Failure> {
+    let path = c"/dev/pts/ptmx";
+    let make = || -> io::Result<Pty> {
+        let flags = fs::O_RDWR | fs::O_NOCTTY | fs::O_NOFOLLOW;
+        let master = fs::open_in_root(root, path, flags, 0)?;
+        let status = fs::status(master.as_fd())?;
+        if fs::filesystem_magic(master.as_fd())? != fs::DEVPTS_MAGIC || status.rdev != (5, 2) {
+            return Err(errno::error(errno::ENODEV));
+        }
+        terminal::unlock(master.as_fd())?;
+        let peer = terminal::open_peer(master.as_fd())?;
+        if let Some(size) = size {
+            terminal::set_size(master.as_fd(), size)?;
+        }
+        Ok(Pty { master, peer })
+    };
+    make().at(Step::Terminal, "on /dev/pts/ptmx")
+}
+
+/// Shows the terminal as `/dev/console` too (runtime-spec, config-linux.md#default-devices).
+pub(crate) fn bind_console(root: BorrowedFd<'_>, peer: BorrowedFd<'_>) -> Result<(), Failure> {
+    let bind = || -> io::Result<()> {
+        let (dev, name) = target::parent(root, c"/dev/console")?;
+        let name: &CStr = &name;
+        let flags = fs::O_CREAT | fs::O_WRONLY | fs::O_NOFOLLOW | fs::O_NOCTTY | fs::O_NONBLOCK;
+        let place = match fs::open_at(Some(dev.as_fd()), name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH) {
+            Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
+                fs::open_at(Some(dev.as_fd()), name, flags, 0o620, fs::RESOLVE_BENEATH)?;
+                fs::open_at(Some(dev.as_fd()), name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH)?
+            }
+            other => other?,
+        };
+        if fs::status(place.as_fd())?.is(fs::S_IFLNK) {
+            return Err(errno::error(errno::ELOOP));
+        }
+        let tree = mount::clone_tree(Some(peer), c"", false)?;
+        mount::move_mount(tree.as_fd(), place.as_fd())
+    };
+    bind().at(Step::Terminal, "on /dev/console")
+}
+
+/// Makes the terminal the controlling one and the standard input, output and error.
+pub(crate) fn take(peer: BorrowedFd<'_>) -> Result<(), Failure> {
+    terminal::set_controlling(peer).at(Step::Terminal, "as controlling terminal")?;
+    (0..3).try_for_each(|number| process::place(peer, number)).at(Step::Terminal, "as standard input and output")
+}
