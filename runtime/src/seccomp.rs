@@ -20,6 +20,37 @@ const INSTRUCTION_BYTES: usize = 8;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
+/// Flags a profile may have.
+pub const FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
+/// Architectures a profile may have.
+pub const ARCHITECTURES: [&str; 19] = [
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+];
+
 /// Why a checked profile could not be compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -157,6 +188,11 @@ impl FilterSource {
         program.extend(decode(&bytes));
         Ok(program)
     }
+}
+
+/// Version of the libseccomp that is linked in.
+pub fn library_version() -> Option<String> {
+    libseccomp::ScmpVersion::current().ok().map(|version| version.to_string())
 }
 
 fn check_errno(value: Option<u32>, field: &str) -> Result<(), Refusal> {

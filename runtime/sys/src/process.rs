@@ -48,6 +48,23 @@ pub fn exec(program: &CStr, arguments: &CStringArray, environment: &CStringArray
     io::Error::last_os_error()
 }
 
+/// As [`exec`], of the open file `program`.
+pub fn exec_descriptor(program: BorrowedFd<'_>, arguments: &CStringArray, environment: &CStringArray) -> io::Error {
+    // SAFETY: the path is empty, which AT_EMPTY_PATH allows; both arrays are null-terminated arrays of pointers
+    // to strings that they own.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
 /// Ends the process at once, without exit handlers.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.

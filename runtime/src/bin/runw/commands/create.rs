@@ -1,0 +1,99 @@
+//! `create`.
+
+use crate::cli::CreateOptions;
+use crate::log::Log;
+use crate::store::{NewState, Store};
+use crate::{Fault, console};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use wharf_runtime::bundle::Bundle;
+use wharf_runtime::{Container, ContainerId, CreateRequest, Rootfs, Stdio};
+
+pub(crate) fn run(options: &CreateOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
+    let made = make(options, store, log, Use::Detached { started: false })?;
+    made.state.keep();
+    Ok(0)
+}
+
+/// What the new container is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// This process stays with it.
+    Foreground,
+    /// This process leaves; `started` if it starts it before.
+    Detached { started: bool },
+}
+
+/// A container and its state directory, which goes away again unless it is kept.
+pub(crate) struct Made {
+    pub(crate) container: Container,
+    pub(crate) state: NewState,
+}
+
+/// Creates the container and everything the caller asked to be told about it.
+pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: Use) -> Result<Made, Fault> {
+    let id = ContainerId::parse(&options.id)?;
+    let bundle = Bundle::load(&options.bundle)?;
+    bundle.warnings.iter().for_each(|warning| log.warn(warning));
+    let mut spec = bundle.spec.clone();
+    let terminal = spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
+    console::check(terminal, purpose != Use::Foreground, options.console_socket.as_deref())?;
+    if let (Some(count), Some(process)) = (console::listen_fds(), spec.process_mut()) {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".into()]);
+        process.set_env(Some(env));
+    }
+    let preserve_fds = console::inherited(options.preserve_fds)?;
+    let rootfs = if spec.root().is_some() { bundle.rootfs()? } else { bundle.path.clone() };
+    let state = store.reserve(&id)?;
+    let cache = store.seccomp_cache();
+    // A container that is started by this very process needs no socket for others.
+    let own_start = purpose != Use::Detached { started: false };
+    let request = CreateRequest {
+        stdio: if terminal { Stdio::Terminal { size: None } } else { Stdio::Inherit },
+        preserve_fds,
+        state_dir: (!own_start).then(|| state.path()),
+        seccomp_cache: Some(&cache),
+        new_keyring: !options.no_new_keyring,
+        no_pivot: options.no_pivot,
+        ..CreateRequest::new(id, &bundle.path, &spec, Rootfs::Path(rootfs))
+    };
+    let container = Container::create(request)?;
+    container.warnings().iter().for_each(|warning| log.warn(warning));
+    let announce = || -> Result<(), Fault> {
+        container.save(state.path())?;
+        if let Some(path) = &options.pidfd_socket {
+            console::send(path, "pidfd", container.pidfd())?;
+        }
+        if let (Some(path), Some(terminal)) = (&options.console_socket, &container.terminal) {
+            use std::os::fd::AsFd;
+            console::send(path, "/dev/ptmx", terminal.as_fd())?;
+        }
+        options.pid_file.as_deref().map_or(Ok(()), |path| write_pid(path, container.pid()))
+    };
+    if let Err(fault) = announce() {
+        destroy(container)?;
+        return Err(fault);
+    }
+    log.debug(&format!("created container {} with init {}", container.id(), container.pid()));
+    Ok(Made { container, state })
+}
+
+/// Takes back a container that this process has created.
+pub(crate) fn destroy(container: Container) -> Result<(), Fault> {
+    const SIGKILL: i32 = 9;
+    let _ = container.kill(SIGKILL);
+    // Only a child of this process can be reaped here; another's is its parent's.
+    let _ = wharf_sys::pidfd::wait(container.pidfd());
+    Ok(container.delete()?)
+}
+
+/// Writes a pid file: whole under its name, never half.
+pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<(), Fault> {
+    let fail = |error: std::io::Error| Fault::new(format!("write pid file {}: {error}", path.display()));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}"));
+    let write = || fs::File::create(&temporary)?.write_all(pid.to_string().as_bytes());
+    write().and_then(|()| fs::rename(&temporary, path)).map_err(fail)
+}

@@ -1,0 +1,52 @@
+//! `delete`.
+
+use crate::Fault;
+use crate::log::Log;
+use crate::store::Store;
+use wharf_runtime::ContainerId;
+use wharf_runtime::state::Status;
+use wharf_sys::pidfd;
+
+const SIGKILL: i32 = 9;
+/// How long a killed init may take to go, milliseconds; runc waits as long.
+const KILL_PATIENCE_MILLISECONDS: i32 = 10_000;
+
+pub(crate) fn run(id: &str, force: bool, store: &Store, log: &Log) -> Result<u8, Fault> {
+    let parsed = ContainerId::parse(id)?;
+    let container = match store.load(id) {
+        Ok(container) => container,
+        Err(_) if force => {
+            // What cannot be read any more is removed as far as it is known.
+            store.forget(&parsed)?;
+            return Ok(0);
+        }
+        Err(fault) => {
+            if store.directory(&parsed).exists() {
+                store.forget(&parsed)?;
+            }
+            return Err(fault);
+        }
+    };
+    let status = container.status();
+    match status {
+        Status::Stopped => {}
+        Status::Running | Status::Paused | Status::Creating if !force => {
+            return Err(Fault::new(format!("cannot delete container {id} that is not stopped: {status}")));
+        }
+        _ => {
+            let _ = container.kill(SIGKILL);
+            let _ = container.cgroup().kill_all();
+            if status == Status::Paused {
+                container.cgroup().freeze(false)?;
+            }
+            if !pidfd::poll_exit(container.pidfd(), KILL_PATIENCE_MILLISECONDS)? {
+                return Err(Fault::new(format!("container {id}: init {} does not die", container.pid())));
+            }
+        }
+    }
+    let result = container.delete();
+    store.forget(&parsed)?;
+    log.debug(&format!("deleted container {id}"));
+    result?;
+    Ok(0)
+}

@@ -1,0 +1,61 @@
+//! Messages: one line on standard error, or in the file of `--log` in runc's two forms.
+
+use crate::cli::LogFormat;
+use serde_json::json;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use wharf_runtime::state::now;
+
+pub(crate) struct Log {
+    file: Option<File>,
+    format: LogFormat,
+    debug: bool,
+    name: String,
+}
+
+impl Log {
+    pub(crate) fn open(path: Option<&Path>, format: LogFormat, debug: bool, name: &str) -> Result<Self, String> {
+        let open = |path: &Path| {
+            let file = File::options().append(true).create(true).open(path);
+            file.map_err(|error| format!("open log file {}: {error}", path.display()))
+        };
+        Ok(Self { file: path.map(open).transpose()?, format, debug, name: name.to_string() })
+    }
+
+    /// An error ends the program: it is said on standard error in any case.
+    pub(crate) fn error(&self, message: &str) {
+        self.write("error", message);
+        eprintln!("{}: {}", self.name, message.replace('\n', " "));
+    }
+
+    pub(crate) fn warn(&self, message: &str) {
+        self.write("warning", message);
+        if self.file.is_none() {
+            eprintln!("{}: warning: {message}", self.name);
+        }
+    }
+
+    pub(crate) fn debug(&self, message: &str) {
+        if self.debug {
+            self.write("debug", message);
+            if self.file.is_none() {
+                eprintln!("{}", text_line("debug", message).trim_end());
+            }
+        }
+    }
+
+    fn write(&self, level: &str, message: &str) {
+        let Some(mut file) = self.file.as_ref() else { return };
+        let line = match self.format {
+            LogFormat::Text => text_line(level, message),
+            LogFormat::Json => format!("{}\n", json!({"level": level, "msg": message, "time": now()})),
+        };
+        // A log that cannot be written must not change what the command does.
+        let _ = file.write_all(line.as_bytes());
+    }
+}
+
+fn text_line(level: &str, message: &str) -> String {
+    format!("time={:?} level={level} msg={message:?}\n", now())
+}
