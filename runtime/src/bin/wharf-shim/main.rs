@@ -1,2 +1,103 @@
-//! `runw`, an OCI runtime.
-fn main() {}
+//! `wharf-shim`: one small process per pod, parent of its containers, owner of their stdio, logs and exit codes.
+//!
+//! It is started by `wharfd` as `wharf-shim --dir RUN/pods/ID`, pins the pod's namespaces, answers on `shim.sock` in that
+//! directory, and outlives the daemon. It is single-threaded, so that containers are cloned straight from it.
+
+mod connection;
+mod container;
+mod cri_log;
+mod exit_record;
+mod pod;
+mod sandbox;
+mod server;
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use wharf_specs::shim::SandboxSetup;
+use wharf_sys::{event, fs as sysfs, process, socket};
+
+const SOCKET_NAME: &str = "shim.sock";
+const SETUP_NAME: &str = "sandbox.json";
+const LOG_NAME: &str = "shim.log";
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// Signals that end a process by default and that the shim must survive (HUP, INT, PIPE, TERM): a pod ends by request
+/// only.
+const SURVIVED_SIGNALS: [i32; 4] = [1, 2, 13, 15];
+
+#[derive(Parser)]
+#[command(name = "wharf-shim", version, about = "Parent of one pod's containers; started by wharfd")]
+struct Arguments {
+    /// The pod's directory, which holds sandbox.json
+    #[arg(long)]
+    dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    match start(&arguments.dir) {
+        Ok(mut server) => {
+            println!("ready");
+            let ended = detach(&arguments.dir).and_then(|()| server.run());
+            let _ = std::fs::remove_file(arguments.dir.join(SOCKET_NAME));
+            match ended {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("wharf-shim: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Err(error) => {
+            println!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(directory: &Path) -> io::Result<server::Server> {
+    let setup_path = directory.join(SETUP_NAME);
+    let explain = |error: io::Error| io::Error::other(format!("read {}: {error}", setup_path.display()));
+    let setup: SandboxSetup = serde_json::from_slice(&std::fs::read(&setup_path).map_err(explain)?)
+        .map_err(|error| explain(error.into()))?;
+    if let Some(runtime) = &setup.oci_runtime {
+        let message = format!("OCI runtime {} in place of the shim's own is not supported yet", runtime.display());
+        return Err(io::Error::other(message));
+    }
+    // A session of its own: no terminal's hang-up or interrupt reaches the pod. It fails for a group leader alone,
+    // which has one already.
+    let _ = process::new_session();
+    for signal in SURVIVED_SIGNALS {
+        event::ignore_signal(signal);
+    }
+    let sandbox = sandbox::Sandbox::create(&setup)
+        .map_err(|error| io::Error::other(format!("create the namespaces of pod {}: {error}", setup.id)))?;
+    let path = directory.join(SOCKET_NAME);
+    let listener = socket::listen(socket::Kind::Stream, &path, BACKLOG)
+        .map_err(|error| io::Error::other(format!("listen at {}: {error}", path.display())))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    sysfs::set_nonblocking(listener.as_fd(), true)?;
+    server::Server::new(pod::Pod::new(setup, sandbox), listener)
+}
+
+/// Leaves the starter's standard streams; errors go to a file from here on.
+fn detach(directory: &Path) -> io::Result<()> {
+    io::stdout().flush()?;
+    sandbox::detach_stdio()?;
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(LOG_NAME))?;
+    process::place(log.as_fd(), 2)
+}

@@ -1,0 +1,231 @@
+//! One container of the pod: its process, its stdio and its log.
+//!
+//! ```text
+//! Created ──start──▶ Running ──init ends──▶ Exited ──delete──▶ (gone)
+//!    └────────────────killed──────────────────▲
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use wharf_runtime::{Container, ExecProcess};
+use wharf_specs::shim::{ContainerPhase, ContainerState, Exit};
+use wharf_sys::fs as sysfs;
+
+use crate::cri_log::{CriLog, Stream};
+use crate::exit_record;
+
+/// Output that an attached client has not read yet, beyond which it is let go: a container never waits for a reader.
+const MAX_ATTACHED_BACKLOG_BYTES: usize = 1 << 20;
+
+pub(crate) struct PodContainer {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) phase: ContainerPhase,
+    pub(crate) runtime: Container,
+    pub(crate) created_at: i64,
+    pub(crate) started_at: i64,
+    pub(crate) exit: Option<Exit>,
+    pub(crate) execs: HashMap<String, Exec>,
+    pub(crate) stdio: Stdio,
+    /// Ends with the container's init.
+    pub(crate) owns_pid_namespace: bool,
+}
+
+/// A process beside the container's init.
+pub(crate) struct Exec {
+    pub(crate) process: ExecProcess,
+    /// Kept to change the terminal's size.
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+/// The shim's ends of the container's standard streams.
+pub(crate) struct Stdio {
+    /// Write end of the pipe; `None` without stdin, or once given up.
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdin_once: bool,
+    pub(crate) outputs: [Option<OwnedFd>; 2],
+    /// Stands for all three streams.
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) log: Option<CriLog>,
+    pub(crate) attached: Vec<Attached>,
+}
+
+/// A client that gets a copy of one output stream.
+pub(crate) struct Attached {
+    pub(crate) token: u64,
+    stream: Stream,
+    reader: File,
+    backlog: VecDeque<u8>,
+}
+
+impl PodContainer {
+    pub(crate) fn state(&self) -> ContainerState {
+        ContainerState {
+            id: self.id.clone(),
+            phase: self.phase,
+            pid: if self.exit.is_some() { 0 } else { self.runtime.pid() as u32 },
+            created_at: self.created_at,
+            started_at: self.started_at,
+            exit: self.exit.clone(),
+        }
+    }
+
+    /// Takes note of the init's end: nothing of the container lives on, all output is in the log, the record is on disk.
+    pub(crate) fn ended(&mut self, ended: wharf_sys::pidfd::Exit, buffer: &mut [u8]) -> Exit {
+        let oom_killed = self.runtime.cgroup().oom_kills() > 0;
+        if !self.owns_pid_namespace {
+            if let Err(error) = self.runtime.cgroup().kill_all() {
+                eprintln!("container {}: end what its init left behind: {error}", self.id);
+            }
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while self.stdio.pump(stream, buffer) == Pumped::Some {}
+        }
+        self.stdio.finish();
+        let exit = exit_record::exit_of(ended, oom_killed);
+        if let Err(error) = exit_record::write(&self.bundle, &exit) {
+            eprintln!("container {}: write its exit record: {error}", self.id);
+        }
+        self.phase = ContainerPhase::Exited;
+        self.exit = Some(exit.clone());
+        exit
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pumped {
+    Some,
+    NothingNow,
+    Ended,
+}
+
+impl Stdio {
+    /// Of a container with pipes; the ends given are the shim's.
+    pub(crate) fn pipes(stdin: Option<OwnedFd>, outputs: [OwnedFd; 2]) -> io::Result<Self> {
+        for output in &outputs {
+            sysfs::set_nonblocking(output.as_fd(), true)?;
+        }
+        let outputs = outputs.map(Some);
+        Ok(Self { stdin, stdin_once: false, outputs, terminal: None, log: None, attached: Vec::new() })
+    }
+
+    /// Of a container with a terminal.
+    pub(crate) fn terminal(master: OwnedFd) -> io::Result<Self> {
+        sysfs::set_nonblocking(master.as_fd(), true)?;
+        let terminal = Some(master);
+        Ok(Self { stdin: None, stdin_once: false, outputs: [None, None], terminal, log: None, attached: Vec::new() })
+    }
+
+    /// What is to be watched for output.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
+        let terminal = self.terminal.iter().map(|fd| (Stream::Stdout, fd.as_fd()));
+        let [stdout, stderr] = &self.outputs;
+        let pipes = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+        terminal.chain(pipes.into_iter().filter_map(|(stream, fd)| Some((stream, fd.as_ref()?.as_fd()))))
+    }
+
+    /// Reads once and hands the bytes to the log and to every attached client.
+    pub(crate) fn pump(&mut self, stream: Stream, buffer: &mut [u8]) -> Pumped {
+        let source = match (&self.terminal, &self.outputs[stream as usize]) {
+            (Some(terminal), _) if stream == Stream::Stdout => terminal.as_fd(),
+            (_, Some(output)) => output.as_fd(),
+            _ => return Pumped::Ended,
+        };
+        let length = match sysfs::read(source, buffer) {
+            Ok(0) => return Pumped::Ended,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Pumped::NothingNow,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Pumped::Some,
+            // EIO is how a terminal says that its last user has gone.
+            Err(_) => return Pumped::Ended,
+        };
+        let output = &buffer[..length];
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.append(stream, exit_record::now(), output)
+        {
+            eprintln!("write the container's log: {error}");
+        }
+        self.attached.retain_mut(|client| client.stream != stream || client.push(output));
+        Pumped::Some
+    }
+
+    /// Lets go of a stream that has ended.
+    pub(crate) fn close(&mut self, stream: Stream) {
+        self.outputs[stream as usize] = None;
+        self.attached.retain(|client| client.stream != stream || !client.backlog.is_empty());
+    }
+
+    /// Ends the log and every client that has read all.
+    fn finish(&mut self) {
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.finish(exit_record::now())
+        {
+            eprintln!("write the container's log: {error}");
+        }
+        self.stdin = None;
+        self.outputs = [None, None];
+        self.attached.retain(|client| !client.backlog.is_empty());
+    }
+
+    pub(crate) fn attach(&mut self, token: u64, stream: Stream, fd: OwnedFd) -> io::Result<()> {
+        sysfs::set_nonblocking(fd.as_fd(), true)?;
+        self.attached.push(Attached { token, stream, reader: fd.into(), backlog: VecDeque::new() });
+        Ok(())
+    }
+
+    /// The end that writes to the container's stdin, for a client that attaches.
+    pub(crate) fn stdin_for_client(&mut self) -> io::Result<Option<OwnedFd>> {
+        match (&self.terminal, self.stdin_once) {
+            (Some(terminal), _) => terminal.try_clone().map(Some),
+            (None, true) => Ok(self.stdin.take()),
+            (None, false) => self.stdin.as_ref().map(OwnedFd::try_clone).transpose(),
+        }
+    }
+}
+
+impl Attached {
+    /// Gives output to the client; `false` when it has gone or is too slow.
+    fn push(&mut self, output: &[u8]) -> bool {
+        self.backlog.extend(output);
+        self.flush() && self.backlog.len() <= MAX_ATTACHED_BACKLOG_BYTES
+    }
+
+    /// Writes what the client takes now; `false` when it has gone.
+    pub(crate) fn flush(&mut self) -> bool {
+        while !self.backlog.is_empty() {
+            let (front, _) = self.backlog.as_slices();
+            match self.reader.write(front) {
+                Ok(length) => drop(self.backlog.drain(..length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+
+    pub(crate) fn waits(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+}
+
+/// Opens the log, with the folder it lies in.
+pub(crate) fn open_log(path: &Path) -> io::Result<CriLog> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    CriLog::open(path)
+}
+
+/// /dev/null for a container without stdin.
+pub(crate) fn no_stdin() -> io::Result<OwnedFd> {
+    File::open("/dev/null").map(OwnedFd::from)
+}

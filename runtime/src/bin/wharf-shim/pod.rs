@@ -1,0 +1,436 @@
+//! The pod: its containers and what clients ask of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use wharf_runtime::bundle::Bundle;
+use wharf_runtime::{Container, ContainerId, CreateRequest, ExecRequest, Rootfs, Stdio as RuntimeStdio};
+use wharf_specs::oci::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
+use wharf_specs::shim::{
+    self, Answer, ContainerPhase, CreateContainer, Event, Failure, FailureKind, Operation, PROTOCOL_VERSION,
+    PodNamespace, SandboxSetup,
+};
+use wharf_sys::event::{EPOLLIN, EPOLLOUT};
+use wharf_sys::{pidfd, process, terminal};
+
+use crate::connection::Connection;
+use crate::container::{Exec, PodContainer, Stdio, no_stdin, open_log};
+use crate::cri_log::Stream;
+use crate::exit_record;
+use crate::sandbox::Sandbox;
+use crate::server::{Source, Watch, failure};
+
+/// What an operation gives back beside its answer.
+pub(crate) struct Outcome {
+    pub(crate) answer: Answer,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) event: Option<Event>,
+}
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        Self { answer, descriptors: Vec::new(), event: None }
+    }
+}
+
+type Performed = Result<Outcome, Failure>;
+
+pub(crate) struct Pod {
+    setup: SandboxSetup,
+    sandbox: Sandbox,
+    containers: BTreeMap<String, PodContainer>,
+}
+
+impl Pod {
+    pub(crate) fn new(setup: SandboxSetup, sandbox: Sandbox) -> Self {
+        Self { setup, sandbox, containers: BTreeMap::new() }
+    }
+
+    pub(crate) fn perform(&mut self, watch: &mut Watch, client: &mut Connection, operation: Operation) -> Performed {
+        match operation {
+            Operation::Version => Ok(version().into()),
+            Operation::Status => {
+                let containers = self.containers.values().map(PodContainer::state).collect();
+                Ok(Answer::Status { containers }.into())
+            }
+            Operation::Namespaces => self.namespaces(),
+            Operation::Create(request) => self.create(watch, request),
+            Operation::Start { container } => self.start(&container),
+            Operation::Kill { container, signal, all } => self.kill(&container, signal, all),
+            Operation::Delete { container } => self.delete(watch, &container),
+            Operation::Exec(request) => {
+                let tty = request.process.terminal().unwrap_or(false);
+                let descriptors = client.take_descriptors(if tty { 0 } else { 3 });
+                self.exec(watch, request, descriptors)
+            }
+            Operation::KillExec { exec, signal, all } => self.kill_exec(&exec, signal, all),
+            Operation::Attach { container, stdin, stdout, stderr } => {
+                let descriptors = client.take_descriptors(usize::from(stdout) + usize::from(stderr));
+                self.attach(watch, &container, stdin, [stdout, stderr], descriptors)
+            }
+            Operation::CloseStdin { container } => {
+                self.find(&container)?.stdio.stdin = None;
+                Ok(Answer::Done.into())
+            }
+            Operation::Resize { container, exec, rows, columns } => self.resize(&container, exec, rows, columns),
+            Operation::ReopenLog { container } => self.reopen_log(&container),
+            Operation::Update { container, resources } => {
+                let container = self.find(&container)?;
+                container.runtime.cgroup().update(&resources).map_err(internal)?;
+                Ok(Answer::Done.into())
+            }
+            Operation::Subscribe => Ok(Answer::Done.into()),
+            Operation::Shutdown => self.shut_down(),
+        }
+    }
+
+    fn find(&mut self, id: &str) -> Result<&mut PodContainer, Failure> {
+        let pod = &self.setup.id;
+        self.containers
+            .get_mut(id)
+            .ok_or_else(|| failure(FailureKind::NotFound, format_args!("pod {pod} has no container {id}")))
+    }
+
+    pub(crate) fn stdio(&mut self, container: &str) -> Option<&mut Stdio> {
+        self.containers.get_mut(container).map(|container| &mut container.stdio)
+    }
+
+    fn namespaces(&self) -> Performed {
+        let mut types = Vec::new();
+        let mut descriptors = Vec::new();
+        for (namespace, fd) in self.sandbox.namespaces() {
+            types.push(namespace);
+            descriptors.push(fd.try_clone_to_owned().map_err(internal)?);
+        }
+        Ok(Outcome { answer: Answer::Namespaces { types }, descriptors, event: None })
+    }
+
+    fn create(&mut self, watch: &mut Watch, request: CreateContainer) -> Performed {
+        let invalid = |error: &dyn std::fmt::Display| failure(FailureKind::Invalid, error);
+        let id = ContainerId::parse(&request.id).map_err(|error| invalid(&error))?;
+        if self.containers.contains_key(id.as_str()) {
+            let message = format_args!("pod {} has a container {id} already", self.setup.id);
+            return Err(failure(FailureKind::AlreadyExists, message));
+        }
+        let mut bundle = Bundle::load(&request.bundle).map_err(|error| invalid(&error))?;
+        self.join_namespaces(&mut bundle.spec, &request.join)?;
+        let container = create_process(id, &request, &bundle)?;
+        let pid = container.runtime.pid() as u32;
+        let name = container.id.clone();
+        watch_container(watch, &container).map_err(internal)?;
+        self.containers.insert(name, container);
+        Ok(Answer::Created { pid }.into())
+    }
+
+    /// Puts the pod's namespaces in the place of the container's own.
+    fn join_namespaces(&self, spec: &mut Spec, join: &[PodNamespace]) -> Result<(), Failure> {
+        let Some(mut linux) = spec.linux().clone() else {
+            return Err(failure(FailureKind::Invalid, "config.json: linux is missing"));
+        };
+        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+        for &namespace in join {
+            let typ = match namespace {
+                PodNamespace::Network => LinuxNamespaceType::Network,
+                PodNamespace::Ipc => LinuxNamespaceType::Ipc,
+                PodNamespace::Uts => LinuxNamespaceType::Uts,
+                PodNamespace::Pid => LinuxNamespaceType::Pid,
+            };
+            let path = self.sandbox.path(namespace).ok_or_else(|| {
+                let message = format_args!("pod {} has no {namespace:?} namespace of its own", self.setup.id);
+                failure(FailureKind::Invalid, message)
+            })?;
+            namespaces.retain(|existing| existing.typ() != typ);
+            let joined = LinuxNamespaceBuilder::default().typ(typ).path(path).build().map_err(internal)?;
+            namespaces.push(joined);
+        }
+        linux.set_namespaces(Some(namespaces));
+        spec.set_linux(Some(linux));
+        Ok(())
+    }
+
+    fn start(&mut self, id: &str) -> Performed {
+        let container = self.find(id)?;
+        if container.phase != ContainerPhase::Created {
+            return Err(wrong_state(container, "start"));
+        }
+        container.runtime.start().map_err(|error| failure(FailureKind::Invalid, error))?;
+        container.phase = ContainerPhase::Running;
+        container.started_at = exit_record::now();
+        let pid = container.runtime.pid() as u32;
+        let event = Event::Started { container: id.into(), pid, at: container.started_at };
+        Ok(Outcome { answer: Answer::Done, descriptors: Vec::new(), event: Some(event) })
+    }
+
+    fn kill(&mut self, id: &str, signal: i32, all: bool) -> Performed {
+        let container = self.find(id)?;
+        if container.phase == ContainerPhase::Exited {
+            return Err(wrong_state(container, "signal"));
+        }
+        if all {
+            container.runtime.cgroup().signal_all(signal).map_err(internal)?;
+        } else {
+            container.runtime.kill(signal).map_err(internal)?;
+        }
+        Ok(Answer::Done.into())
+    }
+
+    fn delete(&mut self, watch: &mut Watch, id: &str) -> Performed {
+        let container = self.find(id)?;
+        if container.phase != ContainerPhase::Exited {
+            return Err(wrong_state(container, "delete"));
+        }
+        if let Some(container) = self.containers.remove(id) {
+            watch.forget(|source| source.is_of(id));
+            container.runtime.delete().map_err(internal)?;
+        }
+        Ok(Answer::Done.into())
+    }
+
+    fn exec(&mut self, watch: &mut Watch, request: shim::ExecProcess, descriptors: Vec<OwnedFd>) -> Performed {
+        let container = self.find(&request.container)?;
+        if container.phase != ContainerPhase::Running {
+            return Err(wrong_state(container, "run a process in"));
+        }
+        if container.execs.contains_key(&request.exec) {
+            let message = format_args!("container {} has an exec {} already", container.id, request.exec);
+            return Err(failure(FailureKind::AlreadyExists, message));
+        }
+        let tty = request.process.terminal().unwrap_or(false);
+        let stdio = match <[OwnedFd; 3]>::try_from(descriptors) {
+            _ if tty => RuntimeStdio::Terminal { size: None },
+            Ok([stdin, stdout, stderr]) => RuntimeStdio::Fds { stdin, stdout, stderr },
+            Err(_) => return Err(failure(FailureKind::Invalid, "an exec without terminal needs three descriptors")),
+        };
+        let mut process = container
+            .runtime
+            .exec(ExecRequest::new(&request.process, stdio))
+            .map_err(|error| failure(FailureKind::Invalid, error))?;
+        let pid = process.pid as u32;
+        let mut descriptors = Vec::new();
+        let terminal = process.terminal.take();
+        if let Some(master) = &terminal {
+            descriptors.push(master.try_clone().map_err(internal)?);
+        }
+        let source = Source::Exec { container: request.container, exec: request.exec.clone() };
+        watch.add(&process.pidfd, source, EPOLLIN).map_err(internal)?;
+        container.execs.insert(request.exec, Exec { process, terminal });
+        Ok(Outcome { answer: Answer::Executing { pid }, descriptors, event: None })
+    }
+
+    fn kill_exec(&mut self, id: &str, signal: i32, all: bool) -> Performed {
+        let not_found = || failure(FailureKind::NotFound, format_args!("no exec {id}"));
+        let exec = self.containers.values().find_map(|c| c.execs.get(id)).ok_or_else(not_found)?;
+        // An exec'd process leads its own session and process group.
+        let sent = if all {
+            process::kill(-exec.process.pid, signal)
+        } else {
+            pidfd::send_signal(exec.process.pidfd.as_fd(), signal)
+        };
+        sent.map_err(internal)?;
+        Ok(Answer::Done.into())
+    }
+
+    fn attach(
+        &mut self,
+        watch: &mut Watch,
+        id: &str,
+        stdin: bool,
+        outputs: [bool; 2],
+        descriptors: Vec<OwnedFd>,
+    ) -> Performed {
+        let container = self.find(id)?;
+        if container.phase == ContainerPhase::Exited {
+            return Err(wrong_state(container, "attach to"));
+        }
+        let streams = [Stream::Stdout, Stream::Stderr].into_iter().zip(outputs).filter(|(_, wanted)| *wanted);
+        let streams: Vec<Stream> = streams.map(|(stream, _)| stream).collect();
+        if streams.len() != descriptors.len() {
+            return Err(failure(FailureKind::Invalid, "attach: a descriptor for each output is needed"));
+        }
+        for (stream, fd) in streams.into_iter().zip(descriptors) {
+            // Watched for nothing until there is a backlog; a hang-up is reported all the same.
+            let source = Source::Attached { container: id.into() };
+            let token = watch.add(&fd, source, 0).map_err(internal)?;
+            container.stdio.attach(token, stream, fd).map_err(internal)?;
+        }
+        let stdin = if stdin { container.stdio.stdin_for_client().map_err(internal)? } else { None };
+        Ok(Outcome { answer: Answer::Done, descriptors: stdin.into_iter().collect(), event: None })
+    }
+
+    fn resize(&mut self, id: &str, exec: Option<String>, rows: u16, columns: u16) -> Performed {
+        let container = self.find(id)?;
+        let master = match &exec {
+            None => container.stdio.terminal.as_ref(),
+            Some(exec) => container.execs.get(exec).and_then(|exec| exec.terminal.as_ref()),
+        };
+        let master = master.ok_or_else(|| failure(FailureKind::WrongState, "no terminal to resize"))?;
+        terminal::set_size(master.as_fd(), terminal::Size { rows, columns }).map_err(internal)?;
+        Ok(Answer::Done.into())
+    }
+
+    fn reopen_log(&mut self, id: &str) -> Performed {
+        let container = self.find(id)?;
+        if container.phase == ContainerPhase::Exited {
+            return Err(wrong_state(container, "reopen the log of"));
+        }
+        if let Some(log) = &mut container.stdio.log {
+            log.reopen().map_err(|error| internal(format_args!("reopen the log of {id}: {error}")))?;
+        }
+        Ok(Answer::Done.into())
+    }
+
+    fn shut_down(&mut self) -> Performed {
+        if let Some(running) = self.containers.values().find(|c| c.phase != ContainerPhase::Exited) {
+            return Err(wrong_state(running, "shut down around"));
+        }
+        for (id, container) in std::mem::take(&mut self.containers) {
+            if let Err(error) = container.runtime.delete() {
+                eprintln!("container {id}: delete: {error}");
+            }
+        }
+        self.sandbox.end();
+        Ok(Answer::Done.into())
+    }
+
+    /// The container's init has ended.
+    pub(crate) fn init_ended(&mut self, watch: &mut Watch, id: &str, buffer: &mut [u8]) -> Option<Event> {
+        let container = self.containers.get_mut(id)?;
+        let ended = pidfd::try_wait(container.runtime.pidfd()).ok()??;
+        let exit = container.ended(ended, buffer);
+        watch.forget(|source| match source {
+            Source::Init { container } | Source::Output { container, .. } => container == id,
+            _ => false,
+        });
+        self.watch_attached(watch, id);
+        Some(Event::Exited { container: id.into(), exit })
+    }
+
+    pub(crate) fn exec_ended(&mut self, watch: &mut Watch, id: &str, exec: &str) -> Option<Event> {
+        let container = self.containers.get_mut(id)?;
+        let ended = pidfd::try_wait(container.execs.get(exec)?.process.pidfd.as_fd()).ok()??;
+        container.execs.remove(exec);
+        watch.forget(|source| matches!(source, Source::Exec { exec: gone, .. } if gone == exec));
+        let exit = exit_record::exit_of(ended, false);
+        Some(Event::ExecExited { container: id.into(), exec: exec.into(), exit })
+    }
+
+    /// Waits for room at those attached clients that have a backlog.
+    pub(crate) fn watch_attached(&mut self, watch: &mut Watch, id: &str) {
+        let Some(stdio) = self.stdio(id) else { return };
+        for client in &stdio.attached {
+            watch.change(client.fd(), client.token, if client.waits() { EPOLLOUT } else { 0 });
+        }
+    }
+
+    /// An attached client can take more, or has gone.
+    pub(crate) fn flush_attached(&mut self, watch: &mut Watch, id: &str, token: u64) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let ended = container.phase == ContainerPhase::Exited;
+        let Some(index) = container.stdio.attached.iter().position(|client| client.token == token) else { return };
+        let client = &mut container.stdio.attached[index];
+        let waited = client.waits();
+        // Without a backlog, readiness can only mean that the reader has gone.
+        if waited && client.flush() && !(ended && !client.waits()) {
+            watch.change(client.fd(), token, if client.waits() { EPOLLOUT } else { 0 });
+        } else {
+            let client = container.stdio.attached.remove(index);
+            watch.remove(client.fd(), token);
+        }
+    }
+}
+
+fn create_process(id: ContainerId, request: &CreateContainer, bundle: &Bundle) -> Result<PodContainer, Failure> {
+    let log = request.log.as_deref().map(open_log).transpose().map_err(|error| {
+        let path = request.log.clone().unwrap_or_default();
+        failure(FailureKind::Internal, format_args!("open log {}: {error}", path.display()))
+    })?;
+    let spec = &bundle.spec;
+    let tty = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    let (theirs, ours) = if tty { (RuntimeStdio::Terminal { size: None }, None) } else { pipes(request.stdin)? };
+    let name = id.to_string();
+    let create = CreateRequest { stdio: theirs, ..CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, bundle)?) };
+    let mut runtime = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
+    let mut stdio = match (ours, runtime.terminal.take()) {
+        (Some(stdio), _) => stdio,
+        (None, Some(master)) => Stdio::terminal(master).map_err(internal)?,
+        (None, None) => return Err(internal("the runtime made no terminal")),
+    };
+    stdio.log = log;
+    stdio.stdin_once = request.stdin_once;
+    Ok(PodContainer {
+        id: name,
+        bundle: request.bundle.clone(),
+        phase: ContainerPhase::Created,
+        owns_pid_namespace: owns_pid_namespace(spec),
+        runtime,
+        created_at: exit_record::now(),
+        started_at: 0,
+        exit: None,
+        execs: HashMap::new(),
+        stdio,
+    })
+}
+
+fn version() -> Answer {
+    let version = env!("CARGO_PKG_VERSION").into();
+    Answer::Version { protocol: PROTOCOL_VERSION, version, pid: std::process::id() }
+}
+
+fn internal(error: impl std::fmt::Display) -> Failure {
+    failure(FailureKind::Internal, error)
+}
+
+fn wrong_state(container: &PodContainer, operation: &str) -> Failure {
+    let phase = match container.phase {
+        ContainerPhase::Created => "created",
+        ContainerPhase::Running => "running",
+        ContainerPhase::Exited => "exited",
+    };
+    failure(FailureKind::WrongState, format_args!("cannot {operation} container {}: it is {phase}", container.id))
+}
+
+fn rootfs(rootfs: &shim::Rootfs, bundle: &Bundle) -> Result<Rootfs, Failure> {
+    Ok(match rootfs {
+        shim::Rootfs::Bundle => {
+            Rootfs::Path(bundle.rootfs().map_err(|error| failure(FailureKind::Invalid, error))?)
+        }
+        shim::Rootfs::Overlay { lower, upper, work } => {
+            Rootfs::Overlay { lower: lower.clone(), upper: upper.clone(), work: work.clone() }
+        }
+    })
+}
+
+fn owns_pid_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.is_some_and(|all| {
+        all.iter().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().as_deref().is_none_or(|p| p == Path::new("")))
+    })
+}
+
+/// Both sides of a container's three streams.
+fn pipes(stdin: bool) -> Result<(RuntimeStdio, Option<Stdio>), Failure> {
+    let make = || -> io::Result<_> {
+        let (stdin_theirs, stdin_ours) = if stdin {
+            let (read, write) = process::pipe()?;
+            (read, Some(write))
+        } else {
+            (no_stdin()?, None)
+        };
+        let (stdout_ours, stdout) = process::pipe()?;
+        let (stderr_ours, stderr) = process::pipe()?;
+        let ours = Stdio::pipes(stdin_ours, [stdout_ours, stderr_ours])?;
+        Ok((RuntimeStdio::Fds { stdin: stdin_theirs, stdout, stderr }, Some(ours)))
+    };
+    make().map_err(internal)
+}
+
+fn watch_container(watch: &mut Watch, container: &PodContainer) -> io::Result<()> {
+    let id = &container.id;
+    watch.add(container.runtime.pidfd(), Source::Init { container: id.clone() }, EPOLLIN)?;
+    for (stream, fd) in container.stdio.watched() {
+        watch.add(fd, Source::Output { container: id.clone(), stream }, EPOLLIN)?;
+    }
+    Ok(())
+}

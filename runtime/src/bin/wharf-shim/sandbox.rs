@@ -1,0 +1,165 @@
+//! The pod's own namespaces: made once, pinned by descriptors, gone with the shim.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use wharf_specs::shim::{PodNamespace, SandboxSetup};
+use wharf_sys::{clone, event, namespace, pidfd, process};
+
+/// What a child of the shim may say about its failure.
+const MAX_REPORT_BYTES: u64 = 4096;
+
+/// The pinned namespaces of a pod.
+pub(crate) struct Sandbox {
+    pinned: BTreeMap<PodNamespace, OwnedFd>,
+    /// PID 1 of a shared PID namespace; its end would end every process of the pod.
+    reaper: Option<clone::Child>,
+}
+
+impl Sandbox {
+    /// Makes and pins the namespaces of `setup`, and sets host name, loopback device and sysctls inside them.
+    pub(crate) fn create(setup: &SandboxSetup) -> io::Result<Self> {
+        let mut sandbox = Self { pinned: BTreeMap::new(), reaper: None };
+        let shared: Vec<PodNamespace> =
+            setup.namespaces.iter().copied().filter(|&namespace| namespace != PodNamespace::Pid).collect();
+        if !shared.is_empty() || !setup.sysctls.is_empty() {
+            sandbox.pin_prepared(&shared, setup)?;
+        }
+        if setup.namespaces.contains(&PodNamespace::Pid) {
+            let child = clone::spawn(options(clone::CLONE_NEWPID), reap_for_ever)?;
+            sandbox.pinned.insert(PodNamespace::Pid, open_namespace(child.pid, PodNamespace::Pid)?);
+            sandbox.reaper = Some(child);
+        }
+        Ok(sandbox)
+    }
+
+    /// A child lives in the new namespaces just long enough to prepare them and to let us open them.
+    fn pin_prepared(&mut self, kinds: &[PodNamespace], setup: &SandboxSetup) -> io::Result<()> {
+        let (go_read, go_write) = process::pipe()?;
+        let (report_read, report_write) = process::pipe()?;
+        let flags = kinds.iter().fold(0, |flags, kind| flags | clone_flag(*kind));
+        let child = clone::spawn(options(flags), || {
+            if process::set_parent_death_signal(SIGKILL).is_err() || File::from(go_read).read_exact(&mut [0]).is_err() {
+                return 1;
+            }
+            match prepare(kinds, setup) {
+                Ok(()) => 0,
+                Err(error) => {
+                    let _ = File::from(report_write).write_all(error.as_bytes());
+                    1
+                }
+            }
+        })?;
+        let opened: io::Result<Vec<_>> =
+            kinds.iter().map(|&kind| Ok((kind, open_namespace(child.pid, kind)?))).collect();
+        File::from(go_write).write_all(&[1])?;
+        let mut report = Vec::new();
+        File::from(report_read).take(MAX_REPORT_BYTES).read_to_end(&mut report)?;
+        match pidfd::wait(child.pidfd.as_fd())?.shell_code() {
+            0 => self.pinned.extend(opened?),
+            _ => return Err(io::Error::other(String::from_utf8_lossy(&report).into_owned())),
+        }
+        Ok(())
+    }
+
+    /// The pinned namespaces, in a fixed order.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = (PodNamespace, BorrowedFd<'_>)> {
+        self.pinned.iter().map(|(&kind, fd)| (kind, fd.as_fd()))
+    }
+
+    /// A path to a pinned namespace that this process can open.
+    pub(crate) fn path(&self, namespace: PodNamespace) -> Option<PathBuf> {
+        let fd = self.pinned.get(&namespace)?;
+        Some(format!("/proc/self/fd/{}", fd.as_raw_fd()).into())
+    }
+
+    /// Ends the reaper, and with it whatever still lives in a shared PID namespace.
+    pub(crate) fn end(&mut self) {
+        if let Some(reaper) = self.reaper.take() {
+            let _ = pidfd::send_signal(reaper.pidfd.as_fd(), SIGKILL);
+            let _ = pidfd::wait(reaper.pidfd.as_fd());
+        }
+    }
+}
+
+const SIGKILL: i32 = 9;
+const SIGCHLD: i32 = 17;
+
+fn clone_flag(kind: PodNamespace) -> i32 {
+    match kind {
+        PodNamespace::Network => clone::CLONE_NEWNET,
+        PodNamespace::Ipc => clone::CLONE_NEWIPC,
+        PodNamespace::Uts => clone::CLONE_NEWUTS,
+        PodNamespace::Pid => clone::CLONE_NEWPID,
+    }
+}
+
+fn proc_name(kind: PodNamespace) -> &'static str {
+    match kind {
+        PodNamespace::Network => "net",
+        PodNamespace::Ipc => "ipc",
+        PodNamespace::Uts => "uts",
+        PodNamespace::Pid => "pid",
+    }
+}
+
+fn options(namespaces: i32) -> clone::CloneOptions<'static> {
+    clone::CloneOptions { namespaces, ..clone::CloneOptions::default() }
+}
+
+fn open_namespace(pid: i32, kind: PodNamespace) -> io::Result<OwnedFd> {
+    File::open(format!("/proc/{pid}/ns/{}", proc_name(kind))).map(OwnedFd::from)
+}
+
+fn prepare(kinds: &[PodNamespace], setup: &SandboxSetup) -> Result<(), String> {
+    if kinds.contains(&PodNamespace::Uts) && !setup.hostname.is_empty() {
+        let name = setup.hostname.as_bytes();
+        namespace::set_hostname(name).map_err(|e| format!("set host name {:?}: {e}", setup.hostname))?;
+    }
+    if kinds.contains(&PodNamespace::Network) {
+        namespace::loopback_up().map_err(|e| format!("bring up lo: {e}"))?;
+    }
+    for (name, value) in &setup.sysctls {
+        write_sysctl(kinds, name, value)?;
+    }
+    Ok(())
+}
+
+/// Writes a sysctl that belongs to one of the pod's own namespaces; any other would be the node's.
+fn write_sysctl(kinds: &[PodNamespace], name: &str, value: &str) -> Result<(), String> {
+    let plain = !name.contains('/') && name.split('.').all(|part| !part.is_empty());
+    let owner = match name {
+        _ if !plain => return Err(format!("sysctl {name:?}: not a dotted name")),
+        "kernel.hostname" | "kernel.domainname" => PodNamespace::Uts,
+        _ if name.starts_with("net.") => PodNamespace::Network,
+        _ if ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|p| name.starts_with(p)) => PodNamespace::Ipc,
+        _ => return Err(format!("sysctl {name:?}: not namespaced")),
+    };
+    if !kinds.contains(&owner) {
+        return Err(format!("sysctl {name:?}: the pod shares the node's {} namespace", proc_name(owner)));
+    }
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    std::fs::write(&path, value).map_err(|e| format!("write {value:?} to sysctl {name}: {e}"))
+}
+
+/// PID 1 of a pod that shares its PID namespace. The kernel reaps for a parent that ignores SIGCHLD.
+fn reap_for_ever() -> i32 {
+    event::ignore_signal(SIGCHLD);
+    if process::set_parent_death_signal(SIGKILL).is_err() || detach_stdio().is_err() {
+        return 1;
+    }
+    let _ = process::set_name(c"wharf-reaper");
+    let Ok(nothing) = event::Epoll::new() else { return 1 };
+    loop {
+        let _ = nothing.wait(&mut Vec::new(), -1);
+    }
+}
+
+/// Puts /dev/null in the place of standard input, output and error.
+pub(crate) fn detach_stdio() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    (0..=2).try_for_each(|number| process::place(null.as_fd(), number))
+}
