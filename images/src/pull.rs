@@ -201,15 +201,28 @@ impl Pull {
             .blocking("begin", |store| store.inner.layout.session())
             .await?;
         let session = Arc::new(session);
+        let outcome = self.fill(&remote, &plan, &session).await;
+        // Deleting what a failed pull has unpacked takes a while.
+        let cleaning = tokio::task::spawn_blocking(move || drop(session)).await;
+        cleaning.map_err(|error| self.io("clean up")(io::Error::other(error)))?;
+        outcome
+    }
+
+    async fn fill(
+        &self,
+        remote: &registry::Session<'_>,
+        plan: &Plan,
+        session: &Arc<Session>,
+    ) -> Result<Image, PullError> {
         for (digest, bytes) in &plan.documents {
             session
                 .write_blob(digest, bytes)
                 .map_err(self.io("write manifest"))?;
         }
         for _ in 0..PUBLISH_TRIES {
-            self.fetch_layers(&remote, &plan, &session).await?;
-            if self.publish(&plan, &session).await? {
-                return self.named(&plan);
+            self.fetch_layers(remote, plan, session).await?;
+            if self.publish(plan, session).await? {
+                return self.named(plan);
             }
         }
         Err(PullError::Removed {

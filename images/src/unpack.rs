@@ -52,7 +52,7 @@ pub enum UnpackError {
     Archive(#[from] TarError),
     #[error("member `{member}`: {problem}")]
     Refused { member: String, problem: String },
-    #[error("member `{member}`: {operation}: {errno}")]
+    #[error("member `{member}`: {operation}")]
     System {
         member: String,
         operation: &'static str,
