@@ -4,18 +4,21 @@
 //! The archive is read once, front to back. Every file in it goes to a numbered file of the session while it is
 //! digested, so no name in the archive ever becomes a path; then the documents say which files are an image.
 
-use std::collections::HashMap;
+mod spool;
+
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 
 use crate::adopt;
-use crate::digest::{Digest, Hasher};
+use spool::{Spool, Spooled, plain_name};
+
+use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
-use crate::layer::{LayerError, LayerJob, decompress, ingest};
+use crate::layer::{LayerError, LayerJob, ingest};
 use crate::layout::{Needed, PublishError, Session};
 use crate::manifest::{
     DOCUMENT_MAX_BYTES, Descriptor, Document, DocumentError, Index, Manifest, OCI_CONFIG,
@@ -25,10 +28,8 @@ use crate::platform;
 use crate::progress::{LayerState, ProgressFn, ProgressHub};
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{CONTAINERD_NAME, REF_NAME, Store, StoreError, annotation, set_name};
-use crate::tar_stream::{Kind, TarError, TarStream};
+use crate::tar_stream::TarError;
 
-/// An archive of images has a few files per layer.
-const MEMBERS_MAX: usize = 10_000;
 /// Layers unpacked at once.
 const THREADS_MAX: usize = 4;
 
@@ -89,21 +90,6 @@ pub enum LoadError {
         #[source]
         source: Box<StoreError>,
     },
-}
-
-/// A file of the archive, in the session.
-#[derive(Clone)]
-struct Spooled {
-    file: PathBuf,
-    digest: Digest,
-    size: u64,
-}
-
-/// The archive's files by name, links resolved, and by digest.
-#[derive(Default)]
-struct Spool {
-    by_name: HashMap<String, Spooled>,
-    by_digest: HashMap<Digest, Spooled>,
 }
 
 /// One image of the archive, ready to be unpacked.
@@ -233,50 +219,6 @@ impl Load {
             loaded.extend(self.store.resolve(&id).map_err(store_failed)?);
         }
         Ok(loaded)
-    }
-
-    /// Puts every file of the archive into the session.
-    fn spool(&self, session: &Session) -> Result<Spool, LoadError> {
-        let archive = |source| LoadError::Archive {
-            path: self.path.clone(),
-            source,
-        };
-        let file = File::open(&self.path).map_err(self.io("open"))?;
-        let content =
-            decompress(BufReader::with_capacity(128 << 10, file)).map_err(self.io("read"))?;
-        let mut stream = TarStream::new(content, self.store.inner.limits.layer_bytes);
-        let (mut spool, mut links, mut count) = (Spool::default(), Vec::new(), 0);
-        while let Some(member) = stream.next_member().map_err(archive)? {
-            count += 1;
-            if count > MEMBERS_MAX {
-                return Err(self.io("read")(io::Error::other("more than 10000 members")));
-            }
-            let name = plain_name(&member.path, "");
-            match member.kind {
-                Kind::File => {
-                    let path = session.scratch(&format!("member-{count}"));
-                    let spooled = copy_out(&mut stream, &path).map_err(|error| match error {
-                        Ok(source) => archive(source),
-                        Err(source) => self.io("write")(source),
-                    })?;
-                    spool.by_digest.insert(spooled.digest, spooled.clone());
-                    spool.by_name.insert(name, spooled);
-                }
-                // Older docker writes a layer that several images share once and links to it.
-                Kind::Symlink => {
-                    let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
-                    links.push((name.clone(), plain_name(&member.link, parent)));
-                }
-                Kind::HardLink => links.push((name, plain_name(&member.link, ""))),
-                _ => {}
-            }
-        }
-        for (name, target) in links {
-            if let Some(spooled) = spool.by_name.get(&target).cloned() {
-                spool.by_name.insert(name, spooled);
-            }
-        }
-        Ok(spool)
     }
 
     fn docker_images(
@@ -504,44 +446,6 @@ impl Load {
             source,
         }
     }
-}
-
-/// Writes the current member to `path`. The error is the archive's (`Ok`) or the disk's (`Err`).
-fn copy_out<R: Read>(
-    stream: &mut TarStream<R>,
-    path: &Path,
-) -> Result<Spooled, Result<TarError, io::Error>> {
-    let mut file = File::create(path).map_err(Err)?;
-    let mut hasher = Hasher::default();
-    loop {
-        let piece = stream.data().map_err(Ok)?;
-        if piece.is_empty() {
-            break;
-        }
-        hasher.update(piece);
-        file.write_all(piece).map_err(Err)?;
-    }
-    Ok(Spooled {
-        file: path.to_owned(),
-        size: hasher.bytes(),
-        digest: hasher.finish(),
-    })
-}
-
-/// A member's name for looking up: without `.`, `..` resolved within the archive.
-fn plain_name(name: &[u8], parent: &str) -> String {
-    let name = String::from_utf8_lossy(name);
-    let mut parts: Vec<&str> = Vec::new();
-    for part in parent.split('/').chain(name.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 /// The name an index entry was saved under. A bare tag (`latest`) names nothing without its repository.

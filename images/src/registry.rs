@@ -251,6 +251,9 @@ impl Session<'_> {
     }
 }
 
+/// Names are resolved by glibc: since 2.34 its `files` and `dns` services need no shared library, so the static
+/// binary has them (tried with other services in nsswitch.conf too: they are passed over). A resolver of our own
+/// would cost a dozen crates.
 fn new_client(direct: bool) -> reqwest::Result<reqwest::Client> {
     // Whoever comes first installs it; all of Wharf uses ring.
     let _ = rustls::crypto::ring::default_provider().install_default();

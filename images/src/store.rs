@@ -349,7 +349,17 @@ impl Inner {
         for entry in self.entries()?.iter() {
             blobs.insert(entry.digest);
             blobs.extend(repo_digest_target(entry));
-            let documents = self.documents(&entry.digest)?;
+            let documents = match self.documents(&entry.digest) {
+                Ok(documents) => documents,
+                Err(error) => {
+                    // What a damaged image uses is unknown: everything stays until it is removed or healed.
+                    tracing::warn!(manifest = %entry.digest, %error, "nothing is cleaned up");
+                    return self
+                        .layout
+                        .rubbish_session()
+                        .map_err(at("collect garbage of", &images));
+                }
+            };
             blobs.insert(documents.manifest.config.digest);
             blobs.extend(documents.manifest.layers.iter().map(|layer| layer.digest));
             snapshots.extend(&documents.config.rootfs.diff_ids);

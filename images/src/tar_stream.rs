@@ -3,14 +3,17 @@
 //! The `tar` crate parses the 512-byte headers and the pax records. The framing is ours, because its reader
 //! loads extension headers whole without a bound, and a layer is somebody else's data.
 
+mod extensions;
+mod sparse;
+
 use std::io::{self, Read};
 
-use tar::{EntryType, Header, PaxExtensions};
+use extensions::Extensions;
+use sparse::check_sparse_map;
+use tar::{EntryType, Header};
 
 /// Long names and pax records of one member may not be larger (Linux' PATH_MAX is 4 KiB; xattrs reach 64 KiB).
 const EXTENSION_MAX_BYTES: u64 = 1 << 20;
-/// A sparse file's map may not have more pieces.
-const SPARSE_MAX_PIECES: usize = 1 << 16;
 const BLOCK: usize = 512;
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -73,27 +76,6 @@ pub(crate) struct TarStream<R> {
     /// Bytes of the current member still to come, and the padding behind them.
     remaining: u64,
     padding: u64,
-}
-
-#[derive(Default)]
-struct Extensions {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    sparse: SparseRecords,
-}
-
-#[derive(Default)]
-struct SparseRecords {
-    major: Option<u64>,
-    real_size: Option<u64>,
-    name: Option<Vec<u8>>,
-    /// Formats 0.0 and 0.1: the map stands in the records.
-    numbers: Vec<u64>,
 }
 
 impl<R: Read> TarStream<R> {
@@ -311,89 +293,6 @@ impl<R: Read> TarStream<R> {
         Ok(name)
     }
 
-    /// Old GNU format: four pieces in the header, more in blocks behind it.
-    fn gnu_sparse_map(
-        &mut self,
-        header: &Header,
-        at: u64,
-    ) -> Result<(Vec<(u64, u64)>, u64), TarError> {
-        let bad = || TarError::Header {
-            offset: at,
-            problem: "sparse map cannot be read".into(),
-        };
-        let gnu = header.as_gnu().ok_or_else(bad)?;
-        let real = gnu.real_size().map_err(|_| bad())?;
-        let mut map = Vec::new();
-        for piece in gnu.sparse.iter().filter(|piece| !piece.is_empty()) {
-            map.push((
-                piece.offset().map_err(|_| bad())?,
-                piece.length().map_err(|_| bad())?,
-            ));
-        }
-        let mut extended = gnu.is_extended();
-        let (remaining, padding) = (self.remaining, self.padding);
-        while extended {
-            let offset = self.offset;
-            let block = self.block(offset)?.ok_or_else(bad)?;
-            for piece in block[..504].chunks_exact(24) {
-                if piece[0] != 0 {
-                    map.push((
-                        octal(&piece[..12]).ok_or_else(bad)?,
-                        octal(&piece[12..]).ok_or_else(bad)?,
-                    ));
-                }
-            }
-            if map.len() > SPARSE_MAX_PIECES {
-                return Err(bad());
-            }
-            extended = block[504] == 1;
-        }
-        (self.remaining, self.padding) = (remaining, padding);
-        Ok((map, real))
-    }
-
-    /// pax format 1.0: decimal lines at the start of the data, padded to a block.
-    fn pax_sparse_map(&mut self, at: u64) -> Result<Vec<(u64, u64)>, TarError> {
-        let bad = || TarError::Header {
-            offset: at,
-            problem: "sparse map cannot be read".into(),
-        };
-        let (mut numbers, mut current, mut wanted) = (Vec::new(), Vec::new(), 1);
-        while numbers.len() < wanted {
-            let behind = self.remaining.checked_sub(BLOCK as u64).ok_or_else(bad)?;
-            let padding = self.padding;
-            let offset = self.offset;
-            let block = self.block(offset)?.ok_or_else(bad)?;
-            (self.remaining, self.padding) = (behind, padding);
-            for byte in block {
-                if numbers.len() == wanted {
-                    break;
-                }
-                if byte != b'\n' {
-                    current.push(byte);
-                    continue;
-                }
-                let number = decimal(&current).ok_or_else(bad)?;
-                current.clear();
-                if numbers.is_empty() {
-                    let pieces = usize::try_from(number).map_err(|_| bad())?;
-                    if pieces > SPARSE_MAX_PIECES {
-                        return Err(bad());
-                    }
-                    wanted = 1 + 2 * pieces;
-                }
-                numbers.push(number);
-            }
-            if current.len() > 20 {
-                return Err(bad());
-            }
-        }
-        Ok(numbers[1..]
-            .chunks_exact(2)
-            .map(|pair| (pair[0], pair[1]))
-            .collect())
-    }
-
     fn fill(&mut self) -> Result<bool, TarError> {
         (self.start, self.end) = (0, 0);
         let got = loop {
@@ -410,68 +309,6 @@ impl<R: Read> TarStream<R> {
     }
 }
 
-impl Extensions {
-    fn read_pax(&mut self, records: &[u8], at: u64) -> Result<(), TarError> {
-        let bad = |problem: String| TarError::Header {
-            offset: at,
-            problem,
-        };
-        for record in PaxExtensions::new(records) {
-            let record = record.map_err(|error| bad(format!("pax record: {error}")))?;
-            let (key, value) = (record.key_bytes(), record.value_bytes());
-            let number = || {
-                decimal(value).ok_or_else(|| {
-                    bad(format!(
-                        "pax record `{}`: `{}` is no number",
-                        String::from_utf8_lossy(key),
-                        String::from_utf8_lossy(value)
-                    ))
-                })
-            };
-            match key {
-                b"path" => self.path = Some(value.to_vec()),
-                b"linkpath" => self.link = Some(value.to_vec()),
-                b"size" => self.size = Some(number()?),
-                b"uid" => self.uid = Some(number()?),
-                b"gid" => self.gid = Some(number()?),
-                b"mtime" => {
-                    let time = seconds(value).ok_or_else(|| {
-                        bad(format!(
-                            "pax mtime `{}` is no time",
-                            String::from_utf8_lossy(value)
-                        ))
-                    })?;
-                    self.mtime = Some(time);
-                }
-                b"GNU.sparse.major" => self.sparse.major = Some(number()?),
-                b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
-                    self.sparse.real_size = Some(number()?)
-                }
-                b"GNU.sparse.name" => self.sparse.name = Some(value.to_vec()),
-                b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                    self.sparse.numbers.push(number()?)
-                }
-                b"GNU.sparse.map" => {
-                    for text in value
-                        .split(|byte| *byte == b',')
-                        .filter(|text| !text.is_empty())
-                    {
-                        let number =
-                            decimal(text).ok_or_else(|| bad("sparse map cannot be read".into()))?;
-                        self.sparse.numbers.push(number);
-                    }
-                }
-                _ => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        self.xattrs.push((name.to_vec(), value.to_vec()));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 fn check_sum(header: &Header, at: u64) -> Result<(), TarError> {
     let bytes = header.as_bytes();
     let sum: u32 = bytes[..148]
@@ -485,30 +322,6 @@ fn check_sum(header: &Header, at: u64) -> Result<(), TarError> {
         _ => Err(TarError::Header {
             offset: at,
             problem: "checksum does not match, this is no tar archive or a damaged one".into(),
-        }),
-    }
-}
-
-fn check_sparse_map(map: &[(u64, u64)], size: u64, archived: u64, at: u64) -> Result<(), TarError> {
-    let (mut end, mut total) = (0u64, 0u64);
-    for (offset, length) in map {
-        let piece_end = offset.checked_add(*length);
-        match piece_end {
-            Some(piece_end) if *offset >= end && piece_end <= size => end = piece_end,
-            _ => {
-                return Err(TarError::Header {
-                    offset: at,
-                    problem: "sparse map is not in order".into(),
-                });
-            }
-        }
-        total += length;
-    }
-    match total == archived {
-        true => Ok(()),
-        false => Err(TarError::Header {
-            offset: at,
-            problem: format!("sparse map names {total} bytes, the archive has {archived}"),
         }),
     }
 }
@@ -540,44 +353,9 @@ fn decimal(text: &[u8]) -> Option<u64> {
     }
 }
 
-fn octal(field: &[u8]) -> Option<u64> {
-    if field[0] & 0x80 != 0 {
-        let low: [u8; 8] = field[field.len() - 8..].try_into().ok()?;
-        return Some(u64::from_be_bytes(low));
-    }
-    let text = std::str::from_utf8(field).ok()?;
-    u64::from_str_radix(text.trim_matches(['\0', ' ']), 8).ok()
-}
-
-/// `-12.5` as seconds and nanoseconds, the nanoseconds counting forward.
-fn seconds(text: &[u8]) -> Option<(i64, u32)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
-    let nanos: u32 = digits.parse().ok()?;
-    let whole_seconds: i64 = whole.parse().ok()?;
-    match (whole.starts_with('-'), nanos) {
-        (true, 1..) => Some((whole_seconds.checked_sub(1)?, 1_000_000_000 - nanos)),
-        _ => Some((whole_seconds, nanos)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_keep_their_fraction() {
-        assert_eq!(seconds(b"12"), Some((12, 0)));
-        assert_eq!(seconds(b"12.5"), Some((12, 500_000_000)));
-        assert_eq!(seconds(b"12.1234567891"), Some((12, 123_456_789)));
-        assert_eq!(seconds(b"-1.25"), Some((-2, 750_000_000)));
-        assert_eq!(seconds(b"x"), None);
-    }
 
     #[test]
     fn an_extension_is_bounded() {

@@ -5,14 +5,19 @@
 //! made by its last component in that descriptor, never through a symlink. Nobody else can reach the directory
 //! while it is filled (it lies below a 0700 directory), so what was just made is still what it was.
 
+mod attributes;
+mod directory;
+mod path;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
+
+use attributes::{attributes, owner, times, wanted_xattrs, xattr_result};
+use path::{Place, clean, resolve, split};
 
 use crate::layout::SnapshotRecord;
 use crate::tar_stream::{Kind, Member, TarError, TarStream};
@@ -47,7 +52,7 @@ pub enum UnpackError {
     Archive(#[from] TarError),
     #[error("member `{member}`: {problem}")]
     Refused { member: String, problem: String },
-    #[error("member `{member}`: {operation}: {errno}")]
+    #[error("member `{member}`: {operation}")]
     System {
         member: String,
         operation: &'static str,
@@ -109,12 +114,6 @@ struct Layer<'a> {
     directory_times: BTreeMap<Vec<u8>, (i64, u32)>,
 }
 
-/// A member's place: its directory's path and its own name.
-struct Place {
-    parent: Vec<u8>,
-    name: Vec<u8>,
-}
-
 impl Layer<'_> {
     fn extract<R: Read>(
         &mut self,
@@ -151,52 +150,6 @@ impl Layer<'_> {
             true => Err(UnpackError::TooManyMembers(self.limits.layer_members)),
             false => Ok(()),
         }
-    }
-
-    fn describe_root(&mut self, member: &Member) -> Result<(), UnpackError> {
-        if member.kind != Kind::Directory {
-            return Err(refused(member, "the layer's root must be a directory"));
-        }
-        self.implied.remove(&[][..]);
-        self.directory_times.insert(Vec::new(), member.mtime);
-        attributes(self.root, member)
-    }
-
-    fn make_directory(
-        &mut self,
-        path: &[u8],
-        place: &Place,
-        member: &Member,
-    ) -> Result<(), UnpackError> {
-        let parent = self.directory(&place.parent, member)?;
-        let mut hides_lower = false;
-        match fs::mkdirat(&parent, &*place.name, Mode::RWXU) {
-            Ok(()) => {}
-            Err(Errno::EXIST) => {
-                let stat = self.existing(&parent, place, member)?;
-                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                    hides_lower = whiteout::is_whiteout(&stat);
-                    fs::unlinkat(&parent, &*place.name, AtFlags::empty())
-                        .map_err(failed(member, "replace"))?;
-                    fs::mkdirat(&parent, &*place.name, Mode::RWXU)
-                        .map_err(failed(member, "mkdir"))?;
-                }
-            }
-            Err(errno) => return Err(failed(member, "mkdir")(errno)),
-        }
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        let directory = fs::openat(&parent, &*place.name, flags, Mode::empty())
-            .map_err(failed(member, "open directory"))?;
-        attributes(directory.as_fd(), member)?;
-        if hides_lower {
-            whiteout::set_opaque(directory.as_fd()).map_err(failed(member, "set opaque"))?;
-        }
-        // Its path may lead through symlinks of this layer; only the plain way is remembered as described.
-        self.implied.remove(path);
-        self.directory_times.insert(path.to_vec(), member.mtime);
-        self.give_back(&place.parent, parent);
-        self.parent = Some((path.to_vec(), directory));
-        Ok(())
     }
 
     fn make_file<R: Read>(
@@ -323,24 +276,6 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// A whiteout beside what this very layer has under the name: the layer's own stays, the lower ones' goes.
-    fn hide(&mut self, parent: &[u8], hidden: &[u8], member: &Member) -> Result<(), UnpackError> {
-        let directory = self.directory(parent, member)?;
-        match whiteout::entry(directory.as_fd(), hidden).map_err(failed(member, "stat"))? {
-            None => whiteout::create(directory.as_fd(), hidden)
-                .map_err(failed(member, "make whiteout"))?,
-            Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-                let own = fs::openat(&directory, hidden, flags, Mode::empty())
-                    .map_err(failed(member, "open"))?;
-                whiteout::set_opaque(own.as_fd()).map_err(failed(member, "set opaque"))?;
-            }
-            Some(_) => {}
-        }
-        self.give_back(parent, directory);
-        Ok(())
-    }
-
     /// Makes what `make` makes; what had the name before is replaced, as a later member of an archive does.
     fn make<T>(
         &mut self,
@@ -440,71 +375,6 @@ impl Layer<'_> {
         .map_err(failed(member, "set times"))
     }
 
-    /// Opens a member's directory, making what is missing of it.
-    fn directory(&mut self, path: &[u8], member: &Member) -> Result<OwnedFd, UnpackError> {
-        if let Some((_, descriptor)) = self.parent.take_if(|(cached, _)| cached == path) {
-            return Ok(descriptor);
-        }
-        match resolve(self.root, path) {
-            Err(Errno::NOENT | Errno::NOTDIR) => self.make_implied(path, member),
-            Err(Errno::LOOP) => Err(refused(member, "lies below a symlink that leads nowhere")),
-            other => other.map_err(failed(member, "open directory")),
-        }
-    }
-
-    fn make_implied(&mut self, path: &[u8], member: &Member) -> Result<OwnedFd, UnpackError> {
-        let mut at = 0;
-        let mut directory = resolve(self.root, b"").map_err(failed(member, "open root"))?;
-        while at < path.len() {
-            let end = path[at..]
-                .iter()
-                .position(|byte| *byte == b'/')
-                .map_or(path.len(), |n| at + n);
-            let sofar = &path[..end];
-            directory = match resolve(self.root, sofar) {
-                Err(Errno::NOENT) => {
-                    self.count(1)?;
-                    match fs::mkdirat(&directory, &path[at..end], Mode::RWXU) {
-                        // There, but leading nowhere: a dangling symlink, or a whiteout of this layer.
-                        Err(Errno::EXIST) => {
-                            return Err(refused(member, "lies below a symlink that leads nowhere"));
-                        }
-                        other => other.map_err(failed(member, "mkdir"))?,
-                    }
-                    self.implied.insert(sofar.to_vec());
-                    let made =
-                        resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
-                    fs::fchmod(&made, Mode::from_raw_mode(0o755))
-                        .map_err(failed(member, "chmod"))?;
-                    made
-                }
-                // A whiteout and then something below it: the directory is new, and hides the old.
-                Err(Errno::NOTDIR) => match whiteout::entry(directory.as_fd(), &path[at..end]) {
-                    Ok(Some(stat)) if whiteout::is_whiteout(&stat) => {
-                        fs::unlinkat(&directory, &path[at..end], AtFlags::empty())
-                            .map_err(failed(member, "replace"))?;
-                        fs::mkdirat(&directory, &path[at..end], Mode::RWXU)
-                            .map_err(failed(member, "mkdir"))?;
-                        let made =
-                            resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
-                        fs::fchmod(&made, Mode::from_raw_mode(0o755))
-                            .map_err(failed(member, "chmod"))?;
-                        whiteout::set_opaque(made.as_fd()).map_err(failed(member, "set opaque"))?;
-                        made
-                    }
-                    _ => return Err(refused(member, "lies below something that is no directory")),
-                },
-                other => other.map_err(failed(member, "open directory"))?,
-            };
-            at = end + 1;
-        }
-        Ok(directory)
-    }
-
-    fn give_back(&mut self, path: &[u8], directory: OwnedFd) {
-        self.parent = Some((path.to_vec(), directory));
-    }
-
     fn finish(self) -> Result<SnapshotRecord, UnpackError> {
         for (path, time) in &self.directory_times {
             let failed = |errno| UnpackError::System {
@@ -524,133 +394,6 @@ impl Layer<'_> {
             inodes: self.members,
             implied: self.implied,
         })
-    }
-}
-
-/// Opens a directory of the layer, symlinks in its path leading nowhere but into the layer.
-fn resolve(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    loop {
-        let opened = fs::openat2(
-            root,
-            path,
-            flags,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        );
-        match opened {
-            // The kernel could not rule out a rename race somewhere on the machine (openat2(2), EAGAIN).
-            Err(Errno::AGAIN) => {}
-            other => return other,
-        }
-    }
-}
-
-/// Removes `.`, empty components and the leading slash; the result is relative to the layer's root.
-fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
-    const PATH_MAX_BYTES: usize = 4096;
-    if path.is_empty() {
-        return Err("has no name");
-    }
-    if path.contains(&0) {
-        return Err("name has a NUL");
-    }
-    if path.len() >= PATH_MAX_BYTES {
-        return Err("name is longer than 4095 bytes");
-    }
-    let mut cleaned = Vec::with_capacity(path.len());
-    for component in path.split(|byte| *byte == b'/') {
-        match component {
-            b"" | b"." => continue,
-            b".." => return Err("name has `..` in it"),
-            _ if component.len() > 255 => return Err("name has a component longer than 255 bytes"),
-            _ => {}
-        }
-        if !cleaned.is_empty() {
-            cleaned.push(b'/');
-        }
-        cleaned.extend_from_slice(component);
-    }
-    Ok(cleaned)
-}
-
-fn split(path: &[u8]) -> Option<Place> {
-    if path.is_empty() {
-        return None;
-    }
-    let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (&b""[..], path),
-    };
-    Some(Place {
-        parent: parent.to_vec(),
-        name: name.to_vec(),
-    })
-}
-
-/// Owner before mode, because chown clears setuid; attributes last, because both clear file capabilities.
-fn attributes(descriptor: BorrowedFd<'_>, member: &Member) -> Result<(), UnpackError> {
-    let (uid, gid) = owner(member)?;
-    fs::fchown(descriptor, Some(uid), Some(gid)).map_err(failed(member, "chown"))?;
-    fs::fchmod(descriptor, Mode::from_raw_mode(member.mode)).map_err(failed(member, "chmod"))?;
-    for (name, value) in wanted_xattrs(member) {
-        xattr_result(
-            fs::fsetxattr(descriptor, name, value, XattrFlags::empty()),
-            name,
-            member,
-        )?;
-    }
-    Ok(())
-}
-
-/// Without overlayfs' own attributes (a layer could redirect lookups with them) and the builder's SELinux label.
-fn wanted_xattrs(member: &Member) -> impl Iterator<Item = (&[u8], &[u8])> {
-    member
-        .xattrs
-        .iter()
-        .map(|(name, value)| (&**name, &**value))
-        .filter(|(name, _)| {
-            !name.starts_with(b"trusted.overlay.")
-                && !name.starts_with(b"user.overlay.")
-                && *name != b"security.selinux"
-        })
-}
-
-fn xattr_result(
-    result: Result<(), Errno>,
-    name: &[u8],
-    member: &Member,
-) -> Result<(), UnpackError> {
-    match result {
-        // A file system without this class of attributes; without capabilities a program would not work.
-        Err(Errno::OPNOTSUPP) if name != b"security.capability" => Ok(()),
-        // `user.` attributes exist on files and directories only (xattr(7)).
-        Err(Errno::PERM) if name.starts_with(b"user.") => Ok(()),
-        other => other.map_err(failed(member, "set extended attribute")),
-    }
-}
-
-fn owner(member: &Member) -> Result<(Uid, Gid), UnpackError> {
-    let id = |id: u64, what: &str| match u32::try_from(id) {
-        // The kernel takes the last one for "leave as it is".
-        Ok(id) if id != u32::MAX => Ok(id),
-        _ => Err(refused(member, format!("{what} {id} is no 32-bit id"))),
-    };
-    Ok((
-        Uid::from_raw(id(member.uid, "owner")?),
-        Gid::from_raw(id(member.gid, "group")?),
-    ))
-}
-
-fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: i64::from(nanoseconds),
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
     }
 }
 

@@ -411,3 +411,41 @@ async fn accounts_are_read_through_whiteouts_and_symlinks() {
         .unwrap();
     assert!(uid("web").unwrap_err().contains("read /etc/passwd"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_image_does_not_take_the_others_with_it() {
+    if !is_root("a_damaged_image_does_not_take_the_others_with_it") {
+        return;
+    }
+    let node = Node::new();
+    let mut images = Vec::new();
+    for name in ["one", "two", "three"] {
+        let archive = docker_archive(&[name], &accounts(), json!({"Cmd": [name]}));
+        images.push(load(&node, &archive).await.unwrap().remove(0));
+    }
+    let manifest = node
+        .store
+        .image_layout()
+        .join("blobs/sha256")
+        .join(images[0].manifest_digest.hex());
+    std::fs::write(manifest, "{").unwrap();
+    // A new handle, as after a restart: nothing of it is remembered.
+    let store = wharf_images::Store::open(node.dir.path()).unwrap();
+    assert_eq!(store.images().unwrap().len(), 2);
+    assert_eq!(store.remove("two").unwrap().deleted, Some(images[1].id));
+    // What the damaged one shares with others is still there.
+    assert_eq!(store.prepare("c", &images[2]).unwrap().lower.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_left_is_swept_and_a_living_session_is_not() {
+    let node = Node::new();
+    let tmp = node.dir.path().join("tmp");
+    std::fs::create_dir_all(tmp.join("99999-0/blobs")).unwrap();
+    std::fs::create_dir(tmp.join("99999-1")).unwrap();
+    let living = std::fs::File::open(tmp.join("99999-1")).unwrap();
+    living.lock().unwrap();
+    wharf_images::Store::open(node.dir.path()).unwrap();
+    assert!(!tmp.join("99999-0").exists());
+    assert!(tmp.join("99999-1").exists());
+}
