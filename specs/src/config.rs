@@ -1,0 +1,184 @@
+//! `wharfd.toml`: the configuration of a node. Every key is optional.
+//!
+//! ```toml
+//! root = "/var/lib/wharf"             # images, objects: survives a reboot
+//! state = "/run/wharf"                # sockets, pods: does not
+//! manifests = "/etc/wharf/manifests"  # objects to apply at start and when they change
+//! shim = "/usr/local/bin/wharf-shim"  # default: beside wharfd
+//! cgroup_parent = "wharf"             # of pods that name none
+//! log_level = "info"                  # error, warn, info, debug, trace
+//!
+//! [network]
+//! bridge = "wharf0"
+//! subnet = "10.88.0.0/16"
+//!
+//! [runtimes.runc]                     # a runtime handler besides the built-in one
+//! path = "/usr/sbin/runc"
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// A whole `wharfd.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub root: PathBuf,
+    pub state: PathBuf,
+    pub manifests: PathBuf,
+    /// `None`: the file `wharf-shim` beside the running program.
+    pub shim: Option<PathBuf>,
+    pub cgroup_parent: String,
+    pub log_level: LogLevel,
+    pub network: Network,
+    pub runtimes: BTreeMap<String, Runtime>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    pub bridge: String,
+    pub subnet: String,
+}
+
+/// An OCI runtime with runc's command line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runtime {
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/wharf".into(),
+            state: "/run/wharf".into(),
+            manifests: "/etc/wharf/manifests".into(),
+            shim: None,
+            cgroup_parent: "wharf".into(),
+            log_level: LogLevel::default(),
+            network: Network::default(),
+            runtimes: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { bridge: "wharf0".into(), subnet: "10.88.0.0/16".into() }
+    }
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("line {line}: {reason}")]
+    Syntax { line: usize, reason: String },
+    #[error("{key}: {found:?} {wanted}")]
+    Value { key: &'static str, found: String, wanted: &'static str },
+}
+
+impl Config {
+    /// Reads the text of a `wharfd.toml`.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+            ConfigError::Syntax { line, reason: error.message().replace('\n', " ") }
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let absolute = |key, path: &Path| match path.is_absolute() {
+            true => Ok(()),
+            false => Err(ConfigError::Value {
+                key,
+                found: path.display().to_string(),
+                wanted: "is not an absolute path",
+            }),
+        };
+        absolute("root", &self.root)?;
+        absolute("state", &self.state)?;
+        absolute("manifests", &self.manifests)?;
+        if let Some(shim) = &self.shim {
+            absolute("shim", shim)?;
+        }
+        for runtime in self.runtimes.values() {
+            absolute("runtimes.path", &runtime.path)?;
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        let parts = self.cgroup_parent.split('/');
+        if parts.into_iter().any(|part| part.is_empty() || part.starts_with('.') || !part.chars().all(plain)) {
+            return Err(ConfigError::Value {
+                key: "cgroup_parent",
+                found: self.cgroup_parent.clone(),
+                wanted: "is not a relative path of letters, digits, _ - .",
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_optional() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn keys_overrule_the_defaults_one_by_one() {
+        let config = Config::parse("[network]\nbridge = \"w1\"\n[runtimes.runc]\npath = \"/usr/sbin/runc\"\n").unwrap();
+        assert_eq!(config.network, Network { bridge: "w1".into(), ..Network::default() });
+        assert_eq!(config.runtimes["runc"].path, Path::new("/usr/sbin/runc"));
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        for (text, line) in [
+            ("root = \"/a\"\nrot = \"/b\"\n", "line 2: unknown field `rot`"),
+            ("\n\nroot = 7\n", "line 3: invalid type"),
+            ("[network\n", "line 1: "),
+            ("log_level = \"loud\"", "line 1: unknown variant `loud`"),
+        ] {
+            let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(line), "{error}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_and_odd_cgroups_are_refused() {
+        for text in ["root = \"a\"", "shim = \"x\"", "cgroup_parent = \"/w\"", "cgroup_parent = \"../w\""] {
+            assert!(matches!(Config::parse(text), Err(ConfigError::Value { .. })), "{text}");
+        }
+    }
+}

@@ -93,6 +93,15 @@ impl Network {
         Ok(Self { kind: PodNetwork::Embedded(Embedded { bridge, subnet, leases }) })
     }
 
+    /// Whether a pod can be connected now, and if not, why.
+    pub fn check(&self) -> Result<()> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if std::env::split_paths(&path).any(|directory| directory.join("nft").is_file()) {
+            return Ok(());
+        }
+        Err(NetworkError::NoNft("it is not in PATH".into()))
+    }
+
     /// Connects the network namespace of pod `id`: interface, address, default route, port mappings.
     pub async fn attach(&self, id: &str, namespace: OwnedFd, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
         match &self.kind {

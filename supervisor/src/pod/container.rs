@@ -451,6 +451,6 @@ fn unkillable(id: &str) -> PodError {
     }
 }
 
-pub(super) fn wrong_state(id: &str, state: ContainerState, wanted: &'static str) -> PodError {
+pub(crate) fn wrong_state(id: &str, state: ContainerState, wanted: &'static str) -> PodError {
     PodError::WrongState { what: "container", id: id.into(), state: format!("{state:?}").to_lowercase(), wanted }
 }

@@ -9,7 +9,7 @@
 //! node's table ([`node`]), from which lists and status are answered. What must outlive the daemon is in
 //! `RUN/pods/<sandbox>/` ([`record`]) and in the shim; [`recovery`] reads both back.
 
-pub mod bundle;
+pub(crate) mod bundle;
 mod cgroup;
 mod container;
 pub mod error;
@@ -30,5 +30,7 @@ pub mod status;
 pub use error::{PodError, Result};
 pub use node::{Node, NodeOptions};
 pub use record::ContainerUser;
+pub(crate) use container::wrong_state;
+pub(crate) use node::{new_id, now};
 pub(crate) use record::write_json;
 pub use session::{AttachSession, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, Input, Output, SessionControl};

@@ -133,6 +133,15 @@ impl Node {
         &self.inner.options.store
     }
 
+    pub fn network(&self) -> &Network {
+        &self.inner.network
+    }
+
+    /// The directory with the container's `config.json`.
+    pub fn bundle(&self, container: &ContainerStatus) -> PathBuf {
+        self.inner.pod_dir(&container.sandbox).container(&container.id)
+    }
+
     /// Every change of a pod or container from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.inner.events.subscribe()

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use wharf_images::{Image, OverlayMount, Store};
 
 use super::cgroup;
-use super::error::{PodError, Result};
+use super::error::{PodError, Result, chain};
 use super::record::ContainerUser;
 use super::spec::{ContainerConfig, PidMode, Propagation, SandboxConfig, Seccomp};
 pub(crate) use resources::linux_resources;
@@ -61,12 +61,12 @@ fn build_blocking(input: &Input) -> Result<Bundle> {
     let image = input
         .store
         .resolve(&config.image)
-        .map_err(|error| image_error(error.to_string()))?
+        .map_err(|error| image_error(chain(&error)))?
         .ok_or_else(|| PodError::NotFound { what: "image", id: config.image.clone() })?;
     let stop_signal = stop_signal(config, &image)?;
     // Before the snapshot is made: refusals leave nothing.
     process::arguments(config, &image.config)?;
-    let rootfs = input.store.prepare(&input.id, &image).map_err(|error| image_error(error.to_string()))?;
+    let rootfs = input.store.prepare(&input.id, &image).map_err(|error| image_error(chain(&error)))?;
     let (spec, user) = compile(input, &image, &rootfs)?;
     Ok(Bundle { spec, rootfs, image_id: image.id.to_string(), user, stop_signal })
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wharf_images::{Image, ImageConfig, OverlayMount};
 
 use super::{Input, resources};
-use crate::pod::error::{PodError, Result};
+use crate::pod::error::{PodError, Result, chain};
 use crate::pod::files;
 use crate::pod::record::ContainerUser;
 use crate::pod::spec::ContainerConfig;
@@ -65,7 +65,7 @@ fn account(config: &ContainerConfig, image: &ImageConfig, rootfs: &OverlayMount)
         }
         None => ("image user", image.user.clone()),
     };
-    wharf_images::user::resolve(rootfs, &user).map_err(|error| PodError::invalid(field, error.to_string()))
+    wharf_images::user::resolve(rootfs, &user).map_err(|error| PodError::invalid(field, chain(&error)))
 }
 
 /// `command` replaces the image's entrypoint and with it its cmd; `args` replaces the cmd.

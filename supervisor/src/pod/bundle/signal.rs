@@ -20,20 +20,23 @@ pub(crate) fn parse_signal(text: &str) -> Option<i32> {
         return (1..=SIGRTMAX).contains(&number).then_some(number);
     }
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let number = match name {
-        "" => return None,
-        "IOT" => 6,
-        "CLD" => 17,
-        "POLL" => 29,
-        "RTMIN" => SIGRTMIN,
-        "RTMAX" => SIGRTMAX,
-        _ => match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
-            (Some(offset), _) => SIGRTMIN + offset.parse::<u8>().ok().map(i32::from)?,
-            (_, Some(offset)) => SIGRTMAX - offset.parse::<u8>().ok().map(i32::from)?,
-            _ => return NAMES.iter().position(|known| *known == name).and_then(|number| i32::try_from(number).ok()),
-        },
+    let real_time = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(""), _) => Some(SIGRTMIN),
+        (_, Some("")) => Some(SIGRTMAX),
+        (Some(offset), _) => Some(SIGRTMIN + i32::from(offset.strip_prefix('+')?.parse::<u8>().ok()?)),
+        (_, Some(offset)) => Some(SIGRTMAX - i32::from(offset.strip_prefix('-')?.parse::<u8>().ok()?)),
+        _ => None,
     };
-    (1..=SIGRTMAX).contains(&number).then_some(number).filter(|number| !(32..SIGRTMIN).contains(number))
+    if let Some(number) = real_time {
+        return (SIGRTMIN..=SIGRTMAX).contains(&number).then_some(number);
+    }
+    match name {
+        "" => None,
+        "IOT" => Some(6),
+        "CLD" => Some(17),
+        "POLL" => Some(29),
+        _ => NAMES.iter().position(|known| *known == name).and_then(|number| i32::try_from(number).ok()),
+    }
 }
 
 #[cfg(test)]

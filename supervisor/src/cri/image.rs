@@ -1,0 +1,215 @@
+//! `ImageService`.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use wharf_images::{Credentials, Image, PullOptions, Reference, Store};
+use wharf_specs::cri;
+use wharf_specs::cri::image_service_server::ImageService;
+
+use super::status::{invalid, unimplemented, unsupported};
+use crate::pod::error::chain;
+use crate::pod::{Node, PodError, Result};
+
+pub(super) struct Images {
+    node: Node,
+}
+
+impl Images {
+    pub(super) fn new(node: Node) -> Self {
+        Self { node }
+    }
+
+    /// Runs `work` on the store where it may wait for the disk.
+    async fn with_store<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Store) -> Result<T, wharf_images::StoreError> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.node.images().clone();
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(|error| PodError::internal(operation, error))?
+            .map_err(|error| PodError::internal(operation, chain(&error)))
+    }
+}
+
+/// Name of the image in question; an empty one is a wrong request.
+fn named(spec: Option<cri::ImageSpec>) -> Result<String> {
+    let name = spec.unwrap_or_default().image;
+    if name.is_empty() { Err(invalid("image.image", "is empty")) } else { Ok(name) }
+}
+
+#[tonic::async_trait]
+impl ImageService for Images {
+    async fn list_images(
+        &self,
+        request: Request<cri::ListImagesRequest>,
+    ) -> Result<Response<cri::ListImagesResponse>, Status> {
+        let filter = request.into_inner().filter.and_then(|filter| filter.image).unwrap_or_default().image;
+        let images = self
+            .with_store("list images", move |store| {
+                if filter.is_empty() { store.images() } else { Ok(store.resolve(&filter)?.into_iter().collect()) }
+            })
+            .await?;
+        Ok(Response::new(cri::ListImagesResponse { images: images.iter().map(image).collect() }))
+    }
+
+    type StreamImagesStream = ReceiverStream<Result<cri::StreamImagesResponse, Status>>;
+
+    async fn stream_images(
+        &self,
+        _: Request<cri::StreamImagesRequest>,
+    ) -> Result<Response<Self::StreamImagesStream>, Status> {
+        Err(unimplemented("StreamImages"))
+    }
+
+    async fn image_status(
+        &self,
+        request: Request<cri::ImageStatusRequest>,
+    ) -> Result<Response<cri::ImageStatusResponse>, Status> {
+        let request = request.into_inner();
+        let name = named(request.image)?;
+        let found = self.with_store("look up image", move |store| store.resolve(&name)).await?;
+        let info = match &found {
+            Some(image) if request.verbose => verbose(image),
+            _ => HashMap::new(),
+        };
+        // An image that is not there is an answer, not an error.
+        Ok(Response::new(cri::ImageStatusResponse { image: found.as_ref().map(image), info }))
+    }
+
+    async fn pull_image(
+        &self,
+        request: Request<cri::PullImageRequest>,
+    ) -> Result<Response<cri::PullImageResponse>, Status> {
+        let request = request.into_inner();
+        let name = named(request.image)?;
+        let reference: Reference =
+            name.parse().map_err(|error: wharf_images::ReferenceError| invalid("image.image", chain(&error)))?;
+        let options = PullOptions { credentials: credentials(request.auth)?, ..PullOptions::default() };
+        // Dropping the call (the client's deadline passed) drops the pull.
+        let image = self
+            .node
+            .images()
+            .pull(&reference, options)
+            .await
+            .map_err(|error| PodError::Image { image: name, reason: chain(&error) })?;
+        tracing::info!(image = %image.id, %reference, "image pulled");
+        Ok(Response::new(cri::PullImageResponse { image_ref: image.id.to_string() }))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<cri::RemoveImageRequest>,
+    ) -> Result<Response<cri::RemoveImageResponse>, Status> {
+        let name = named(request.into_inner().image)?;
+        self.with_store("remove image", move |store| match store.resolve(&name)? {
+            // The protocol removes the image with all its names.
+            Some(image) => store.remove(&image.id.to_string()).map(drop),
+            None => Ok(()),
+        })
+        .await?;
+        Ok(Response::new(cri::RemoveImageResponse {}))
+    }
+
+    async fn image_fs_info(
+        &self,
+        _: Request<cri::ImageFsInfoRequest>,
+    ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
+        let usage = self.with_store("measure images", |store| store.usage()).await?;
+        let mountpoint = self.node.options().root.display().to_string();
+        let usage = cri::FilesystemUsage {
+            timestamp: crate::pod::now(),
+            fs_id: Some(cri::FilesystemIdentifier { mountpoint }),
+            used_bytes: Some(cri::UInt64Value { value: usage.bytes }),
+            inodes_used: Some(cri::UInt64Value { value: usage.inodes }),
+        };
+        // Layers and the containers' writable parts are on one file system.
+        Ok(Response::new(cri::ImageFsInfoResponse {
+            image_filesystems: vec![usage.clone()],
+            container_filesystems: vec![usage],
+        }))
+    }
+}
+
+fn image(image: &Image) -> cri::Image {
+    let user = image.config.user.split(':').next().unwrap_or_default();
+    let uid = user.parse::<u32>().ok();
+    cri::Image {
+        id: image.id.to_string(),
+        repo_tags: image.repo_tags.clone(),
+        repo_digests: image.repo_digests.clone(),
+        size: image.size,
+        uid: match (uid, user) {
+            (Some(uid), _) => Some(cri::Int64Value { value: uid.into() }),
+            (None, "") => Some(cri::Int64Value { value: 0 }),
+            (None, _) => None,
+        },
+        username: if uid.is_none() { user.to_string() } else { String::new() },
+        spec: Some(cri::ImageSpec { image: image.id.to_string(), ..Default::default() }),
+        pinned: false,
+    }
+}
+
+fn verbose(image: &Image) -> HashMap<String, String> {
+    let config = &image.config;
+    let info = json!({
+        "imageSpec": {
+            "architecture": image.platform.architecture, "os": image.platform.os, "created": image.created,
+            "config": {
+                "User": config.user, "ExposedPorts": config.exposed_ports, "Env": config.env,
+                "Entrypoint": config.entrypoint, "Cmd": config.cmd, "Volumes": config.volumes,
+                "WorkingDir": config.working_dir, "Labels": config.labels, "StopSignal": config.stop_signal,
+            },
+            "rootfs": {"diff_ids": image.diff_ids.iter().map(ToString::to_string).collect::<Vec<_>>()},
+        },
+        "manifestDigest": image.manifest_digest.to_string(),
+    });
+    [("info".to_string(), info.to_string())].into()
+}
+
+fn credentials(wire: Option<cri::AuthConfig>) -> Result<Option<Credentials>> {
+    use base64::Engine as _;
+    let Some(wire) = wire else { return Ok(None) };
+    if !wire.identity_token.is_empty() {
+        return Err(unsupported("auth.identity_token"));
+    }
+    if !wire.registry_token.is_empty() {
+        return Ok(Some(Credentials::Bearer(wire.registry_token)));
+    }
+    if !wire.username.is_empty() {
+        return Ok(Some(Credentials::Basic { username: wire.username, password: wire.password }));
+    }
+    if wire.auth.is_empty() {
+        return Ok(None);
+    }
+    // `user:password` in base64, as docker's configuration keeps it.
+    let refuse = || invalid("auth.auth", "is not `user:password` in base64");
+    let text = base64::engine::general_purpose::STANDARD.decode(wire.auth.trim()).map_err(|_| refuse())?;
+    let text = String::from_utf8(text).map_err(|_| refuse())?;
+    let (username, password) = text.split_once(':').ok_or_else(refuse)?;
+    let password = password.trim_end_matches('\0');
+    Ok(Some(Credentials::Basic { username: username.into(), password: password.into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_come_in_three_forms() {
+        let auth = |auth: &str| credentials(Some(cri::AuthConfig { auth: auth.into(), ..Default::default() }));
+        assert!(
+            matches!(auth("dTpw"), Ok(Some(Credentials::Basic { username, password })) if username == "u" && password == "p")
+        );
+        assert!(auth("not base64!").is_err());
+        assert!(matches!(auth(""), Ok(None)));
+        let bearer = cri::AuthConfig { registry_token: "t".into(), ..Default::default() };
+        assert!(matches!(credentials(Some(bearer)), Ok(Some(Credentials::Bearer(_)))));
+        let identity = cri::AuthConfig { identity_token: "t".into(), ..Default::default() };
+        assert!(credentials(Some(identity)).is_err());
+    }
+}

@@ -1,0 +1,49 @@
+//! Limits: the wire's message from and to the engine's.
+
+use wharf_specs::cri;
+
+use super::status::{invalid, unsupported};
+use crate::pod::Result;
+use crate::pod::spec::Resources;
+
+pub(super) fn resources(wire: Option<cri::LinuxContainerResources>, field: &str) -> Result<Resources> {
+    let Some(wire) = wire else { return Ok(Resources::default()) };
+    // The kubelet sends a page size with the limit 0 for each that the node has.
+    if wire.hugepage_limits.iter().any(|limit| limit.limit != 0) {
+        return Err(unsupported(format!("{field}.hugepage_limits")));
+    }
+    let positive = |name: &str, value: i64| {
+        u64::try_from(value).map_err(|_| invalid(format!("{field}.{name}"), format!("{value} is negative")))
+    };
+    let score = i32::try_from(wire.oom_score_adj)
+        .map_err(|_| invalid(format!("{field}.oom_score_adj"), format!("{} is out of range", wire.oom_score_adj)))?;
+    let some = |value: i64| (value != 0).then_some(value);
+    Ok(Resources {
+        memory_limit_bytes: some(wire.memory_limit_in_bytes),
+        memory_swap_limit_bytes: some(wire.memory_swap_limit_in_bytes),
+        cpu_shares: Some(positive("cpu_shares", wire.cpu_shares)?).filter(|shares| *shares != 0),
+        cpu_quota_us: some(wire.cpu_quota),
+        cpu_period_us: Some(positive("cpu_period", wire.cpu_period)?).filter(|period| *period != 0),
+        cpuset_cpus: wire.cpuset_cpus,
+        cpuset_mems: wire.cpuset_mems,
+        pids_limit: None,
+        oom_score_adj: score,
+        unified: wire.unified.into_iter().collect(),
+    })
+}
+
+pub(super) fn wire(resources: &Resources) -> cri::LinuxContainerResources {
+    let signed = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(0);
+    cri::LinuxContainerResources {
+        cpu_period: signed(resources.cpu_period_us),
+        cpu_quota: resources.cpu_quota_us.unwrap_or(0),
+        cpu_shares: signed(resources.cpu_shares),
+        memory_limit_in_bytes: resources.memory_limit_bytes.unwrap_or(0),
+        oom_score_adj: resources.oom_score_adj.into(),
+        cpuset_cpus: resources.cpuset_cpus.clone(),
+        cpuset_mems: resources.cpuset_mems.clone(),
+        hugepage_limits: Vec::new(),
+        unified: resources.unified.clone().into_iter().collect(),
+        memory_swap_limit_in_bytes: resources.memory_swap_limit_bytes.unwrap_or(0),
+    }
+}

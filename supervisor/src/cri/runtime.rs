@@ -1,0 +1,458 @@
+//! `RuntimeService`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use wharf_specs::cri;
+use wharf_specs::cri::runtime_service_server::RuntimeService;
+
+use super::status::{invalid, unimplemented};
+use super::{container, resources, sandbox, stats};
+use crate::pod::spec::ExecConfig;
+use crate::pod::status::{ContainerState, ContainerStatus};
+use crate::pod::{Node, PodError};
+use crate::streaming::{StreamRequest, StreamingServer};
+
+type Answer<T> = Result<Response<T>, Status>;
+type Streamed<T> = ReceiverStream<Result<T, Status>>;
+
+/// What `Version` says of the protocol: the kubelet compares it with its own.
+const KUBELET_API_VERSION: &str = "0.1.0";
+const RUNTIME_API_VERSION: &str = "v1";
+
+/// Room for everything but the output in an answer of `ExecSync`, whose size the client bounds to 16 MiB.
+const EXEC_SYNC_ANSWER_BYTES: usize = super::MAX_MESSAGE_BYTES - (4 << 10);
+
+pub(super) struct Runtime {
+    node: Node,
+    streaming: StreamingServer,
+}
+
+impl Runtime {
+    pub(super) fn new(node: Node, streaming: StreamingServer) -> Self {
+        Self { node, streaming }
+    }
+
+    async fn stats_of(&self, status: &ContainerStatus) -> Result<cri::ContainerStats, PodError> {
+        let figures = self.node.container_stats(&status.id).await?;
+        let store = self.node.images().clone();
+        let id = status.id.clone();
+        // A container may go while it is measured: then it has no layer.
+        let usage = tokio::task::spawn_blocking(move || store.snapshot_usage(&id).ok()).await.ok().flatten();
+        let mountpoint = self.node.options().root.display().to_string();
+        Ok(stats::container(status, &figures, usage.map(|usage| (mountpoint, usage))))
+    }
+
+    fn handlers(&self) -> Vec<cri::RuntimeHandler> {
+        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
+        let names = self.node.options().runtimes.keys().cloned();
+        std::iter::once(String::new())
+            .chain(names)
+            .map(|name| cri::RuntimeHandler { name, features: Some(features) })
+            .collect()
+    }
+}
+
+/// Seconds of a request; negative ones are wrong, 0 means none.
+fn seconds(field: &str, value: i64) -> Result<Duration, PodError> {
+    u64::try_from(value).map(Duration::from_secs).map_err(|_| invalid(field, format!("{value} is negative")))
+}
+
+fn required(field: &str, id: &str) -> Result<(), PodError> {
+    if id.is_empty() { Err(invalid(field, "is empty")) } else { Ok(()) }
+}
+
+#[tonic::async_trait]
+impl RuntimeService for Runtime {
+    async fn version(&self, _: Request<cri::VersionRequest>) -> Answer<cri::VersionResponse> {
+        Ok(Response::new(cri::VersionResponse {
+            version: KUBELET_API_VERSION.into(),
+            runtime_name: "wharf".into(),
+            runtime_version: env!("CARGO_PKG_VERSION").into(),
+            runtime_api_version: RUNTIME_API_VERSION.into(),
+        }))
+    }
+
+    async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
+        let condition = |kind: &str, problem: Option<String>| cri::RuntimeCondition {
+            r#type: kind.into(),
+            status: problem.is_none(),
+            reason: problem.as_ref().map(|_| format!("{kind}False")).unwrap_or_default(),
+            message: problem.unwrap_or_default(),
+        };
+        let network = self.node.network().check().err().map(|error| error.to_string());
+        let options = self.node.options();
+        let mut info = HashMap::new();
+        if request.into_inner().verbose {
+            let config = json!({
+                "root": options.root, "state": options.state, "shim": options.shim,
+                "cgroupParent": options.cgroup_parent, "runtimes": options.runtimes,
+                "network": {"bridge": options.network.bridge, "subnet": options.network.subnet},
+            });
+            info.insert("config".to_string(), config.to_string());
+        }
+        Ok(Response::new(cri::StatusResponse {
+            status: Some(cri::RuntimeStatus {
+                conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
+            }),
+            info,
+            runtime_handlers: self.handlers(),
+            features: Some(cri::RuntimeFeatures::default()),
+        }))
+    }
+
+    async fn runtime_config(&self, _: Request<cri::RuntimeConfigRequest>) -> Answer<cri::RuntimeConfigResponse> {
+        let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() };
+        Ok(Response::new(cri::RuntimeConfigResponse { linux: Some(linux) }))
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<cri::RunPodSandboxRequest>,
+    ) -> Answer<cri::RunPodSandboxResponse> {
+        let request = request.into_inner();
+        let config = sandbox::config(request.config, request.runtime_handler)?;
+        let pod_sandbox_id = self.node.run_sandbox(config).await?;
+        Ok(Response::new(cri::RunPodSandboxResponse { pod_sandbox_id }))
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<cri::StopPodSandboxRequest>,
+    ) -> Answer<cri::StopPodSandboxResponse> {
+        let id = request.into_inner().pod_sandbox_id;
+        required("pod_sandbox_id", &id)?;
+        self.node.stop_sandbox(&id).await?;
+        Ok(Response::new(cri::StopPodSandboxResponse {}))
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<cri::RemovePodSandboxRequest>,
+    ) -> Answer<cri::RemovePodSandboxResponse> {
+        let id = request.into_inner().pod_sandbox_id;
+        required("pod_sandbox_id", &id)?;
+        self.node.remove_sandbox(&id).await?;
+        Ok(Response::new(cri::RemovePodSandboxResponse {}))
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<cri::PodSandboxStatusRequest>,
+    ) -> Answer<cri::PodSandboxStatusResponse> {
+        let request = request.into_inner();
+        let status = self.node.sandbox(&request.pod_sandbox_id)?;
+        let info = if request.verbose { sandbox::verbose(&status) } else { HashMap::new() };
+        let containers = self.node.containers_of(&status.id);
+        Ok(Response::new(cri::PodSandboxStatusResponse {
+            status: Some(sandbox::status(&status)),
+            info,
+            containers_statuses: containers.iter().map(container::status).collect(),
+            timestamp: crate::pod::now(),
+        }))
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<cri::ListPodSandboxRequest>,
+    ) -> Answer<cri::ListPodSandboxResponse> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let sandboxes = self.node.sandboxes();
+        let items = sandboxes.iter().filter(|status| sandbox::matches(status, &filter)).map(sandbox::listed);
+        Ok(Response::new(cri::ListPodSandboxResponse { items: items.collect() }))
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<cri::CreateContainerRequest>,
+    ) -> Answer<cri::CreateContainerResponse> {
+        let request = request.into_inner();
+        let pod = self.node.sandbox(&request.pod_sandbox_id)?;
+        let config = container::config(request.config, &pod.config)?;
+        let container_id = self.node.create_container(&pod.id, config).await?;
+        Ok(Response::new(cri::CreateContainerResponse { container_id }))
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<cri::StartContainerRequest>,
+    ) -> Answer<cri::StartContainerResponse> {
+        self.node.start_container(&request.into_inner().container_id).await?;
+        Ok(Response::new(cri::StartContainerResponse {}))
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<cri::StopContainerRequest>,
+    ) -> Answer<cri::StopContainerResponse> {
+        let request = request.into_inner();
+        required("container_id", &request.container_id)?;
+        let grace = seconds("timeout", request.timeout)?;
+        self.node.stop_container(&request.container_id, grace).await?;
+        Ok(Response::new(cri::StopContainerResponse {}))
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<cri::RemoveContainerRequest>,
+    ) -> Answer<cri::RemoveContainerResponse> {
+        let id = request.into_inner().container_id;
+        required("container_id", &id)?;
+        self.node.remove_container(&id).await?;
+        Ok(Response::new(cri::RemoveContainerResponse {}))
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<cri::ListContainersRequest>,
+    ) -> Answer<cri::ListContainersResponse> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let all = self.node.containers();
+        let containers = all.iter().filter(|status| container::matches(status, &filter)).map(container::listed);
+        Ok(Response::new(cri::ListContainersResponse { containers: containers.collect() }))
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<cri::ContainerStatusRequest>,
+    ) -> Answer<cri::ContainerStatusResponse> {
+        let request = request.into_inner();
+        let status = self.node.container(&request.container_id)?;
+        let info = match request.verbose {
+            true => container::verbose(&status, &self.node.bundle(&status)).await?,
+            false => HashMap::new(),
+        };
+        Ok(Response::new(cri::ContainerStatusResponse { status: Some(container::status(&status)), info }))
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<cri::UpdateContainerResourcesRequest>,
+    ) -> Answer<cri::UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        if request.windows.is_some() {
+            return Err(super::status::unsupported("windows").into());
+        }
+        let limits = resources::resources(request.linux, "linux")?;
+        self.node.update_container(&request.container_id, limits).await?;
+        Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<cri::ReopenContainerLogRequest>,
+    ) -> Answer<cri::ReopenContainerLogResponse> {
+        self.node.reopen_log(&request.into_inner().container_id).await?;
+        Ok(Response::new(cri::ReopenContainerLogResponse {}))
+    }
+
+    async fn exec_sync(&self, request: Request<cri::ExecSyncRequest>) -> Answer<cri::ExecSyncResponse> {
+        let request = request.into_inner();
+        let timeout = Some(seconds("timeout", request.timeout)?).filter(|timeout| !timeout.is_zero());
+        let mut output = self.node.exec_sync(&request.container_id, request.cmd, timeout).await?;
+        output.stdout.truncate(EXEC_SYNC_ANSWER_BYTES);
+        output.stderr.truncate(EXEC_SYNC_ANSWER_BYTES - output.stdout.len());
+        Ok(Response::new(cri::ExecSyncResponse {
+            stdout: output.stdout,
+            stderr: output.stderr,
+            exit_code: output.code,
+        }))
+    }
+
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        let request = request.into_inner();
+        let container = self.running(&request.container_id)?;
+        if request.tty && request.stderr {
+            return Err(PodError::from(invalid("stderr", "a terminal has no standard error of its own")).into());
+        }
+        if !(request.stdin || request.stdout || request.stderr) {
+            return Err(invalid("stdin", "one of stdin, stdout and stderr is needed").into());
+        }
+        if request.cmd.is_empty() {
+            return Err(invalid("cmd", "is empty").into());
+        }
+        let config = ExecConfig {
+            argv: request.cmd,
+            tty: request.tty,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            timeout: None,
+        };
+        let url = self.streaming.issue(StreamRequest::Exec { container, config })?;
+        Ok(Response::new(cri::ExecResponse { url }))
+    }
+
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        let request = request.into_inner();
+        let container = self.running(&request.container_id)?;
+        if !(request.stdin || request.stdout || request.stderr) {
+            return Err(invalid("stdin", "one of stdin, stdout and stderr is needed").into());
+        }
+        let url = self.streaming.issue(StreamRequest::Attach {
+            container,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        })?;
+        Ok(Response::new(cri::AttachResponse { url }))
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<cri::ContainerStatsRequest>,
+    ) -> Answer<cri::ContainerStatsResponse> {
+        let status = self.node.container(&request.into_inner().container_id)?;
+        let stats = Some(self.stats_of(&status).await?);
+        Ok(Response::new(cri::ContainerStatsResponse { stats }))
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<cri::ListContainerStatsRequest>,
+    ) -> Answer<cri::ListContainerStatsResponse> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let filter = cri::ContainerFilter {
+            id: filter.id,
+            state: Some(cri::ContainerStateValue { state: cri::ContainerState::ContainerRunning.into() }),
+            pod_sandbox_id: filter.pod_sandbox_id,
+            label_selector: filter.label_selector,
+        };
+        let mut stats = Vec::new();
+        for status in self.node.containers().iter().filter(|status| container::matches(status, &filter)) {
+            match self.stats_of(status).await {
+                Ok(figures) => stats.push(figures),
+                // Removed since the list was made.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Response::new(cri::ListContainerStatsResponse { stats }))
+    }
+
+    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
+        Err(unimplemented("PortForward"))
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        _: Request<cri::PodSandboxStatsRequest>,
+    ) -> Answer<cri::PodSandboxStatsResponse> {
+        Err(unimplemented("PodSandboxStats"))
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        _: Request<cri::ListPodSandboxStatsRequest>,
+    ) -> Answer<cri::ListPodSandboxStatsResponse> {
+        Err(unimplemented("ListPodSandboxStats"))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        _: Request<cri::UpdateRuntimeConfigRequest>,
+    ) -> Answer<cri::UpdateRuntimeConfigResponse> {
+        Err(unimplemented("UpdateRuntimeConfig"))
+    }
+
+    async fn checkpoint_container(
+        &self,
+        _: Request<cri::CheckpointContainerRequest>,
+    ) -> Answer<cri::CheckpointContainerResponse> {
+        Err(unimplemented("CheckpointContainer"))
+    }
+
+    async fn checkpoint_pod(&self, _: Request<cri::CheckpointPodRequest>) -> Answer<cri::CheckpointPodResponse> {
+        Err(unimplemented("CheckpointPod"))
+    }
+
+    async fn restore_pod(&self, _: Request<cri::RestorePodRequest>) -> Answer<cri::RestorePodResponse> {
+        Err(unimplemented("RestorePod"))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<cri::ListMetricDescriptorsRequest>,
+    ) -> Answer<cri::ListMetricDescriptorsResponse> {
+        Err(unimplemented("ListMetricDescriptors"))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::ListPodSandboxMetricsRequest>,
+    ) -> Answer<cri::ListPodSandboxMetricsResponse> {
+        Err(unimplemented("ListPodSandboxMetrics"))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
+        Err(unimplemented("UpdatePodSandboxResources"))
+    }
+
+    type GetContainerEventsStream = Streamed<cri::ContainerEventResponse>;
+
+    async fn get_container_events(&self, _: Request<cri::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+        Err(unimplemented("GetContainerEvents"))
+    }
+
+    type StreamPodSandboxesStream = Streamed<cri::StreamPodSandboxesResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        Err(unimplemented("StreamPodSandboxes"))
+    }
+
+    type StreamContainersStream = Streamed<cri::StreamContainersResponse>;
+
+    async fn stream_containers(
+        &self,
+        _: Request<cri::StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        Err(unimplemented("StreamContainers"))
+    }
+
+    type StreamContainerStatsStream = Streamed<cri::StreamContainerStatsResponse>;
+
+    async fn stream_container_stats(
+        &self,
+        _: Request<cri::StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        Err(unimplemented("StreamContainerStats"))
+    }
+
+    type StreamPodSandboxStatsStream = Streamed<cri::StreamPodSandboxStatsResponse>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        Err(unimplemented("StreamPodSandboxStats"))
+    }
+
+    type StreamPodSandboxMetricsStream = Streamed<cri::StreamPodSandboxMetricsResponse>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        Err(unimplemented("StreamPodSandboxMetrics"))
+    }
+}
+
+impl Runtime {
+    /// The full id of a container that runs: a URL for another would only fail later.
+    fn running(&self, id: &str) -> Result<String, PodError> {
+        let status = self.node.container(id)?;
+        match status.state {
+            ContainerState::Running => Ok(status.id),
+            other => Err(crate::pod::wrong_state(&status.id, other, "a running one")),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The one place that chooses gRPC codes.
+
+use tonic::{Code, Status};
+
+use crate::pod::PodError;
+
+impl From<PodError> for Status {
+    fn from(error: PodError) -> Self {
+        let code = match &error {
+            PodError::NotFound { .. } => Code::NotFound,
+            PodError::Ambiguous { .. } | PodError::Invalid { .. } => Code::InvalidArgument,
+            PodError::AlreadyExists { .. } => Code::AlreadyExists,
+            PodError::WrongState { .. } => Code::FailedPrecondition,
+            PodError::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+            PodError::Image { .. } | PodError::Internal { .. } => Code::Unknown,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// A request that lacks or misuses `field`.
+pub(super) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> PodError {
+    PodError::Invalid { field: field.into(), reason: reason.into() }
+}
+
+/// A field that asks for what Wharf does not do.
+pub(super) fn unsupported(field: impl Into<String>) -> PodError {
+    invalid(field, "is not supported by this runtime")
+}
+
+/// A call of the protocol that is not served.
+pub(super) fn unimplemented(call: &str) -> Status {
+    Status::unimplemented(format!("{call} is not implemented"))
+}
