@@ -11,10 +11,13 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wharf_specs::config::Config;
+use wharf_supervisor::api::object_store::ObjectStore;
+use wharf_supervisor::api::objects::Objects;
+use wharf_supervisor::api::server::Api;
 use wharf_supervisor::network::NetworkConfig;
 use wharf_supervisor::pod::{Node, NodeOptions};
 use wharf_supervisor::streaming::StreamingServer;
-use wharf_supervisor::{cri, ready};
+use wharf_supervisor::{controller, cri, ready};
 
 /// The Wharf node supervisor.
 #[derive(Parser)]
@@ -159,6 +162,24 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             .context("serve the CRI")
     });
 
+    let api_socket = config.state.join("api.sock");
+    let context = controller_context(&config, &node).await?;
+    let api = Api {
+        objects: context.objects.clone(),
+        node: node.clone(),
+        pod_logs: context.pod_logs.clone().into(),
+    };
+    let listener = cri::bind(&api_socket).with_context(|| format!("bind {}", api_socket.display()))?;
+    let ending = shutdown.clone();
+    doors.spawn(async move {
+        tokio::select! {
+            ended = wharf_supervisor::api::server::serve(listener, api) => ended.context("serve the API"),
+            () = ending.cancelled() => Ok(()),
+        }
+    });
+    // Dropped at the end: controllers stop, pods run on.
+    let _controllers = controller::start(&context);
+
     tracing::info!(state = %config.state.display(), root = %config.root.display(), "ready");
     ready::notify();
     let outcome = tokio::select! {
@@ -170,10 +191,30 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     shutdown.cancel();
     while doors.join_next().await.is_some() {}
     node.close().await;
-    for file in [&socket, &config.state.join("node.json")] {
+    for file in [&socket, &api_socket, &config.state.join("node.json")] {
         let _ = fs::remove_file(file);
     }
     outcome
+}
+
+/// Opens the objects and says where the controllers keep what is theirs.
+async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<controller::Context> {
+    let database = config.root.join("objects.redb");
+    let store = tokio::task::spawn_blocking(move || ObjectStore::open(&database)).await.context("open the objects")??;
+    let objects = Objects::open(store).await.context("open the objects")?;
+    let node_name = fs::read_to_string("/proc/sys/kernel/hostname").context("read the host name")?;
+    let folders = [config.root.join("logs"), config.root.join("pods")];
+    folders.iter().try_for_each(|folder| private_directory(folder))?;
+    let [pod_logs, pod_volumes] = folders;
+    Ok(controller::Context {
+        objects,
+        node: node.clone(),
+        node_name: node_name.trim().to_lowercase().into(),
+        host_ip: controller::node_address(),
+        pod_logs,
+        pod_volumes,
+        manifests: config.manifests.clone(),
+    })
 }
 
 /// So that `wharf --state RUN` finds the rest.
