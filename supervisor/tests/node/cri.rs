@@ -1,10 +1,8 @@
 //! The CRI door on a real kernel: pods, containers, logs, exec, restarts of the daemon, and nothing left behind.
 
-mod testnode;
-
 use std::time::{Duration, Instant};
 
-use testnode::{Client, container, pod};
+use crate::testnode::{self, Client, container, pod};
 use tonic::Code;
 use wharf_specs::cri;
 

@@ -137,6 +137,17 @@ impl TestNode {
         self.enter().args(command).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// Runs `work` on a thread of its own in the node's network namespace.
+    pub fn inside_thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
+        let thread = std::thread::spawn(move || {
+            use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("wharfd.log")).unwrap_or_default()
     }
@@ -199,6 +210,14 @@ impl Drop for TestNode {
                 eprintln!("--- {}/shim.log\n{log}", entry.path().display());
             }
         }
+        if std::thread::panicking() {
+            for pod in std::fs::read_dir(self.path("logs")).into_iter().flatten().flatten() {
+                for log in std::fs::read_dir(pod.path()).into_iter().flatten().flatten() {
+                    let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+                    eprintln!("--- {}\n{text}", log.path().display());
+                }
+            }
+        }
         if let Some(mut wharfd) = self.wharfd.take() {
             let _ = wharfd.kill();
             let _ = wharfd.wait();
@@ -255,7 +274,7 @@ fn wait_for_or(what: &str, limit: Duration, mut done: impl FnMut() -> bool, more
 /// A docker-archive with one layer: busybox, its links, and account files.
 fn write_image(path: &Path) {
     let mut layer = tar::Builder::new(Vec::new());
-    let mut directory = |layer: &mut tar::Builder<Vec<u8>>, name: &str, mode| {
+    let directory = |layer: &mut tar::Builder<Vec<u8>>, name: &str, mode| {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(mode);
