@@ -1,6 +1,7 @@
 //! `wharfd`, the node supervisor: opens the node, serves its doors, ends on SIGTERM and leaves the pods running.
 
 use std::fs::{self, DirBuilder, File};
+use std::io::IsTerminal as _;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -92,7 +93,7 @@ fn start_log(arguments: &Arguments, config: &Config) -> anyhow::Result<()> {
         Some(level) => level,
         None => config.log_level.as_str().parse().context("log_level")?,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkMessage};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::subnet::Subnet;
 use super::{NetworkError, Result};
@@ -121,6 +121,13 @@ impl Bridge {
             .up()
             .build();
         let outcome = netlink.handle.link().add(message).execute().await;
+        outcome.map_err(|error| NetworkError::kernel(operation.clone(), error))?;
+        let port = netlink.link(interface).await?;
+        let port = port.ok_or_else(|| NetworkError::kernel(operation.clone(), "it is gone"))?;
+        // Where br_netfilter is loaded, a pod that reaches itself by a host port is answered out of the very port it
+        // asked through, which a bridge refuses unless told so.
+        let hairpin = LinkBridgePort::new(port.header.index).hairpin(true).build();
+        let outcome = netlink.handle.link().set_port(hairpin).execute().await;
         outcome.map_err(|error| NetworkError::kernel(operation, error))
     }
 

@@ -192,7 +192,13 @@ impl Owner {
         let start = Operation::Start { container: id.into() };
         match shim.done("start container", id, start).await {
             Ok(()) => {
-                self.container_started(id, 0, now());
+                // The shim's own word comes first where it is here already: it has the exact time.
+                while let Ok(message) = self.from_shim.try_recv() {
+                    Box::pin(self.on_shim(message)).await;
+                }
+                if self.records.get(id).is_some_and(|record| record.started_at == 0) {
+                    self.container_started(id, 0, now());
+                }
                 tracing::info!(pod = %self.id, container = %id, "container started");
                 let (sandbox, container) = (self.id.clone(), id.to_string());
                 self.inner.emit(Event::ContainerStarted { sandbox, container });
@@ -209,10 +215,10 @@ impl Owner {
         }
     }
 
-    /// Also from the shim's event, which knows time and pid best; whichever comes first.
+    /// By the shim's event, which knows time and pid best, or until that comes by its answer.
     pub(super) fn container_started(&mut self, id: &str, pid: u32, at: i64) {
         let Some(record) = self.records.get_mut(id) else { return };
-        if record.started_at != 0 || record.exit.is_some() {
+        if record.started_at == at || record.exit.is_some() {
             return;
         }
         record.started_at = at;

@@ -1,0 +1,5 @@
+//! A whole node on a real kernel, through its doors. Needs root; each test has a node of its own ([`testnode`]).
+
+mod cri;
+mod network;
+mod testnode;

@@ -1,0 +1,115 @@
+//! The embedded network on a real kernel, in a network namespace of its own.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::testnode::{self, Client, TestNode, container, pod};
+use wharf_specs::cri;
+
+const SERVE: &[&str] = &["sh", "-c", "mkdir /tmp/w; hostname > /tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"];
+
+/// Body of the page that `address` serves to the node itself; empty where it serves none.
+fn fetch(node: &TestNode, address: &str) -> String {
+    let address = address.parse().unwrap();
+    node.inside_thread(move || {
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2)) else { return String::new() };
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text);
+        text.split_once("\r\n\r\n").map(|(_, body)| body.trim().to_string()).unwrap_or_default()
+    })
+}
+
+#[tokio::test]
+async fn pods_reach_each_other_and_the_node_and_serve_host_ports() {
+    let Some(mut node) = testnode::start("network").await else { return };
+    let mut client = Client::of(&node).await;
+    let mut one = pod(&node, "one");
+    one.port_mappings = vec![cri::PortMapping { container_port: 80, host_port: 8080, ..Default::default() }];
+    let one = client.run_pod(one).await;
+    let two = client.run_pod(pod(&node, "two")).await;
+    let server = client.run(&one, container("main", SERVE)).await;
+    let visitor = client.run(&two, container("main", &["sleep", "1000"])).await;
+    let (first, second) = (client.address(&one).await, client.address(&two).await);
+    assert!(first.starts_with(testnode::SUBNET_PREFIX) && second.starts_with(testnode::SUBNET_PREFIX));
+    assert_ne!(first, second);
+    testnode::wait_for("the server", Duration::from_secs(5), || fetch(&node, &format!("{first}:80")) == "one");
+
+    let gateway = format!("{}1", testnode::SUBNET_PREFIX);
+    // From the node by every address of its own, and from pods: another one and the serving one itself.
+    assert_eq!(fetch(&node, "127.0.0.1:8080"), "one");
+    assert_eq!(fetch(&node, &format!("{gateway}:8080")), "one");
+    for (from, target) in [
+        (&visitor, format!("{first} 80")),
+        (&visitor, format!("{gateway} 8080")),
+        (&server, format!("{gateway} 8080")),
+    ] {
+        // Debian's static wget crashes in name resolution; nc has none to do.
+        let script = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {target}");
+        let output = client.exec(from, &["sh", "-c", &script], 5).await.unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).ends_with("\r\n\r\none\n"), "{target}: {output:?}");
+    }
+    let output = client.exec(&visitor, &["ping", "-c", "1", "-W", "2", &gateway], 5).await.unwrap();
+    assert_eq!(output.exit_code, 0, "{output:?}");
+
+    // The node's own loopback is not reachable from a pod, though route_localnet is on.
+    let listener = node.inside(&["sh", "-c", "busybox nc -l -p 9999 -s 127.0.0.1 >/dev/null 2>&1 & echo $!"]);
+    let output = client.exec(&visitor, &["nc", "-w", "1", &gateway, "9999"], 5).await.unwrap();
+    assert_ne!(output.exit_code, 0);
+    let pid = String::from_utf8_lossy(&listener.stdout).trim().to_string();
+    node.inside(&["kill", &pid]);
+
+    let mut taken = pod(&node, "three");
+    taken.port_mappings = vec![cri::PortMapping { container_port: 81, host_port: 8080, ..Default::default() }];
+    let request = cri::RunPodSandboxRequest { config: Some(taken), runtime_handler: String::new() };
+    let error = client.runtime.run_pod_sandbox(request).await.unwrap_err();
+    assert!(error.message().contains("host port 8080/tcp is in use"), "{error}");
+
+    client.remove_pod(&one).await;
+    assert_ne!(fetch(&node, "127.0.0.1:8080"), "one");
+    client.remove_pod(&two).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_pod_on_the_host_network_has_the_node_s_interfaces() {
+    let Some(mut node) = testnode::start("hostnet").await else { return };
+    let mut client = Client::of(&node).await;
+    let mut config = pod(&node, "host");
+    let options = cri::NamespaceOption { network: cri::NamespaceMode::Node.into(), ..testnode::own_namespaces() };
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options = Some(options.clone());
+    let id = client.run_pod(config).await;
+    assert_eq!(client.address(&id).await, "");
+    let mut main = container("main", &["sleep", "1000"]);
+    main.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options = Some(options);
+    let main = client.run(&id, main).await;
+    let output = client.exec(&main, &["sh", "-c", "cat /proc/net/dev"], 5).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("lo:") && !text.contains("eth0:"), "{text}");
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn addresses_of_pods_that_died_with_the_daemon_are_given_back() {
+    let Some(mut node) = testnode::start("leases").await else { return };
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "web")).await;
+    node.kill_wharfd();
+    let leases = node.path("run/network/leases.json");
+    let mut text: serde_json::Value = serde_json::from_slice(&std::fs::read(&leases).unwrap()).unwrap();
+    text["leases"]["00000000000000000000000000000000"] = text["leases"][&id].clone();
+    text["leases"]["00000000000000000000000000000000"]["address"] = format!("{}9", testnode::SUBNET_PREFIX).into();
+    std::fs::write(&leases, text.to_string()).unwrap();
+    node.start_wharfd();
+    let text = std::fs::read_to_string(&leases).unwrap();
+    assert!(text.contains(&id) && !text.contains("00000000000000000000000000000000"), "{text}");
+    let mut client = Client::of(&node).await;
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}

@@ -1,0 +1,439 @@
+//! A throwaway node: its own wharfd in its own network and mount namespaces, its own DATA and RUN, its own cgroups,
+//! and an image made from the machine's static busybox. Dropping it ends and removes all of it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use wharf_specs::cri;
+use wharf_specs::cri::image_service_client::ImageServiceClient;
+use wharf_specs::cri::runtime_service_client::RuntimeServiceClient;
+
+pub const IMAGE: &str = "wharf.test/busybox:1";
+pub const SUBNET_PREFIX: &str = "10.77.0.";
+
+/// Applets the image has links for.
+const APPLETS: [&str; 16] = [
+    "sh", "sleep", "echo", "cat", "true", "false", "id", "hostname", "ps", "nc", "wget", "httpd", "ping", "kill",
+    "env", "mkdir",
+];
+
+pub struct TestNode {
+    dir: tempfile::TempDir,
+    cgroup: String,
+    /// Keeps the namespaces while wharfd is down.
+    holder: Child,
+    wharfd: Option<Child>,
+}
+
+/// `None`, with a line that says why, where the test cannot run here.
+pub async fn start(test: &str) -> Option<TestNode> {
+    let missing = if !rustix::process::geteuid().is_root() {
+        "needs root"
+    } else if !Path::new("/bin/busybox").exists() {
+        "needs /bin/busybox"
+    } else if !shim().is_file() {
+        "needs wharf-shim beside wharfd: cargo build -p wharf-runtime"
+    } else {
+        let node = TestNode::start(test).await;
+        return Some(node);
+    };
+    println!("SKIP {test}: {missing}");
+    None
+}
+
+fn wharfd() -> PathBuf {
+    env!("CARGO_BIN_EXE_wharfd").into()
+}
+
+fn shim() -> PathBuf {
+    wharfd().with_file_name("wharf-shim")
+}
+
+impl TestNode {
+    async fn start(test: &str) -> Self {
+        // Short: a unix socket's path has 108 bytes.
+        let dir = tempfile::Builder::new().prefix("wt-").tempdir_in("/tmp").unwrap();
+        let archive = dir.path().join("image.tar");
+        write_image(&archive);
+        let store = wharf_images::Store::open(&dir.path().join("data")).unwrap();
+        store.load(&archive, None).await.unwrap();
+        drop(store);
+        let holder = Command::new("unshare")
+            .args(["--net", "--mount", "--propagation", "private", "--", "sleep", "infinity"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let cgroup = format!("wharf-test-{}-{}", std::process::id(), test);
+        let config = dir.path().join("wharfd.toml");
+        let text = format!("cgroup_parent = {cgroup:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n");
+        std::fs::write(&config, text).unwrap();
+        let mut node = Self { dir, cgroup, holder, wharfd: None };
+        wait_for("the namespaces", Duration::from_secs(5), || {
+            let link = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+            link(&node.holder.id().to_string()) != link("self")
+        });
+        node.inside(&["ip", "link", "set", "lo", "up"]);
+        node.start_wharfd();
+        node
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn start_wharfd(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("wharfd.log")).unwrap();
+        let child = self
+            .enter()
+            .arg(wharfd())
+            .arg("--root")
+            .arg(self.path("data"))
+            .arg("--state")
+            .arg(self.path("run"))
+            .arg("--config")
+            .arg(self.path("wharfd.toml"))
+            .arg("--manifests")
+            .arg(self.path("manifests"))
+            .args(["--log-level", "debug"])
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.wharfd = Some(child);
+        let socket = self.path("run/wharfd.sock");
+        let log = self.path("wharfd.log");
+        wait_for_or("wharfd.sock", Duration::from_secs(20), || std::os::unix::net::UnixStream::connect(&socket).is_ok(), || {
+            std::fs::read_to_string(&log).unwrap_or_default()
+        });
+    }
+
+    /// As `kill -9` does: nothing is told to anyone.
+    pub fn kill_wharfd(&mut self) {
+        let mut child = self.wharfd.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// As a service manager ends it; returns once it is gone.
+    pub fn terminate_wharfd(&mut self) {
+        let mut child = self.wharfd.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success(), "{}", self.log());
+    }
+
+    fn enter(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg("-t").arg(self.holder.id().to_string()).args(["-n", "-m", "--"]);
+        command
+    }
+
+    /// Runs a program in the node's namespaces.
+    pub fn inside(&self, command: &[&str]) -> Output {
+        self.enter().args(command).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs `work` on a thread of its own in the node's network namespace.
+    pub fn inside_thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
+        let thread = std::thread::spawn(move || {
+            use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("wharfd.log")).unwrap_or_default()
+    }
+
+    async fn channel(&self) -> Channel {
+        let socket = self.path("run/wharfd.sock");
+        let connect = move |_: Uri| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+        };
+        Endpoint::from_static("http://wharf").connect_with_connector(tower::service_fn(connect)).await.unwrap()
+    }
+
+    pub async fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        RuntimeServiceClient::new(self.channel().await).max_decoding_message_size(32 << 20)
+    }
+
+    pub async fn images(&self) -> ImageServiceClient<Channel> {
+        ImageServiceClient::new(self.channel().await)
+    }
+
+    /// Whatever of this node is left on the machine; each entry names one thing.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let own = self.dir.path().to_str().unwrap();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let numeric = entry.file_name().to_string_lossy().parse::<u32>().is_ok();
+            if numeric && command.contains(own) {
+                found.push(format!("process {command}"));
+            }
+        }
+        let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", self.holder.id())).unwrap();
+        found.extend(mounts.lines().filter(|line| line.contains(own)).map(|line| format!("mount {line}")));
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let cgroup = hierarchy.path().join(&self.cgroup);
+            if cgroup.exists() {
+                found.push(format!("cgroup {}", cgroup.display()));
+            }
+        }
+        let links = String::from_utf8_lossy(&self.inside(&["ip", "-o", "link"]).stdout).into_owned();
+        found.extend(links.lines().filter(|line| !line.contains(": lo:")).map(|line| format!("interface {line}")));
+        let tables = String::from_utf8_lossy(&self.inside(&["nft", "list", "tables"]).stdout).into_owned();
+        found.extend(tables.lines().map(|line| format!("nft {line}")));
+        for directory in ["run/pods", "data/containers"] {
+            let entries = std::fs::read_dir(self.path(directory)).into_iter().flatten().flatten();
+            found.extend(entries.map(|entry| format!("file {}", entry.path().display())));
+        }
+        found
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- wharfd.log\n{}", self.log());
+            for entry in std::fs::read_dir(self.path("run/pods")).into_iter().flatten().flatten() {
+                let log = std::fs::read_to_string(entry.path().join("shim.log")).unwrap_or_default();
+                eprintln!("--- {}/shim.log\n{log}", entry.path().display());
+            }
+        }
+        if std::thread::panicking() {
+            for pod in std::fs::read_dir(self.path("logs")).into_iter().flatten().flatten() {
+                for log in std::fs::read_dir(pod.path()).into_iter().flatten().flatten() {
+                    let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+                    eprintln!("--- {}\n{text}", log.path().display());
+                }
+            }
+        }
+        if let Some(mut wharfd) = self.wharfd.take() {
+            let _ = wharfd.kill();
+            let _ = wharfd.wait();
+        }
+        // Only where a test failed is there anything left to end: shims are found by this node's own directory, and
+        // containers by its own cgroup.
+        let own = self.dir.path().to_str().unwrap_or("/nonexistent").to_string();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let pid = entry.file_name().to_string_lossy().parse::<i32>().ok().and_then(rustix::process::Pid::from_raw);
+            let is_shim = command.starts_with(shim().to_str().unwrap_or("?").as_bytes());
+            if let (Some(pid), true) = (pid, is_shim && String::from_utf8_lossy(&command).contains(&own)) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            end_cgroup(&hierarchy.path().join(&self.cgroup));
+        }
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+fn end_cgroup(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            end_cgroup(&entry.path());
+        }
+    }
+    for _ in 0..50 {
+        let pids = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        for pid in pids.lines().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        if std::fs::remove_dir(directory).is_ok() || !directory.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    wait_for_or(what, limit, &mut done, String::new);
+}
+
+fn wait_for_or(what: &str, limit: Duration, mut done: impl FnMut() -> bool, more: impl Fn() -> String) {
+    let end = Instant::now() + limit;
+    while !done() {
+        assert!(Instant::now() < end, "{what}: not there after {limit:?}\n{}", more());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A docker-archive with one layer: busybox, its links, and account files.
+fn write_image(path: &Path) {
+    let mut layer = tar::Builder::new(Vec::new());
+    let directory = |layer: &mut tar::Builder<Vec<u8>>, name: &str, mode| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(mode);
+        header.set_size(0);
+        layer.append_data(&mut header, name, std::io::empty()).unwrap();
+    };
+    for name in ["bin/", "etc/", "dev/", "proc/", "sys/", "root/"] {
+        directory(&mut layer, name, 0o755);
+    }
+    directory(&mut layer, "tmp/", 0o1777);
+    append(&mut layer, "bin/busybox", &std::fs::read("/bin/busybox").unwrap(), 0o755);
+    append(&mut layer, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n", 0o644);
+    append(&mut layer, "etc/group", b"root:x:0:\nweb:x:1000:\nmail:x:12:web\n", 0o644);
+    for applet in APPLETS {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    let layer = layer.into_inner().unwrap();
+    let config = serde_json::json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+        "config": {"Cmd": ["sh"], "Env": ["FROM_IMAGE=yes"]},
+        "rootfs": {"type": "layers", "diff_ids": [wharf_images::Digest::of(&layer).to_string()]},
+    });
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let mut archive = tar::Builder::new(Vec::new());
+    append(&mut archive, "config.json", config.to_string().as_bytes(), 0o644);
+    append(&mut archive, "layer.tar", &layer, 0o644);
+    append(&mut archive, "manifest.json", manifest.to_string().as_bytes(), 0o644);
+    std::fs::File::create(path).unwrap().write_all(&archive.into_inner().unwrap()).unwrap();
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8], mode: u32) {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(mode);
+    header.set_size(content.len() as u64);
+    archive.append_data(&mut header, name, content).unwrap();
+}
+
+/// A pod with its own log directory and nothing else asked for.
+pub fn pod(node: &TestNode, name: &str) -> cri::PodSandboxConfig {
+    cri::PodSandboxConfig {
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.into(),
+            namespace: "default".into(),
+            uid: format!("uid-{name}"),
+            attempt: 0,
+        }),
+        log_directory: node.path("logs").join(name).display().to_string(),
+        labels: [("app".to_string(), name.to_string())].into(),
+        linux: Some(cri::LinuxPodSandboxConfig {
+            security_context: Some(cri::LinuxSandboxSecurityContext {
+                namespace_options: Some(own_namespaces()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Network and IPC of the pod, a PID namespace for each container.
+pub fn own_namespaces() -> cri::NamespaceOption {
+    cri::NamespaceOption { pid: cri::NamespaceMode::Container.into(), ..Default::default() }
+}
+
+pub fn container(name: &str, command: &[&str]) -> cri::ContainerConfig {
+    cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
+        image: Some(cri::ImageSpec { image: IMAGE.into(), ..Default::default() }),
+        command: command.iter().map(|word| word.to_string()).collect(),
+        log_path: format!("{name}.log"),
+        linux: Some(cri::LinuxContainerConfig {
+            security_context: Some(cri::LinuxContainerSecurityContext {
+                namespace_options: Some(own_namespaces()),
+                seccomp: Some(cri::SecurityProfile::default()),
+                ..Default::default()
+            }),
+            resources: None,
+        }),
+        ..Default::default()
+    }
+}
+
+/// Calls that most tests make.
+pub struct Client {
+    pub runtime: RuntimeServiceClient<Channel>,
+}
+
+impl Client {
+    pub async fn of(node: &TestNode) -> Self {
+        Self { runtime: node.runtime().await }
+    }
+
+    pub async fn run_pod(&mut self, config: cri::PodSandboxConfig) -> String {
+        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        self.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+    }
+
+    pub async fn create(&mut self, pod: &str, config: cri::ContainerConfig) -> Result<String, tonic::Status> {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: pod.into(),
+            config: Some(config),
+            sandbox_config: None,
+        };
+        Ok(self.runtime.create_container(request).await?.into_inner().container_id)
+    }
+
+    pub async fn run(&mut self, pod: &str, config: cri::ContainerConfig) -> String {
+        let container_id = self.create(pod, config).await.unwrap();
+        let request = cri::StartContainerRequest { container_id: container_id.clone() };
+        self.runtime.start_container(request).await.unwrap();
+        container_id
+    }
+
+    pub async fn status(&mut self, container: &str) -> cri::ContainerStatus {
+        let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: false };
+        self.runtime.container_status(request).await.unwrap().into_inner().status.unwrap()
+    }
+
+    pub async fn wait_exit(&mut self, container: &str) -> cri::ContainerStatus {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let status = self.status(container).await;
+            if status.state() == cri::ContainerState::ContainerExited {
+                return status;
+            }
+            assert!(Instant::now() < end, "{container} does not exit: {status:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn exec(&mut self, container: &str, command: &[&str], timeout: i64) -> Result<cri::ExecSyncResponse, tonic::Status> {
+        let request = cri::ExecSyncRequest {
+            container_id: container.into(),
+            cmd: command.iter().map(|word| word.to_string()).collect(),
+            timeout,
+        };
+        Ok(self.runtime.exec_sync(request).await?.into_inner())
+    }
+
+    pub async fn address(&mut self, pod: &str) -> String {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: false };
+        let answer = self.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
+        answer.status.unwrap().network.unwrap().ip
+    }
+
+    pub async fn stop(&mut self, container: &str, timeout: i64) {
+        let request = cri::StopContainerRequest { container_id: container.into(), timeout };
+        self.runtime.stop_container(request).await.unwrap();
+    }
+
+    pub async fn stop_pod(&mut self, pod: &str) {
+        self.runtime.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: pod.into() }).await.unwrap();
+    }
+
+    pub async fn remove_pod(&mut self, pod: &str) {
+        self.runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: pod.into() }).await.unwrap();
+    }
+}
