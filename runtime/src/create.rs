@@ -260,7 +260,7 @@ impl Container {
             let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
             ours.send(&Message::Proceed, &descriptors).during("talk to the container's init", "")
         };
-        let mut conversation = Conversation { warnings: plan.warnings.clone(), terminal: None };
+        let mut conversation = Conversation { cgroup: cgroup.clone(), warnings: plan.warnings.clone(), terminal: None };
         match stage {
             Stage::None { .. } => {
                 if plan.namespaces.makes(Kind::User) {
@@ -355,6 +355,7 @@ impl Stage {
 
 /// What the runtime hears from the child until it is created.
 struct Conversation {
+    cgroup: Cgroup,
     warnings: Vec<String>,
     terminal: Option<OwnedFd>,
 }
@@ -368,6 +369,10 @@ impl Conversation {
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
                 Some((Message::Terminal, descriptors)) => self.terminal = descriptors.into_iter().next(),
                 Some(message) => return Ok(message),
+                None if self.cgroup.oom_kills() > 0 => {
+                    let how = "killed by the kernel for want of memory; linux.resources.memory.limit is too low".into();
+                    return Err(Error::InitEnded { expected: "created", how });
+                }
                 None => return Err(ended(guard.child(), "created")),
             }
         }

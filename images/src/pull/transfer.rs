@@ -52,11 +52,17 @@ impl Pull {
             jobs.push(job);
         }
         jobs.retain(|job| job.keep_blob || job.unpack);
-        stream::iter(jobs.into_iter().map(Ok))
+        let (running, mut ended) = mpsc::channel::<()>(1);
+        let outcome = stream::iter(jobs.into_iter().map(Ok))
             .try_for_each_concurrent(PARALLEL_LAYERS, |job| {
-                self.fetch_layer(remote, job, session)
+                self.fetch_layer(remote, job, session, running.clone())
             })
-            .await
+            .await;
+        // The threads of layers that were given up end soon; then the session is ours alone again, and what a
+        // failed pull has made is gone when it returns.
+        drop(running);
+        let _ = ended.recv().await;
+        outcome
     }
 
     async fn fetch_layer(
@@ -64,6 +70,7 @@ impl Pull {
         remote: &registry::Session<'_>,
         job: LayerJob,
         session: &Arc<Session>,
+        running: mpsc::Sender<()>,
     ) -> Result<(), PullError> {
         let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
         let unpacking = {
@@ -76,9 +83,14 @@ impl Pull {
                         .map_err(self.io("open layer"))?,
                 ),
             };
-            tokio::task::spawn_blocking(move || match local {
-                Some(file) => ingest(file, &job, &session, limits),
-                None => ingest(ChunkReader::new(receiver), &job, &session, limits),
+            tokio::task::spawn_blocking(move || {
+                let outcome = match local {
+                    Some(file) => ingest(file, &job, &session, limits),
+                    None => ingest(ChunkReader::new(receiver), &job, &session, limits),
+                };
+                drop(session);
+                drop(running);
+                outcome
             })
         };
         let transfer = match job.keep_blob {

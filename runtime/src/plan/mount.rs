@@ -38,8 +38,6 @@ pub struct Mount {
     /// `MS_*` propagation and whether it is recursive, in order.
     pub propagation: Vec<(u64, bool)>,
     pub idmap: Option<IdMap>,
-    /// Refuse a destination whose last component is a symbolic link instead of following it.
-    pub no_follow_destination: bool,
 }
 
 enum Word {
@@ -92,7 +90,7 @@ fn word(option: &str) -> Option<Word> {
 pub const OPTIONS: &[&str] = &[
     "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "lazytime", "mand", "noatime",
     "nodev", "nodiratime", "noexec", "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid", "nosymfollow",
-    "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount", "rexec", "ridmap", "rnoatime", "rnodev",
+    "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "rexec", "ridmap", "rnoatime", "rnodev",
     "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime",
     "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared", "slave",
     "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
@@ -136,9 +134,10 @@ fn compile(mount: &oci::Mount, index: usize, namespaces: &Namespaces, bundle: &P
     }
     // Relative destinations are below `/`, as runc reads them.
     let destination = Path::new("/").join(destination);
+    refuse_over_proc(mount, &field("destination"), &destination)?;
     let (mut own, mut recursive) = (Collected::default(), Collected::default());
     let (mut propagation, mut parameters) = (Vec::new(), Vec::new());
-    let (mut bind, mut copy_up, mut idmap, mut no_follow) = (None, false, None, false);
+    let (mut bind, mut copy_up, mut idmap) = (None, false, None);
     for (position, option) in mount.options().iter().flatten().enumerate() {
         let name = format!("mounts[{index}].options[{position}]");
         match (option.as_str(), word(option)) {
@@ -151,9 +150,10 @@ fn compile(mount: &oci::Mount, index: usize, namespaces: &Namespaces, bundle: &P
             ("idmap", _) => idmap = Some(false),
             ("ridmap", _) => idmap = Some(true),
             ("src-nofollow", _) => return Err(Refusal::new(name, "\"src-nofollow\" is not supported by this version")),
-            ("dest-nofollow", _) => no_follow = true,
-            // States that a new mount has anyway.
-            ("async" | "nomand" | "nolazytime" | "loud" | "remount" | "silent" | "acl" | "noacl" | "noiversion", _) => {}
+            ("dest-nofollow", _) => return Err(Refusal::new(name, "\"dest-nofollow\" is not supported by this version")),
+            ("remount", _) => return Err(Refusal::new(name, "\"remount\" is not supported; mount with the options wanted")),
+            // States that a new mount has anyway; the last two are about kernel messages.
+            ("async" | "nomand" | "nolazytime" | "loud" | "silent", _) => {}
             (text, None) => {
                 let (key, value) = match text.split_once('=') {
                     Some((key, value)) => (key, Some(c_string(value, &name)?)),
@@ -198,8 +198,25 @@ fn compile(mount: &oci::Mount, index: usize, namespaces: &Namespaces, bundle: &P
         attributes: own.0,
         recursive_attributes: recursive.0,
         propagation,
-        no_follow_destination: no_follow,
     })
+}
+
+/// A file system inside `/proc` could pass for the kernel's, to the container and to the runtime; what LXCFS and
+/// the like put there is allowed.
+fn refuse_over_proc(mount: &oci::Mount, field: &str, destination: &Path) -> Result<(), Refusal> {
+    const ALLOWED: [&str; 11] = [
+        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled", "sys/kernel/random/boot_id",
+    ];
+    let inside = std::path::absolute(destination).unwrap_or_default();
+    let Ok(inside) = inside.strip_prefix("/proc") else { return Ok(()) };
+    let whole = inside.as_os_str().is_empty();
+    let is_proc = mount.typ().as_deref() == Some("proc") || mount.source().as_deref().is_some_and(|s| s.starts_with("/proc"));
+    if (whole && is_proc) || ALLOWED.iter().any(|name| inside == Path::new(name)) {
+        return Ok(());
+    }
+    let problem = format!("{destination:?} cannot be mounted because it is inside /proc");
+    Err(Refusal::new(field, problem))
 }
 
 fn compile_idmap(

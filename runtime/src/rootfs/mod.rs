@@ -3,6 +3,7 @@
 //! Every path in it is resolved by `openat2` in the root and used as a descriptor from then on.
 
 pub(crate) mod cgroupfs;
+pub(crate) mod copy_up;
 pub(crate) mod device;
 pub(crate) mod finish;
 pub(crate) mod mounts;

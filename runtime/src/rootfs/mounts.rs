@@ -1,6 +1,7 @@
 //! The mounts of the configuration, in its order.
 
 use super::cgroupfs::CgroupView;
+use super::copy_up;
 use super::target::{self, shown};
 use crate::handshake::{At, Failure, Step};
 use crate::plan::{Mount, MountSource};
@@ -33,9 +34,17 @@ fn mount_one(
 ) -> Result<(), Failure> {
     let destination = &mount.destination;
     match &mount.source {
-        MountSource::FileSystem { fstype, source, parameters, .. } => {
+        MountSource::FileSystem { fstype, source, parameters, copy_up } => {
             let target = target::prepare(root, destination, true)?;
             let object = || format!("{} on {}", fstype.to_string_lossy(), shown(destination));
+            if *copy_up {
+                let writable = mount.attributes.set & !mount::MOUNT_ATTR_RDONLY;
+                let made = file_system(fstype, source, parameters, writable, object)?;
+                let filled = copy_up::copy_contents(target.as_fd(), made.as_fd());
+                filled.at(Step::Mount, format!("{}, copying what is there", object()))?;
+                mount::set_attributes(made.as_fd(), mount.attributes, false).at(Step::MountAttributes, object())?;
+                return attach(&made, target.as_fd(), mount, object);
+            }
             let made = file_system(fstype, source, parameters, mount.attributes.set, object)?;
             attach(&made, target.as_fd(), mount, object)
         }

@@ -24,7 +24,6 @@ pub static KIND: Kind = Kind {
         Column { name: "Restarts", data_type: "string", priority: 0, cell: restarts_cell },
         AGE_COLUMN,
         Column { name: "IP", data_type: "string", priority: 1, cell: |o| or_none(text(o, "/status/podIP")) },
-        Column { name: "Node", data_type: "string", priority: 1, cell: |o| or_none(text(o, "/spec/nodeName")) },
     ],
 };
 

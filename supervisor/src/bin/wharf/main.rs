@@ -1,2 +1,106 @@
-//! `runw`, an OCI runtime.
-fn main() {}
+//! `wharf`, the command for people.
+
+mod apply;
+mod client;
+mod delete;
+mod exec;
+mod get;
+mod logs;
+mod resource;
+mod scale;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use client::Client;
+
+/// Runs containers and keeps declared ones running on this node.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    node: NodeArguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which node is meant.
+#[derive(Args)]
+struct NodeArguments {
+    /// Directory with the node's sockets
+    #[arg(long, global = true, value_name = "RUN", env = "WHARF_STATE", default_value = "/run/wharf")]
+    state: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the objects of a manifest be as it says
+    Apply(apply::Arguments),
+    /// Show objects
+    Get(get::Arguments),
+    /// Delete objects
+    Delete(delete::Arguments),
+    /// Set how many replicas run
+    Scale(scale::Arguments),
+    /// Print what a container wrote
+    Logs(logs::Arguments),
+    /// Run a command in a container
+    Exec(exec::ExecArguments),
+    /// Connect to a container's own process
+    Attach(exec::AttachArguments),
+}
+
+/// Where namespaced objects are looked for.
+#[derive(Args, Clone)]
+struct Namespace {
+    /// Namespace of the objects
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wharf: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(async {
+        let client = Client::new(&arguments.node.state)?;
+        match arguments.command {
+            Command::Apply(arguments) => apply::run(&client, arguments).await,
+            Command::Get(arguments) => get::run(&client, arguments).await,
+            Command::Delete(arguments) => delete::run(&client, arguments).await,
+            Command::Scale(arguments) => scale::run(&client, arguments).await,
+            Command::Logs(arguments) => logs::run(&client, arguments).await,
+            Command::Exec(arguments) => exec::exec(&client, arguments).await,
+            Command::Attach(arguments) => exec::attach(&client, arguments).await,
+        }
+    });
+    // A blocked read of standard input must not keep the command from ending.
+    runtime.shutdown_background();
+    code
+}
+
+/// `wharf get pods | head -1` ends quietly.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

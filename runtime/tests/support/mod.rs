@@ -1,0 +1,221 @@
+//! A throwaway bundle with a busybox root file system, and `runw` to run it.
+
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::TempDir;
+
+/// The program under test.
+pub const RUNW: &str = env!("CARGO_BIN_EXE_runw");
+/// Debian's package busybox-static.
+const BUSYBOX: &str = "/bin/busybox";
+const APPLETS: [&str; 26] = [
+    "sh", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "kill", "ls", "mkdir", "mknod", "mount",
+    "ps", "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "umount", "wc",
+];
+
+/// A bundle, a runtime root and a container id that no other test has.
+pub struct Bundle {
+    directory: TempDir,
+    pub id: String,
+    pub config: Value,
+}
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Says why a test does not run, and returns true, unless this is root on a machine with busybox.
+pub fn skip(test: &str) -> bool {
+    let reason = if !wharf_is_root() {
+        "needs root"
+    } else if !Path::new(BUSYBOX).exists() {
+        "needs /bin/busybox of the package busybox-static"
+    } else {
+        return false;
+    };
+    println!("SKIP {test}: {reason}");
+    true
+}
+
+fn wharf_is_root() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t0\t"))
+}
+
+/// Leaves a test that cannot run here, saying so.
+#[macro_export]
+macro_rules! require_root {
+    ($name:literal) => {
+        if support::skip($name) {
+            return;
+        }
+    };
+}
+
+impl Bundle {
+    /// A bundle whose program is `args`, from `runw spec` without terminal.
+    pub fn new(args: &[&str]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let directory = tempfile::tempdir().expect("temp dir");
+        let id = format!("wharf-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let rootfs = directory.path().join("bundle/rootfs");
+        for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
+            fs::create_dir_all(rootfs.join(name)).expect("make rootfs");
+        }
+        fs::copy(BUSYBOX, rootfs.join("bin/busybox")).expect("copy busybox");
+        for applet in APPLETS {
+            symlink("busybox", rootfs.join("bin").join(applet)).expect("link applet");
+        }
+        let bundle = directory.path().join("bundle");
+        let made = Command::new(RUNW).args(["spec", "-b"]).arg(&bundle).status().expect("runw spec");
+        assert!(made.success());
+        let text = fs::read(bundle.join("config.json")).expect("read config.json");
+        let mut config: Value = serde_json::from_slice(&text).expect("parse config.json");
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(args);
+        config["linux"]["cgroupsPath"] = json!(format!("/wharf-tests/{id}"));
+        Self { directory, id, config }
+    }
+
+    /// As [`Bundle::new`], with a shell script as the program.
+    pub fn script(text: &str) -> Self {
+        Self::new(&["sh", "-c", text])
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("bundle")
+    }
+
+    pub fn rootfs(&self) -> PathBuf {
+        self.path().join("rootfs")
+    }
+
+    /// The directory that holds bundle and runtime root, for files of the test.
+    pub fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Changes the configuration at a JSON pointer; `-` at its end appends.
+    pub fn set(mut self, pointer: &str, value: Value) -> Self {
+        self.change(pointer, value);
+        self
+    }
+
+    pub fn change(&mut self, pointer: &str, value: Value) {
+        let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer");
+        let parent = self.config.pointer_mut(parent).expect("the parent exists");
+        match (parent, key) {
+            (Value::Array(list), "-") => list.push(value),
+            (Value::Array(list), index) => list[index.parse::<usize>().expect("index")] = value,
+            (object, key) => object[key] = value,
+        }
+    }
+
+    pub fn remove(mut self, pointer: &str) -> Self {
+        let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer");
+        let parent = self.config.pointer_mut(parent).expect("the parent exists");
+        parent.as_object_mut().expect("an object").remove(key);
+        self
+    }
+
+    /// `runw --root … ARGS` in the bundle, with the configuration as it is now.
+    pub fn command(&self, args: &[&str]) -> Command {
+        fs::write(self.path().join("config.json"), self.config.to_string()).expect("write config.json");
+        self.raw_command(args)
+    }
+
+    /// As [`Bundle::command`], leaving `config.json` alone.
+    pub fn raw_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(RUNW);
+        command.arg("--root").arg(self.root()).args(args).current_dir(self.path()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.scratch().join("root")
+    }
+
+    pub fn runw(&self, args: &[&str]) -> Outcome {
+        outcome(self.command(args).output().expect("run runw"))
+    }
+
+    /// Runs the container in the foreground.
+    pub fn run(&self) -> Outcome {
+        self.runw(&["run", &self.id])
+    }
+
+    /// Runs the container and expects success; returns what it wrote.
+    pub fn output(&self) -> String {
+        let outcome = self.run();
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        outcome.stdout
+    }
+
+    /// Creates and starts it in the background; it has no standard input and output.
+    pub fn start(&self) {
+        let ok = |mut command: Command| {
+            let status = command.stdout(Stdio::null()).stderr(Stdio::inherit()).status().expect("run runw");
+            assert!(status.success(), "{command:?}");
+        };
+        ok(self.command(&["create", &self.id]));
+        ok(self.command(&["start", &self.id]));
+    }
+
+    pub fn state(&self) -> Value {
+        let outcome = self.runw(&["state", &self.id]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        serde_json::from_str(&outcome.stdout).expect("state is JSON")
+    }
+
+    /// Nothing of the container may be left: no state, cgroup, mount or process.
+    pub fn assert_nothing_left(&self) {
+        assert!(!self.root().join(&self.id).exists(), "the state directory is left");
+        for path in cgroups() {
+            assert!(!path.ends_with(&self.id), "the cgroup {} is left", path.display());
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let scratch = self.scratch().to_string_lossy().into_owned();
+        assert!(!mounts.contains(&scratch), "a mount is left");
+        for entry in fs::read_dir("/proc").expect("read /proc").flatten() {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            assert!(!command.contains(&self.id), "the process {:?} is left: {command}", entry.file_name());
+        }
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        // A test that failed half-way must not leave its container.
+        let _ = self.raw_command(&["delete", "-f", &self.id]).stderr(Stdio::null()).status();
+    }
+}
+
+/// The directory of a container's group, for a v1 controller or on v2.
+pub fn cgroup_file(id: &str, controller: &str, v1: &str, v2: &str) -> PathBuf {
+    let legacy = Path::new("/sys/fs/cgroup").join(controller).join("wharf-tests").join(id).join(v1);
+    if legacy.exists() { legacy } else { Path::new("/sys/fs/cgroup/wharf-tests").join(id).join(v2) }
+}
+
+fn cgroups() -> Vec<PathBuf> {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|entry| entry.path());
+    let parents = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join("wharf-tests"));
+    parents.filter_map(|parent| fs::read_dir(parent).ok()).flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+pub fn outcome(output: Output) -> Outcome {
+    Outcome {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
