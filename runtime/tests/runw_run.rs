@@ -102,7 +102,7 @@ fn limits_of_the_process_and_its_umask_are_set() {
 #[test]
 fn the_root_can_be_read_only_and_paths_masked() {
     require_root!("the_root_can_be_read_only_and_paths_masked");
-    let bundle = Bundle::script("touch /x 2>/dev/null; echo $?; cat /etc/secret | wc -c; ls /etc/dir | wc -l; touch /proc/sys/a")
+    let bundle = Bundle::script("touch /x 2>/dev/null; echo $?; cat /etc/secret | wc -c; ls /etc/dir | wc -l; echo 1 > /proc/sys/net/ipv4/ip_forward")
         .set("/linux/maskedPaths", json!(["/etc/secret", "/etc/dir", "/not/there"]));
     fs::write(bundle.rootfs().join("etc/secret"), "key").expect("write");
     fs::create_dir_all(bundle.rootfs().join("etc/dir/inner")).expect("mkdir");
@@ -207,7 +207,7 @@ fn namespaces_are_joined_by_path() {
     let holder = Bundle::new(&["sleep", "1000"]).set("/hostname", json!("holder"));
     holder.start();
     let pid = holder.state()["pid"].as_i64().expect("pid");
-    let mut bundle = Bundle::script("readlink /proc/self/ns/net /proc/self/ns/pid; hostname");
+    let mut bundle = Bundle::script("readlink /proc/self/ns/net; readlink /proc/self/ns/pid; hostname");
     for namespace in bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
         let file = match namespace["type"].as_str() {
             Some("network") => "net",
