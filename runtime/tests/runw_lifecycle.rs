@@ -75,7 +75,20 @@ fn exec_runs_in_the_containers_namespaces_and_groups() {
     let init = bundle.runw(&["exec", &bundle.id, "cat", "/proc/1/cgroup"]).stdout;
     assert_eq!(groups, init, "pid {pid}");
     let tests = bundle.runw(&[
-        "exec", "-u", "1000:1001", "-g", "5", "-e", "A=b", "--cwd", "/tmp", "--cap", "CAP_NET_ADMIN", &bundle.id, "sh", "-c",
+        "exec",
+        "-u",
+        "1000:1001",
+        "-g",
+        "5",
+        "-e",
+        "A=b",
+        "--cwd",
+        "/tmp",
+        "--cap",
+        "CAP_NET_ADMIN",
+        &bundle.id,
+        "sh",
+        "-c",
         "id; echo $A; pwd; grep CapBnd /proc/self/status",
     ]);
     assert_eq!(tests.stdout, "uid=1000 gid=1001 groups=5\nb\n/tmp\nCapBnd:\t0000000020001420\n", "{tests:?}");

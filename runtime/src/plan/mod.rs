@@ -70,7 +70,8 @@ impl Plan {
     /// # Errors
     /// The first field that is refused.
     pub fn compile(spec: &Spec, bundle: &Path) -> Result<Self, Refusal> {
-        let root = spec.root().as_ref().ok_or_else(|| Refusal::new("root", "is missing; root.path names the rootfs"))?;
+        let root =
+            spec.root().as_ref().ok_or_else(|| Refusal::new("root", "is missing; root.path names the rootfs"))?;
         if root.path().as_os_str().is_empty() {
             return Err(Refusal::new("root.path", "is empty; allowed: the directory of the rootfs"));
         }
@@ -133,7 +134,8 @@ impl Plan {
     /// Whether `/dev` is the container's own. One bound from the host has its devices already.
     pub(crate) fn makes_devices(&self) -> bool {
         let bound = |mount: &Mount| {
-            matches!(mount.source, MountSource::Bind { .. }) && matches!(mount.destination.as_bytes(), b"/dev" | b"/dev/")
+            matches!(mount.source, MountSource::Bind { .. })
+                && matches!(mount.destination.as_bytes(), b"/dev" | b"/dev/")
         };
         !self.mounts.iter().any(bound)
     }

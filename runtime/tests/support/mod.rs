@@ -15,8 +15,8 @@ pub const RUNW: &str = env!("CARGO_BIN_EXE_runw");
 /// Debian's package busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: [&str; 26] = [
-    "sh", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "kill", "ls", "mkdir", "mknod", "mount",
-    "ps", "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "umount", "wc",
+    "sh", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "kill", "ls", "mkdir", "mknod",
+    "mount", "ps", "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "umount", "wc",
 ];
 
 /// A bundle, a runtime root and a container id that no other test has.
