@@ -59,7 +59,6 @@ pub struct Plan {
     pub cgroups_path: Option<std::path::PathBuf>,
     pub resources: Option<LinuxResources>,
     pub hooks: Hooks,
-    pub mount_label: Option<String>,
     /// What was passed over, one line each.
     pub warnings: Vec<String>,
 }
@@ -92,6 +91,7 @@ impl Plan {
             }
         }
         for (field, on) in [
+            ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
             ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ] {
@@ -117,7 +117,6 @@ impl Plan {
             cgroups_path: linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()),
             resources: linux.resources().clone(),
             hooks: checked_hooks(spec)?,
-            mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
             process,
             namespaces,
             warnings,
