@@ -64,7 +64,9 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         return Ok(0);
     };
     if arguments.systemd_cgroup {
-        return Err(Fault::new("--systemd-cgroup is not supported by this version; the cgroupfs driver is used without it"));
+        return Err(Fault::new(
+            "--systemd-cgroup is not supported by this version; the cgroupfs driver is used without it",
+        ));
     }
     if matches!(command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
         protect::make_own_binary_unwritable()?;

@@ -18,9 +18,7 @@ pub(crate) fn run(options: &SpecOptions) -> Result<u8, Fault> {
     let mut text = serde_json::to_string_pretty(&spec)?;
     text.push('\n');
     let fail = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Fault::new(format!("file {} exists. Remove it first", path.display()))
-        }
+        std::io::ErrorKind::AlreadyExists => Fault::new(format!("file {} exists. Remove it first", path.display())),
         _ => Fault::new(format!("write {}: {error}", path.display())),
     };
     File::create_new(&path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(fail)?;
