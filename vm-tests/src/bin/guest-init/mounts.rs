@@ -24,6 +24,7 @@ pub fn bind_root() -> rustix::io::Result<()> {
 
 pub fn mount_all() -> Result<()> {
     let (safe, device) = (MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, MountFlags::NOSUID);
+    // On Debian /tmp belongs to the root file system: devices and set-user-id programs in it work.
     let table: [(&str, &str, MountFlags, &CStr); 9] = [
         ("proc", "/proc", safe, c""),
         ("sysfs", "/sys", safe, c""),
@@ -33,7 +34,7 @@ pub fn mount_all() -> Result<()> {
         ("mqueue", "/dev/mqueue", safe, c""),
         ("cgroup2", CGROUP, safe, c"nsdelegate,memory_recursiveprot"),
         ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755"),
-        ("tmpfs", "/tmp", MountFlags::NOSUID | MountFlags::NODEV, c"mode=1777"),
+        ("tmpfs", "/tmp", MountFlags::empty(), c"mode=1777"),
     ];
     for (kind, target, flags, options) in table {
         fs::create_dir_all(target).with_context(|| format!("make {target}"))?;
