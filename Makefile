@@ -30,6 +30,12 @@ test: ## Install what the tests need, and run every test, unit and privileged
 	@scripts/install test
 	@scripts/test
 
+.PHONY: vm
+vm: ## Run the privileged suites in throwaway VMs: a stock kernel, pure cgroup v2
+	@scripts/install build
+	@scripts/install vm
+	$(CARGO) test --locked --package vm-tests -- --show-output
+
 .PHONY: check
 check: ## Format, lints, licences and advisories of dependencies
 	$(CARGO) fmt --all --check

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(&archive[..6], b"070701");
         assert_eq!(&archive[110..122], b"bin\0\0\x00070701");
         // "bin/a\0" ends at 232, which needs no padding; five bytes of content are padded to eight.
-        assert_eq!(&archive[232..246], b"hello\0\0\0070701");
+        assert_eq!(&archive[232..246], b"hello\0\0\x00070701");
         assert!(archive.windows(11).any(|window| window == b"TRAILER!!!\0"));
     }
 

@@ -91,7 +91,7 @@ fn run(machine: &Machine, timeout: Duration, command: &[String]) -> Result<u8> {
 
 fn shell(machine: &Machine) -> Result<u8> {
     /// A shell is left by the person in it; this is only so that a forgotten one ends.
-    const DAY: Duration = Duration::from_hours(24);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
     let (mut image, mut options) = prepare(machine)?;
     options.timeout = DAY;
     let size = rustix::termios::tcgetwinsize(io::stdin()).context("a shell needs a terminal")?;

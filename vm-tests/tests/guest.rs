@@ -57,7 +57,9 @@ fn output_errors_and_exit_code_of_the_command_come_out() {
 fn a_panic_is_reported_with_the_console() {
     let Some(kernel) = kernel("a_panic_is_reported_with_the_console") else { return };
     let _alone = alone();
-    let (ended, output, _) = run(&shell(kernel, "echo before; echo c > /proc/sysrq-trigger; sleep 100"), SHORT);
+    // What was written needs a moment to reach the host: a crash takes along what is still in the guest.
+    let (ended, output, _) =
+        run(&shell(kernel, "echo before; sleep 2; echo c > /proc/sysrq-trigger; sleep 100"), SHORT);
     assert_eq!(ended.ending, Ending::Panic);
     assert_eq!(output, "before\n");
     assert!(ended.console_tail().contains("sysrq triggered crash"), "{}", ended.console_tail());
