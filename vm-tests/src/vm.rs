@@ -58,6 +58,11 @@ pub struct Ended {
 }
 
 impl Ended {
+    fn new(ending: Ending, console: String, start: Instant) -> Self {
+        let panicked = ending == Ending::Lost && console.contains("Kernel panic");
+        Self { ending: if panicked { Ending::Panic } else { ending }, console, duration: start.elapsed() }
+    }
+
     /// The last lines of the console.
     pub fn console_tail(&self) -> String {
         let lines: Vec<&str> = self.console.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
@@ -112,11 +117,7 @@ impl<'a> Vm<'a> {
             for copied in copies {
                 copied.join().map_err(|_| io::Error::other("a reader of the guest's output panicked"))??;
             }
-            let ending = match waited? {
-                Ending::Lost if console.contains("Kernel panic") => Ending::Panic,
-                other => other,
-            };
-            Ok(Ended { ending, console, duration: start.elapsed() })
+            Ok(Ended::new(waited?, console, start))
         })
     }
 
@@ -131,7 +132,10 @@ impl<'a> Vm<'a> {
         command.args(["-chardev", "stdio,id=terminal,signal=off", "-device", "virtconsole,chardev=terminal"]);
         command.arg("-chardev").arg(format!("file,id=exit,path={exit_path}"));
         command.arg("-device").arg(format!("virtserialport,chardev=exit,name={}", guest::PORT_EXIT));
+        // QEMU says when it is asked to end; that is nothing for the terminal.
+        command.stderr(console_writer.try_clone()?);
         let mut qemu = Qemu::start(&mut command)?;
+        drop(command);
         thread::scope(|scope| {
             let console = scope.spawn(|| read_all(console_reader));
             let (sender, exit) = mpsc::channel();
@@ -142,7 +146,7 @@ impl<'a> Vm<'a> {
             drop(qemu);
             drop((exit_writer, console_writer));
             let console = console.join().unwrap_or_default();
-            Ok(Ended { ending: waited?, console, duration: start.elapsed() })
+            Ok(Ended::new(waited?, console, start))
         })
     }
 

@@ -38,6 +38,8 @@ pub fn with_ports(arguments: &[&str]) -> Result<u8> {
 /// The command on the console that the host shows on its terminal.
 pub fn on_terminal(arguments: &[&str], size: &str) -> Result<u8> {
     let console = || File::options().read(true).write(true).open("/dev/hvc0").context("open /dev/hvc0");
+    // The size is forgotten when the last descriptor is closed, so one stays open.
+    let _held = console()?;
     let (rows, columns) = size.trim().split_once(' ').unwrap_or(("24", "80"));
     let stty = ["stty", "rows", rows, "columns", columns];
     Command::new("busybox").args(stty).env("PATH", guest::PATH).stdin(console()?).status().context("run stty")?;
