@@ -256,6 +256,7 @@ impl Pod {
             container.stdio.attach(token, stream, fd).map_err(internal)?;
         }
         let stdin = if stdin { container.stdio.stdin_for_client().map_err(internal)? } else { None };
+        self.watch_attached(watch, id);
         Ok(Outcome { answer: Answer::Done, descriptors: stdin.into_iter().collect(), event: None })
     }
 

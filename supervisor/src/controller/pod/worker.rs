@@ -130,8 +130,21 @@ impl Worker {
             return Ok(Next::Wait(None));
         }
         let wake_at = self.advance(&typed).await;
+        if let Err(error) = &wake_at {
+            self.no_sandbox(&typed, error);
+        }
         self.write_status(&object, &typed).await;
         wake_at.map(Next::Wait)
+    }
+
+    /// Has the status say why no container can be begun.
+    fn no_sandbox(&mut self, pod: &Pod, error: &PodError) {
+        let waiting = Some(("CreatePodSandboxError".to_owned(), error.to_string()));
+        for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+            if !self.observe(&container.name).is_running() {
+                self.records.entry(container.name.clone()).or_default().waiting = waiting.clone();
+            }
+        }
     }
 
     /// Does what can be done now; gives back when the next thing may be due.

@@ -233,9 +233,9 @@ fn is_leaving(pod: &Value) -> bool {
 /// docker's code for what kept the process from starting.
 fn code_of_failure(message: &str) -> u8 {
     match message {
-        _ if !message.contains("exec") => REFUSED,
-        _ if message.contains("ENOENT") || message.contains("No such file") || message.contains("not found") => NOT_THERE,
-        _ if message.contains("EACCES") || message.contains("ermission denied") || message.contains("ENOEXEC") => NOT_EXECUTABLE,
+        _ if !message.contains("find program") && !message.contains("exec") => REFUSED,
+        _ if message.contains("ENOENT") => NOT_THERE,
+        _ if message.contains("EACCES") || message.contains("ENOEXEC") => NOT_EXECUTABLE,
         _ => REFUSED,
     }
 }
@@ -246,4 +246,21 @@ fn same_file() -> bool {
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
     let both = [identity(&|| rustix::fs::fstat(stdout.as_fd())), identity(&|| rustix::fs::fstat(stderr.as_fd()))];
     both[0].is_some() && both[0] == both[1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_to_start_have_dockers_codes() {
+        for (message, code) in [
+            ("config: find program x, executable file not found in $PATH: ENOENT (no such file or directory)", 127),
+            ("config: find program /etc/passwd: EACCES (permission denied)", 126),
+            ("exec `/x`: ENOEXEC (exec format error)", 126),
+            ("mount /a: ENOENT", 125),
+        ] {
+            assert_eq!(code_of_failure(message), code, "{message}");
+        }
+    }
 }
