@@ -266,7 +266,7 @@ impl RuntimeService for Runtime {
         let request = request.into_inner();
         let container = self.running(&request.container_id)?;
         if request.tty && request.stderr {
-            return Err(PodError::from(invalid("stderr", "a terminal has no standard error of its own")).into());
+            return Err(invalid("stderr", "a terminal has no standard error of its own").into());
         }
         if !(request.stdin || request.stdout || request.stderr) {
             return Err(invalid("stdin", "one of stdin, stdout and stderr is needed").into());

@@ -61,11 +61,10 @@ pub(super) struct Namespaces {
 
 pub(super) fn namespaces(wire: Option<cri::NamespaceOption>, field: &str) -> Result<Namespaces> {
     let wire = wire.unwrap_or_default();
-    if let Some(user) = &wire.userns_options {
-        if user.mode() != cri::NamespaceMode::Node {
+    if let Some(user) = &wire.userns_options
+        && user.mode() != cri::NamespaceMode::Node {
             return Err(unsupported(format!("{field}.userns_options")));
         }
-    }
     let shared = |mode: cri::NamespaceMode, name: &str| match mode {
         cri::NamespaceMode::Pod => Ok(false),
         cri::NamespaceMode::Node => Ok(true),

@@ -267,11 +267,10 @@ impl Owner {
     }
 
     fn save(&self, id: &str) {
-        if let Some(record) = self.records.get(id) {
-            if let Err(error) = self.directory.write_container(id, record) {
+        if let Some(record) = self.records.get(id)
+            && let Err(error) = self.directory.write_container(id, record) {
                 tracing::error!(pod = %self.id, container = %id, %error, "write container record");
             }
-        }
     }
 
     fn publish_container(&self, id: &str, change: impl FnOnce(&mut ContainerStatus)) {

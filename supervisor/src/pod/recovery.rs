@@ -49,11 +49,10 @@ async fn take_back(inner: Arc<Inner>, id: String) {
     let phase = record.phase;
     let (mut owner, inbox, commands) = owner_of(inner.clone(), id.clone(), record, directory);
 
-    if phase != PodPhase::Stopped {
-        if let Err(error) = owner.connect().await {
+    if phase != PodPhase::Stopped
+        && let Err(error) = owner.connect().await {
             tracing::warn!(pod = %id, %error, "no shim");
         }
-    }
     if unfinished {
         tracing::info!(pod = %id, "clear away a pod sandbox that was never ready");
         let failures = match owner.end_everything().await {

@@ -344,11 +344,10 @@ impl Owner {
     /// Gives back what lies outside the shim: address, interface, port mappings, shared memory.
     async fn release(&mut self) -> Vec<String> {
         let mut failures = Vec::new();
-        if !self.config.host_network {
-            if let Err(error) = self.inner.network.detach(&self.id).await {
+        if !self.config.host_network
+            && let Err(error) = self.inner.network.detach(&self.id).await {
                 failures.push(format!("detach network: {error}"));
             }
-        }
         if let Err(error) = files::unmount_shm(&self.directory) {
             failures.push(format!("unmount shared memory: {error}"));
         }

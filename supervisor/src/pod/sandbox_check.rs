@@ -24,7 +24,7 @@ pub(crate) fn validate(config: &SandboxConfig, options: &NodeOptions) -> Result<
         check_absolute("config.log_directory", directory)?;
     }
     check_dns(config)?;
-    for (name, _) in &config.sysctls {
+    for name in config.sysctls.keys() {
         check_sysctl(name, config)?;
     }
     if let Some(parent) = &config.cgroup_parent {

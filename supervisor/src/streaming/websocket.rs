@@ -75,11 +75,10 @@ pub async fn serve_exec(socket: WebSocket, session: ExecSession, protocol: Chann
         }
     };
     let channels = Channels { stdin, outputs: [stdout, stderr], control: control.clone(), stdin_once: false };
-    if channels.carry(socket, protocol, Some(ended)).await == Ending::ClientLeft {
-        if let Err(error) = control.kill().await {
+    if channels.carry(socket, protocol, Some(ended)).await == Ending::ClientLeft
+        && let Err(error) = control.kill().await {
             tracing::debug!(%error, "kill an exec whose client left");
         }
-    }
 }
 
 /// Carries an attach session until the container's output ends or the client leaves; the container goes on.
@@ -253,11 +252,10 @@ async fn pump_input(stdin: Option<Input>, mut chunks: mpsc::Receiver<Bytes>, onc
         }
     }
     drop(stdin);
-    if let Some(control) = once {
-        if let Err(error) = control.close_stdin().await {
+    if let Some(control) = once
+        && let Err(error) = control.close_stdin().await {
             tracing::debug!(%error, "close stdin");
         }
-    }
 }
 
 /// Waits for what is still in the pipes, as long as something moves. The client's messages are read on and thrown
