@@ -217,7 +217,9 @@ impl Container {
     }
 
     fn hand_over_listener(&self, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
-        let (Some(listener), Some(seccomp)) = (descriptors.into_iter().next(), &self.parts.seccomp) else { return Ok(()) };
+        let (Some(listener), Some(seccomp)) = (descriptors.into_iter().next(), &self.parts.seccomp) else {
+            return Ok(());
+        };
         crate::seccomp_listener::hand_over(listener, seccomp, &self.state(), self.status())
     }
 

@@ -40,10 +40,16 @@ const SYS_ADMIN: u64 = 1 << 21;
 pub enum Stdio {
     /// Those of the caller.
     Inherit,
-    Fds { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Fds {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// A new terminal of the container's own devpts; its other side is given back. The size of the
     /// configuration's `consoleSize` is used where `size` is none.
-    Terminal { size: Option<Size> },
+    Terminal {
+        size: Option<Size>,
+    },
 }
 
 /// Who looks after the control group.
@@ -212,7 +218,8 @@ impl Container {
         };
         let unified = cgroup.open_unified().during("open cgroup", "")?;
         // Into the group at once, not after the start: on v2 no moment is spent outside of the limits.
-        let options = |namespaces| CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
+        let options =
+            |namespaces| CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
         let child = match &stage {
             Stage::None { clone } => {
                 init.joins = joins;
@@ -406,7 +413,10 @@ fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<
     match cgroup.pids() {
         Ok(pids) if !pids.is_empty() => {
             let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
-            Err(Error::Unsupported(format!("container's cgroup is not empty: {} process(es) found in {path}", pids.len())))
+            Err(Error::Unsupported(format!(
+                "container's cgroup is not empty: {} process(es) found in {path}",
+                pids.len()
+            )))
         }
         _ => Ok(()),
     }

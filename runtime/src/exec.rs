@@ -129,7 +129,8 @@ impl Container {
             preserve: request.preserve_fds,
             filter,
             last_capability: capabilities::last(),
-            setgroups_allowed: fs::read_to_string(format!("/proc/{}/setgroups", self.pid())).is_ok_and(|t| t.trim() == "allow"),
+            setgroups_allowed: fs::read_to_string(format!("/proc/{}/setgroups", self.pid()))
+                .is_ok_and(|t| t.trim() == "allow"),
             in_user_namespace: kinds & Kind::User as i32 != 0,
         };
         let stages = kinds & Kind::Pid as i32 != 0;

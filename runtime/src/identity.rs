@@ -37,7 +37,8 @@ pub(crate) fn assume(plan: &Process, last_capability: u8, setgroups_allowed: boo
     // As root first: a cwd the user may not enter is still what the configuration asked for.
     let entered = process::change_directory_to(&plan.cwd);
     for capability in 0..=last_capability {
-        if plan.capabilities.bounding & (1 << capability) == 0 && credential::bounding_has(capability).unwrap_or(false) {
+        if plan.capabilities.bounding & (1 << capability) == 0 && credential::bounding_has(capability).unwrap_or(false)
+        {
             credential::bounding_drop(capability).at(Step::Capabilities, "of the bounding set")?;
         }
     }

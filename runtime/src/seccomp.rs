@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
-use wharf_specs::oci::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator};
+use wharf_specs::oci::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+};
 use wharf_sys::seccomp::{self as kernel, Instruction};
 
 /// Changes when the same profile would compile to something else.
@@ -78,14 +80,19 @@ impl FilterSource {
                 // The child has one thread, so there is nothing to synchronise.
                 LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
                 LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => kernel::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => kernel::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+                    kernel::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+                }
             };
         }
         if profile.flags().is_none() {
             flags |= kernel::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         }
         if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
-            return Err(Refusal::new(field("defaultAction"), "\"SCMP_ACT_NOTIFY\" is not allowed as default: nobody would answer for the answering"));
+            return Err(Refusal::new(
+                field("defaultAction"),
+                "\"SCMP_ACT_NOTIFY\" is not allowed as default: nobody would answer for the answering",
+            ));
         }
         check_errno(profile.default_errno_ret(), &field("defaultErrnoRet"))?;
         let mut notifies = false;
@@ -94,14 +101,18 @@ impl FilterSource {
             if syscall.action() == LinuxSeccompAction::ScmpActNotify {
                 notifies = true;
                 if syscall.names().iter().any(|name| name == "write") {
-                    let problem = "\"write\" cannot have SCMP_ACT_NOTIFY: the runtime needs it to hand the listener over";
+                    let problem =
+                        "\"write\" cannot have SCMP_ACT_NOTIFY: the runtime needs it to hand the listener over";
                     return Err(Refusal::new(format!("linux.seccomp.syscalls[{index}].names"), problem));
                 }
             }
             for (position, argument) in syscall.args().iter().flatten().enumerate() {
                 if argument.index() > 5 {
                     let problem = format!("{} is not an argument; allowed: 0 to 5", argument.index());
-                    return Err(Refusal::new(format!("linux.seccomp.syscalls[{index}].args[{position}].index"), problem));
+                    return Err(Refusal::new(
+                        format!("linux.seccomp.syscalls[{index}].args[{position}].index"),
+                        problem,
+                    ));
                 }
             }
         }
@@ -182,7 +193,8 @@ impl FilterSource {
         let mut bytes = Vec::new();
         file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(Error::Export)?;
         let mut program = Vec::new();
-        if matches!(default, ScmpAction::Errno(_) | ScmpAction::KillProcess | ScmpAction::KillThread | ScmpAction::Trap) {
+        if matches!(default, ScmpAction::Errno(_) | ScmpAction::KillProcess | ScmpAction::KillThread | ScmpAction::Trap)
+        {
             program = unknown_calls(&newest);
         }
         program.extend(decode(&bytes));

@@ -97,7 +97,8 @@ impl State {
     pub fn save(&self, directory: &Path) -> Result<(), Error> {
         let temporary = directory.join(format!("{FILE}.new"));
         let path = directory.join(FILE);
-        let bytes = serde_json::to_vec(self).map_err(|e| Error::State { path: path.clone(), problem: e.to_string() })?;
+        let bytes =
+            serde_json::to_vec(self).map_err(|e| Error::State { path: path.clone(), problem: e.to_string() })?;
         fs::write(&temporary, bytes).during("write", temporary.display())?;
         fs::rename(&temporary, &path).during("write", path.display())
     }

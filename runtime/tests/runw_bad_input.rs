@@ -19,13 +19,21 @@ fn assert_refused(bundle: &Bundle, outcome: &Outcome, words: &[&str]) {
 fn a_wrong_field_is_named_with_what_is_allowed() {
     require_root!("a_wrong_field_is_named_with_what_is_allowed");
     let table: Vec<(&str, Value, &[&str])> = vec![
-        ("/linux/namespaces/0/type", json!("foo"), &["linux.namespaces[0].type", "\"foo\" is not a namespace", "allowed: mount"]),
+        (
+            "/linux/namespaces/0/type",
+            json!("foo"),
+            &["linux.namespaces[0].type", "\"foo\" is not a namespace", "allowed: mount"],
+        ),
         ("/linux/namespaces/-", json!({"type": "pid"}), &["linux.namespaces[6].type", "twice"]),
         ("/linux/namespaces/0/path", json!("/nonexistent"), &["open namespace /nonexistent", "ENOENT"]),
         ("/linux/namespaces/0/path", json!("/etc/passwd"), &["/etc/passwd is not a namespace"]),
         ("/linux/namespaces/0/path", json!("relative"), &["linux.namespaces[0].path", "absolute"]),
         ("/linux/namespaces", json!([]), &["linux.namespaces", "mount namespace"]),
-        ("/linux/uidMappings", json!([{"containerID": 0, "hostID": 0, "size": 1}]), &["linux.uidMappings", "user namespace"]),
+        (
+            "/linux/uidMappings",
+            json!([{"containerID": 0, "hostID": 0, "size": 1}]),
+            &["linux.uidMappings", "user namespace"],
+        ),
         ("/linux/namespaces/-", json!({"type": "user"}), &["linux.uidMappings", "is empty"]),
         ("/linux/timeOffsets", json!({"monotonic": {"secs": 1}}), &["linux.timeOffsets", "time namespace"]),
         ("/process/args", json!([]), &["process.args", "missing or empty"]),
@@ -39,7 +47,11 @@ fn a_wrong_field_is_named_with_what_is_allowed() {
         ("/process/user/uid", json!(-1), &["process.user.uid", "invalid value"]),
         ("/process/user/uid", json!(4_294_967_296u64), &["process.user.uid", "invalid value"]),
         ("/process/user/umask", json!(0o1000), &["process.user.umask"]),
-        ("/process/rlimits", json!([{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), &["process.rlimits[0].type", "RLIMIT_CPU"]),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_X", "soft": 1, "hard": 1}]),
+            &["process.rlimits[0].type", "RLIMIT_CPU"],
+        ),
         ("/process/rlimits", json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]), &["process.rlimits[0].soft"]),
         ("/process/oomScoreAdj", json!(2000), &["process.oomScoreAdj", "-1000 to 1000"]),
         ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 9}), &["process.ioPriority.priority"]),
@@ -48,18 +60,38 @@ fn a_wrong_field_is_named_with_what_is_allowed() {
         ("/root/path", json!("config.json"), &["is not a directory"]),
         ("/ociVersion", json!("2.0.0"), &["ociVersion", "\"2.0.0\""]),
         ("/windows", json!({"layerFolders": ["x"]}), &["windows", "another platform"]),
-        ("/mounts/-", json!({"destination": "/m", "source": "/nonexistent", "options": ["bind"]}), &["open mount source /nonexistent", "ENOENT"]),
+        (
+            "/mounts/-",
+            json!({"destination": "/m", "source": "/nonexistent", "options": ["bind"]}),
+            &["open mount source /nonexistent", "ENOENT"],
+        ),
         ("/mounts/-", json!({"destination": "/m", "options": ["bind"]}), &["mounts[7].source"]),
         ("/mounts/-", json!({"destination": "/m"}), &["mounts[7].type"]),
         ("/mounts/-", json!({"destination": "", "type": "tmpfs"}), &["mounts[7].destination"]),
         ("/mounts/-", json!({"destination": "/m", "type": "nofs", "source": "x"}), &["mount nofs on /m", "ENODEV"]),
-        ("/mounts/-", json!({"destination": "/m", "type": "tmpfs", "source": "x", "options": ["nonsense"]}), &["mount tmpfs on /m", "EINVAL"]),
-        ("/mounts/-", json!({"destination": "/proc/self", "type": "tmpfs", "source": "x"}), &["mounts[7].destination", "inside /proc"]),
+        (
+            "/mounts/-",
+            json!({"destination": "/m", "type": "tmpfs", "source": "x", "options": ["nonsense"]}),
+            &["mount tmpfs on /m", "EINVAL"],
+        ),
+        (
+            "/mounts/-",
+            json!({"destination": "/proc/self", "type": "tmpfs", "source": "x"}),
+            &["mounts[7].destination", "inside /proc"],
+        ),
         ("/linux/rootfsPropagation", json!("sideways"), &["linux.rootfsPropagation", "\"sideways\"", "allowed"]),
         ("/linux/maskedPaths/-", json!("relative"), &["linux.maskedPaths[10]", "absolute"]),
-        ("/linux/sysctl", json!({"kernel.core_pattern": "|/x"}), &["linux.sysctl", "kernel.core_pattern", "separate kernel namespace"]),
+        (
+            "/linux/sysctl",
+            json!({"kernel.core_pattern": "|/x"}),
+            &["linux.sysctl", "kernel.core_pattern", "separate kernel namespace"],
+        ),
         ("/linux/sysctl", json!({"net.no.such": "1"}), &["write sysctl net.no.such", "ENOENT"]),
-        ("/linux/devices", json!([{"path": "/dev/x", "type": "z", "major": 1, "minor": 1}]), &["linux.devices[0].type", "\"z\""]),
+        (
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "z", "major": 1, "minor": 1}]),
+            &["linux.devices[0].type", "\"z\""],
+        ),
         ("/linux/devices", json!([{"path": "x", "type": "c", "major": 1, "minor": 1}]), &["linux.devices[0].path"]),
         ("/linux/resources/devices", json!([{"allow": true, "access": "rwx"}]), &["devices[0].access", "'x'"]),
         ("/linux/resources/memory", json!({"limit": -5}), &["memory.limit", "EINVAL"]),
@@ -67,7 +99,11 @@ fn a_wrong_field_is_named_with_what_is_allowed() {
         ("/linux/resources/memory", json!({"limit": "1m"}), &["linux.resources.memory.limit", "invalid type"]),
         ("/linux/resources/cpu", json!({"cpus": "9999"}), &["cpu.cpus"]),
         ("/linux/resources/hugepageLimits", json!([{"pageSize": "3MB", "limit": 1}]), &["hugepageLimits"]),
-        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_MAYBE"}), &["linux.seccomp.defaultAction", "SCMP_ACT_ALLOW"]),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_MAYBE"}),
+            &["linux.seccomp.defaultAction", "SCMP_ACT_ALLOW"],
+        ),
         ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}), &["linux.seccomp.defaultAction"]),
         ("/linux/personality", json!({"domain": "BSD"}), &["linux.personality.domain", "LINUX"]),
         ("/hooks", json!({"poststart": [{"path": "relative"}]}), &["hooks.poststart[0].path", "absolute"]),
@@ -134,5 +170,9 @@ fn an_id_in_use_is_refused_and_its_container_stays() {
 fn a_bundle_that_is_not_there_is_named() {
     require_root!("a_bundle_that_is_not_there_is_named");
     let bundle = Bundle::new(&["true"]);
-    assert_refused(&bundle, &bundle.runw(&["run", "-b", "/no/such/bundle", &bundle.id]), &["/no/such/bundle", "ENOENT"]);
+    assert_refused(
+        &bundle,
+        &bundle.runw(&["run", "-b", "/no/such/bundle", &bundle.id]),
+        &["/no/such/bundle", "ENOENT"],
+    );
 }

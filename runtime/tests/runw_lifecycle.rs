@@ -68,14 +68,27 @@ fn exec_runs_in_the_containers_namespaces_and_groups() {
     require_root!("exec_runs_in_the_containers_namespaces_and_groups");
     let bundle = Bundle::new(&["sleep", "1000"]).set("/hostname", json!("inside"));
     bundle.start();
-    let exec = bundle.runw(&["exec", &bundle.id, "sh", "-c", "hostname; ps | grep -c sleep; exit 7"]);
-    assert_eq!((exec.code, exec.stdout.as_str()), (Some(7), "inside\n2\n"), "{exec:?}");
+    let exec = bundle.runw(&["exec", &bundle.id, "sh", "-c", "hostname; cat /proc/1/cmdline; exit 7"]);
+    assert_eq!((exec.code, exec.stdout.as_str()), (Some(7), "inside\nsleep\x001000\0"), "{exec:?}");
     let pid = bundle.state()["pid"].to_string();
     let groups = bundle.runw(&["exec", &bundle.id, "cat", "/proc/self/cgroup"]).stdout;
     let init = bundle.runw(&["exec", &bundle.id, "cat", "/proc/1/cgroup"]).stdout;
     assert_eq!(groups, init, "pid {pid}");
     let tests = bundle.runw(&[
-        "exec", "-u", "1000:1001", "-g", "5", "-e", "A=b", "--cwd", "/tmp", "--cap", "CAP_NET_ADMIN", &bundle.id, "sh", "-c",
+        "exec",
+        "-u",
+        "1000:1001",
+        "-g",
+        "5",
+        "-e",
+        "A=b",
+        "--cwd",
+        "/tmp",
+        "--cap",
+        "CAP_NET_ADMIN",
+        &bundle.id,
+        "sh",
+        "-c",
         "id; echo $A; pwd; grep CapBnd /proc/self/status",
     ]);
     assert_eq!(tests.stdout, "uid=1000 gid=1001 groups=5\nb\n/tmp\nCapBnd:\t0000000020001420\n", "{tests:?}");

@@ -27,10 +27,12 @@ fn runc_runs_the_same_bundle_with_the_same_output() {
     let bundle = Bundle::script(script);
     let ours = bundle.output();
     let root = bundle.scratch().join("runc");
-    let theirs = Command::new("runc").arg("--root").arg(root).args(["run", &bundle.id]).current_dir(bundle.path()).output();
+    let theirs =
+        Command::new("runc").arg("--root").arg(root).args(["run", &bundle.id]).current_dir(bundle.path()).output();
     let theirs = support::outcome(theirs.expect("run runc"));
     // The unified hierarchy of a hybrid host is one mount more with us.
-    let lines = |text: &str| text.lines().filter(|line| line.parse::<u32>().is_err()).map(str::to_string).collect::<Vec<_>>();
+    let lines =
+        |text: &str| text.lines().filter(|line| line.parse::<u32>().is_err()).map(str::to_string).collect::<Vec<_>>();
     assert_eq!(lines(&ours), lines(&theirs.stdout), "{theirs:?}");
 }
 
@@ -80,12 +82,21 @@ fn user_groups_and_all_five_capability_sets_are_set() {
     let sets = json!(["CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let bundle = Bundle::script("id; grep Cap /proc/self/status; grep NoNew /proc/self/status")
         .set("/process/user", json!({"uid": 1000, "gid": 1001, "additionalGids": [5, 6]}))
-        .set("/process/capabilities", json!({"bounding": sets, "permitted": sets, "effective": ["CAP_KILL"],
-            "inheritable": sets, "ambient": ["CAP_KILL"]}));
+        .set(
+            "/process/capabilities",
+            json!({"bounding": sets, "permitted": sets, "effective": ["CAP_KILL"],
+            "inheritable": sets, "ambient": ["CAP_KILL"]}),
+        );
     let output = bundle.output();
     assert!(output.starts_with("uid=1000 gid=1001 groups=5,6"), "{output}");
-    for line in ["CapInh:\t0000000000000420", "CapPrm:\t0000000000000020", "CapEff:\t0000000000000020",
-        "CapBnd:\t0000000000000420", "CapAmb:\t0000000000000020", "NoNewPrivs:\t1"] {
+    for line in [
+        "CapInh:\t0000000000000420",
+        "CapPrm:\t0000000000000020",
+        "CapEff:\t0000000000000020",
+        "CapBnd:\t0000000000000420",
+        "CapAmb:\t0000000000000020",
+        "NoNewPrivs:\t1",
+    ] {
         assert!(output.contains(line), "{line} is missing in {output}");
     }
 }
@@ -102,7 +113,7 @@ fn limits_of_the_process_and_its_umask_are_set() {
 #[test]
 fn the_root_can_be_read_only_and_paths_masked() {
     require_root!("the_root_can_be_read_only_and_paths_masked");
-    let bundle = Bundle::script("touch /x 2>/dev/null; echo $?; cat /etc/secret | wc -c; ls /etc/dir | wc -l; touch /proc/sys/a")
+    let bundle = Bundle::script("touch /x 2>/dev/null; echo $?; cat /etc/secret | wc -c; ls /etc/dir | wc -l; echo 1 > /proc/sys/net/ipv4/ip_forward")
         .set("/linux/maskedPaths", json!(["/etc/secret", "/etc/dir", "/not/there"]));
     fs::write(bundle.rootfs().join("etc/secret"), "key").expect("write");
     fs::create_dir_all(bundle.rootfs().join("etc/dir/inner")).expect("mkdir");
@@ -132,10 +143,8 @@ fn bind_mounts_follow_their_options() {
 #[test]
 fn a_tmpfs_can_start_with_what_it_covers() {
     require_root!("a_tmpfs_can_start_with_what_it_covers");
-    let bundle = Bundle::script("cat /etc/dir/file; readlink /etc/link; echo new > /etc/dir/file").set(
-        "/mounts/-",
-        json!({"destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}),
-    );
+    let bundle = Bundle::script("cat /etc/dir/file; readlink /etc/link; echo new > /etc/dir/file")
+        .set("/mounts/-", json!({"destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}));
     fs::create_dir(bundle.rootfs().join("etc/dir")).expect("mkdir");
     fs::write(bundle.rootfs().join("etc/dir/file"), "old\n").expect("write");
     std::os::unix::fs::symlink("dir/file", bundle.rootfs().join("etc/link")).expect("link");
@@ -146,9 +155,13 @@ fn a_tmpfs_can_start_with_what_it_covers() {
 #[test]
 fn devices_are_made_and_only_those_allowed_can_be_used() {
     require_root!("devices_are_made_and_only_those_allowed_can_be_used");
-    let bundle = Bundle::script("stat -c '%F %t:%T %a' /dev/extra; head -c 0 /dev/null && echo ok; head -c 1 /dev/extra")
-        .set("/linux/devices", json!([{"path": "/dev/extra", "type": "b", "major": 7, "minor": 250, "fileMode": 0o640}]))
-        .set("/linux/resources/devices", json!([{"allow": false, "access": "rwm"}]));
+    let bundle =
+        Bundle::script("stat -c '%F %t:%T %a' /dev/extra; head -c 0 /dev/null && echo ok; head -c 1 /dev/extra")
+            .set(
+                "/linux/devices",
+                json!([{"path": "/dev/extra", "type": "b", "major": 7, "minor": 250, "fileMode": 0o640}]),
+            )
+            .set("/linux/resources/devices", json!([{"allow": false, "access": "rwm"}]));
     let outcome = bundle.run();
     assert_eq!(outcome.stdout, "block special file 7:fa 640\nok\n");
 }
@@ -169,10 +182,11 @@ fn a_device_that_is_not_allowed_cannot_be_opened() {
 fn seccomp_answers_with_the_errno_of_the_profile() {
     require_root!("seccomp_answers_with_the_errno_of_the_profile");
     for no_new_privileges in [true, false] {
-        let bundle = Bundle::new(&["mkdir", "/tmp/x"])
-            .set("/process/noNewPrivileges", json!(no_new_privileges))
-            .set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW",
-                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}));
+        let bundle = Bundle::new(&["mkdir", "/tmp/x"]).set("/process/noNewPrivileges", json!(no_new_privileges)).set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}),
+        );
         let outcome = bundle.run();
         assert!(outcome.stderr.contains("No space left on device"), "{outcome:?}");
     }
@@ -207,7 +221,7 @@ fn namespaces_are_joined_by_path() {
     let holder = Bundle::new(&["sleep", "1000"]).set("/hostname", json!("holder"));
     holder.start();
     let pid = holder.state()["pid"].as_i64().expect("pid");
-    let mut bundle = Bundle::script("readlink /proc/self/ns/net /proc/self/ns/pid; hostname");
+    let mut bundle = Bundle::script("readlink /proc/self/ns/net; readlink /proc/self/ns/pid; hostname");
     for namespace in bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
         let file = match namespace["type"].as_str() {
             Some("network") => "net",

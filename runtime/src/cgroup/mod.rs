@@ -170,7 +170,12 @@ impl Cgroup {
 
     /// Writes the limits; what the configuration leaves out is left alone. Device rules are those of the
     /// configuration, then the devices every container has.
-    pub fn apply(&self, resources: Option<&LinuxResources>, devices: &[LinuxDevice], privileged: bool) -> Result<(), Error> {
+    pub fn apply(
+        &self,
+        resources: Option<&LinuxResources>,
+        devices: &[LinuxDevice],
+        privileged: bool,
+    ) -> Result<(), Error> {
         if privileged {
             let rules = devices::rules(resources, devices)?;
             if let Some(path) = self.v1("devices") {
@@ -308,7 +313,6 @@ impl Cgroup {
         }
         first.map_or(Ok(()), Err)
     }
-
 }
 
 /// Removes what [`Cgroup::create`] made unless [`CreatedCgroup::keep`] is called.

@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
-use wharf_sys::errno;
 use wharf_specs::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
+use wharf_sys::errno;
 
 pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
     if let Some(memory) = resources.memory() {

@@ -110,7 +110,9 @@ struct Group {
 impl Group {
     fn limit(&self, controller: &str, file: &str, value: impl ToString, field: &str) -> Result<(), Error> {
         match limit(&self.path, file, value, field) {
-            Err(Error::Limit { source, .. }) if source.raw_os_error() == Some(errno::ENOENT) && !self.has(controller) => {
+            Err(Error::Limit { source, .. })
+                if source.raw_os_error() == Some(errno::ENOENT) && !self.has(controller) =>
+            {
                 Err(Error::NoController { field: field.into(), controller: controller.into() })
             }
             other => other,
@@ -132,10 +134,8 @@ impl Group {
             }
         }
         match memory.swap().filter(|v| *v != 0) {
-            None if bytes == Some(-1) => {
-                if self.path.join("memory.swap.max").exists() {
-                    self.limit("memory", "memory.swap.max", "max", "memory.swap")?;
-                }
+            None if bytes == Some(-1) && self.path.join("memory.swap.max").exists() => {
+                self.limit("memory", "memory.swap.max", "max", "memory.swap")?;
             }
             None => {}
             Some(-1) => self.limit("memory", "memory.swap.max", "max", "memory.swap")?,
@@ -144,7 +144,8 @@ impl Group {
                 let swap = match bytes {
                     Some(bytes) if bytes > 0 && total >= bytes => total - bytes,
                     _ => {
-                        let problem = format!("{total} needs a memory limit at or below it: on cgroup v2 swap is counted alone");
+                        let problem =
+                            format!("{total} needs a memory limit at or below it: on cgroup v2 swap is counted alone");
                         return Err(Error::Value { field: "memory.swap".into(), problem });
                     }
                 };

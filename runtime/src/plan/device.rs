@@ -43,7 +43,9 @@ pub(super) fn compile_all(linux: &Linux) -> Result<Vec<Device>, Refusal> {
             LinuxDeviceType::B => fs::S_IFBLK,
             LinuxDeviceType::C | LinuxDeviceType::U => fs::S_IFCHR,
             LinuxDeviceType::P => fs::S_IFIFO,
-            LinuxDeviceType::A => return Err(Refusal::new(field("type"), "\"a\" is not a device; allowed: b, c, u, p")),
+            LinuxDeviceType::A => {
+                return Err(Refusal::new(field("type"), "\"a\" is not a device; allowed: b, c, u, p"));
+            }
         };
         let number = |name, value: i64| {
             u32::try_from(value).map_err(|_| Refusal::new(field(name), format!("{value} is not a device number")))

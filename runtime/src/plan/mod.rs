@@ -59,7 +59,6 @@ pub struct Plan {
     pub cgroups_path: Option<std::path::PathBuf>,
     pub resources: Option<LinuxResources>,
     pub hooks: Hooks,
-    pub mount_label: Option<String>,
     /// What was passed over, one line each.
     pub warnings: Vec<String>,
 }
@@ -70,7 +69,8 @@ impl Plan {
     /// # Errors
     /// The first field that is refused.
     pub fn compile(spec: &Spec, bundle: &Path) -> Result<Self, Refusal> {
-        let root = spec.root().as_ref().ok_or_else(|| Refusal::new("root", "is missing; root.path names the rootfs"))?;
+        let root =
+            spec.root().as_ref().ok_or_else(|| Refusal::new("root", "is missing; root.path names the rootfs"))?;
         if root.path().as_os_str().is_empty() {
             return Err(Refusal::new("root.path", "is empty; allowed: the directory of the rootfs"));
         }
@@ -91,6 +91,7 @@ impl Plan {
             }
         }
         for (field, on) in [
+            ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
             ("linux.intelRdt", linux.intel_rdt().is_some()),
             ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ] {
@@ -116,7 +117,6 @@ impl Plan {
             cgroups_path: linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()),
             resources: linux.resources().clone(),
             hooks: checked_hooks(spec)?,
-            mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
             process,
             namespaces,
             warnings,
@@ -133,7 +133,8 @@ impl Plan {
     /// Whether `/dev` is the container's own. One bound from the host has its devices already.
     pub(crate) fn makes_devices(&self) -> bool {
         let bound = |mount: &Mount| {
-            matches!(mount.source, MountSource::Bind { .. }) && matches!(mount.destination.as_bytes(), b"/dev" | b"/dev/")
+            matches!(mount.source, MountSource::Bind { .. })
+                && matches!(mount.destination.as_bytes(), b"/dev" | b"/dev/")
         };
         !self.mounts.iter().any(bound)
     }

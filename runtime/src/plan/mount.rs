@@ -88,12 +88,63 @@ fn word(option: &str) -> Option<Word> {
 
 /// Every option this runtime gives a meaning of its own, for `features`.
 pub const OPTIONS: &[&str] = &[
-    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "lazytime", "mand", "noatime",
-    "nodev", "nodiratime", "noexec", "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid", "nosymfollow",
-    "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "rexec", "ridmap", "rnoatime", "rnodev",
-    "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime",
-    "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared", "slave",
-    "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "idmap",
+    "lazytime",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "rexec",
+    "ridmap",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
 ];
 
 /// Attributes while they are collected from options; a later option takes an earlier one back.
@@ -150,8 +201,12 @@ fn compile(mount: &oci::Mount, index: usize, namespaces: &Namespaces, bundle: &P
             ("idmap", _) => idmap = Some(false),
             ("ridmap", _) => idmap = Some(true),
             ("src-nofollow", _) => return Err(Refusal::new(name, "\"src-nofollow\" is not supported by this version")),
-            ("dest-nofollow", _) => return Err(Refusal::new(name, "\"dest-nofollow\" is not supported by this version")),
-            ("remount", _) => return Err(Refusal::new(name, "\"remount\" is not supported; mount with the options wanted")),
+            ("dest-nofollow", _) => {
+                return Err(Refusal::new(name, "\"dest-nofollow\" is not supported by this version"));
+            }
+            ("remount", _) => {
+                return Err(Refusal::new(name, "\"remount\" is not supported; mount with the options wanted"));
+            }
             // States that a new mount has anyway; the last two are about kernel messages.
             ("async" | "nomand" | "nolazytime" | "loud" | "silent", _) => {}
             (text, None) => {
@@ -175,7 +230,9 @@ fn compile(mount: &oci::Mount, index: usize, namespaces: &Namespaces, bundle: &P
         MountSource::Bind { source: c_string(source.as_os_str().as_encoded_bytes(), &field("source"))?, recursive }
     } else {
         match fstype {
-            "" | "none" => return Err(Refusal::new(field("type"), "is missing; allowed: a file system type, or the option bind")),
+            "" | "none" => {
+                return Err(Refusal::new(field("type"), "is missing; allowed: a file system type, or the option bind"));
+            }
             "cgroup" | "cgroup2" => MountSource::Cgroup,
             _ if !fstype.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) => {
                 return Err(Refusal::new(field("type"), format!("{fstype:?} is not a file system type")));
@@ -205,13 +262,23 @@ fn compile(mount: &oci::Mount, index: usize, namespaces: &Namespaces, bundle: &P
 /// the like put there is allowed.
 fn refuse_over_proc(mount: &oci::Mount, field: &str, destination: &Path) -> Result<(), Refusal> {
     const ALLOWED: [&str; 11] = [
-        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid",
-        "sys/crypto/fips_enabled", "sys/kernel/random/boot_id",
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+        "sys/kernel/random/boot_id",
     ];
     let inside = std::path::absolute(destination).unwrap_or_default();
     let Ok(inside) = inside.strip_prefix("/proc") else { return Ok(()) };
     let whole = inside.as_os_str().is_empty();
-    let is_proc = mount.typ().as_deref() == Some("proc") || mount.source().as_deref().is_some_and(|s| s.starts_with("/proc"));
+    let is_proc =
+        mount.typ().as_deref() == Some("proc") || mount.source().as_deref().is_some_and(|s| s.starts_with("/proc"));
     if (whole && is_proc) || ALLOWED.iter().any(|name| inside == Path::new(name)) {
         return Ok(());
     }

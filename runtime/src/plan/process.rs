@@ -3,7 +3,9 @@
 use super::{Refusal, c_string};
 use crate::capabilities;
 use std::ffi::CString;
-use wharf_specs::oci::{self, Capabilities, IOPriorityClass, Linux, LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType};
+use wharf_specs::oci::{
+    self, Capabilities, IOPriorityClass, Linux, LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType,
+};
 use wharf_sys::limit::Scheduling;
 use wharf_sys::terminal::Size;
 
@@ -64,7 +66,10 @@ impl Process {
             return Err(Refusal::new(field("args[0]"), "is empty; allowed: the program to run"));
         }
         if !process.cwd().is_absolute() {
-            let problem = format!("{:?} is not allowed; the Cwd property must not be empty and be an absolute path", process.cwd());
+            let problem = format!(
+                "{:?} is not allowed; the Cwd property must not be empty and be an absolute path",
+                process.cwd()
+            );
             return Err(Refusal::new(field("cwd"), problem));
         }
         let mut env: Vec<CString> = Vec::new();
@@ -81,7 +86,9 @@ impl Process {
             }
             let entry = c_string(entry, &name)?;
             // The last setting of a variable wins, as in a shell.
-            let same = |old: &CString| old.as_bytes().starts_with(key.as_bytes()) && old.as_bytes().get(key.len()) == Some(&b'=');
+            let same = |old: &CString| {
+                old.as_bytes().starts_with(key.as_bytes()) && old.as_bytes().get(key.len()) == Some(&b'=')
+            };
             env.retain(|old| !same(old));
             if key != "HOME" || has_home {
                 env.push(entry);
@@ -222,7 +229,10 @@ fn scheduler(process: &oci::Process, field: &str) -> Result<Option<Scheduling>, 
     }
     let times = [scheduler.runtime(), scheduler.deadline(), scheduler.period()].map(|time| time.unwrap_or(0));
     if times != [0; 3] && policy != 6 {
-        return Err(Refusal::new(format!("{field}.runtime"), "runtime, deadline and period are only for SCHED_DEADLINE"));
+        return Err(Refusal::new(
+            format!("{field}.runtime"),
+            "runtime, deadline and period are only for SCHED_DEADLINE",
+        ));
     }
     let mut flags = 0;
     for flag in scheduler.flags().iter().flatten() {
@@ -274,7 +284,8 @@ pub(crate) fn index_list(list: &str, field: &str) -> Result<Vec<usize>, Refusal>
     let mut indices = Vec::new();
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let parse = |text: &str| text.trim().parse::<usize>().ok().filter(|index| *index <= MAX_INDEX).ok_or_else(wrong);
+        let parse =
+            |text: &str| text.trim().parse::<usize>().ok().filter(|index| *index <= MAX_INDEX).ok_or_else(wrong);
         let (first, last) = (parse(first)?, parse(last)?);
         if first > last {
             return Err(wrong());
@@ -310,8 +321,14 @@ mod tests {
             (r#"{"user":{},"cwd":"x","args":["a"]}"#, "process.cwd"),
             (r#"{"user":{},"cwd":"/","args":["a"],"env":["A"]}"#, "process.env[0]"),
             (r#"{"user":{},"cwd":"/","args":["a"],"oomScoreAdj":1001}"#, "process.oomScoreAdj"),
-            (r#"{"user":{},"cwd":"/","args":["a"],"rlimits":[{"type":"RLIMIT_CPU","soft":2,"hard":1}]}"#, "process.rlimits[0].soft"),
-            (r#"{"user":{},"cwd":"/","args":["a"],"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":8}}"#, "process.ioPriority.priority"),
+            (
+                r#"{"user":{},"cwd":"/","args":["a"],"rlimits":[{"type":"RLIMIT_CPU","soft":2,"hard":1}]}"#,
+                "process.rlimits[0].soft",
+            ),
+            (
+                r#"{"user":{},"cwd":"/","args":["a"],"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":8}}"#,
+                "process.ioPriority.priority",
+            ),
         ] {
             assert_eq!(compile(json).expect_err(json).field, field);
         }

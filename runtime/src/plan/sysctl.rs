@@ -43,9 +43,18 @@ fn compile(key: &str, value: &str, namespaces: &Namespaces) -> Result<Sysctl, Re
     let field = format!("linux.sysctl[{key:?}]");
     // As sysctl(8): whichever of `.` and `/` comes first is the separator, the other one is part of a name.
     let path = match key.find(['.', '/']) {
-        Some(at) if key.as_bytes()[at] == b'.' => {
-            key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
-        }
+        Some(at) if key.as_bytes()[at] == b'.' => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => key.to_string(),
     };
     if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
@@ -67,7 +76,10 @@ fn compile(key: &str, value: &str, namespaces: &Namespaces) -> Result<Sysctl, Re
     };
     if !namespaces.separate(needed) {
         let kind = super::namespace::name(needed);
-        return Err(Refusal::new(field, format!("needs a {kind} namespace, which is not in a separate kernel namespace here")));
+        return Err(Refusal::new(
+            field,
+            format!("needs a {kind} namespace, which is not in a separate kernel namespace here"),
+        ));
     }
     Ok(Sysctl { name: key.to_string(), path: c_string(&path, &field)?, value: value.as_bytes().to_vec() })
 }
@@ -90,7 +102,8 @@ mod tests {
 
     #[test]
     fn what_would_change_the_host_is_refused() {
-        for key in ["kernel.core_pattern", "vm.swappiness", "net/../kernel/core_pattern", "kernel.domainname", "net..x"] {
+        for key in ["kernel.core_pattern", "vm.swappiness", "net/../kernel/core_pattern", "kernel.domainname", "net..x"]
+        {
             assert!(compile(key, "1", &namespaces()).is_err(), "{key} was accepted");
         }
     }

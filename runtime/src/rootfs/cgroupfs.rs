@@ -56,7 +56,8 @@ impl CgroupView {
             }
             let short = |name: &str| name.rsplit('=').next().unwrap_or(name).to_string();
             let name = text(&names.iter().map(|name| short(name)).collect::<Vec<_>>().join(","))?;
-            let aliases = if names.len() > 1 { names.iter().map(|n| text(n)).collect::<Result<_, _>>()? } else { Vec::new() };
+            let aliases =
+                if names.len() > 1 { names.iter().map(|n| text(n)).collect::<Result<_, _>>()? } else { Vec::new() };
             parts.push(Part { name, aliases, parameters, directory });
         }
         Ok(Self { parts, namespaced })
@@ -82,7 +83,8 @@ impl CgroupView {
         let top = file_system(c"tmpfs", c"tmpfs", &parameters, writable, object)?;
         mount::move_mount(top.as_fd(), target).at(Step::Mount, object())?;
         for part in &self.parts {
-            self.mount_part(&top, part, attributes.set).at(Step::Mount, format!("{}/{}", object(), shown(&part.name)))?;
+            self.mount_part(&top, part, attributes.set)
+                .at(Step::Mount, format!("{}/{}", object(), shown(&part.name)))?;
         }
         if attributes.set & mount::MOUNT_ATTR_RDONLY != 0 {
             let readonly = Attributes { set: mount::MOUNT_ATTR_RDONLY, ..Attributes::default() };

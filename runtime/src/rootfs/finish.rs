@@ -69,7 +69,9 @@ pub(crate) fn mask(root: BorrowedFd<'_>, paths: &[CString], null: OwnedFd) -> Re
         // The first mount is attached, the others are copies of it: only an attached mount can be copied.
         let cover = if directory {
             match &empty {
-                Some(mounted) => mount::clone_tree(Some(mounted.as_fd()), c"", false).at(Step::MaskedPath, shown(path))?,
+                Some(mounted) => {
+                    mount::clone_tree(Some(mounted.as_fd()), c"", false).at(Step::MaskedPath, shown(path))?
+                }
                 None => {
                     let object = || format!("tmpfs on {}", shown(path));
                     let parameters = [(c"nr_blocks".to_owned(), Some(c"1".to_owned()))];
@@ -79,7 +81,9 @@ pub(crate) fn mask(root: BorrowedFd<'_>, paths: &[CString], null: OwnedFd) -> Re
         } else {
             match (&used, null.take()) {
                 (_, Some(first)) => first,
-                (Some(mounted), None) => mount::clone_tree(Some(mounted.as_fd()), c"", false).at(Step::MaskedPath, shown(path))?,
+                (Some(mounted), None) => {
+                    mount::clone_tree(Some(mounted.as_fd()), c"", false).at(Step::MaskedPath, shown(path))?
+                }
                 (None, None) => unreachable!("the first copy is kept once it is attached"),
             }
         };

@@ -111,12 +111,7 @@ pub(crate) fn file_system(
     })
 }
 
-fn attach(
-    made: &OwnedFd,
-    target: BorrowedFd<'_>,
-    mount: &Mount,
-    object: impl Fn() -> String,
-) -> Result<(), Failure> {
+fn attach(made: &OwnedFd, target: BorrowedFd<'_>, mount: &Mount, object: impl Fn() -> String) -> Result<(), Failure> {
     mount::move_mount(made.as_fd(), target).at(Step::Mount, object())?;
     finish(made, mount, object)
 }

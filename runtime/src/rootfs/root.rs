@@ -46,8 +46,7 @@ impl PreparedRoot {
         let attributes = Attributes { propagation: flag, ..Attributes::default() };
         mount::set_attributes(host.as_fd(), attributes, recursive).at(Step::Propagation, "/")?;
         let shown = || self.path().to_string_lossy().into_owned();
-        let target =
-            fs::open_at(None, self.path(), fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::Rootfs, shown())?;
+        let target = fs::open_at(None, self.path(), fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::Rootfs, shown())?;
         if flag == MS_SHARED {
             // pivot_root refuses a root whose parent mount is shared.
             make_parent_private(target.as_fd()).at(Step::Propagation, shown())?;

@@ -15,7 +15,9 @@ const FILE_MODE: u32 = 0o644;
 pub(crate) fn prepare(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> Result<OwnedFd, Failure> {
     match fs::open_in_root(root, path, fs::O_PATH, 0) {
         Ok(found) => Ok(found),
-        Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make(root, path, directory).at(Step::MountTarget, shown(path)),
+        Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
+            make(root, path, directory).at(Step::MountTarget, shown(path))
+        }
         Err(error) => Err(error).at(Step::MountTarget, shown(path)),
     }
 }
@@ -34,7 +36,8 @@ fn make(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> io::Result<OwnedF
     let mut prefix = Vec::new();
     let mut current = fs::open_in_root(root, c"/", fs::O_PATH | fs::O_DIRECTORY, 0)?;
     let bytes = path.to_bytes();
-    let components: Vec<&[u8]> = bytes.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+    let components: Vec<&[u8]> =
+        bytes.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
     for (index, component) in components.iter().enumerate() {
         let last = index + 1 == components.len();
         prefix.push(b'/');

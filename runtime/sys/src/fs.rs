@@ -8,7 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-pub use libc::{O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+pub use libc::{
+    O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY,
+};
 pub use libc::{RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV};
 pub use libc::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 
@@ -44,13 +46,7 @@ pub fn open_at(
     loop {
         // SAFETY: `path` is NUL-terminated and `how` is an open_how of the size given.
         let result = unsafe {
-            libc::syscall(
-                libc::SYS_openat2,
-                raw(directory),
-                path.as_ptr(),
-                &raw const how,
-                size_of::<libc::open_how>(),
-            )
+            libc::syscall(libc::SYS_openat2, raw(directory), path.as_ptr(), &raw const how, size_of::<libc::open_how>())
         };
         match owned(result) {
             // A rename or mount elsewhere raced with a scoped resolution; the kernel asks to retry.
@@ -94,9 +90,9 @@ pub fn unlink_at(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
 pub fn read_link_at(directory: Option<BorrowedFd<'_>>, path: &CStr) -> io::Result<PathBuf> {
     let mut buffer = vec![0u8; PATH_MAX];
     // SAFETY: pointer and length describe `buffer`.
-    let length = check(unsafe {
-        libc::readlinkat(raw(directory), path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
-    } as libc::c_long)?;
+    let length =
+        check(unsafe { libc::readlinkat(raw(directory), path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
+            as libc::c_long)?;
     buffer.truncate(length as usize);
     Ok(PathBuf::from(std::ffi::OsString::from_vec(buffer)))
 }

@@ -95,14 +95,7 @@ pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<(
     let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: both paths are empty NUL-terminated strings, which the flags allow.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            target.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-        )
+        libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), flags)
     };
     check(result).map(drop)
 }
@@ -157,10 +150,8 @@ fn setattr(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool, usern
 /// The older `mount(2)` with a data string, for what the new API cannot do on older kernels.
 pub fn mount_legacy(source: &CStr, target: &CStr, fstype: &CStr, flags: u64, data: &CStr) -> io::Result<()> {
     // SAFETY: all pointers are NUL-terminated strings that outlive the call.
-    check_int(unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, data.as_ptr().cast())
-    })
-    .map(drop)
+    check_int(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, data.as_ptr().cast()) })
+        .map(drop)
 }
 
 /// Makes the working directory, which must be a mount point, the root, and stacks the old root on it.

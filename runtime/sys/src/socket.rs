@@ -159,7 +159,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
         let mut header = libc::CMSG_FIRSTHDR(&raw const message);
         while let Some(current) = header.as_ref() {
             if current.cmsg_level == libc::SOL_SOCKET && current.cmsg_type == libc::SCM_RIGHTS {
-                let bytes = current.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let bytes = current.cmsg_len - libc::CMSG_LEN(0) as usize;
                 let data = libc::CMSG_DATA(header).cast::<RawFd>();
                 for index in 0..bytes / size_of::<RawFd>() {
                     descriptors.push(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));

@@ -15,8 +15,8 @@ pub const RUNW: &str = env!("CARGO_BIN_EXE_runw");
 /// Debian's package busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: [&str; 26] = [
-    "sh", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "kill", "ls", "mkdir", "mknod", "mount",
-    "ps", "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "umount", "wc",
+    "sh", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "kill", "ls", "mkdir", "mknod",
+    "mount", "ps", "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "umount", "wc",
 ];
 
 /// A bundle, a runtime root and a container id that no other test has.
@@ -144,8 +144,14 @@ impl Bundle {
         self.scratch().join("root")
     }
 
+    /// Runs a command. Its output goes through files: a pipe would stay open as long as a container that has it.
     pub fn runw(&self, args: &[&str]) -> Outcome {
-        outcome(self.command(args).output().expect("run runw"))
+        let file = |name| self.scratch().join(name);
+        let create = |name| fs::File::create(file(name)).expect("make file");
+        let (stdout, stderr) = (create("stdout"), create("stderr"));
+        let status = self.command(args).stdout(stdout).stderr(stderr).status().expect("run runw");
+        let read = |name| String::from_utf8_lossy(&fs::read(file(name)).expect("read file")).into_owned();
+        Outcome { code: status.code(), stdout: read("stdout"), stderr: read("stderr") }
     }
 
     /// Runs the container in the foreground.

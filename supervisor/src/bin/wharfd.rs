@@ -149,6 +149,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     .await
     .context("open the node")?;
     let streaming = StreamingServer::start(node.clone()).await.context("start the streaming server")?;
+    // Both sockets exist before either answers: whoever sees one can use the other.
+    let api_socket = config.state.join("api.sock");
+    let context = controller_context(&config, &node).await?;
+    let api = Api {
+        objects: context.objects.clone(),
+        node: node.clone(),
+        pod_logs: context.pod_logs.clone().into(),
+    };
+    let api_listener = cri::bind(&api_socket).with_context(|| format!("bind {}", api_socket.display()))?;
     let socket = config.state.join("wharfd.sock");
     let listener = cri::bind(&socket).with_context(|| format!("bind {}", socket.display()))?;
     write_node_file(&config)?;
@@ -163,18 +172,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             .context("serve the CRI")
     });
 
-    let api_socket = config.state.join("api.sock");
-    let context = controller_context(&config, &node).await?;
-    let api = Api {
-        objects: context.objects.clone(),
-        node: node.clone(),
-        pod_logs: context.pod_logs.clone().into(),
-    };
-    let listener = cri::bind(&api_socket).with_context(|| format!("bind {}", api_socket.display()))?;
     let ending = shutdown.clone();
     doors.spawn(async move {
         tokio::select! {
-            ended = wharf_supervisor::api::server::serve(listener, api) => ended.context("serve the API"),
+            ended = wharf_supervisor::api::server::serve(api_listener, api) => ended.context("serve the API"),
             () = ending.cancelled() => Ok(()),
         }
     });

@@ -42,8 +42,11 @@ async fn collect(objects: &Objects) -> Result<(), ApiError> {
             let owners = pod::items(&object["metadata"], "ownerReferences");
             let mut uids = owners.iter().map(|owner| text(owner, "/uid"));
             let orphaned = !owners.is_empty() && uids.clone().all(|uid| !alive.contains(uid));
-            if (orphaned || uids.any(|uid| leaving.contains(uid))) && !is_marked(object) {
-                delete(objects, kind, object).await?;
+            let owner_leaves = uids.any(|uid| leaving.contains(uid));
+            if (orphaned || owner_leaves) && !is_marked(object) {
+                // What goes before its owner lets what it owns go before itself.
+                let propagation = if owner_leaves { Propagation::Foreground } else { Propagation::Background };
+                delete(objects, kind, object, propagation).await?;
             }
         }
     }
@@ -67,9 +70,14 @@ fn deletes_dependents_first(object: &Value) -> bool {
     is_marked(object) && pod::items(&object["metadata"], "finalizers").iter().any(|f| f == FOREGROUND_FINALIZER)
 }
 
-async fn delete(objects: &Objects, kind: &'static Kind, object: &Value) -> Result<(), ApiError> {
+async fn delete(
+    objects: &Objects,
+    kind: &'static Kind,
+    object: &Value,
+    propagation: Propagation,
+) -> Result<(), ApiError> {
     let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
-    match objects.delete(kind, namespace, name, Propagation::Background, None).await {
+    match objects.delete(kind, namespace, name, propagation, None).await {
         Ok(_) | Err(ApiError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),
     }
@@ -98,7 +106,7 @@ async fn empty_namespaces(objects: &Objects) -> Result<(), ApiError> {
             for object in objects.list(kind, Some(name)).0 {
                 empty = false;
                 if !is_marked(&object) {
-                    delete(objects, kind, &object).await?;
+                    delete(objects, kind, &object, Propagation::Background).await?;
                 }
             }
         }

@@ -2,4 +2,5 @@
 
 mod cri;
 mod network;
+mod replicas;
 mod testnode;

@@ -126,6 +126,20 @@ impl TestNode {
         assert!(child.wait().unwrap().success(), "{}", self.log());
     }
 
+    /// Ends the init of a container from outside, as the kernel's OOM killer would.
+    pub fn kill_container(&self, id: &str) {
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+        let roots = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join(&self.cgroup));
+        for pod in roots.flat_map(|root| std::fs::read_dir(root).into_iter().flatten().flatten()) {
+            let pids = std::fs::read_to_string(pod.path().join(id).join("cgroup.procs")).unwrap_or_default();
+            if let Some(pid) = pids.lines().next().and_then(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+                return;
+            }
+        }
+        panic!("container {id} has no process in {}", self.cgroup);
+    }
+
     fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("-t").arg(self.holder.id().to_string()).args(["-n", "-m", "--"]);

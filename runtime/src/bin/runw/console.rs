@@ -31,15 +31,9 @@ pub(crate) fn listen_fds() -> Option<u16> {
 /// A terminal and where it goes must be asked for together.
 pub(crate) fn check(terminal: bool, detached: bool, socket: Option<&Path>) -> Result<(), Fault> {
     match (terminal, detached, socket) {
-        (true, true, None) => {
-            Err(Fault::new("cannot allocate tty if runw will detach without setting console socket"))
-        }
-        (false, true, Some(_)) => {
-            Err(Fault::new("cannot use console socket if runw will not detach or allocate tty"))
-        }
-        (_, false, Some(_)) => {
-            Err(Fault::new("cannot use console socket if runw will not detach or allocate tty"))
-        }
+        (true, true, None) => Err(Fault::new("cannot allocate tty if runw will detach without setting console socket")),
+        (false, true, Some(_)) => Err(Fault::new("cannot use console socket if runw will not detach or allocate tty")),
+        (_, false, Some(_)) => Err(Fault::new("cannot use console socket if runw will not detach or allocate tty")),
         _ => Ok(()),
     }
 }

@@ -48,9 +48,7 @@ pub(crate) fn attend(process: BorrowedFd<'_>, terminal: Option<OwnedFd>, signals
         epoll.add(terminal.as_fd(), TERMINAL, EPOLLIN)?;
         match epoll.add(stdin.as_fd(), INPUT, EPOLLIN) {
             // A regular file cannot be waited for; it is always ready and is read at once.
-            Err(error) if error.raw_os_error() == Some(errno::EPERM) => {
-                while copy(stdin.as_fd(), terminal.as_fd())? {}
-            }
+            Err(error) if error.raw_os_error() == Some(errno::EPERM) => while copy(stdin.as_fd(), terminal.as_fd())? {},
             result => result?,
         }
     }
@@ -61,12 +59,14 @@ pub(crate) fn attend(process: BorrowedFd<'_>, terminal: Option<OwnedFd>, signals
             match (event.token, &terminal) {
                 (SIGNALS, _) => pass_signals(process, signals, stdin.as_fd(), terminal.as_ref())?,
                 (INPUT, Some(terminal)) => {
-                    if !copy(stdin.as_fd(), terminal.as_fd())? {
+                    let more = copy(stdin.as_fd(), terminal.as_fd())?;
+                    if !more {
                         epoll.remove(stdin.as_fd())?;
                     }
                 }
                 (TERMINAL, Some(terminal)) => {
-                    if !output(terminal)? {
+                    let more = output(terminal)?;
+                    if !more {
                         epoll.remove(terminal.as_fd())?;
                     }
                 }

@@ -29,7 +29,11 @@ fn execute(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault>
     let sub_cgroup = match options.cgroup.as_slice() {
         [] => None,
         [path] if !path.contains(':') => Some(Path::new(path.as_str())),
-        _ => return Err(Fault::new("--cgroup: controllers of their own are not supported by this version; allowed: one path")),
+        _ => {
+            return Err(Fault::new(
+                "--cgroup: controllers of their own are not supported by this version; allowed: one path",
+            ));
+        }
     };
     let request = ExecRequest {
         preserve_fds: console::inherited(options.preserve_fds)?,
@@ -110,7 +114,8 @@ fn process(options: &ExecOptions, bundle: &Path, log: &Log) -> Result<Process, F
 /// `UID` or `UID:GID`, digits only: a name would have to be looked up in a file the container can write.
 fn parse_user(text: &str) -> Result<(u32, Option<u32>), Fault> {
     let number = |text: &str| {
-        text.parse::<u32>().map_err(|_| Fault::new(format!("--user: {text:?} is not a number; allowed: UID or UID:GID")))
+        text.parse::<u32>()
+            .map_err(|_| Fault::new(format!("--user: {text:?} is not a number; allowed: UID or UID:GID")))
     };
     match text.split_once(':') {
         Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),

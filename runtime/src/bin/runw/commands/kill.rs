@@ -18,7 +18,11 @@ pub(crate) fn run(id: &str, signal: Option<&str>, all: bool, store: &Store) -> R
     let shares_pids = !container.state().own_pid_namespace;
     // Without a pid namespace of its own nothing ends with the init: the rest must be killed too.
     if all || (number == SIGKILL && shares_pids) {
-        if number == SIGKILL { container.cgroup().kill_all()? } else { container.cgroup().signal_all(number)? }
+        if number == SIGKILL {
+            container.cgroup().kill_all()?
+        } else {
+            container.cgroup().signal_all(number)?
+        }
         return Ok(0);
     }
     if container.status() == Status::Stopped {

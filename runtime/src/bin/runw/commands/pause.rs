@@ -9,8 +9,12 @@ pub(crate) fn run(id: &str, pause: bool, store: &Store) -> Result<u8, Fault> {
     let status = container.status();
     match (pause, status) {
         (true, Status::Running | Status::Created) | (false, Status::Paused) => {}
-        (true, _) => return Err(Fault::new(format!("container not running: cannot pause a container that is {status}"))),
-        (false, _) => return Err(Fault::new(format!("container not paused: cannot resume a container that is {status}"))),
+        (true, _) => {
+            return Err(Fault::new(format!("container not running: cannot pause a container that is {status}")));
+        }
+        (false, _) => {
+            return Err(Fault::new(format!("container not paused: cannot resume a container that is {status}")));
+        }
     }
     container.cgroup().freeze(pause)?;
     Ok(0)

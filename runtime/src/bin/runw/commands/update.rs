@@ -77,5 +77,7 @@ fn size(text: Option<&str>, flag: &str) -> Result<Option<i64>, Fault> {
     };
     let bytes = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(1 << shift));
     let bytes = bytes.filter(|bytes| *bytes >= -1);
-    bytes.map(Some).ok_or_else(|| Fault::new(format!("{flag}: {text:?} is not a size; allowed: -1, bytes, or a number with k, m, g")))
+    bytes.map(Some).ok_or_else(|| {
+        Fault::new(format!("{flag}: {text:?} is not a size; allowed: -1, bytes, or a number with k, m, g"))
+    })
 }

@@ -1,0 +1,47 @@
+# Wharf: build, try, test. `make help` lists the targets.
+
+CARGO ?= cargo
+PROGRAMS := runw wharf wharfd wharf-shim
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: build
+build: ## Install what a build needs, and build the programs into target/release
+	@scripts/install build
+	$(CARGO) build --release --locked --package wharf-runtime --package wharf-supervisor
+	@mkdir -p target/release
+	@cd target/release && for program in $(PROGRAMS); do ln -f ../$(HOST)/release/$$program $$program; done
+
+.PHONY: demo
+demo: build ## Show the main job on a throwaway node
+	@scripts/install demo
+	@scripts/demo target/release
+
+.PHONY: test
+test: ## Install what the tests need, and run every test, unit and privileged
+	@scripts/install build
+	@scripts/install test
+	@scripts/test
+
+.PHONY: check
+check: ## Format, lints, licences and advisories of dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny --root target/tools
+	PATH="$$PWD/target/tools/bin:$$PATH" $(CARGO) deny check
+
+.PHONY: install
+install: ## Install the programs built before under PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	for program in $(PROGRAMS); do install -m 0755 target/release/$$program $(DESTDIR)$(PREFIX)/bin/; done
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	$(CARGO) clean
