@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures_util::stream::SplitStream;
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
@@ -283,7 +283,9 @@ async fn finish(frames: mpsc::Sender<Message>, writer: Writer, status: Value) {
     message.extend(status.to_string().into_bytes());
     let end = async {
         let _ = frames.send(Message::Binary(message.into())).await;
-        let _ = frames.send(Message::Close(None)).await;
+        // Without the code of a normal closure clients take their streams for broken.
+        let normal = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+        let _ = frames.send(Message::Close(Some(normal))).await;
         drop(frames);
         let _ = writer.await;
     };

@@ -2,5 +2,5 @@
 
 mod cri;
 mod network;
-mod replicas;
+mod streaming;
 mod testnode;
