@@ -4,3 +4,4 @@ mod cri;
 mod network;
 mod replicas;
 mod testnode;
+mod wharf_command;
