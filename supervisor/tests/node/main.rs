@@ -4,3 +4,4 @@ mod cri;
 mod network;
 mod streaming;
 mod testnode;
+mod wharf_command;

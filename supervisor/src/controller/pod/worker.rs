@@ -139,10 +139,14 @@ impl Worker {
 
     /// Has the status say why no container can be begun.
     fn no_sandbox(&mut self, pod: &Pod, error: &PodError) {
-        let waiting = Some(("CreatePodSandboxError".to_owned(), error.to_string()));
+        const REASON: &str = "CreatePodSandboxError";
         for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
-            if !self.observe(&container.name).is_running() {
-                self.records.entry(container.name.clone()).or_default().waiting = waiting.clone();
+            let running = self.observe(&container.name).is_running();
+            let record = self.records.entry(container.name.clone()).or_default();
+            // The first message stays: each try has a sandbox id of its own in it, and a status that changes wakes
+            // this worker at once, without end.
+            if !running && record.waiting.as_ref().is_none_or(|(reason, _)| reason != REASON) {
+                record.waiting = Some((REASON.to_owned(), error.to_string()));
             }
         }
     }
