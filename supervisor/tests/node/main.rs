@@ -2,5 +2,6 @@
 
 mod cri;
 mod network;
+mod replicas;
 mod streaming;
 mod testnode;
