@@ -76,9 +76,10 @@ pub async fn serve_exec(socket: WebSocket, session: ExecSession, protocol: Chann
     };
     let channels = Channels { stdin, outputs: [stdout, stderr], control: control.clone(), stdin_once: false };
     if channels.carry(socket, protocol, Some(ended)).await == Ending::ClientLeft
-        && let Err(error) = control.kill().await {
-            tracing::debug!(%error, "kill an exec whose client left");
-        }
+        && let Err(error) = control.kill().await
+    {
+        tracing::debug!(%error, "kill an exec whose client left");
+    }
 }
 
 /// Carries an attach session until the container's output ends or the client leaves; the container goes on.
@@ -174,12 +175,7 @@ impl Channels {
 
 impl SessionControl {
     /// False where the client breaks the protocol.
-    async fn receive(
-        &self,
-        message: Bytes,
-        protocol: ChannelProtocol,
-        stdin: &mut mpsc::Sender<Bytes>,
-    ) -> bool {
+    async fn receive(&self, message: Bytes, protocol: ChannelProtocol, stdin: &mut mpsc::Sender<Bytes>) -> bool {
         match (message.first(), protocol) {
             (Some(&STDIN), _) => {
                 // After the end of stdin, or where there is none, input goes nowhere.
@@ -253,9 +249,10 @@ async fn pump_input(stdin: Option<Input>, mut chunks: mpsc::Receiver<Bytes>, onc
     }
     drop(stdin);
     if let Some(control) = once
-        && let Err(error) = control.close_stdin().await {
-            tracing::debug!(%error, "close stdin");
-        }
+        && let Err(error) = control.close_stdin().await
+    {
+        tracing::debug!(%error, "close stdin");
+    }
 }
 
 /// Waits for what is still in the pipes, as long as something moves. The client's messages are read on and thrown

@@ -2,6 +2,7 @@
 
 mod cri;
 mod network;
+mod replicas;
 mod streaming;
 mod testnode;
 mod wharf_command;
