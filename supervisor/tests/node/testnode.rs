@@ -144,7 +144,8 @@ impl TestNode {
         panic!("container {id} has no process in {}", self.cgroup);
     }
 
-    fn enter(&self) -> Command {
+    /// A command that will run in the node's namespaces.
+    pub fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("-t").arg(self.holder.id().to_string()).args(["-n", "-m", "--"]);
         command
