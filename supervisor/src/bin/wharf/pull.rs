@@ -42,9 +42,15 @@ impl RegistryArguments {
 pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let reference: Reference = arguments.reference.parse()?;
     let mut options = arguments.registry.options()?;
-    options.platform = arguments.platform.as_deref().map(str::parse::<Platform>).transpose()?;
+    let platform = arguments.platform.as_deref().map(str::parse::<Platform>).transpose()?;
+    options.platform = platform.clone();
     let store = image_store::open(node)?;
     let image = pull(&store, &reference, options, arguments.quiet).await?;
+    // A reference without an index has nothing to choose from.
+    let same = |wanted: &Platform| wanted.os == image.platform.os && wanted.architecture == image.platform.architecture;
+    if let Some(wanted) = platform.filter(|wanted| !same(wanted)) {
+        eprintln!("wharf: {reference}: has no image for {wanted}, only this one for {}", image.platform);
+    }
     println!("{reference}");
     if !arguments.quiet {
         println!("{}", pulled_digest(&image, &reference));

@@ -220,7 +220,7 @@ pub(super) fn generated_name(image: &str, random: &str) -> String {
 mod tests {
     use super::*;
     use clap::Parser;
-    use wharf_supervisor::api::kinds::pod::spec_causes;
+    use wharf_supervisor::api::kinds::pod::{spec_causes, spec_defaults};
 
     #[derive(Parser)]
     struct Line {
@@ -237,7 +237,9 @@ mod tests {
         let identity = Identity { uid: 7, gid: 8, additional_gids: vec![9] };
         let identity = arguments.user.is_some().then_some(&identity);
         let pod = Request::parse(&arguments).unwrap().pod(&arguments, "p", identity);
-        let causes = spec_causes(&pod["spec"], "spec");
+        let mut spec = pod["spec"].clone();
+        spec_defaults(&mut spec);
+        let causes = spec_causes(&spec, "spec");
         assert!(causes.is_empty(), "{causes:?}");
         pod
     }
