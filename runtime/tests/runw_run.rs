@@ -268,7 +268,7 @@ fn descriptors_are_preserved_only_as_asked() {
         bundle.root().display(),
         bundle.id
     );
-    let output = Command::new("bash").args(["-c", &script]).current_dir(bundle.path()).output().expect("run bash");
+    let output = Command::new("sh").args(["-c", &script]).current_dir(bundle.path()).output().expect("run sh");
     let outcome = support::outcome(output);
     // 0, 1, 2, 3 and the one ls has open on the directory.
     assert_eq!(outcome.stdout, "three\n5\n", "{outcome:?}");

@@ -1,2 +1,130 @@
-//! `runw`, an OCI runtime.
-fn main() {}
+//! `cargo run -p vm-tests -- run -- COMMAND`: a command in a throwaway VM.
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use vm_tests::vm::Ended;
+use vm_tests::{Ending, Image, Kernel, Options, Vm, cargo, kernel};
+
+/// As timeout(1).
+const EXIT_TIMED_OUT: u8 = 124;
+/// The VM failed, not the command.
+const EXIT_VM: u8 = 125;
+
+/// Runs a command in a VM that is thrown away: Debian's kernel under QEMU, pure cgroup v2, and the programs of Wharf.
+#[derive(Parser)]
+#[command(name = "vm-tests", version)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Run COMMAND as root, show its output as it comes, exit with its code (124: time limit, 125: the VM failed)
+    Run {
+        #[command(flatten)]
+        machine: Machine,
+        /// Seconds from the start of QEMU until everything is ended
+        #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+        timeout: u64,
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+    /// Open a shell on this terminal; leaving it ends the VM
+    Shell {
+        #[command(flatten)]
+        machine: Machine,
+    },
+}
+
+#[derive(Args)]
+struct Machine {
+    /// Debian's package of the kernel
+    #[arg(long, default_value = kernel::DEFAULT_PACKAGE, value_name = "PACKAGE")]
+    kernel: String,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    mem: u32,
+    /// QEMU's accelerator: tcg emulates and works everywhere, kvm needs a /dev/kvm that boots a stock kernel
+    #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"])]
+    accel: String,
+    /// Put a file of this machine into the guest, as HOSTFILE:GUESTPATH
+    #[arg(long, value_name = "HOSTFILE:GUESTPATH", value_parser = parse_addition)]
+    add: Vec<(PathBuf, String)>,
+    /// Put a program of this machine into the guest, with its libraries
+    #[arg(long, value_name = "NAME")]
+    with: Vec<String>,
+}
+
+fn parse_addition(text: &str) -> Result<(PathBuf, String), String> {
+    match text.rsplit_once(':') {
+        Some((host, guest)) if !host.is_empty() && guest.starts_with('/') => Ok((host.into(), guest.into())),
+        _ => Err("expected HOSTFILE:/GUEST/PATH".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().action {
+        Action::Run { machine, timeout, command } => run(&machine, Duration::from_secs(timeout), &command),
+        Action::Shell { machine } => shell(&machine),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("vm-tests: {error:#}");
+            ExitCode::from(EXIT_VM)
+        }
+    }
+}
+
+fn run(machine: &Machine, timeout: Duration, command: &[String]) -> Result<u8> {
+    let (mut image, mut options) = prepare(machine)?;
+    options.timeout = timeout;
+    image.command(command)?;
+    let ended = Vm::new(&image, &options).run(&mut io::stdout(), &mut io::stderr())?;
+    Ok(report(&ended, timeout))
+}
+
+fn shell(machine: &Machine) -> Result<u8> {
+    /// A shell is left by the person in it; this is only so that a forgotten one ends.
+    const DAY: Duration = Duration::from_hours(24);
+    let (mut image, mut options) = prepare(machine)?;
+    options.timeout = DAY;
+    let size = rustix::termios::tcgetwinsize(io::stdin()).context("a shell needs a terminal")?;
+    image.terminal(size.ws_row, size.ws_col)?;
+    image.command(&["sh".into(), "-l".into()])?;
+    Ok(report(&Vm::new(&image, &options).interactive()?, DAY))
+}
+
+/// Makes what is missing: the programs, the kernel, the image.
+fn prepare(machine: &Machine) -> Result<(Image, Options)> {
+    eprintln!("vm-tests: building the programs");
+    let programs = cargo::programs()?;
+    let kernel = Kernel::of_package(&machine.kernel)?;
+    eprintln!("vm-tests: booting {}", kernel.release);
+    let mut image = Image::new(kernel, &programs.init)?;
+    image.programs(&programs)?;
+    for (host, guest) in &machine.add {
+        image.file(host, guest)?;
+    }
+    for name in &machine.with {
+        image.host_program(name)?;
+    }
+    let options = Options { memory_mib: machine.mem, accelerator: machine.accel.clone(), ..Options::default() };
+    Ok((image, options))
+}
+
+fn report(ended: &Ended, timeout: Duration) -> u8 {
+    let (reason, code) = match ended.ending {
+        Ending::Exit(code) => return code,
+        Ending::TimedOut => (format!("time limit of {} s reached", timeout.as_secs()), EXIT_TIMED_OUT),
+        Ending::Panic => ("the guest's kernel panicked".into(), EXIT_VM),
+        Ending::Lost => ("the VM ended without an exit code".into(), EXIT_VM),
+    };
+    eprintln!("{}\nvm-tests: {reason}; above is the end of its console", ended.console_tail());
+    code
+}

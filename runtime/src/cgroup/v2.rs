@@ -43,7 +43,8 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
     }
     match resources.pids().as_ref().map(|pids| pids.limit()) {
         None | Some(0) => {}
-        Some(count) => group.limit("pids", "pids.max", maximum(count), "pids.limit")?,
+        // Every negative number is "no limit" here, as with runc.
+        Some(count) => group.limit("pids", "pids.max", maximum(count.max(-1)), "pids.limit")?,
     }
     if let Some(io) = resources.block_io() {
         if let Some(weight) = io.weight().filter(|v| *v != 0) {
@@ -218,8 +219,9 @@ fn weight(shares: u64) -> u64 {
     }
 }
 
+/// Only -1 is "no limit"; what else is negative goes to the kernel, which refuses it as it does on v1.
 fn maximum(value: i64) -> String {
-    if value < 0 { "max".into() } else { value.to_string() }
+    if value == -1 { "max".into() } else { value.to_string() }
 }
 
 pub(super) fn rdma_line(device: &str, rdma: &LinuxRdma) -> String {
@@ -249,6 +251,11 @@ pub(super) fn freeze(path: &Path, frozen: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_minus_one_is_no_limit() {
+        assert_eq!([-1, -5, 0, 4096].map(maximum), ["max", "-5", "0", "4096"]);
+    }
 
     #[test]
     fn shares_become_weights() {

@@ -1,0 +1,26 @@
+//! Throwaway VMs: a stock Debian kernel under QEMU with nothing but cgroup v2, an initramfs of our own, and a command.
+//!
+//! ```text
+//! Kernel (Debian's package, unpacked under target/vm)
+//!    └─ Image (kernel modules, busybox, guest-init, programs, the command) ─pack→ initramfs in memory
+//!          └─ Vm::run ─→ QEMU ─→ guest-init (pid 1) ─→ the command
+//!                         output, errors and exit code come back over one virtio-serial port each; the
+//!                         console is kept for the report of a panic or a hang
+//! ```
+//!
+//! [`kernel`] fetches the package, [`modules`] orders and indexes its modules, [`cpio`] writes the archive,
+//! [`host_program`] packs a program of this machine with its libraries, [`cargo`] builds what is of this workspace,
+//! [`guest`] is what host and guest agree on.
+
+pub mod cargo;
+pub mod cpio;
+pub mod guest;
+pub mod host_program;
+pub mod image;
+pub mod kernel;
+pub mod modules;
+pub mod vm;
+
+pub use image::Image;
+pub use kernel::Kernel;
+pub use vm::{Ending, Options, Vm};

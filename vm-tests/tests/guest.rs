@@ -1,0 +1,117 @@
+//! The harness itself, and the runtime's privileged tests under pure cgroup v2 on a stock Debian kernel.
+
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use vm_tests::vm::Ended;
+use vm_tests::{Ending, Image, Kernel, Options, Vm, cargo, host_program, kernel};
+
+/// An emulated guest takes a core for itself: one after the other, or time limits mean nothing.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// For one boot and a moment's work, on a machine that is busy with other tests.
+const SHORT: Duration = Duration::from_secs(120);
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The kernel, or nothing after saying why the test does not run.
+fn kernel(test: &str) -> Option<Kernel> {
+    let needs = ["qemu-system-x86_64", "setpriv", "busybox"].map(host_program::find);
+    let result =
+        needs.into_iter().collect::<Result<Vec<_>, _>>().and_then(|_| Kernel::of_package(kernel::DEFAULT_PACKAGE));
+    result.inspect_err(|error| println!("SKIP {test}: {error:#}")).ok()
+}
+
+fn shell(kernel: Kernel, script: &str) -> Image {
+    let programs = cargo::programs().expect("build the programs");
+    let mut image = Image::new(kernel, &programs.init).expect("image");
+    image.command(&["sh".into(), "-c".into(), script.into()]).expect("command");
+    image
+}
+
+fn run(image: &Image, timeout: Duration) -> (Ended, String, String) {
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let options = Options { timeout, ..Options::default() };
+    let ended = Vm::new(image, &options).run(&mut output, &mut errors).expect("run the VM");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (ended, text(output), text(errors))
+}
+
+#[test]
+fn output_errors_and_exit_code_of_the_command_come_out() {
+    let Some(kernel) = kernel("output_errors_and_exit_code_of_the_command_come_out") else { return };
+    let _alone = alone();
+    // More than a pipe holds, a background process that outlives the command, and the guest's cgroups.
+    let script = "sleep 1000 & seq 20000; stat -f -c %T /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.subtree_control;
+        echo wrong > /dev/stderr; exit 7";
+    let (ended, output, errors) = run(&shell(kernel, script), SHORT);
+    assert_eq!(ended.ending, Ending::Exit(7), "{}", ended.console_tail());
+    assert_eq!(errors, "wrong\n");
+    let (numbers, rest) = output.split_at(output.find("20000\n").expect("the last number") + 6);
+    assert_eq!(numbers.lines().count(), 20000);
+    assert!(rest.contains("memory") && rest.contains("pids") && rest.contains("cpu"), "{rest}");
+}
+
+#[test]
+fn a_panic_is_reported_with_the_console() {
+    let Some(kernel) = kernel("a_panic_is_reported_with_the_console") else { return };
+    let _alone = alone();
+    let (ended, output, _) = run(&shell(kernel, "echo before; echo c > /proc/sysrq-trigger; sleep 100"), SHORT);
+    assert_eq!(ended.ending, Ending::Panic);
+    assert_eq!(output, "before\n");
+    assert!(ended.console_tail().contains("sysrq triggered crash"), "{}", ended.console_tail());
+}
+
+#[test]
+fn a_hang_ends_at_the_time_limit_and_leaves_no_qemu() {
+    let Some(kernel) = kernel("a_hang_ends_at_the_time_limit_and_leaves_no_qemu") else { return };
+    let _alone = alone();
+    let image = shell(kernel, "echo hanging > /dev/kmsg; sleep 1000");
+    let limit = Duration::from_secs(25);
+    let (ended, ..) = run(&image, limit);
+    assert_eq!(ended.ending, Ending::TimedOut);
+    assert!(ended.duration >= limit && ended.duration < limit + Duration::from_secs(10), "{:?}", ended.duration);
+    let own = format!("/proc/{}/fd/", std::process::id());
+    for entry in std::fs::read_dir("/proc").expect("read /proc").flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        assert!(!command.contains(&own), "a QEMU is left: {command}");
+    }
+}
+
+#[test]
+fn the_runtime_passes_its_privileged_tests_under_cgroup_v2() {
+    /// All suites, emulated, on a machine that is busy with other tests.
+    const LIMIT: Duration = Duration::from_secs(600);
+    let Some(kernel) = kernel("the_runtime_passes_its_privileged_tests_under_cgroup_v2") else { return };
+    let built = cargo::suites("runtime").expect("build the suites");
+    let mut script = String::from("failed=0\n");
+    for (name, _) in &built.suites {
+        // One processor: more threads only add to the time a single test takes.
+        let _ = writeln!(
+            script,
+            "echo suite {name}; /suites/{name} --test-threads=1 --show-output 2>&1 || {{ echo FAILED {name}; failed=1; }}"
+        );
+    }
+    let mut image = shell(kernel, &(script + "exit $failed"));
+    for (name, file) in &built.suites {
+        image.file(file, &format!("/suites/{name}")).expect("add suite");
+    }
+    for file in &built.binaries {
+        image.file(file, &file.to_string_lossy()).expect("add binary");
+    }
+    // The peer that one test compares with, if this machine has it.
+    if host_program::find("runc").is_ok() {
+        image.host_program("runc").expect("add runc");
+    }
+    let _alone = alone();
+    let start = Instant::now();
+    let (ended, output, errors) = run(&image, LIMIT);
+    // As the suites said it: the summary of all tests counts these too, and lists what was skipped in the guest.
+    for line in output.lines() {
+        println!("{}", line.replacen("SKIP ", "SKIP in the VM: ", 1));
+    }
+    println!("{} suites in a VM with cgroup v2: {:.0} s", built.suites.len(), start.elapsed().as_secs_f64());
+    assert_eq!(ended.ending, Ending::Exit(0), "{errors}\n{}", ended.console_tail());
+}
