@@ -10,6 +10,7 @@
 //! | [`cgroup`] | control groups on v1, hybrid and v2 hosts |
 //! | [`capabilities`], [`seccomp`], `hooks`, `terminal`, `idmap`, `label` | one OCI topic each |
 //! | [`state`] | `state.json` |
+//! | [`own_binary`] | keeps containers from overwriting the runtime |
 //!
 //! The library is for single-threaded processes: the child of `clone3` runs on a copy of their memory. It
 //! changes nothing of its caller, sets close-on-exec on everything, and reaps only helpers of its own; the init of
@@ -28,6 +29,7 @@ mod identity;
 mod idmap;
 mod init;
 pub mod label;
+pub mod own_binary;
 pub mod plan;
 mod rootfs;
 pub mod seccomp;

@@ -56,7 +56,7 @@ fn spec(args: &[&str]) -> Spec {
             {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
         ],
         "linux": {
-            "cgroupsPath": format!("/wharf-tests/library-{}", std::process::id()),
+            "cgroupsPath": format!("/wharf-test-library-{}", std::process::id()),
             "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}],
         },
     });

@@ -82,7 +82,7 @@ impl Bundle {
         let mut config: Value = serde_json::from_slice(&text).expect("parse config.json");
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(args);
-        config["linux"]["cgroupsPath"] = json!(format!("/wharf-tests/{id}"));
+        config["linux"]["cgroupsPath"] = json!(format!("/{id}"));
         Self { directory, id, config }
     }
 
@@ -185,8 +185,9 @@ impl Bundle {
     /// Nothing of the container may be left: no state, cgroup, mount or process.
     pub fn assert_nothing_left(&self) {
         assert!(!self.root().join(&self.id).exists(), "the state directory is left");
-        for path in cgroups() {
-            assert!(!path.ends_with(&self.id), "the cgroup {} is left", path.display());
+        for root in cgroup_roots() {
+            let group = root.join(&self.id);
+            assert!(!group.exists(), "the cgroup {} is left", group.display());
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         let scratch = self.scratch().to_string_lossy().into_owned();
@@ -208,14 +209,14 @@ impl Drop for Bundle {
 
 /// The directory of a container's group, for a v1 controller or on v2.
 pub fn cgroup_file(id: &str, controller: &str, v1: &str, v2: &str) -> PathBuf {
-    let legacy = Path::new("/sys/fs/cgroup").join(controller).join("wharf-tests").join(id).join(v1);
-    if legacy.exists() { legacy } else { Path::new("/sys/fs/cgroup/wharf-tests").join(id).join(v2) }
+    let legacy = Path::new("/sys/fs/cgroup").join(controller).join(id).join(v1);
+    if legacy.exists() { legacy } else { Path::new("/sys/fs/cgroup").join(id).join(v2) }
 }
 
-fn cgroups() -> Vec<PathBuf> {
+/// The roots of all hierarchies: of each v1 controller, and of v2.
+fn cgroup_roots() -> impl Iterator<Item = PathBuf> {
     let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|entry| entry.path());
-    let parents = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join("wharf-tests"));
-    parents.filter_map(|parent| fs::read_dir(parent).ok()).flatten().flatten().map(|entry| entry.path()).collect()
+    hierarchies.chain([PathBuf::from("/sys/fs/cgroup")])
 }
 
 pub fn outcome(output: Output) -> Outcome {

@@ -35,6 +35,8 @@ struct Options {
     since: Option<Timestamp>,
     tail_lines: Option<usize>,
     limit_bytes: Option<usize>,
+    /// One of the two, as the log names it; `None` for both.
+    stream: Option<&'static [u8]>,
 }
 
 pub(super) async fn serve(api: &Api, namespace: &str, name: &str, query: &Query) -> Result<Response, ApiError> {
@@ -45,6 +47,7 @@ pub(super) async fn serve(api: &Api, namespace: &str, name: &str, query: &Query)
         since: since(query)?,
         tail_lines: query.number("tailLines")?,
         limit_bytes: query.number("limitBytes")?,
+        stream: stream(query)?,
     };
     let folder = pod_log_folder(&api.pod_logs, namespace, name, &uid).join(&container);
     // Subscribed before the state is looked at, so that the end cannot slip through between.
@@ -73,6 +76,15 @@ pub(super) async fn serve(api: &Api, namespace: &str, name: &str, query: &Query)
         .header(http::header::CONTENT_TYPE, "text/plain")
         .body(Body::from_stream(start.chain(rest)))
         .map_err(|error| ApiError::Internal(error.to_string()))
+}
+
+fn stream(query: &Query) -> Result<Option<&'static [u8]>, ApiError> {
+    match query.get("stream") {
+        None | Some("" | "All") => Ok(None),
+        Some("Stdout") => Ok(Some(b"stdout")),
+        Some("Stderr") => Ok(Some(b"stderr")),
+        Some(other) => Err(ApiError::BadRequest(format!("stream: {other:?} is not one of All, Stdout, Stderr"))),
+    }
 }
 
 fn since(query: &Query) -> Result<Option<Timestamp>, ApiError> {
@@ -149,7 +161,10 @@ impl Text {
 
     fn record(&self, record: &[u8], output: &mut Vec<u8>) {
         let mut fields = record.splitn(4, |&byte| byte == b' ');
-        let (Some(time), Some(_stream), Some(tag)) = (fields.next(), fields.next(), fields.next()) else { return };
+        let (Some(time), Some(stream), Some(tag)) = (fields.next(), fields.next(), fields.next()) else { return };
+        if self.options.stream.is_some_and(|wanted| wanted != stream) {
+            return;
+        }
         if let Some(since) = self.options.since {
             let time = std::str::from_utf8(time).ok().and_then(|time| time.parse::<Timestamp>().ok());
             if time.is_none_or(|time| time < since) {
@@ -279,6 +294,13 @@ mod tests {
         let since = "2026-01-01T12:00:00Z".parse().ok();
         let options = Options { timestamps: true, since, ..Options::default() };
         assert_eq!(converted(options, &log), "2026-01-02T00:00:00Z new\n");
+    }
+
+    #[test]
+    fn one_stream_may_be_chosen() {
+        let log = ["2026-01-01T00:00:00Z stdout F out\n2026-01-02T00:00:00Z stderr P er\n2026-01-02T00:00:00Z stderr F r\n"];
+        assert_eq!(converted(Options { stream: Some(b"stderr"), ..Options::default() }, &log), "err\n");
+        assert_eq!(converted(Options { stream: Some(b"stdout"), ..Options::default() }, &log), "out\n");
     }
 
     #[test]

@@ -78,8 +78,11 @@ fn read_config(arguments: &Arguments) -> anyhow::Result<Config> {
         }
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
-    let overrules =
-        [(&arguments.root, &mut config.root), (&arguments.state, &mut config.state), (&arguments.manifests, &mut config.manifests)];
+    let overrules = [
+        (&arguments.root, &mut config.root),
+        (&arguments.state, &mut config.state),
+        (&arguments.manifests, &mut config.manifests),
+    ];
     for (given, key) in overrules {
         if let Some(path) = given {
             *key = std::path::absolute(path).with_context(|| path.display().to_string())?;
@@ -93,7 +96,12 @@ fn start_log(arguments: &Arguments, config: &Config) -> anyhow::Result<()> {
         Some(level) => level,
         None => config.log_level.as_str().parse().context("log_level")?,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     Ok(())
 }
 
@@ -152,11 +160,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Both sockets exist before either answers: whoever sees one can use the other.
     let api_socket = config.state.join("api.sock");
     let context = controller_context(&config, &node).await?;
-    let api = Api {
-        objects: context.objects.clone(),
-        node: node.clone(),
-        pod_logs: context.pod_logs.clone().into(),
-    };
+    let api = Api { objects: context.objects.clone(), node: node.clone(), pod_logs: context.pod_logs.clone().into() };
     let api_listener = cri::bind(&api_socket).with_context(|| format!("bind {}", api_socket.display()))?;
     let socket = config.state.join("wharfd.sock");
     let listener = cri::bind(&socket).with_context(|| format!("bind {}", socket.display()))?;
@@ -202,7 +206,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 /// Opens the objects and says where the controllers keep what is theirs.
 async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<controller::Context> {
     let database = config.root.join("objects.redb");
-    let store = tokio::task::spawn_blocking(move || ObjectStore::open(&database)).await.context("open the objects")??;
+    let store =
+        tokio::task::spawn_blocking(move || ObjectStore::open(&database)).await.context("open the objects")??;
     let objects = Objects::open(store).await.context("open the objects")?;
     let node_name = fs::read_to_string("/proc/sys/kernel/hostname").context("read the host name")?;
     let folders = [config.root.join("logs"), config.root.join("pods")];

@@ -254,10 +254,7 @@ pub(super) fn status(status: &ContainerStatus) -> cri::ContainerStatus {
         annotations: config.annotations.clone().into_iter().collect(),
         mounts: config.mounts.iter().map(mount_status).collect(),
         log_path: status.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-        resources: Some(cri::ContainerResources {
-            linux: Some(resources::wire(&config.resources)),
-            windows: None,
-        }),
+        resources: Some(cri::ContainerResources { linux: Some(resources::wire(&config.resources)), windows: None }),
         image_id: status.image_id.clone(),
         user: Some(cri::ContainerUser {
             linux: Some(cri::LinuxContainerUser {
@@ -288,11 +285,10 @@ fn mount_status(mount: &Mount) -> cri::Mount {
 /// What `crictl inspect` shows beyond the protocol's fields.
 pub(super) async fn verbose(status: &ContainerStatus, bundle: &Path) -> Result<HashMap<String, String>> {
     let path = bundle.join("config.json");
-    let text = tokio::fs::read(&path)
-        .await
-        .map_err(|error| PodError::internal(format!("read {}", path.display()), error))?;
-    let spec: Value = serde_json::from_slice(&text)
-        .map_err(|error| PodError::internal(format!("read {}", path.display()), error))?;
+    let text =
+        tokio::fs::read(&path).await.map_err(|error| PodError::internal(format!("read {}", path.display()), error))?;
+    let spec: Value =
+        serde_json::from_slice(&text).map_err(|error| PodError::internal(format!("read {}", path.display()), error))?;
     let info = json!({
         "sandboxID": status.sandbox, "pid": status.pid, "config": status.config, "runtimeSpec": spec,
     });
@@ -333,10 +329,7 @@ mod tests {
     fn what_is_not_done_is_refused_by_name() {
         let mount = cri::Mount { recursive_read_only: true, ..Default::default() };
         let error = config(Some(cri::ContainerConfig { mounts: vec![mount], ..wire() }), &pod()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "config.mounts[0].recursive_read_only: is not supported by this runtime"
-        );
+        assert_eq!(error.to_string(), "config.mounts[0].recursive_read_only: is not supported by this runtime");
         let security = cri::LinuxContainerSecurityContext {
             run_as_group: Some(cri::Int64Value { value: 7 }),
             ..Default::default()

@@ -109,10 +109,7 @@ impl RuntimeService for Runtime {
         Ok(Response::new(cri::RuntimeConfigResponse { linux: Some(linux) }))
     }
 
-    async fn run_pod_sandbox(
-        &self,
-        request: Request<cri::RunPodSandboxRequest>,
-    ) -> Answer<cri::RunPodSandboxResponse> {
+    async fn run_pod_sandbox(&self, request: Request<cri::RunPodSandboxRequest>) -> Answer<cri::RunPodSandboxResponse> {
         let request = request.into_inner();
         let config = sandbox::config(request.config, request.runtime_handler)?;
         let pod_sandbox_id = self.node.run_sandbox(config).await?;
@@ -184,10 +181,7 @@ impl RuntimeService for Runtime {
         Ok(Response::new(cri::StartContainerResponse {}))
     }
 
-    async fn stop_container(
-        &self,
-        request: Request<cri::StopContainerRequest>,
-    ) -> Answer<cri::StopContainerResponse> {
+    async fn stop_container(&self, request: Request<cri::StopContainerRequest>) -> Answer<cri::StopContainerResponse> {
         let request = request.into_inner();
         required("container_id", &request.container_id)?;
         let grace = seconds("timeout", request.timeout)?;
@@ -337,10 +331,7 @@ impl RuntimeService for Runtime {
         Err(unimplemented("PortForward"))
     }
 
-    async fn pod_sandbox_stats(
-        &self,
-        _: Request<cri::PodSandboxStatsRequest>,
-    ) -> Answer<cri::PodSandboxStatsResponse> {
+    async fn pod_sandbox_stats(&self, _: Request<cri::PodSandboxStatsRequest>) -> Answer<cri::PodSandboxStatsResponse> {
         Err(unimplemented("PodSandboxStats"))
     }
 

@@ -26,8 +26,7 @@ pub(super) fn config(wire: Option<cri::PodSandboxConfig>, runtime_handler: Strin
     if security.selinux_options.as_ref().is_some_and(|options| *options != cri::SeLinuxOption::default()) {
         return Err(unsupported("config.linux.security_context.selinux_options"));
     }
-    let namespaces =
-        namespaces(security.namespace_options, "config.linux.security_context.namespace_options")?;
+    let namespaces = namespaces(security.namespace_options, "config.linux.security_context.namespace_options")?;
     let dns = wire.dns_config.unwrap_or_default();
     Ok(SandboxConfig {
         name: SandboxName {
@@ -62,9 +61,10 @@ pub(super) struct Namespaces {
 pub(super) fn namespaces(wire: Option<cri::NamespaceOption>, field: &str) -> Result<Namespaces> {
     let wire = wire.unwrap_or_default();
     if let Some(user) = &wire.userns_options
-        && user.mode() != cri::NamespaceMode::Node {
-            return Err(unsupported(format!("{field}.userns_options")));
-        }
+        && user.mode() != cri::NamespaceMode::Node
+    {
+        return Err(unsupported(format!("{field}.userns_options")));
+    }
     let shared = |mode: cri::NamespaceMode, name: &str| match mode {
         cri::NamespaceMode::Pod => Ok(false),
         cri::NamespaceMode::Node => Ok(true),
@@ -76,11 +76,7 @@ pub(super) fn namespaces(wire: Option<cri::NamespaceOption>, field: &str) -> Res
         cri::NamespaceMode::Node => PidMode::Node,
         cri::NamespaceMode::Target => return Err(unsupported(format!("{field}.pid TARGET"))),
     };
-    Ok(Namespaces {
-        host_network: shared(wire.network(), "network")?,
-        host_ipc: shared(wire.ipc(), "ipc")?,
-        pid,
-    })
+    Ok(Namespaces { host_network: shared(wire.network(), "network")?, host_ipc: shared(wire.ipc(), "ipc")?, pid })
 }
 
 fn port_mapping((index, wire): (usize, cri::PortMapping)) -> Result<PortMapping> {

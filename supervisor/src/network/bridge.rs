@@ -111,10 +111,8 @@ impl Bridge {
             .link(&self.name)
             .await?
             .ok_or_else(|| NetworkError::kernel(operation.clone(), "there is no such bridge"))?;
-        let peer = LinkMessageBuilder::<LinkUnspec>::default()
-            .name(POD_INTERFACE)
-            .setns_by_fd(namespace.as_raw_fd())
-            .build();
+        let peer =
+            LinkMessageBuilder::<LinkUnspec>::default().name(POD_INTERFACE).setns_by_fd(namespace.as_raw_fd()).build();
         let message = LinkVeth::new(interface, POD_INTERFACE)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .controller(bridge.header.index)

@@ -76,9 +76,8 @@ impl Owner {
                 wanted: "a ready one",
             });
         };
-        let same_name = |record: &ContainerRecord| {
-            record.config.name == config.name && record.config.attempt == config.attempt
-        };
+        let same_name =
+            |record: &ContainerRecord| record.config.name == config.name && record.config.attempt == config.attempt;
         if let Some((id, record)) = self.records.iter().find(|(_, record)| same_name(record)) {
             // The retry of a create whose answer was lost.
             if record.config == config && record.started_at == 0 && record.exit.is_none() {
@@ -207,8 +206,7 @@ impl Owner {
             Err(error) => {
                 let kill = Operation::Kill { container: id.into(), signal: SIGKILL, all: true };
                 let _ = shim.done("kill container", id, kill).await;
-                let exit =
-                    Exit { code: START_ERROR_CODE, signal: None, oom_killed: false, finished_at: now() };
+                let exit = Exit { code: START_ERROR_CODE, signal: None, oom_killed: false, finished_at: now() };
                 self.container_ended(id, exit, Some(("StartError".into(), error.to_string())));
                 Err(error)
             }
@@ -268,9 +266,10 @@ impl Owner {
 
     fn save(&self, id: &str) {
         if let Some(record) = self.records.get(id)
-            && let Err(error) = self.directory.write_container(id, record) {
-                tracing::error!(pod = %self.id, container = %id, %error, "write container record");
-            }
+            && let Err(error) = self.directory.write_container(id, record)
+        {
+            tracing::error!(pod = %self.id, container = %id, %error, "write container record");
+        }
     }
 
     fn publish_container(&self, id: &str, change: impl FnOnce(&mut ContainerStatus)) {

@@ -46,12 +46,9 @@ impl PodError {
     pub(crate) fn from_shim(operation: &str, id: &str, failure: Failure) -> Self {
         match failure.kind {
             FailureKind::NotFound => Self::container_not_found(id),
-            FailureKind::WrongState => Self::WrongState {
-                what: "container",
-                id: id.into(),
-                state: failure.message,
-                wanted: "another state",
-            },
+            FailureKind::WrongState => {
+                Self::WrongState { what: "container", id: id.into(), state: failure.message, wanted: "another state" }
+            }
             FailureKind::Invalid => Self::invalid("config", failure.message),
             FailureKind::AlreadyExists | FailureKind::Internal => {
                 Self::internal(format!("{operation} {id}"), failure.message)

@@ -17,8 +17,7 @@ use super::error::{PodError, Result};
 use super::node::{Inner, new_id};
 use super::record::read_json;
 use super::session::{
-    AttachSession, DRAIN_GRACE, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, Output, SessionControl, input,
-    output,
+    AttachSession, DRAIN_GRACE, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, Output, SessionControl, input, output,
 };
 use super::shim_client::ShimClient;
 use super::shim_process::unexpected;
@@ -38,8 +37,7 @@ pub(crate) async fn start(inner: &Inner, id: &str, config: ExecConfig) -> Result
     let (status, shim) = running(inner, id)?;
     let exec = new_id();
     let process = Box::new(process(inner, &status, &config)?);
-    let control =
-        SessionControl { shim: shim.clone(), container: status.id.clone(), exec: Some(exec.clone()) };
+    let control = SessionControl { shim: shim.clone(), container: status.id.clone(), exec: Some(exec.clone()) };
     let streams = if config.tty { Streams::default() } else { Streams::open(&config).map_err(on_pipe)? };
     let exit = shim.watch_exec(&exec);
     let operation = Operation::Exec(ExecProcess { container: status.id.clone(), exec: exec.clone(), process });
@@ -51,8 +49,7 @@ pub(crate) async fn start(inner: &Inner, id: &str, config: ExecConfig) -> Result
             return Err(other.err().unwrap_or_else(|| unexpected("exec in container", &status.id)));
         }
     };
-    let mut session =
-        ExecSession { stdin: None, stdout: None, stderr: None, tty: config.tty, exit, control };
+    let mut session = ExecSession { stdin: None, stdout: None, stderr: None, tty: config.tty, exit, control };
     if config.tty {
         let master = descriptors.pop().ok_or_else(|| unexpected("exec in container", &status.id))?;
         let copy = master.try_clone().map_err(on_pipe)?;
@@ -222,13 +219,7 @@ async fn collect(stream: Option<Output>) -> Vec<u8> {
     kept
 }
 
-pub(crate) async fn attach(
-    inner: &Inner,
-    id: &str,
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-) -> Result<AttachSession> {
+pub(crate) async fn attach(inner: &Inner, id: &str, stdin: bool, stdout: bool, stderr: bool) -> Result<AttachSession> {
     let (status, shim) = running(inner, id)?;
     let config = &status.config;
     if stdin && !config.stdin {

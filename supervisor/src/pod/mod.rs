@@ -27,10 +27,10 @@ pub mod spec;
 pub mod stats;
 pub mod status;
 
+pub(crate) use container::wrong_state;
 pub use error::{PodError, Result};
 pub use node::{Node, NodeOptions};
-pub use record::ContainerUser;
-pub(crate) use container::wrong_state;
 pub(crate) use node::{new_id, now};
+pub use record::ContainerUser;
 pub(crate) use record::write_json;
 pub use session::{AttachSession, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, Input, Output, SessionControl};

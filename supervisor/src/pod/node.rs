@@ -223,11 +223,8 @@ impl Node {
 
     /// Sends the stop signal, and after `grace` kills every process of the container. Returns when it ended.
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
-        known(
-            self.container_command(id, |container, reply| Command::StopContainer { container, grace, reply })
-                .await,
-        )
-        .map(drop)
+        known(self.container_command(id, |container, reply| Command::StopContainer { container, grace, reply }).await)
+            .map(drop)
     }
 
     /// Removes a container, ending it first if it runs. Gone already is done.
@@ -391,12 +388,7 @@ impl Inner {
 }
 
 fn not_ready(sandbox: &str) -> PodError {
-    PodError::WrongState {
-        what: "pod sandbox",
-        id: sandbox.into(),
-        state: "not ready".into(),
-        wanted: "a ready one",
-    }
+    PodError::WrongState { what: "pod sandbox", id: sandbox.into(), state: "not ready".into(), wanted: "a ready one" }
 }
 
 fn sandbox_name_in_use(status: &SandboxStatus) -> PodError {
@@ -417,12 +409,7 @@ fn known<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn resolve<'a>(
-    what: &'static str,
-    id: &str,
-    exact: bool,
-    ids: impl Iterator<Item = &'a String>,
-) -> Result<String> {
+fn resolve<'a>(what: &'static str, id: &str, exact: bool, ids: impl Iterator<Item = &'a String>) -> Result<String> {
     if exact {
         return Ok(id.into());
     }

@@ -50,9 +50,10 @@ async fn take_back(inner: Arc<Inner>, id: String) {
     let (mut owner, inbox, commands) = owner_of(inner.clone(), id.clone(), record, directory);
 
     if phase != PodPhase::Stopped
-        && let Err(error) = owner.connect().await {
-            tracing::warn!(pod = %id, %error, "no shim");
-        }
+        && let Err(error) = owner.connect().await
+    {
+        tracing::warn!(pod = %id, %error, "no shim");
+    }
     if unfinished {
         tracing::info!(pod = %id, "clear away a pod sandbox that was never ready");
         let failures = match owner.end_everything().await {
@@ -115,8 +116,7 @@ fn publish(owner: &Owner, commands: mpsc::Sender<Command>, pids: &HashMap<String
         addresses: owner.addresses.clone(),
         shim_pid: owner.shim_pid,
     };
-    let entry =
-        PodEntry { status, containers: containers.collect(), commands, shim: owner.shim.clone(), started };
+    let entry = PodEntry { status, containers: containers.collect(), commands, shim: owner.shim.clone(), started };
     let mut table = owner.inner.table_mut();
     table.names.insert(owner.config.name.clone(), owner.id.clone());
     for container in entry.containers.keys() {
@@ -142,9 +142,8 @@ impl Owner {
         let mut pids = HashMap::new();
         for id in self.directory.container_ids() {
             let record = self.directory.read_container(&id).ok();
-            let record = record.filter(|record| {
-                self.shim.is_none() || record.exit.is_some() || known.contains_key(&id)
-            });
+            let record =
+                record.filter(|record| self.shim.is_none() || record.exit.is_some() || known.contains_key(&id));
             let Some(mut record) = record else {
                 self.discard_unfinished(&id).await;
                 continue;

@@ -36,17 +36,42 @@ pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the owner of a pod is asked to do.
 pub(crate) enum Command {
-    Stop { reply: Reply<()> },
-    Remove { reply: Reply<()> },
-    CreateContainer { config: Box<ContainerConfig>, reply: Reply<String> },
-    StartContainer { container: String, reply: Reply<()> },
-    StopContainer { container: String, grace: Duration, reply: Reply<()> },
-    RemoveContainer { container: String, reply: Reply<()> },
-    UpdateContainer { container: String, resources: Box<Resources>, reply: Reply<()> },
+    Stop {
+        reply: Reply<()>,
+    },
+    Remove {
+        reply: Reply<()>,
+    },
+    CreateContainer {
+        config: Box<ContainerConfig>,
+        reply: Reply<String>,
+    },
+    StartContainer {
+        container: String,
+        reply: Reply<()>,
+    },
+    StopContainer {
+        container: String,
+        grace: Duration,
+        reply: Reply<()>,
+    },
+    RemoveContainer {
+        container: String,
+        reply: Reply<()>,
+    },
+    UpdateContainer {
+        container: String,
+        resources: Box<Resources>,
+        reply: Reply<()>,
+    },
     /// The grace period of a stop is over.
-    GraceOver { container: String },
+    GraceOver {
+        container: String,
+    },
     /// So is the time after the kill.
-    KillOver { container: String },
+    KillOver {
+        container: String,
+    },
 }
 
 /// One pod and everything that is known of it beyond what is published.
@@ -345,9 +370,10 @@ impl Owner {
     async fn release(&mut self) -> Vec<String> {
         let mut failures = Vec::new();
         if !self.config.host_network
-            && let Err(error) = self.inner.network.detach(&self.id).await {
-                failures.push(format!("detach network: {error}"));
-            }
+            && let Err(error) = self.inner.network.detach(&self.id).await
+        {
+            failures.push(format!("detach network: {error}"));
+        }
         if let Err(error) = files::unmount_shm(&self.directory) {
             failures.push(format!("unmount shared memory: {error}"));
         }

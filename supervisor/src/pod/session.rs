@@ -56,8 +56,7 @@ pub struct SessionControl {
 impl SessionControl {
     /// Sets the terminal's size.
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        let operation =
-            Operation::Resize { container: self.container.clone(), exec: self.exec.clone(), rows, columns };
+        let operation = Operation::Resize { container: self.container.clone(), exec: self.exec.clone(), rows, columns };
         self.shim.done("resize", &self.container, operation).await
     }
 

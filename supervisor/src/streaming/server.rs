@@ -57,8 +57,7 @@ impl StreamingServer {
     /// Listens on a free port of the loopback.
     pub async fn start(node: Node) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let shared =
-            Arc::new(Shared { node, address: listener.local_addr()?, tokens: Mutex::new(Tokens::default()) });
+        let shared = Arc::new(Shared { node, address: listener.local_addr()?, tokens: Mutex::new(Tokens::default()) });
         let routes = Router::new().route("/{kind}/{token}", any(serve)).with_state(shared.clone());
         tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, routes).await {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures_util::stream::SplitStream;
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
@@ -76,9 +76,10 @@ pub async fn serve_exec(socket: WebSocket, session: ExecSession, protocol: Chann
     };
     let channels = Channels { stdin, outputs: [stdout, stderr], control: control.clone(), stdin_once: false };
     if channels.carry(socket, protocol, Some(ended)).await == Ending::ClientLeft
-        && let Err(error) = control.kill().await {
-            tracing::debug!(%error, "kill an exec whose client left");
-        }
+        && let Err(error) = control.kill().await
+    {
+        tracing::debug!(%error, "kill an exec whose client left");
+    }
 }
 
 /// Carries an attach session until the container's output ends or the client leaves; the container goes on.
@@ -174,12 +175,7 @@ impl Channels {
 
 impl SessionControl {
     /// False where the client breaks the protocol.
-    async fn receive(
-        &self,
-        message: Bytes,
-        protocol: ChannelProtocol,
-        stdin: &mut mpsc::Sender<Bytes>,
-    ) -> bool {
+    async fn receive(&self, message: Bytes, protocol: ChannelProtocol, stdin: &mut mpsc::Sender<Bytes>) -> bool {
         match (message.first(), protocol) {
             (Some(&STDIN), _) => {
                 // After the end of stdin, or where there is none, input goes nowhere.
@@ -253,9 +249,10 @@ async fn pump_input(stdin: Option<Input>, mut chunks: mpsc::Receiver<Bytes>, onc
     }
     drop(stdin);
     if let Some(control) = once
-        && let Err(error) = control.close_stdin().await {
-            tracing::debug!(%error, "close stdin");
-        }
+        && let Err(error) = control.close_stdin().await
+    {
+        tracing::debug!(%error, "close stdin");
+    }
 }
 
 /// Waits for what is still in the pipes, as long as something moves. The client's messages are read on and thrown
@@ -283,7 +280,9 @@ async fn finish(frames: mpsc::Sender<Message>, writer: Writer, status: Value) {
     message.extend(status.to_string().into_bytes());
     let end = async {
         let _ = frames.send(Message::Binary(message.into())).await;
-        let _ = frames.send(Message::Close(None)).await;
+        // Without the code of a normal closure clients take their streams for broken.
+        let normal = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+        let _ = frames.send(Message::Close(Some(normal))).await;
         drop(frames);
         let _ = writer.await;
     };

@@ -229,8 +229,7 @@ async fn users_mounts_and_limits_reach_the_container() {
     security.supplemental_groups = vec![77];
     security.readonly_rootfs = true;
     security.no_new_privs = true;
-    security.capabilities =
-        Some(cri::Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() });
+    security.capabilities = Some(cri::Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() });
     config.linux.as_mut().unwrap().resources =
         Some(cri::LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() });
     let main = client.run(&id, config).await;

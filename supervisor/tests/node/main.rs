@@ -1,6 +1,9 @@
 //! A whole node on a real kernel, through its doors. Needs root; each test has a node of its own ([`testnode`]).
 
 mod cri;
+mod crictl;
 mod network;
 mod replicas;
+mod streaming;
 mod testnode;
+mod wharf_command;

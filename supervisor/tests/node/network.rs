@@ -41,11 +41,9 @@ async fn pods_reach_each_other_and_the_node_and_serve_host_ports() {
     // From the node by every address of its own, and from pods: another one and the serving one itself.
     assert_eq!(fetch(&node, "127.0.0.1:8080"), "one");
     assert_eq!(fetch(&node, &format!("{gateway}:8080")), "one");
-    for (from, target) in [
-        (&visitor, format!("{first} 80")),
-        (&visitor, format!("{gateway} 8080")),
-        (&server, format!("{gateway} 8080")),
-    ] {
+    for (from, target) in
+        [(&visitor, format!("{first} 80")), (&visitor, format!("{gateway} 8080")), (&server, format!("{gateway} 8080"))]
+    {
         // Debian's static wget crashes in name resolution; nc has none to do.
         let script = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {target}");
         let output = client.exec(from, &["sh", "-c", &script], 5).await.unwrap();

@@ -69,7 +69,8 @@ impl TestNode {
             .unwrap();
         let cgroup = format!("wharf-test-{}-{}", std::process::id(), test);
         let config = dir.path().join("wharfd.toml");
-        let text = format!("cgroup_parent = {cgroup:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n");
+        let text =
+            format!("cgroup_parent = {cgroup:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n");
         std::fs::write(&config, text).unwrap();
         let mut node = Self { dir, cgroup, holder, wharfd: None };
         wait_for("the namespaces", Duration::from_secs(5), || {
@@ -106,9 +107,12 @@ impl TestNode {
         self.wharfd = Some(child);
         let socket = self.path("run/wharfd.sock");
         let log = self.path("wharfd.log");
-        wait_for_or("wharfd.sock", Duration::from_secs(20), || std::os::unix::net::UnixStream::connect(&socket).is_ok(), || {
-            std::fs::read_to_string(&log).unwrap_or_default()
-        });
+        wait_for_or(
+            "wharfd.sock",
+            Duration::from_secs(20),
+            || std::os::unix::net::UnixStream::connect(&socket).is_ok(),
+            || std::fs::read_to_string(&log).unwrap_or_default(),
+        );
     }
 
     /// As `kill -9` does: nothing is told to anyone.
@@ -140,7 +144,8 @@ impl TestNode {
         panic!("container {id} has no process in {}", self.cgroup);
     }
 
-    fn enter(&self) -> Command {
+    /// A command that will run in the node's namespaces.
+    pub fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("-t").arg(self.holder.id().to_string()).args(["-n", "-m", "--"]);
         command
@@ -391,11 +396,8 @@ impl Client {
     }
 
     pub async fn create(&mut self, pod: &str, config: cri::ContainerConfig) -> Result<String, tonic::Status> {
-        let request = cri::CreateContainerRequest {
-            pod_sandbox_id: pod.into(),
-            config: Some(config),
-            sandbox_config: None,
-        };
+        let request =
+            cri::CreateContainerRequest { pod_sandbox_id: pod.into(), config: Some(config), sandbox_config: None };
         Ok(self.runtime.create_container(request).await?.into_inner().container_id)
     }
 
@@ -423,7 +425,12 @@ impl Client {
         }
     }
 
-    pub async fn exec(&mut self, container: &str, command: &[&str], timeout: i64) -> Result<cri::ExecSyncResponse, tonic::Status> {
+    pub async fn exec(
+        &mut self,
+        container: &str,
+        command: &[&str],
+        timeout: i64,
+    ) -> Result<cri::ExecSyncResponse, tonic::Status> {
         let request = cri::ExecSyncRequest {
             container_id: container.into(),
             cmd: command.iter().map(|word| word.to_string()).collect(),

@@ -5,7 +5,6 @@ mod commands;
 mod console;
 mod foreground;
 mod log;
-mod protect;
 mod store;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -69,7 +68,7 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         ));
     }
     if matches!(command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
-        protect::make_own_binary_unwritable()?;
+        wharf_runtime::own_binary::make_unwritable()?;
     }
     let store = store::Store::new(arguments.root.as_deref());
     match command {

@@ -21,6 +21,10 @@ use crate::exit_record;
 /// Output that an attached client has not read yet, beyond which it is let go: a container never waits for a reader.
 const MAX_ATTACHED_BACKLOG_BYTES: usize = 1 << 20;
 
+/// Output of a terminal that is kept for the first client to attach, which comes after the start: a prompt would be
+/// lost to it, and the log has no unfinished lines. More than a pipe takes at once is not kept.
+const MAX_UNCLAIMED_BYTES: usize = 64 << 10;
+
 pub(crate) struct PodContainer {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
@@ -52,6 +56,8 @@ pub(crate) struct Stdio {
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) log: Option<CriLog>,
     pub(crate) attached: Vec<Attached>,
+    /// What a terminal showed so far, until somebody attaches or it is too much.
+    unclaimed: Option<VecDeque<u8>>,
 }
 
 /// A client that gets a copy of one output stream.
@@ -77,10 +83,10 @@ impl PodContainer {
     /// Takes note of the init's end: nothing of the container lives on, all output is in the log, the record is on disk.
     pub(crate) fn ended(&mut self, ended: wharf_sys::pidfd::Exit, buffer: &mut [u8]) -> Exit {
         let oom_killed = self.runtime.cgroup().oom_kills() > 0;
-        if !self.owns_pid_namespace {
-            if let Err(error) = self.runtime.cgroup().kill_all() {
-                eprintln!("container {}: end what its init left behind: {error}", self.id);
-            }
+        if !self.owns_pid_namespace
+            && let Err(error) = self.runtime.cgroup().kill_all()
+        {
+            eprintln!("container {}: end what its init left behind: {error}", self.id);
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
             while self.stdio.pump(stream, buffer) == Pumped::Some {}
@@ -110,14 +116,15 @@ impl Stdio {
             sysfs::set_nonblocking(output.as_fd(), true)?;
         }
         let outputs = outputs.map(Some);
-        Ok(Self { stdin, stdin_once: false, outputs, terminal: None, log: None, attached: Vec::new() })
+        Ok(Self { stdin, stdin_once: false, outputs, terminal: None, log: None, attached: Vec::new(), unclaimed: None })
     }
 
     /// Of a container with a terminal.
     pub(crate) fn terminal(master: OwnedFd) -> io::Result<Self> {
         sysfs::set_nonblocking(master.as_fd(), true)?;
         let terminal = Some(master);
-        Ok(Self { stdin: None, stdin_once: false, outputs: [None, None], terminal, log: None, attached: Vec::new() })
+        let unclaimed = Some(VecDeque::new());
+        Ok(Self { stdin: None, stdin_once: false, outputs: [None, None], terminal, log: None, attached: Vec::new(), unclaimed })
     }
 
     /// What is to be watched for output.
@@ -149,6 +156,12 @@ impl Stdio {
         {
             eprintln!("write the container's log: {error}");
         }
+        if let Some(unclaimed) = &mut self.unclaimed {
+            unclaimed.extend(output);
+            if unclaimed.len() > MAX_UNCLAIMED_BYTES {
+                self.unclaimed = None;
+            }
+        }
         self.attached.retain_mut(|client| client.stream != stream || client.push(output));
         Pumped::Some
     }
@@ -173,7 +186,12 @@ impl Stdio {
 
     pub(crate) fn attach(&mut self, token: u64, stream: Stream, fd: OwnedFd) -> io::Result<()> {
         sysfs::set_nonblocking(fd.as_fd(), true)?;
-        self.attached.push(Attached { token, stream, reader: fd.into(), backlog: VecDeque::new() });
+        let kept = if stream == Stream::Stdout { self.unclaimed.take() } else { None };
+        let backlog = kept.unwrap_or_default();
+        let mut client = Attached { token, stream, reader: fd.into(), backlog };
+        if client.flush() {
+            self.attached.push(client);
+        }
         Ok(())
     }
 

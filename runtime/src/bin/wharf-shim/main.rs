@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use wharf_runtime::own_binary;
 use wharf_specs::shim::SandboxSetup;
 use wharf_sys::{event, fs as sysfs, process, socket};
 
@@ -49,7 +50,10 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    match start(&arguments.dir) {
+    let protected = own_binary::make_unwritable().map_err(|error| error.to_string());
+    // Executed through a descriptor, the process would be named after its number.
+    let _ = process::set_name(c"wharf-shim");
+    match protected.and_then(|()| start(&arguments.dir).map_err(|error| error.to_string())) {
         Ok(mut server) => {
             println!("ready");
             let ended = detach(&arguments.dir).and_then(|()| server.run());

@@ -256,6 +256,7 @@ impl Pod {
             container.stdio.attach(token, stream, fd).map_err(internal)?;
         }
         let stdin = if stdin { container.stdio.stdin_for_client().map_err(internal)? } else { None };
+        self.watch_attached(watch, id);
         Ok(Outcome { answer: Answer::Done, descriptors: stdin.into_iter().collect(), event: None })
     }
 
@@ -330,9 +331,10 @@ impl Pod {
         let ended = container.phase == ContainerPhase::Exited;
         let Some(index) = container.stdio.attached.iter().position(|client| client.token == token) else { return };
         let client = &mut container.stdio.attached[index];
-        let waited = client.waits();
         // Without a backlog, readiness can only mean that the reader has gone.
-        if waited && client.flush() && !(ended && !client.waits()) {
+        let reads_on = client.waits() && client.flush();
+        let has_all = ended && !client.waits();
+        if reads_on && !has_all {
             watch.change(client.fd(), token, if client.waits() { EPOLLOUT } else { 0 });
         } else {
             let client = container.stdio.attached.remove(index);

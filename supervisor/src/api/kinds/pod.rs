@@ -292,13 +292,13 @@ fn unsupported(object: &Value, path: &str, supported: &[&str]) -> Vec<Cause> {
 
 fn walk(value: &Value, path: &str, pattern: &str, supported: &[&str], causes: &mut Vec<Cause>) {
     let covers = |entry: &&str| *entry == pattern || entry.strip_suffix(".*").is_some_and(|e| pattern.starts_with(e));
-    if supported.iter().any(|entry| covers(entry)) || value.is_null() {
+    if supported.iter().any(covers) || value.is_null() {
         return;
     }
     let leads = |entry: &&str| {
         pattern.is_empty() || entry.strip_prefix(pattern).is_some_and(|rest| rest.starts_with(['.', '[']))
     };
-    if !supported.iter().any(|entry| leads(entry)) {
+    if !supported.iter().any(leads) {
         causes.push(Cause::unsupported(path, "this field is not supported yet"));
         return;
     }

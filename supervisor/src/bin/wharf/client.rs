@@ -140,7 +140,13 @@ pub(crate) fn is_not_found(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.code == 404)
 }
 
-fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether the API said that the name is in use.
+pub(crate) fn is_conflict(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.code == 409)
+}
+
+/// Whether nobody listens at the socket, or not for us.
+pub(crate) fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<io::Error>() {

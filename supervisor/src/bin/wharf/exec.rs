@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use futures_util::SinkExt;
+use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{AttachParams, AttachedProcess, TerminalSize};
+use kube::client::UpgradeConnectionError;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -79,10 +81,40 @@ pub(crate) async fn attach(client: &Client, arguments: AttachArguments) -> anyho
     session(process, &arguments.streams).await
 }
 
+/// Attaches to the terminal of a pod's only container until its process ends.
+pub(crate) async fn attach_terminal(client: &Client, namespace: &str, pod: &str, stdin: bool) -> anyhow::Result<()> {
+    let namespace = crate::Namespace { namespace: namespace.to_owned() };
+    let streams = Streams { stdin, tty: true, container: None, namespace };
+    let pods: Api<Pod> = Api::namespaced(client.kube(), &streams.namespace.namespace);
+    let process = pods.attach(pod, &streams.parameters()).await.map_err(|error| client.explain(error))?;
+    session(process, &streams).await.map(drop)
+}
+
+/// Passes standard input on to a pod's only container. Does not return when input ends: what is under way would be
+/// lost with the session.
+pub(crate) async fn attach_input(client: &Client, namespace: &str, pod: &str) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.kube(), namespace);
+    let parameters = AttachParams::default().stdin(true).stdout(false).stderr(false);
+    let mut process = pods.attach(pod, &parameters).await.map_err(|error| client.explain(error))?;
+    if let Some(stdin) = process.stdin() {
+        copy(tokio::io::stdin(), stdin).await?;
+    }
+    std::future::pending().await
+}
+
+/// Whether an attach was refused because there is nothing (any more) to attach to.
+pub(crate) fn is_not_running(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<kube::Error>(),
+        Some(kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(StatusCode::BAD_REQUEST)))
+    )
+}
+
 /// Carries a session to its end and gives back the process's exit code.
 async fn session(mut process: AttachedProcess, streams: &Streams) -> anyhow::Result<ExitCode> {
     let interactive = streams.tty && terminal::is_interactive();
-    let _raw = if interactive { Some(terminal::raw().context("make the terminal raw")?) } else { None };
+    // Keys that go nowhere must keep their meaning here: ^C ends this program.
+    let _raw = if interactive && streams.stdin { Some(terminal::raw().context("make the terminal raw")?) } else { None };
     if interactive {
         follow_window(&mut process);
     }

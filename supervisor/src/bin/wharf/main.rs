@@ -2,13 +2,26 @@
 
 mod apply;
 mod client;
+mod container_state;
+mod cri;
 mod delete;
 mod exec;
 mod get;
+mod image_store;
+mod images;
+mod load;
 mod logs;
+mod progress;
+mod ps;
+mod pull;
 mod resource;
+mod run;
 mod scale;
+mod stop;
+mod target;
 mod terminal;
+mod units;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,16 +40,43 @@ struct Arguments {
     command: Command,
 }
 
+const DEFAULT_STATE: &str = "/run/wharf";
+
 /// Which node is meant.
 #[derive(Args)]
 struct NodeArguments {
     /// Directory with the node's sockets
-    #[arg(long, global = true, value_name = "RUN", env = "WHARF_STATE", default_value = "/run/wharf")]
+    #[arg(long, global = true, value_name = "RUN", env = "WHARF_STATE", default_value = DEFAULT_STATE)]
     state: PathBuf,
+    /// Directory with the node's images; found through RUN without it
+    #[arg(long, global = true, value_name = "DATA", env = "WHARF_ROOT")]
+    root: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a command in a new container
+    Run(Box<run::Arguments>),
+    /// List containers
+    Ps(ps::Arguments),
+    /// End containers, which stay with their exit codes
+    Stop(stop::StopArguments),
+    /// End containers at once
+    Kill(stop::KillArguments),
+    /// Remove containers
+    Rm(stop::RemoveArguments),
+    /// Fetch an image from its registry
+    Pull(pull::Arguments),
+    /// Take images from an archive
+    Load(load::Arguments),
+    /// List images
+    Images(images::ListArguments),
+    /// Give an image a further name
+    Tag(images::TagArguments),
+    /// Remove images
+    Rmi(images::RemoveArguments),
+    /// Show images as JSON
+    Inspect(images::InspectArguments),
     /// Make the objects of a manifest be as it says
     Apply(apply::Arguments),
     /// Show objects
@@ -69,7 +109,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    match run(arguments) {
+    match run_command(arguments) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,11 +119,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
-        let client = Client::new(&arguments.node.state)?;
+        let node = &arguments.node;
+        let client = Client::new(&node.state)?;
         match arguments.command {
+            Command::Run(arguments) => Ok(run::run(node, &client, *arguments).await),
+            Command::Ps(arguments) => ps::run(node, &client, arguments).await,
+            Command::Stop(arguments) => stop::stop(node, &client, arguments).await,
+            Command::Kill(arguments) => stop::kill(node, &client, arguments).await,
+            Command::Rm(arguments) => stop::remove(&client, arguments).await,
+            Command::Pull(arguments) => pull::run(node, arguments).await,
+            Command::Load(arguments) => load::run(node, arguments).await,
+            Command::Images(arguments) => images::list(node, arguments),
+            Command::Tag(arguments) => images::tag(node, arguments),
+            Command::Rmi(arguments) => images::remove(node, arguments),
+            Command::Inspect(arguments) => images::inspect(node, arguments),
             Command::Apply(arguments) => apply::run(&client, arguments).await,
             Command::Get(arguments) => get::run(&client, arguments).await,
             Command::Delete(arguments) => delete::run(&client, arguments).await,

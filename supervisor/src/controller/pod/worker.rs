@@ -130,8 +130,25 @@ impl Worker {
             return Ok(Next::Wait(None));
         }
         let wake_at = self.advance(&typed).await;
+        if let Err(error) = &wake_at {
+            self.no_sandbox(&typed, error);
+        }
         self.write_status(&object, &typed).await;
         wake_at.map(Next::Wait)
+    }
+
+    /// Has the status say why no container can be begun.
+    fn no_sandbox(&mut self, pod: &Pod, error: &PodError) {
+        const REASON: &str = "CreatePodSandboxError";
+        for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+            let running = self.observe(&container.name).is_running();
+            let record = self.records.entry(container.name.clone()).or_default();
+            // The first message stays: each try has a sandbox id of its own in it, and a status that changes wakes
+            // this worker at once, without end.
+            if !running && record.waiting.as_ref().is_none_or(|(reason, _)| reason != REASON) {
+                record.waiting = Some((REASON.to_owned(), error.to_string()));
+            }
+        }
     }
 
     /// Does what can be done now; gives back when the next thing may be due.

@@ -42,9 +42,8 @@ pub(super) fn compile(config: &ContainerConfig) -> Result<Devices> {
     rules.push(json!({"allow": true, "type": "c", "major": PTS_MAJOR, "access": "rwm"}));
     let mut nodes = Vec::new();
     for (index, device) in config.devices.iter().enumerate() {
-        let refuse = |field: &str, reason: String| {
-            PodError::invalid(format!("config.devices[{index}].{field}"), reason)
-        };
+        let refuse =
+            |field: &str, reason: String| PodError::invalid(format!("config.devices[{index}].{field}"), reason);
         if device.permissions.is_empty() || !device.permissions.chars().all(|c| "rwm".contains(c)) {
             return Err(refuse("permissions", format!("{:?} is not made of r, w and m", device.permissions)));
         }
@@ -53,8 +52,8 @@ pub(super) fn compile(config: &ContainerConfig) -> Result<Devices> {
         }
         let host = device.host_path.display();
         // Follows links, as /dev/disk/by-id/… are.
-        let metadata = fs::metadata(&device.host_path)
-            .map_err(|error| refuse("host_path", format!("{host}: {error}")))?;
+        let metadata =
+            fs::metadata(&device.host_path).map_err(|error| refuse("host_path", format!("{host}: {error}")))?;
         let node = node(&device.container_path, &metadata)
             .ok_or_else(|| refuse("host_path", format!("{host} is no device")))?;
         rules.push(json!({

@@ -69,8 +69,7 @@ mod tests {
 
     #[test]
     fn limits_that_are_not_set_are_left_out() {
-        let resources =
-            Resources { memory_limit_bytes: Some(1 << 20), cpu_quota_us: Some(0), ..Resources::default() };
+        let resources = Resources { memory_limit_bytes: Some(1 << 20), cpu_quota_us: Some(0), ..Resources::default() };
         let limits = linux_resources(&resources).unwrap();
         assert_eq!(limits.memory().as_ref().unwrap().limit(), Some(1 << 20));
         assert_eq!(limits.cpu().as_ref().unwrap().quota(), None);

@@ -81,12 +81,8 @@ fn privileged_needs_a_privileged_sandbox() {
 
 #[test]
 fn root_propagation_follows_the_widest_mount() {
-    let mount = |propagation| Mount {
-        container_path: "/a".into(),
-        host_path: "/b".into(),
-        readonly: false,
-        propagation,
-    };
+    let mount =
+        |propagation| Mount { container_path: "/a".into(), host_path: "/b".into(), readonly: false, propagation };
     let with = |mounts| root_propagation(&ContainerConfig { mounts, ..container() });
     assert_eq!(with(vec![]), "rprivate");
     assert_eq!(with(vec![mount(Propagation::HostToContainer)]), "rslave");

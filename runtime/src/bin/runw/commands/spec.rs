@@ -11,12 +11,14 @@ use wharf_sys::credential;
 pub(crate) fn run(options: &SpecOptions) -> Result<u8, Fault> {
     let directory = options.bundle.as_deref().unwrap_or(Path::new("."));
     let path = directory.join("config.json");
-    let mut spec = default();
-    if options.rootless {
-        make_rootless(&mut spec);
-    }
-    let mut text = serde_json::to_string_pretty(&spec)?;
-    text.push('\n');
+    let text = match options.rootless {
+        false => DEFAULT.to_owned(),
+        true => {
+            let mut spec: Value = serde_json::from_str(DEFAULT)?;
+            make_rootless(&mut spec);
+            serde_json::to_string_pretty(&spec)? + "\n"
+        }
+    };
     let fail = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => Fault::new(format!("file {} exists. Remove it first", path.display())),
         _ => Fault::new(format!("write {}: {error}", path.display())),
@@ -25,60 +27,8 @@ pub(crate) fn run(options: &SpecOptions) -> Result<u8, Fault> {
     Ok(0)
 }
 
-/// runc's default: a shell on a terminal, three capabilities, six namespaces.
-fn default() -> Value {
-    let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-    let mount = |destination: &str, kind: &str, source: &str, options: Value| {
-        let mut mount = json!({"destination": destination, "type": kind, "source": source});
-        if options != json!([]) {
-            mount["options"] = options;
-        }
-        mount
-    };
-    json!({
-        "ociVersion": wharf_runtime::state::OCI_VERSION,
-        "process": {
-            "terminal": true,
-            "user": { "uid": 0, "gid": 0 },
-            "args": ["sh"],
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
-            "cwd": "/",
-            "capabilities": {
-                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
-            },
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
-            "noNewPrivileges": true,
-        },
-        "root": { "path": "rootfs", "readonly": true },
-        "hostname": "runc",
-        "mounts": [
-            mount("/proc", "proc", "proc", json!([])),
-            mount("/dev", "tmpfs", "tmpfs", json!(["nosuid", "strictatime", "mode=755", "size=65536k"])),
-            mount(
-                "/dev/pts",
-                "devpts",
-                "devpts",
-                json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-            ),
-            mount("/dev/shm", "tmpfs", "shm", json!(["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])),
-            mount("/dev/mqueue", "mqueue", "mqueue", json!(["nosuid", "noexec", "nodev"])),
-            mount("/sys", "sysfs", "sysfs", json!(["nosuid", "noexec", "nodev", "ro"])),
-            mount("/sys/fs/cgroup", "cgroup", "cgroup", json!(["nosuid", "noexec", "nodev", "relatime", "ro"])),
-        ],
-        "linux": {
-            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": [
-                { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
-                { "type": "cgroup" },
-            ],
-            "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
-            ],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-        },
-    })
-}
+/// runc's default: a shell on a terminal, three capabilities, six namespaces; the fields in the specification's order.
+const DEFAULT: &str = include_str!("default_config.json");
 
 /// A user namespace that maps the caller, the host's network, and no limits, which need delegation.
 fn make_rootless(spec: &mut Value) {
@@ -107,5 +57,17 @@ fn make_rootless(spec: &mut Value) {
                     "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_names_the_version_that_is_implemented() {
+        let spec: Value = serde_json::from_str(DEFAULT).unwrap();
+        assert_eq!(spec["ociVersion"], wharf_runtime::state::OCI_VERSION);
+        assert!(wharf_specs::oci::parse_config(DEFAULT.as_bytes()).is_ok());
     }
 }

@@ -11,16 +11,20 @@
 //! Without CAP_SYS_ADMIN (rootless) the mount cannot be made; the container then has no more rights over the
 //! file than the user who runs it, and the program goes on as it is.
 
-use crate::Fault;
 use std::ffi::CString;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use wharf_sys::mount::{self, Attributes};
 use wharf_sys::process::{CStringArray, exec_descriptor};
 use wharf_sys::{fs, mount::MOUNT_ATTR_RDONLY};
 
-/// Executes this program once more, from a read-only mount, unless it already runs from one.
-pub(crate) fn make_own_binary_unwritable() -> Result<(), Fault> {
+/// Executes this program once more, from a read-only mount, unless it already runs from one. To be called first thing,
+/// before anything was opened or started.
+///
+/// # Errors
+/// What kept the program from being executed again.
+pub fn make_unwritable() -> io::Result<()> {
     let own = fs::open_at(None, c"/proc/self/exe", fs::O_PATH, 0, 0)?;
     if fs::mount_attributes(own.as_fd())? & MOUNT_ATTR_RDONLY != 0 {
         return Ok(());
@@ -40,5 +44,5 @@ pub(crate) fn make_own_binary_unwritable() -> Result<(), Fault> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     let error = exec_descriptor(copy.as_fd(), &CStringArray::new(arguments), &CStringArray::new(environment));
-    Err(Fault::new(format!("execute own binary from a read-only mount: {error}")))
+    Err(io::Error::new(error.kind(), format!("execute own binary from a read-only mount: {error}")))
 }

@@ -1,0 +1,100 @@
+//! `wharf pull`.
+
+use std::process::ExitCode;
+
+use anyhow::{anyhow, bail};
+use wharf_images::{Credentials, Image, Platform, PullOptions, Reference, Store};
+
+use crate::{NodeArguments, image_store, progress};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Image: [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
+    reference: String,
+    /// Which image of a multi-platform one
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<String>,
+    /// Print nothing but the image's name
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    registry: RegistryArguments,
+}
+
+/// How the registry is talked to.
+#[derive(clap::Args)]
+pub(crate) struct RegistryArguments {
+    /// Login at the registry
+    #[arg(long, value_name = "USER:PASSWORD", env = "WHARF_CREDS", hide_env_values = true)]
+    creds: Option<String>,
+    /// Speak HTTP without TLS to the registry
+    #[arg(long)]
+    plain_http: bool,
+}
+
+impl RegistryArguments {
+    pub(crate) fn options(&self) -> anyhow::Result<PullOptions> {
+        let credentials = self.creds.as_deref().map(credentials).transpose()?;
+        Ok(PullOptions { credentials, plain_http: self.plain_http, ..PullOptions::default() })
+    }
+}
+
+pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let reference: Reference = arguments.reference.parse()?;
+    let mut options = arguments.registry.options()?;
+    let platform = arguments.platform.as_deref().map(str::parse::<Platform>).transpose()?;
+    options.platform = platform.clone();
+    let store = image_store::open(node)?;
+    let image = pull(&store, &reference, options, arguments.quiet).await?;
+    // A reference without an index has nothing to choose from.
+    let same = |wanted: &Platform| wanted.os == image.platform.os && wanted.architecture == image.platform.architecture;
+    if let Some(wanted) = platform.filter(|wanted| !same(wanted)) {
+        eprintln!("wharf: {reference}: has no image for {wanted}, only this one for {}", image.platform);
+    }
+    println!("{reference}");
+    if !arguments.quiet {
+        println!("{}", pulled_digest(&image, &reference));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Pulls with progress on standard error.
+pub(crate) async fn pull(store: &Store, reference: &Reference, mut options: PullOptions, quiet: bool) -> anyhow::Result<Image> {
+    options.progress = progress::shown(quiet);
+    store.pull(reference, options).await.map_err(|error| anyhow!(error))
+}
+
+/// The digest that the reference led to, the index's where there is one.
+fn pulled_digest(image: &Image, reference: &Reference) -> String {
+    let repository = reference.name() + "@";
+    let digests: Vec<&str> = image.repo_digests.iter().filter_map(|name| name.strip_prefix(&repository)).collect();
+    match (reference.digest(), digests.as_slice()) {
+        (Some(digest), _) => digest.to_string(),
+        (None, [one]) => (*one).to_owned(),
+        _ => image.manifest_digest.to_string(),
+    }
+}
+
+fn credentials(text: &str) -> anyhow::Result<Credentials> {
+    match text.split_once(':') {
+        Some((username, password)) if !username.is_empty() => {
+            Ok(Credentials::Basic { username: username.into(), password: password.into() })
+        }
+        // The text itself is a secret: it is not shown.
+        _ => bail!("--creds: expected USER:PASSWORD"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_may_contain_colons_and_is_never_shown() {
+        let expected = Credentials::Basic { username: "me".into(), password: "a:b".into() };
+        assert!(credentials("me:a:b").unwrap() == expected);
+        for wrong in ["secret", ":secret"] {
+            assert!(!credentials(wrong).unwrap_err().to_string().contains("secret"));
+        }
+    }
+}
