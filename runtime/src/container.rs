@@ -182,7 +182,7 @@ impl Container {
         result?;
         if let Some(list) = self.parts.hooks.poststart() {
             let state = self.hook_state(Status::Running)?;
-            hooks::run_all(&hooks::prepare(Some(list)), state.as_fd())?;
+            hooks::run_all(&hooks::prepare("poststart", Some(list)), state.as_fd(), None)?;
         }
         Ok(())
     }
@@ -258,9 +258,9 @@ impl Container {
         let mut hook_result = Ok(());
         if let Some(list) = self.parts.hooks.poststop() {
             let state = self.hook_state(Status::Stopped)?;
-            for hook in hooks::prepare(Some(list)) {
+            for hook in hooks::prepare("poststop", Some(list)) {
                 // All of them, whatever one says (runtime-spec, runtime.md#lifecycle, step 13).
-                let result = hooks::run_all(std::slice::from_ref(&hook), state.as_fd());
+                let result = hooks::run_all(std::slice::from_ref(&hook), state.as_fd(), None);
                 hook_result = hook_result.and(result);
             }
         }

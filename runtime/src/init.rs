@@ -26,7 +26,7 @@ use wharf_sys::{clone, credential, errno, fs, namespace, process, socket};
 pub(crate) enum ChildStdio {
     Inherit,
     Descriptors([OwnedFd; 3]),
-    Terminal,
+    Terminal { plain_line_feeds: bool },
 }
 
 /// What the child waits for once the container is created.
@@ -95,12 +95,15 @@ impl Init<'_> {
         let program = identity::find_program(&plan.process)?;
         self.channel.send(&Message::Created, &[]).at(Step::Handshake, "")?;
 
+        // From here the process may wait for days: nothing of the caller's and of the host stays open in it.
+        drop(root);
+        self.close_all_but_what_the_start_needs(&states)?;
         let connection = self.wait_for_start()?;
         let report = connection.as_ref().unwrap_or(&self.channel);
         let finish = || -> Result<std::convert::Infallible, Failure> {
             let announce = |listener: OwnedFd| report.send(&Message::SeccompListener, &[listener.as_fd()]);
             identity::confine(&plan.process, self.filter.as_ref(), announce, || match states.get(1) {
-                Some(state) => hooks::run_all(&self.start_container, state.as_fd()),
+                Some(state) => hooks::run_all(&self.start_container, state.as_fd(), Some(&environment)),
                 None => Ok(()),
             })?;
             // The report must survive the layout of descriptors, which may take its number.
@@ -169,7 +172,9 @@ impl Init<'_> {
             self.proceed()?;
         }
         if let Some(state) = state {
-            hooks::run_all(&self.create_container, state.as_fd())?;
+            // Callers' hooks name files of the container from where they are.
+            process::change_directory(root.as_fd()).at(Step::Rootfs, "as working directory")?;
+            hooks::run_all(&self.create_container, state.as_fd(), None)?;
         }
         Ok(root)
     }
@@ -180,8 +185,8 @@ impl Init<'_> {
             ChildStdio::Descriptors([stdin, stdout, stderr]) => {
                 identity::place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
             }
-            ChildStdio::Terminal => {
-                let pty = terminal::open(root, self.plan.process.console_size)?;
+            ChildStdio::Terminal { plain_line_feeds } => {
+                let pty = terminal::open(root, self.plan.process.console_size, *plain_line_feeds)?;
                 terminal::bind_console(root, pty.peer.as_fd())?;
                 terminal::take(pty.peer.as_fd())?;
                 self.channel.send(&Message::Terminal, &[pty.master.as_fd()]).at(Step::Handshake, "")
@@ -215,6 +220,15 @@ impl Init<'_> {
             mount::set_attributes(root.as_fd(), readonly, false).at(Step::ReadonlyPath, "the root")?;
         }
         Ok(())
+    }
+
+    fn close_all_but_what_the_start_needs(&self, states: &[OwnedFd]) -> Result<(), Failure> {
+        let mut kept: Vec<BorrowedFd<'_>> = vec![self.channel.as_fd()];
+        if let Gate::Listener(listener) = &self.gate {
+            kept.push(listener.as_fd());
+        }
+        kept.extend(self.preserve.iter().chain(states).map(AsFd::as_fd));
+        process::close_all_but(&kept).at(Step::Stdio, "to be closed")
     }
 
     /// Waits at the gate. Returns the connection to report on, if it is not the handshake channel.

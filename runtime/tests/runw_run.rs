@@ -326,7 +326,7 @@ fn a_terminal_is_given_in_the_foreground() {
     let bundle = Bundle::script("tty; test -c /dev/console && echo console; stat -c %u /dev/pts/0")
         .set("/process/terminal", json!(true))
         .set("/process/user", json!({"uid": 1000, "gid": 1000}));
-    assert_eq!(bundle.output(), "/dev/pts/0\r\nconsole\r\n1000\r\n");
+    assert_eq!(bundle.output(), "/dev/pts/0\nconsole\n1000\n");
 }
 
 #[test]
@@ -345,4 +345,41 @@ fn the_containers_own_binary_links_cannot_be_opened_for_writing() {
 fn open_to_all(path: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
+#[test]
+fn every_cpu_is_allowed_whatever_the_caller_is_bound_to() {
+    require_root!("every_cpu_is_allowed_whatever_the_caller_is_bound_to");
+    let bundle = Bundle::new(&["grep", "Cpus_allowed_list", "/proc/self/status"]);
+    let free = bundle.output();
+    let run = bundle.command(&["run", &bundle.id]);
+    let mut bound = Command::new("taskset");
+    bound.args(["-c", "0"]).arg(run.get_program()).args(run.get_args()).current_dir(bundle.path());
+    assert_eq!(support::outcome(bound.output().expect("taskset")).stdout, free);
+}
+
+#[test]
+fn a_failing_hook_is_named_with_what_it_said() {
+    require_root!("a_failing_hook_is_named_with_what_it_said");
+    let hook = json!([{"path": "/bin/true"}, {"path": "/bin/sh", "args": ["sh", "-c", "echo alas >&2; exit 3"]}]);
+    let outcome = Bundle::new(&["true"]).set("/hooks", json!({"createRuntime": hook})).run();
+    let expected = "error running createRuntime hook #1: /bin/sh: exit status 3, stderr: alas";
+    assert!(outcome.stderr.contains(expected), "{outcome:?}");
+}
+
+#[test]
+fn a_start_container_hook_without_environment_has_the_programs() {
+    require_root!("a_start_container_hook_without_environment_has_the_programs");
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "test \"$WHO\" = me"]}]);
+    let bundle = Bundle::new(&["true"]).set("/process/env/-", json!("WHO=me"));
+    assert_eq!(bundle.set("/hooks", json!({"startContainer": hook})).run().code, Some(0));
+}
+
+#[test]
+fn an_ambient_capability_the_kernel_refuses_is_a_warning() {
+    require_root!("an_ambient_capability_the_kernel_refuses_is_a_warning");
+    let bundle = Bundle::new(&["true"]).set("/process/capabilities/ambient", json!(["CAP_CHOWN"]));
+    let outcome = bundle.run();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stderr.contains("can't raise ambient capability CAP_CHOWN"), "{outcome:?}");
 }

@@ -42,6 +42,11 @@ fn parse<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<Parsed<T>,
         Err(InvalidDocument::Field { field, .. }) if field.contains("capabilities.") => {
             parse_without_unknown_capabilities(document, bytes)
         }
+        Err(InvalidDocument::Field { field, problem, .. })
+            if matches!(field.as_str(), "process" | ".") && problem == "missing field \"user\"" =>
+        {
+            parse_with_root_as_user(document, bytes)
+        }
         Err(error) => Err(error),
     }
 }
@@ -77,6 +82,14 @@ fn explain(error: &serde_json::Error, field: &str) -> String {
     let allowed = expected.trim_start_matches("one of ").replace('`', "").replace(" or ", ", ");
     let noun = if field.contains("namespaces[") { "a namespace" } else { "an allowed value" };
     format!("{found:?} is not {noun}; allowed: {allowed}")
+}
+
+/// A process without `user` is root's, as other runtimes read it: callers' tools leave zeroes out.
+fn parse_with_root_as_user<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<Parsed<T>, InvalidDocument> {
+    let mut tree: serde_json::Value = deserialize(document, bytes)?;
+    let process = if tree.get("process").is_some() { &mut tree["process"] } else { &mut tree };
+    process["user"] = serde_json::json!({});
+    parse(document, tree.to_string().as_bytes())
 }
 
 /// The names `oci-spec` refuses are taken out of the capability lists, with a warning each, and the document
@@ -132,6 +145,13 @@ mod tests {
     fn text_that_is_no_json_is_called_so() {
         assert!(message("hello").starts_with("config.json: not JSON: "), "{}", message("hello"));
         assert!(message("{} {}").starts_with("config.json: not JSON: "));
+    }
+
+    #[test]
+    fn a_process_without_user_is_roots() {
+        let process = parse_process(br#"{"cwd":"/","args":["a"]}"#).expect("parse").value;
+        assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
+        assert!(parse_config(br#"{"process":{"cwd":"/","args":["a"]}}"#).is_ok());
     }
 
     #[test]

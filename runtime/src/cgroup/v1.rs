@@ -16,9 +16,10 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         apply_cpu(cgroup, cpu)?;
     }
     match resources.pids().as_ref().map(|pids| pids.limit()) {
-        None | Some(0) => {}
+        None => {}
+        // The init itself must fit in, so 0 is as good as 1; runc agrees.
         Some(count) => {
-            let value = if count < 0 { "max".to_string() } else { count.to_string() };
+            let value = if count < 0 { "max".to_string() } else { count.max(1).to_string() };
             limit(controller(cgroup, "pids", "pids.limit")?, "pids.max", value, "pids.limit")?;
         }
     }
@@ -46,7 +47,7 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
     }
     match resources.unified() {
         Some(unified) if !unified.is_empty() => {
-            let problem = "is only for hosts with cgroup v2 alone".to_string();
+            let problem = "invalid configuration: is only for hosts with cgroup v2 alone".to_string();
             Err(Error::Value { field: "unified".into(), problem })
         }
         _ => Ok(()),

@@ -42,8 +42,8 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         group.cpu(cpu)?;
     }
     match resources.pids().as_ref().map(|pids| pids.limit()) {
-        None | Some(0) => {}
-        Some(count) => group.limit("pids", "pids.max", maximum(count), "pids.limit")?,
+        None => {}
+        Some(count) => group.limit("pids", "pids.max", maximum(if count == 0 { 1 } else { count }), "pids.limit")?,
     }
     if let Some(io) = resources.block_io() {
         if let Some(weight) = io.weight().filter(|v| *v != 0) {

@@ -13,6 +13,7 @@ pub use device::Device;
 pub use mount::{IdMap, Mount, MountSource, OPTIONS as MOUNT_OPTIONS};
 pub(crate) use namespace::name as namespace_name;
 pub use namespace::{Join, Namespaces};
+pub(crate) use process::index_list;
 pub use process::{CapabilityPlan, Process};
 pub use sysctl::Sysctl;
 

@@ -67,6 +67,13 @@ pub fn set_affinity(pid: i32, cpus: &[usize]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(&mask), mask.as_ptr()) }).map(drop)
 }
 
+/// Lets a process run on every cpu its cpuset allows; nothing changes where that is refused.
+pub fn reset_affinity(pid: i32) {
+    let mask = [u64::MAX; 128];
+    // SAFETY: pointer and size describe `mask`.
+    unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(&mask), mask.as_ptr()) };
+}
+
 /// Sets the execution domain of the caller.
 pub fn set_personality(domain: u32) -> io::Result<()> {
     // SAFETY: personality takes an integer.

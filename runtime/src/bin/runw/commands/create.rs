@@ -51,7 +51,11 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
     // A container that is started by this very process needs no socket for others.
     let own_start = purpose != Use::Detached { started: false };
     let request = CreateRequest {
-        stdio: if terminal { Stdio::Terminal { size: None } } else { Stdio::Inherit },
+        stdio: if terminal {
+            Stdio::Terminal { size: None, plain_line_feeds: purpose == Use::Foreground }
+        } else {
+            Stdio::Inherit
+        },
         preserve_fds,
         state_dir: (!own_start).then(|| state.path()),
         seccomp_cache: Some(&cache),
