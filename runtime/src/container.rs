@@ -51,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) hooks: Hooks,
     pub(crate) seccomp: Option<LinuxSeccomp>,
     pub(crate) own_pid_namespace: bool,
+    pub(crate) personality: Option<u32>,
+    pub(crate) memory_policy: Option<(i32, Vec<usize>)>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) warnings: Vec<String>,
 }
@@ -95,6 +97,8 @@ impl Container {
             hooks: state.hooks,
             seccomp: state.seccomp,
             own_pid_namespace: state.own_pid_namespace,
+            personality: state.personality,
+            memory_policy: state.memory_policy,
             state_dir: Some(directory.to_path_buf()),
             warnings: Vec::new(),
         };
@@ -123,6 +127,8 @@ impl Container {
             hooks: parts.hooks.clone(),
             seccomp: parts.seccomp.clone(),
             own_pid_namespace: parts.own_pid_namespace,
+            personality: parts.personality,
+            memory_policy: parts.memory_policy.clone(),
         }
     }
 
@@ -148,6 +154,12 @@ impl Container {
     /// What was left out on the way, one line each.
     pub fn warnings(&self) -> &[String] {
         &self.parts.warnings
+    }
+
+    /// Gives a process what all of the container have.
+    pub(crate) fn complete(&self, process: &mut crate::plan::Process) {
+        process.personality = self.parts.personality;
+        process.memory_policy = self.parts.memory_policy.clone();
     }
 
     pub(crate) fn seccomp(&self) -> Option<&LinuxSeccomp> {

@@ -177,9 +177,8 @@ impl Container {
         let mut cgroup = Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str());
         let created_cgroup = cgroup.create(privileged)?;
         refuse_foreign_processes(&cgroup, &created_cgroup)?;
-        let devices = request.spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap_or_default();
         let in_user_namespace = plan.namespaces.separate(Kind::User);
-        cgroup.apply(plan.resources.as_ref(), &devices, privileged && !in_user_namespace)?;
+        cgroup.apply(plan.resources.as_ref(), privileged && !in_user_namespace)?;
 
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
@@ -334,6 +333,8 @@ impl Container {
             hooks: plan.hooks.clone(),
             seccomp: request.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()),
             own_pid_namespace: plan.namespaces.makes(Kind::Pid),
+            personality: plan.process.personality,
+            memory_policy: plan.process.memory_policy.clone(),
             state_dir: request.state_dir.map(Path::to_path_buf),
             warnings: conversation.warnings,
         }))
@@ -444,7 +445,14 @@ fn bind_sources(plan: &Plan, in_user_namespace: bool) -> Result<Vec<Option<Owned
             continue;
         }
         let shown = source.to_string_lossy();
-        let tree = mount::clone_tree(None, source, *recursive).during("open mount source", &shown)?;
+        let tree = match mount::clone_tree(None, source, *recursive) {
+            // It may be in the container's root, by a mount that is still to be made: the child will see.
+            Err(error) if error.raw_os_error() == Some(errno::ENOENT) && mount.idmap.is_none() => {
+                sources.push(None);
+                continue;
+            }
+            result => result.during("open mount source", &shown)?,
+        };
         if let Some(map) = &mount.idmap {
             let userns = idmap::user_namespace(map)?;
             mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).during("map the ids of mount", &shown)?;

@@ -103,7 +103,8 @@ impl Container {
             status => return Err(Error::WrongState { operation: "exec in", status }),
         }
         let mut warnings = Vec::new();
-        let plan = plan::Process::compile(request.process, "process", &mut warnings)?;
+        let mut plan = plan::Process::compile(request.process, "process", &mut warnings)?;
+        self.complete(&mut plan);
         if let Some((field, problem)) = label::unsupported(&plan) {
             return Err(Error::Refused(plan::Refusal { field: format!("process.{field}"), problem }));
         }

@@ -5,6 +5,7 @@
 
 use crate::handshake::{At, Failure, Step};
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 use wharf_specs::oci;
@@ -50,11 +51,26 @@ pub(crate) fn prepare(kind: &str, hooks: Option<&Vec<oci::Hook>>) -> Vec<Hook> {
 /// Runs hooks one after the other; the first failure ends it. `state` is a file with the state's JSON, `env` the
 /// environment of those that have none of their own.
 pub(crate) fn run_all(hooks: &[Hook], state: BorrowedFd<'_>, env: Option<&CStringArray>) -> Result<(), Failure> {
-    let empty = CStringArray::new(Vec::new());
-    hooks.iter().try_for_each(|hook| run(hook, state, hook.env.as_ref().or(env).unwrap_or(&empty)))
+    run_all_confined(hooks, state, env, &|| Ok(()))
 }
 
-fn run(hook: &Hook, state: BorrowedFd<'_>, env: &CStringArray) -> Result<(), Failure> {
+/// As [`run_all`]; `confine` is called in each hook's process before its program is executed.
+pub(crate) fn run_all_confined(
+    hooks: &[Hook],
+    state: BorrowedFd<'_>,
+    env: Option<&CStringArray>,
+    confine: &dyn Fn() -> io::Result<()>,
+) -> Result<(), Failure> {
+    let empty = CStringArray::new(Vec::new());
+    hooks.iter().try_for_each(|hook| run(hook, state, hook.env.as_ref().or(env).unwrap_or(&empty), confine))
+}
+
+fn run(
+    hook: &Hook,
+    state: BorrowedFd<'_>,
+    env: &CStringArray,
+    confine: &dyn Fn() -> io::Result<()>,
+) -> Result<(), Failure> {
     let name = format!("{}: {}", hook.name, hook.path.to_string_lossy());
     // What it says of its failure belongs into the message: nobody may be reading its standard error.
     let complaint = fs::memfd(c"hook").at(Step::Hook, &name)?;
@@ -67,7 +83,9 @@ fn run(hook: &Hook, state: BorrowedFd<'_>, env: &CStringArray) -> Result<(), Fai
     let (told, tell) = process::pipe().at(Step::Hook, &name)?;
     let child = spawn(CloneOptions::default(), || {
         crate::identity::reset_signals();
-        let error = match process::place(state, 0).and_then(|()| process::place(complaint.as_fd(), 2)) {
+        let ready =
+            process::place(state, 0).and_then(|()| process::place(complaint.as_fd(), 2)).and_then(|()| confine());
+        let error = match ready {
             Ok(()) => process::exec(&hook.path, &hook.args, env),
             Err(error) => error,
         };
@@ -90,7 +108,7 @@ fn run(hook: &Hook, state: BorrowedFd<'_>, env: &CStringArray) -> Result<(), Fai
     match exit {
         Exit::Code(0) => Ok(()),
         Exit::Code(code) => Err(fail(0, &format!(": exit status {code}"))),
-        Exit::Signal(signal) => Err(fail(0, &format!(": killed by signal {signal}"))),
+        Exit::Signal(signal) => Err(fail(0, &format!(": killed by signal {signal}{}", signal_sentence(signal)))),
     }
 }
 
@@ -102,5 +120,16 @@ fn said(complaint: BorrowedFd<'_>) -> String {
     match String::from_utf8_lossy(&buffer[..length]).trim() {
         "" => String::new(),
         text => format!(", stderr: {text}"),
+    }
+}
+
+/// What the signals mean that say why a program was stopped.
+fn signal_sentence(signal: i32) -> &'static str {
+    match signal {
+        6 => " (aborted)",
+        9 => " (killed)",
+        11 => " (segmentation fault)",
+        31 => " (bad system call)",
+        _ => "",
     }
 }

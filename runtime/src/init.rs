@@ -17,9 +17,14 @@ use crate::terminal;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use wharf_specs::oci::LinuxNamespaceType as Kind;
+use wharf_sys::event::{self, EPOLLIN, Epoll, SignalFd, SignalSet};
 use wharf_sys::mount::{self, Attributes, MS_SHARED};
 use wharf_sys::process::CStringArray;
 use wharf_sys::{clone, credential, errno, fs, namespace, process, socket};
+
+/// Signals that end a container that waits for its start: HUP, INT, QUIT, TERM. The first process of a pid namespace
+/// is not ended by any signal it has not asked for, but SIGKILL.
+const ENDING: [i32; 4] = [1, 2, 3, 15];
 
 /// Where the standard descriptors of the container come from.
 #[derive(Debug)]
@@ -103,7 +108,10 @@ impl Init<'_> {
         let finish = || -> Result<std::convert::Infallible, Failure> {
             let announce = |listener: OwnedFd| report.send(&Message::SeccompListener, &[listener.as_fd()]);
             identity::confine(&plan.process, self.filter.as_ref(), announce, || match states.get(1) {
-                Some(state) => hooks::run_all(&self.start_container, state.as_fd(), Some(&environment)),
+                Some(state) => {
+                    let confined = || identity::confine_hook(&plan.process, self.filter.as_ref());
+                    hooks::run_all_confined(&self.start_container, state.as_fd(), Some(&environment), &confined)
+                }
                 None => Ok(()),
             })?;
             // The report must survive the layout of descriptors, which may take its number.
@@ -215,6 +223,7 @@ impl Init<'_> {
         if let Some(null) = null {
             finish::mask(root.as_fd(), &plan.masked_paths, null)?;
         }
+        finish::close_dev(root.as_fd(), &plan.mounts)?;
         if plan.readonly_root {
             let readonly = Attributes { set: mount::MOUNT_ATTR_RDONLY, ..Attributes::default() };
             mount::set_attributes(root.as_fd(), readonly, false).at(Step::ReadonlyPath, "the root")?;
@@ -239,10 +248,25 @@ impl Init<'_> {
                 _ => process::exit_now(1),
             };
         };
+        let signals = SignalSet::of(&ENDING);
+        event::set_signal_mask(&signals).at(Step::Gate, "")?;
+        let ending = SignalFd::new(&signals).at(Step::Gate, "")?;
+        let epoll = Epoll::new().at(Step::Gate, "")?;
+        epoll.add(listener.as_fd(), 0, EPOLLIN).at(Step::Gate, "")?;
+        epoll.add(ending.as_fd(), 1, EPOLLIN).at(Step::Gate, "")?;
+        let mut ready = Vec::new();
         loop {
+            epoll.wait(&mut ready, -1).at(Step::Gate, "")?;
+            if let Ok(Some(signal)) = ending.read() {
+                process::exit_now(128 + signal.number);
+            }
+            if ready.iter().all(|event| event.token != 0) {
+                continue;
+            }
             let connection = Channel::from_socket(socket::accept(listener.as_fd()).at(Step::Gate, "")?);
             // Someone who connects and leaves has only looked.
             if let Ok(Some((Message::Start, _))) = connection.receive() {
+                event::set_signal_mask(&SignalSet::empty()).at(Step::Gate, "")?;
                 return Ok(Some(connection));
             }
         }
@@ -273,10 +297,16 @@ pub(crate) fn run_stage(init: &Init<'_>, unshare_user: bool, init_namespaces: i3
             let offsets = &init.plan.namespaces.time_offsets;
             if !offsets.is_empty() {
                 let write = || {
+                    if init.plan.namespaces.makes(Kind::User) {
+                        // Or the file would belong to the host's root. Nobody else is in this user namespace yet.
+                        process::set_dumpable(true)?;
+                    }
                     let file = fs::open_at(None, c"/proc/self/timens_offsets", fs::O_WRONLY, 0, 0)?;
                     fs::write_once(file.as_fd(), offsets)
                 };
-                write().at(Step::TimeOffsets, "")?;
+                let written = write();
+                process::set_dumpable(false).at(Step::Handshake, "")?;
+                written.at(Step::TimeOffsets, "")?;
             }
         }
         let options = clone::CloneOptions { namespaces: init_namespaces, cgroup: None, sibling: true };

@@ -287,3 +287,25 @@ fn a_named_root_that_is_missing_is_an_error() {
     let bundle = std::process::Command::new(support::RUNW).args(["--root", "/no/such/root", "list"]).output();
     assert_eq!(support::outcome(bundle.expect("list")).code, Some(1));
 }
+
+#[test]
+fn a_created_container_ends_by_a_signal() {
+    require_root!("a_created_container_ends_by_a_signal");
+    let bundle = Bundle::new(&["true"]);
+    let created = bundle.command(&["create", &bundle.id]).stdout(std::process::Stdio::null()).status();
+    assert!(created.expect("create").success());
+    let init = wharf_sys::pidfd::open(bundle.state()["pid"].as_i64().expect("pid") as i32).expect("pidfd");
+    assert_eq!(bundle.runw(&["kill", &bundle.id, "TERM"]).code, Some(0));
+    assert!(wharf_sys::pidfd::poll_exit(init.as_fd(), 10_000).expect("poll"));
+    assert_eq!(bundle.runw(&["delete", &bundle.id]).code, Some(0));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn exec_has_the_containers_personality() {
+    require_root!("exec_has_the_containers_personality");
+    let bundle = Bundle::new(&["sleep", "1000"]).set("/linux/personality", json!({"domain": "LINUX32"}));
+    bundle.start();
+    let exec = bundle.runw(&["exec", &bundle.id, "busybox", "uname", "-m"]);
+    assert_eq!(exec.stdout, "i686\n", "{exec:?}");
+}

@@ -383,3 +383,53 @@ fn an_ambient_capability_the_kernel_refuses_is_a_warning() {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stderr.contains("can't raise ambient capability CAP_CHOWN"), "{outcome:?}");
 }
+
+#[test]
+fn a_tmpfs_has_the_permissions_of_the_directory_it_covers() {
+    require_root!("a_tmpfs_has_the_permissions_of_the_directory_it_covers");
+    let mount = |to: &str| json!({"destination": to, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]});
+    let bundle =
+        Bundle::script("stat -c %a /tmp /made").set("/mounts/-", mount("/tmp")).set("/mounts/-", mount("/made"));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o710);
+    fs::set_permissions(bundle.rootfs().join("tmp"), mode).expect("chmod");
+    assert_eq!(bundle.output(), "710\n1777\n");
+}
+
+#[test]
+fn dev_can_be_read_only() {
+    require_root!("dev_can_be_read_only");
+    let mut bundle = Bundle::script("test -c /dev/null && ! touch /dev/x 2>/dev/null && echo closed");
+    for mount in bundle.config["mounts"].as_array_mut().expect("mounts") {
+        if mount["destination"] == "/dev" {
+            mount["options"].as_array_mut().expect("options").push(json!("ro"));
+        }
+    }
+    assert_eq!(bundle.output(), "closed\n");
+}
+
+#[test]
+fn proc_behind_a_link_is_refused() {
+    require_root!("proc_behind_a_link_is_refused");
+    let bundle = Bundle::new(&["true"]);
+    fs::remove_dir(bundle.rootfs().join("proc")).expect("rmdir");
+    std::os::unix::fs::symlink("/tmp", bundle.rootfs().join("proc")).expect("symlink");
+    let outcome = bundle.run();
+    assert!(outcome.stderr.contains("proc must be mounted on ordinary directory"), "{outcome:?}");
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_hook_in_the_container_is_under_its_seccomp_filter() {
+    require_root!("a_hook_in_the_container_is_under_its_seccomp_filter");
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "mkdir /tmp/x"]}]);
+    let outcome = Bundle::new(&["true"])
+        .set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}),
+        )
+        .set("/hooks", json!({"startContainer": hook}))
+        .run();
+    assert!(outcome.stderr.contains("startContainer hook #0"), "{outcome:?}");
+    assert!(outcome.stderr.contains("Operation not permitted"), "{outcome:?}");
+}

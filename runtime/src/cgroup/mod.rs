@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
-use wharf_specs::oci::{LinuxDevice, LinuxResources};
+use wharf_specs::oci::LinuxResources;
 use wharf_sys::errno;
 
 /// How long removal waits for killed processes to leave.
@@ -219,14 +219,9 @@ impl Cgroup {
 
     /// Writes the limits; what the configuration leaves out is left alone. Device rules are those of the
     /// configuration, then the devices every container has.
-    pub fn apply(
-        &self,
-        resources: Option<&LinuxResources>,
-        devices: &[LinuxDevice],
-        privileged: bool,
-    ) -> Result<(), Error> {
+    pub fn apply(&self, resources: Option<&LinuxResources>, privileged: bool) -> Result<(), Error> {
         if privileged {
-            let rules = devices::rules(resources, devices)?;
+            let rules = devices::rules(resources)?;
             if let Some(path) = self.v1("devices") {
                 devices::apply_v1(path, &rules)?;
             } else if let Some(path) = &self.unified {

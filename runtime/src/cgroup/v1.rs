@@ -151,10 +151,19 @@ fn apply_cpu(cgroup: &Cgroup, cpu: &LinuxCpu) -> Result<(), Error> {
     if let Some(burst) = burst {
         limit(directory()?, "cpu.cfs_burst_us", burst, "cpu.burst")?;
     }
+    let runtime = cpu.realtime_runtime().filter(|v| *v != 0);
     if let Some(period) = cpu.realtime_period().filter(|v| *v != 0) {
-        limit(directory()?, "cpu.rt_period_us", period, "cpu.realtimePeriod")?;
+        let write = || limit(directory()?, "cpu.rt_period_us", period, "cpu.realtimePeriod");
+        match (write(), runtime) {
+            // As with the quota: the runtime set before may not fit into the new period.
+            (Err(_), Some(runtime)) => {
+                limit(directory()?, "cpu.rt_runtime_us", runtime, "cpu.realtimeRuntime")?;
+                write()?;
+            }
+            (result, _) => result?,
+        }
     }
-    if let Some(runtime) = cpu.realtime_runtime().filter(|v| *v != 0) {
+    if let Some(runtime) = runtime {
         limit(directory()?, "cpu.rt_runtime_us", runtime, "cpu.realtimeRuntime")?;
     }
     for (file, value, field) in [("cpuset.cpus", cpu.cpus(), "cpu.cpus"), ("cpuset.mems", cpu.mems(), "cpu.mems")] {

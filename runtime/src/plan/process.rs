@@ -281,8 +281,15 @@ pub(super) fn memory_policy(linux: &Linux) -> Result<Option<(i32, Vec<usize>)>, 
         };
     }
     let nodes = policy.nodes().as_deref().filter(|nodes| !nodes.is_empty());
-    let nodes = nodes.map(|nodes| index_list(nodes, "linux.memoryPolicy.nodes")).transpose()?;
-    Ok(Some((mode, nodes.unwrap_or_default())))
+    let field = "linux.memoryPolicy.nodes";
+    let wrong = |refusal: Refusal| Refusal::new(field, format!("invalid memory policy nodes: {}", refusal.problem));
+    let nodes = nodes.map(|nodes| index_list(nodes, field).map_err(wrong)).transpose()?.unwrap_or_default();
+    if matches!(policy.mode(), MemoryPolicyModeType::MpolDefault | MemoryPolicyModeType::MpolLocal) && !nodes.is_empty()
+    {
+        let problem = format!("the {} mode requires 0 nodes but got {}", policy.mode(), nodes.len());
+        return Err(Refusal::new(field, problem));
+    }
+    Ok(Some((mode, nodes)))
 }
 
 /// Parses the kernel's list format, `0-3,7`.

@@ -90,6 +90,7 @@ pub fn set_memory_policy(mode: i32, nodes: &[usize]) -> io::Result<()> {
         }
     }
     let bits = if nodes.is_empty() { 0 } else { mask.len() * 64 };
-    // SAFETY: the mask has at least `bits` bits.
-    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), bits) }).map(drop)
+    let mask = if nodes.is_empty() { std::ptr::null() } else { mask.as_ptr() };
+    // SAFETY: the mask has at least `bits` bits; null stands for no node.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }

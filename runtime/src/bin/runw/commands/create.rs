@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use wharf_runtime::bundle::Bundle;
+use wharf_runtime::seccomp::FilterSource;
 use wharf_runtime::{Container, ContainerId, CreateRequest, Rootfs, Stdio};
 
 pub(crate) fn run(options: &CreateOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
@@ -79,6 +80,9 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
     if let Err(fault) = announce() {
         destroy(container)?;
         return Err(fault);
+    }
+    if let Some(seccomp) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+        log.debug(&format!("seccomp filter flags: {}", FilterSource::compile(seccomp)?.flags));
     }
     log.debug(&format!("created container {} with init {}", container.id(), container.pid()));
     Ok(Made { container, state })
