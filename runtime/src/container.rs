@@ -51,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) hooks: Hooks,
     pub(crate) seccomp: Option<LinuxSeccomp>,
     pub(crate) own_pid_namespace: bool,
+    pub(crate) personality: Option<u32>,
+    pub(crate) memory_policy: Option<(i32, Vec<usize>)>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) warnings: Vec<String>,
 }
@@ -95,6 +97,8 @@ impl Container {
             hooks: state.hooks,
             seccomp: state.seccomp,
             own_pid_namespace: state.own_pid_namespace,
+            personality: state.personality,
+            memory_policy: state.memory_policy,
             state_dir: Some(directory.to_path_buf()),
             warnings: Vec::new(),
         };
@@ -123,6 +127,8 @@ impl Container {
             hooks: parts.hooks.clone(),
             seccomp: parts.seccomp.clone(),
             own_pid_namespace: parts.own_pid_namespace,
+            personality: parts.personality,
+            memory_policy: parts.memory_policy.clone(),
         }
     }
 
@@ -148,6 +154,12 @@ impl Container {
     /// What was left out on the way, one line each.
     pub fn warnings(&self) -> &[String] {
         &self.parts.warnings
+    }
+
+    /// Gives a process what all of the container have.
+    pub(crate) fn complete(&self, process: &mut crate::plan::Process) {
+        process.personality = self.parts.personality;
+        process.memory_policy = self.parts.memory_policy.clone();
     }
 
     pub(crate) fn seccomp(&self) -> Option<&LinuxSeccomp> {
@@ -182,7 +194,7 @@ impl Container {
         result?;
         if let Some(list) = self.parts.hooks.poststart() {
             let state = self.hook_state(Status::Running)?;
-            hooks::run_all(&hooks::prepare(Some(list)), state.as_fd())?;
+            hooks::run_all(&hooks::prepare("poststart", Some(list)), state.as_fd(), None)?;
         }
         Ok(())
     }
@@ -258,9 +270,9 @@ impl Container {
         let mut hook_result = Ok(());
         if let Some(list) = self.parts.hooks.poststop() {
             let state = self.hook_state(Status::Stopped)?;
-            for hook in hooks::prepare(Some(list)) {
+            for hook in hooks::prepare("poststop", Some(list)) {
                 // All of them, whatever one says (runtime-spec, runtime.md#lifecycle, step 13).
-                let result = hooks::run_all(std::slice::from_ref(&hook), state.as_fd());
+                let result = hooks::run_all(std::slice::from_ref(&hook), state.as_fd(), None);
                 hook_result = hook_result.and(result);
             }
         }

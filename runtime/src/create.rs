@@ -29,7 +29,7 @@ use wharf_sys::mount;
 use wharf_sys::pidfd;
 use wharf_sys::process::CStringArray;
 use wharf_sys::terminal::Size;
-use wharf_sys::{credential, errno, fs, socket};
+use wharf_sys::{credential, errno, fs, limit, socket};
 
 const SIGKILL: i32 = 9;
 /// What a caller needs for ids, mounts and groups of its own making: CAP_SYS_ADMIN.
@@ -49,6 +49,8 @@ pub enum Stdio {
     /// configuration's `consoleSize` is used where `size` is none.
     Terminal {
         size: Option<Size>,
+        /// Leave line feeds as they are, as the caller copies them to a terminal that translates them itself.
+        plain_line_feeds: bool,
     },
 }
 
@@ -175,9 +177,8 @@ impl Container {
         let mut cgroup = Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str());
         let created_cgroup = cgroup.create(privileged)?;
         refuse_foreign_processes(&cgroup, &created_cgroup)?;
-        let devices = request.spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap_or_default();
         let in_user_namespace = plan.namespaces.separate(Kind::User);
-        cgroup.apply(plan.resources.as_ref(), &devices, privileged && !in_user_namespace)?;
+        cgroup.apply(plan.resources.as_ref(), privileged && !in_user_namespace)?;
 
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
@@ -185,11 +186,11 @@ impl Container {
         let id_maps = idmap::Mapper::new(&plan.namespaces, privileged);
         let stage = Stage::of(&plan, &joins);
         let hook_lists = (
-            hooks::prepare(plan.hooks.create_container().as_ref()),
-            hooks::prepare(plan.hooks.start_container().as_ref()),
+            hooks::prepare("createContainer", plan.hooks.create_container().as_ref()),
+            hooks::prepare("startContainer", plan.hooks.start_container().as_ref()),
         );
         let terminal_size = match &request.stdio {
-            Stdio::Terminal { size } => *size,
+            Stdio::Terminal { size, .. } => *size,
             _ => None,
         };
         let mut init = Init {
@@ -200,7 +201,7 @@ impl Container {
             stdio: match request.stdio {
                 Stdio::Inherit => ChildStdio::Inherit,
                 Stdio::Fds { stdin, stdout, stderr } => ChildStdio::Descriptors([stdin, stdout, stderr]),
-                Stdio::Terminal { .. } => ChildStdio::Terminal,
+                Stdio::Terminal { plain_line_feeds, .. } => ChildStdio::Terminal { plain_line_feeds },
             },
             plan: &plan,
             channel: theirs,
@@ -238,6 +239,7 @@ impl Container {
         let annotations: BTreeMap<String, String> =
             request.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
         cgroup.add(guard.child().pid, false)?;
+        limit::reset_affinity(guard.child().pid);
         if let Some(score) = plan.process.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", guard.child().pid);
             let path = Path::new(&path);
@@ -300,9 +302,10 @@ impl Container {
                 (Message::HooksDue, _) => {
                     let state = hook_state(guard.child().pid, Status::Creating)?;
                     #[allow(deprecated, reason = "prestart hooks are deprecated, but callers still use them")]
-                    let prestart = hooks::prepare(plan.hooks.prestart().as_ref());
-                    hooks::run_all(&prestart, state.as_fd())?;
-                    hooks::run_all(&hooks::prepare(plan.hooks.create_runtime().as_ref()), state.as_fd())?;
+                    let prestart = hooks::prepare("prestart", plan.hooks.prestart().as_ref());
+                    hooks::run_all(&prestart, state.as_fd(), None)?;
+                    let create_runtime = hooks::prepare("createRuntime", plan.hooks.create_runtime().as_ref());
+                    hooks::run_all(&create_runtime, state.as_fd(), None)?;
                     ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;
                 }
                 (Message::Created, _) => break,
@@ -330,6 +333,8 @@ impl Container {
             hooks: plan.hooks.clone(),
             seccomp: request.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()),
             own_pid_namespace: plan.namespaces.makes(Kind::Pid),
+            personality: plan.process.personality,
+            memory_policy: plan.process.memory_policy.clone(),
             state_dir: request.state_dir.map(Path::to_path_buf),
             warnings: conversation.warnings,
         }))
@@ -410,6 +415,10 @@ fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<
     if !created.existed(cgroup) {
         return Ok(());
     }
+    if cgroup.is_frozen() {
+        let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
+        return Err(Error::Unsupported(format!("container's cgroup unexpectedly frozen: {path} was there before")));
+    }
     match cgroup.pids() {
         Ok(pids) if !pids.is_empty() => {
             let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
@@ -436,7 +445,14 @@ fn bind_sources(plan: &Plan, in_user_namespace: bool) -> Result<Vec<Option<Owned
             continue;
         }
         let shown = source.to_string_lossy();
-        let tree = mount::clone_tree(None, source, *recursive).during("open mount source", &shown)?;
+        let tree = match mount::clone_tree(None, source, *recursive) {
+            // It may be in the container's root, by a mount that is still to be made: the child will see.
+            Err(error) if error.raw_os_error() == Some(errno::ENOENT) && mount.idmap.is_none() => {
+                sources.push(None);
+                continue;
+            }
+            result => result.during("open mount source", &shown)?,
+        };
         if let Some(map) = &mount.idmap {
             let userns = idmap::user_namespace(map)?;
             mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).during("map the ids of mount", &shown)?;

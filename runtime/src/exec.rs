@@ -1,6 +1,7 @@
 //! `exec`: one more process in a container that runs.
 
 use crate::capabilities;
+use crate::cgroup::SubGroup;
 use crate::container::Container;
 use crate::create::{ChildGuard, Stdio, ended};
 use crate::error::{Error, While};
@@ -43,8 +44,8 @@ pub struct ExecRequest<'a> {
     pub preserve_fds: Vec<OwnedFd>,
     /// Directory in which compiled seccomp filters are kept.
     pub seccomp_cache: Option<&'a Path>,
-    /// Run in this group below the container's own.
-    pub sub_cgroup: Option<&'a Path>,
+    /// Run in these groups below the container's own.
+    pub sub_cgroups: Vec<SubGroup>,
     /// Also in a paused container, where the process then waits.
     pub ignore_paused: bool,
 }
@@ -52,7 +53,14 @@ pub struct ExecRequest<'a> {
 impl<'a> ExecRequest<'a> {
     /// A request with the usual choices.
     pub fn new(process: &'a Process, stdio: Stdio) -> Self {
-        Self { process, stdio, preserve_fds: Vec::new(), seccomp_cache: None, sub_cgroup: None, ignore_paused: false }
+        Self {
+            process,
+            stdio,
+            preserve_fds: Vec::new(),
+            seccomp_cache: None,
+            sub_cgroups: Vec::new(),
+            ignore_paused: false,
+        }
     }
 }
 
@@ -64,6 +72,8 @@ pub struct ExecProcess {
     pub pidfd: OwnedFd,
     /// Other side of its terminal, if it has one.
     pub terminal: Option<OwnedFd>,
+    /// What was left out on the way, one line each.
+    pub warnings: Vec<String>,
 }
 
 struct Execution<'a> {
@@ -89,10 +99,12 @@ impl Container {
         match self.status() {
             Status::Running | Status::Created => {}
             Status::Paused if request.ignore_paused => {}
+            Status::Paused => return Err(Error::Unsupported("cannot exec in a paused container".into())),
             status => return Err(Error::WrongState { operation: "exec in", status }),
         }
         let mut warnings = Vec::new();
-        let plan = plan::Process::compile(request.process, "process", &mut warnings)?;
+        let mut plan = plan::Process::compile(request.process, "process", &mut warnings)?;
+        self.complete(&mut plan);
         if let Some((field, problem)) = label::unsupported(&plan) {
             return Err(Error::Refused(plan::Refusal { field: format!("process.{field}"), problem }));
         }
@@ -112,7 +124,7 @@ impl Container {
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
         let terminal_size = match &request.stdio {
-            Stdio::Terminal { size } => *size,
+            Stdio::Terminal { size, .. } => *size,
             _ => None,
         };
         let execution = Execution {
@@ -124,7 +136,7 @@ impl Container {
             stdio: match request.stdio {
                 Stdio::Inherit => ChildStdio::Inherit,
                 Stdio::Fds { stdin, stdout, stderr } => ChildStdio::Descriptors([stdin, stdout, stderr]),
-                Stdio::Terminal { .. } => ChildStdio::Terminal,
+                Stdio::Terminal { plain_line_feeds, .. } => ChildStdio::Terminal { plain_line_feeds },
             },
             preserve: request.preserve_fds,
             filter,
@@ -142,7 +154,10 @@ impl Container {
         if let Some(cpus) = &plan.affinity_initial {
             limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "")?;
         }
-        self.join_cgroup(guard.child().pid, request.sub_cgroup)?;
+        self.join_cgroup(guard.child().pid, &request.sub_cgroups)?;
+        if plan.affinity_initial.is_none() {
+            limit::reset_affinity(guard.child().pid);
+        }
         if let Some(cpus) = &plan.affinity_final {
             limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "")?;
         }
@@ -184,18 +199,15 @@ impl Container {
             }
         }
         let child = guard.release();
-        Ok(ExecProcess { pid: child.pid, pidfd: child.pidfd, terminal })
+        Ok(ExecProcess { pid: child.pid, pidfd: child.pidfd, terminal, warnings })
     }
 
-    fn join_cgroup(&self, pid: i32, below: Option<&Path>) -> Result<(), Error> {
-        let mut cgroup = self.cgroup().clone();
-        if let Some(below) = below {
-            cgroup = cgroup.below(below);
-        }
+    fn join_cgroup(&self, pid: i32, below: &[SubGroup]) -> Result<(), Error> {
+        let cgroup = self.cgroup().below(below)?;
         match cgroup.add(pid, true) {
             // The container has moved its own processes further down (systemd in a container): join its init there.
-            Err(crate::cgroup::Error::Directory { source, .. })
-                if below.is_none() && matches!(source.raw_os_error(), Some(errno::EBUSY | errno::EOPNOTSUPP)) =>
+            Err(crate::cgroup::Error::Join { source, .. })
+                if below.is_empty() && matches!(source.raw_os_error(), Some(errno::EBUSY | errno::EOPNOTSUPP)) =>
             {
                 Ok(cgroup.of_process(self.pid())?.add(pid, true)?)
             }
@@ -293,9 +305,9 @@ impl Execution<'_> {
             ChildStdio::Descriptors([stdin, stdout, stderr]) => {
                 identity::place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
             }
-            ChildStdio::Terminal => {
+            ChildStdio::Terminal { plain_line_feeds } => {
                 let root = wharf_sys::fs::open_at(None, c"/", wharf_sys::fs::O_PATH, 0, 0).at(Step::Terminal, "")?;
-                let pty = terminal::open(root.as_fd(), self.plan.console_size)?;
+                let pty = terminal::open(root.as_fd(), self.plan.console_size, *plain_line_feeds)?;
                 terminal::take(pty.peer.as_fd())?;
                 self.channel.send(&Message::Terminal, &[pty.master.as_fd()]).at(Step::Handshake, "")?;
             }

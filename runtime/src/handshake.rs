@@ -59,7 +59,7 @@ steps! {
     Device = "create device",
     Link = "create link",
     Terminal = "set up terminal",
-    Hook = "run hook",
+    Hook = "error running",
     PivotRoot = "pivot_root to",
     Hostname = "set hostname",
     Domainname = "set domainname",
@@ -103,7 +103,10 @@ impl fmt::Display for Failure {
             write!(f, " {}", self.object)?;
         }
         if self.errno != 0 {
-            write!(f, ": {}", errno::explain(self.errno))?;
+            // Programs that call a runtime look for the plain sentence here.
+            let plain = matches!(self.step, Step::Exec | Step::FindProgram);
+            let text = if plain { errno::description(self.errno) } else { errno::explain(self.errno) };
+            write!(f, ": {text}")?;
         }
         Ok(())
     }

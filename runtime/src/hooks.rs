@@ -5,6 +5,7 @@
 
 use crate::handshake::{At, Failure, Step};
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 use wharf_specs::oci;
@@ -18,46 +19,74 @@ const SIGKILL: i32 = 9;
 /// A hook with everything made ready for exec.
 #[derive(Debug)]
 pub(crate) struct Hook {
+    /// Its kind and place in the list, such as `prestart hook #0`.
+    name: String,
     path: CString,
     args: CStringArray,
-    env: CStringArray,
+    /// None where the configuration says nothing.
+    env: Option<CStringArray>,
     timeout: Option<Duration>,
 }
 
 /// Prepares the hooks of one moment.
-pub(crate) fn prepare(hooks: Option<&Vec<oci::Hook>>) -> Vec<Hook> {
+pub(crate) fn prepare(kind: &str, hooks: Option<&Vec<oci::Hook>>) -> Vec<Hook> {
     let text = |text: &str| CString::new(text).unwrap_or_default();
     hooks
         .into_iter()
         .flatten()
-        .map(|hook| {
+        .enumerate()
+        .map(|(index, hook)| {
             let path = CString::new(hook.path().as_os_str().as_encoded_bytes()).unwrap_or_default();
             let args = match hook.args().as_deref() {
                 None | Some([]) => vec![path.clone()],
                 Some(args) => args.iter().map(|arg| text(arg)).collect(),
             };
-            let env = hook.env().iter().flatten().map(|entry| text(entry)).collect();
+            let env = hook.env().as_ref().map(|env| CStringArray::new(env.iter().map(|entry| text(entry)).collect()));
             let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-            Hook { path, args: CStringArray::new(args), env: CStringArray::new(env), timeout }
+            Hook { name: format!("{kind} hook #{index}"), path, args: CStringArray::new(args), env, timeout }
         })
         .collect()
 }
 
-/// Runs hooks one after the other; the first failure ends it. `state` is a file with the state's JSON.
-pub(crate) fn run_all(hooks: &[Hook], state: BorrowedFd<'_>) -> Result<(), Failure> {
-    hooks.iter().try_for_each(|hook| run(hook, state))
+/// Runs hooks one after the other; the first failure ends it. `state` is a file with the state's JSON, `env` the
+/// environment of those that have none of their own.
+pub(crate) fn run_all(hooks: &[Hook], state: BorrowedFd<'_>, env: Option<&CStringArray>) -> Result<(), Failure> {
+    run_all_confined(hooks, state, env, &|| Ok(()))
 }
 
-fn run(hook: &Hook, state: BorrowedFd<'_>) -> Result<(), Failure> {
-    let name = hook.path.to_string_lossy();
-    let fail = |number, problem: &str| Failure { step: Step::Hook, errno: number, object: format!("{name}{problem}") };
+/// As [`run_all`]; `confine` is called in each hook's process before its program is executed.
+pub(crate) fn run_all_confined(
+    hooks: &[Hook],
+    state: BorrowedFd<'_>,
+    env: Option<&CStringArray>,
+    confine: &dyn Fn() -> io::Result<()>,
+) -> Result<(), Failure> {
+    let empty = CStringArray::new(Vec::new());
+    hooks.iter().try_for_each(|hook| run(hook, state, hook.env.as_ref().or(env).unwrap_or(&empty), confine))
+}
+
+fn run(
+    hook: &Hook,
+    state: BorrowedFd<'_>,
+    env: &CStringArray,
+    confine: &dyn Fn() -> io::Result<()>,
+) -> Result<(), Failure> {
+    let name = format!("{}: {}", hook.name, hook.path.to_string_lossy());
+    // What it says of its failure belongs into the message: nobody may be reading its standard error.
+    let complaint = fs::memfd(c"hook").at(Step::Hook, &name)?;
+    let fail = |number, problem: &str| {
+        let said = said(complaint.as_fd());
+        Failure { step: Step::Hook, errno: number, object: format!("{name}{problem}{said}") }
+    };
     fs::rewind(state).at(Step::Hook, &name)?;
     // The pipe closes by exec, or carries the error of exec.
     let (told, tell) = process::pipe().at(Step::Hook, &name)?;
     let child = spawn(CloneOptions::default(), || {
         crate::identity::reset_signals();
-        let error = match process::place(state, 0) {
-            Ok(()) => process::exec(&hook.path, &hook.args, &hook.env),
+        let ready =
+            process::place(state, 0).and_then(|()| process::place(complaint.as_fd(), 2)).and_then(|()| confine());
+        let error = match ready {
+            Ok(()) => process::exec(&hook.path, &hook.args, env),
             Err(error) => error,
         };
         let _ = fs::write_once(tell.as_fd(), &errno::number(&error).to_le_bytes());
@@ -79,6 +108,28 @@ fn run(hook: &Hook, state: BorrowedFd<'_>) -> Result<(), Failure> {
     match exit {
         Exit::Code(0) => Ok(()),
         Exit::Code(code) => Err(fail(0, &format!(": exit status {code}"))),
-        Exit::Signal(signal) => Err(fail(0, &format!(": killed by signal {signal}"))),
+        Exit::Signal(signal) => Err(fail(0, &format!(": killed by signal {signal}{}", signal_sentence(signal)))),
+    }
+}
+
+/// The beginning of what was written, as the end of a message.
+fn said(complaint: BorrowedFd<'_>) -> String {
+    const MAX_BYTES: usize = 512;
+    let mut buffer = [0u8; MAX_BYTES];
+    let length = fs::rewind(complaint).and_then(|()| fs::read(complaint, &mut buffer)).unwrap_or(0);
+    match String::from_utf8_lossy(&buffer[..length]).trim() {
+        "" => String::new(),
+        text => format!(", stderr: {text}"),
+    }
+}
+
+/// What the signals mean that say why a program was stopped.
+fn signal_sentence(signal: i32) -> &'static str {
+    match signal {
+        6 => " (aborted)",
+        9 => " (killed)",
+        11 => " (segmentation fault)",
+        31 => " (bad system call)",
+        _ => "",
     }
 }

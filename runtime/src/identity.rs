@@ -132,6 +132,14 @@ pub(crate) fn confine(
     Ok(())
 }
 
+/// The filter for a hook in the container: with `no_new_privs` the process itself loads it only after its hooks.
+pub(crate) fn confine_hook(plan: &Process, filter: Option<&Filter>) -> io::Result<()> {
+    let Some(filter) = filter.filter(|_| plan.no_new_privileges) else { return Ok(()) };
+    credential::set_no_new_privileges()?;
+    // A listener would be a second one for the agent: what it decides fails in the hook, as without an agent.
+    seccomp::load(&filter.program, filter.flags).map(drop)
+}
+
 fn set_capabilities(plan: &Process) -> Result<(), Failure> {
     let wanted = &plan.capabilities;
     let held = credential::capabilities().at(Step::Capabilities, "")?.permitted;
@@ -194,7 +202,7 @@ pub(crate) fn find_program(plan: &Process) -> Result<CString, Failure> {
     let name = &plan.args[0];
     let missing = |number| Failure { step: Step::FindProgram, errno: number, object: shown(name) };
     if name.as_bytes().contains(&b'/') {
-        executable(name).map_err(|error| missing(errno::number(&error)))?;
+        executable(name, plan).map_err(|error| missing(errno::number(&error)))?;
         return Ok(name.clone());
     }
     let path = if plan.search_path.is_empty() { DEFAULT_PATH } else { &plan.search_path };
@@ -202,7 +210,7 @@ pub(crate) fn find_program(plan: &Process) -> Result<CString, Failure> {
     for directory in path.split(|byte| *byte == b':') {
         let directory = if directory.is_empty() { b"." } else { directory };
         let Ok(candidate) = CString::new([directory, b"/", name.as_bytes()].concat()) else { continue };
-        match executable(&candidate) {
+        match executable(&candidate, plan) {
             Ok(()) => return Ok(candidate),
             Err(error) if error.raw_os_error() == Some(errno::EACCES) => reason = Some(errno::EACCES),
             Err(_) => {}
@@ -218,10 +226,16 @@ pub(crate) fn find_program(plan: &Process) -> Result<CString, Failure> {
     }
 }
 
-fn executable(path: &CStr) -> io::Result<()> {
+fn executable(path: &CStr, plan: &Process) -> io::Result<()> {
+    /// CAP_DAC_OVERRIDE, which is in effect only when the program is executed.
+    const DAC_OVERRIDE: u64 = 1 << 1;
+    const ANY_EXECUTE_BIT: u32 = 0o111;
     let status = fs::status_of(None, path, true)?;
     if status.is(fs::S_IFDIR) {
         return Err(errno::error(errno::EISDIR));
+    }
+    if plan.capabilities.effective & DAC_OVERRIDE != 0 && status.mode & ANY_EXECUTE_BIT != 0 {
+        return Ok(());
     }
     fs::may_execute(path)
 }

@@ -17,16 +17,21 @@ use crate::terminal;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use wharf_specs::oci::LinuxNamespaceType as Kind;
+use wharf_sys::event::{self, EPOLLIN, Epoll, SignalFd, SignalSet};
 use wharf_sys::mount::{self, Attributes, MS_SHARED};
 use wharf_sys::process::CStringArray;
 use wharf_sys::{clone, credential, errno, fs, namespace, process, socket};
+
+/// Signals that end a container that waits for its start: HUP, INT, QUIT, TERM. The first process of a pid namespace
+/// is not ended by any signal it has not asked for, but SIGKILL.
+const ENDING: [i32; 4] = [1, 2, 3, 15];
 
 /// Where the standard descriptors of the container come from.
 #[derive(Debug)]
 pub(crate) enum ChildStdio {
     Inherit,
     Descriptors([OwnedFd; 3]),
-    Terminal,
+    Terminal { plain_line_feeds: bool },
 }
 
 /// What the child waits for once the container is created.
@@ -95,12 +100,18 @@ impl Init<'_> {
         let program = identity::find_program(&plan.process)?;
         self.channel.send(&Message::Created, &[]).at(Step::Handshake, "")?;
 
+        // From here the process may wait for days: nothing of the caller's and of the host stays open in it.
+        drop(root);
+        self.close_all_but_what_the_start_needs(&states)?;
         let connection = self.wait_for_start()?;
         let report = connection.as_ref().unwrap_or(&self.channel);
         let finish = || -> Result<std::convert::Infallible, Failure> {
             let announce = |listener: OwnedFd| report.send(&Message::SeccompListener, &[listener.as_fd()]);
             identity::confine(&plan.process, self.filter.as_ref(), announce, || match states.get(1) {
-                Some(state) => hooks::run_all(&self.start_container, state.as_fd()),
+                Some(state) => {
+                    let confined = || identity::confine_hook(&plan.process, self.filter.as_ref());
+                    hooks::run_all_confined(&self.start_container, state.as_fd(), Some(&environment), &confined)
+                }
                 None => Ok(()),
             })?;
             // The report must survive the layout of descriptors, which may take its number.
@@ -169,7 +180,9 @@ impl Init<'_> {
             self.proceed()?;
         }
         if let Some(state) = state {
-            hooks::run_all(&self.create_container, state.as_fd())?;
+            // Callers' hooks name files of the container from where they are.
+            process::change_directory(root.as_fd()).at(Step::Rootfs, "as working directory")?;
+            hooks::run_all(&self.create_container, state.as_fd(), None)?;
         }
         Ok(root)
     }
@@ -180,8 +193,8 @@ impl Init<'_> {
             ChildStdio::Descriptors([stdin, stdout, stderr]) => {
                 identity::place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
             }
-            ChildStdio::Terminal => {
-                let pty = terminal::open(root, self.plan.process.console_size)?;
+            ChildStdio::Terminal { plain_line_feeds } => {
+                let pty = terminal::open(root, self.plan.process.console_size, *plain_line_feeds)?;
                 terminal::bind_console(root, pty.peer.as_fd())?;
                 terminal::take(pty.peer.as_fd())?;
                 self.channel.send(&Message::Terminal, &[pty.master.as_fd()]).at(Step::Handshake, "")
@@ -210,11 +223,21 @@ impl Init<'_> {
         if let Some(null) = null {
             finish::mask(root.as_fd(), &plan.masked_paths, null)?;
         }
+        finish::close_dev(root.as_fd(), &plan.mounts)?;
         if plan.readonly_root {
             let readonly = Attributes { set: mount::MOUNT_ATTR_RDONLY, ..Attributes::default() };
             mount::set_attributes(root.as_fd(), readonly, false).at(Step::ReadonlyPath, "the root")?;
         }
         Ok(())
+    }
+
+    fn close_all_but_what_the_start_needs(&self, states: &[OwnedFd]) -> Result<(), Failure> {
+        let mut kept: Vec<BorrowedFd<'_>> = vec![self.channel.as_fd()];
+        if let Gate::Listener(listener) = &self.gate {
+            kept.push(listener.as_fd());
+        }
+        kept.extend(self.preserve.iter().chain(states).map(AsFd::as_fd));
+        process::close_all_but(&kept).at(Step::Stdio, "to be closed")
     }
 
     /// Waits at the gate. Returns the connection to report on, if it is not the handshake channel.
@@ -225,10 +248,25 @@ impl Init<'_> {
                 _ => process::exit_now(1),
             };
         };
+        let signals = SignalSet::of(&ENDING);
+        event::set_signal_mask(&signals).at(Step::Gate, "")?;
+        let ending = SignalFd::new(&signals).at(Step::Gate, "")?;
+        let epoll = Epoll::new().at(Step::Gate, "")?;
+        epoll.add(listener.as_fd(), 0, EPOLLIN).at(Step::Gate, "")?;
+        epoll.add(ending.as_fd(), 1, EPOLLIN).at(Step::Gate, "")?;
+        let mut ready = Vec::new();
         loop {
+            epoll.wait(&mut ready, -1).at(Step::Gate, "")?;
+            if let Ok(Some(signal)) = ending.read() {
+                process::exit_now(128 + signal.number);
+            }
+            if ready.iter().all(|event| event.token != 0) {
+                continue;
+            }
             let connection = Channel::from_socket(socket::accept(listener.as_fd()).at(Step::Gate, "")?);
             // Someone who connects and leaves has only looked.
             if let Ok(Some((Message::Start, _))) = connection.receive() {
+                event::set_signal_mask(&SignalSet::empty()).at(Step::Gate, "")?;
                 return Ok(Some(connection));
             }
         }
@@ -259,10 +297,16 @@ pub(crate) fn run_stage(init: &Init<'_>, unshare_user: bool, init_namespaces: i3
             let offsets = &init.plan.namespaces.time_offsets;
             if !offsets.is_empty() {
                 let write = || {
+                    if init.plan.namespaces.makes(Kind::User) {
+                        // Or the file would belong to the host's root. Nobody else is in this user namespace yet.
+                        process::set_dumpable(true)?;
+                    }
                     let file = fs::open_at(None, c"/proc/self/timens_offsets", fs::O_WRONLY, 0, 0)?;
                     fs::write_once(file.as_fd(), offsets)
                 };
-                write().at(Step::TimeOffsets, "")?;
+                let written = write();
+                process::set_dumpable(false).at(Step::Handshake, "")?;
+                written.at(Step::TimeOffsets, "")?;
             }
         }
         let options = clone::CloneOptions { namespaces: init_namespaces, cgroup: None, sibling: true };

@@ -71,7 +71,11 @@ pub struct FilterSource {
 }
 
 impl FilterSource {
-    pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Self, Refusal> {
+    /// Checks a profile.
+    ///
+    /// # Errors
+    /// The first field that is refused.
+    pub fn compile(profile: &LinuxSeccomp) -> Result<Self, Refusal> {
         let field = |name: &str| format!("linux.seccomp.{name}");
         let mut flags = 0;
         for flag in profile.flags().iter().flatten() {
@@ -102,7 +106,7 @@ impl FilterSource {
                 notifies = true;
                 if syscall.names().iter().any(|name| name == "write") {
                     let problem =
-                        "\"write\" cannot have SCMP_ACT_NOTIFY: the runtime needs it to hand the listener over";
+                        "SCMP_ACT_NOTIFY cannot be used for the write syscall: the runtime needs it for the listener";
                     return Err(Refusal::new(format!("linux.seccomp.syscalls[{index}].names"), problem));
                 }
             }

@@ -24,8 +24,8 @@ pub(crate) fn hand_over(listener: OwnedFd, seccomp: &LinuxSeccomp, state: &State
             "annotations": state.annotations,
         },
     });
-    let agent =
-        socket::connect(socket::Kind::Stream, path).during("connect to the seccomp agent at", path.display())?;
+    let agent = socket::connect(socket::Kind::Stream, path)
+        .during("failed to connect with seccomp agent at", path.display())?;
     socket::send(agent.as_fd(), message.to_string().as_bytes(), &[listener.as_fd()])
         .during("send the seccomp listener to", path.display())
         .map(drop)

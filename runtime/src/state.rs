@@ -83,6 +83,12 @@ pub struct State {
     pub seccomp: Option<LinuxSeccomp>,
     /// The container has a pid namespace of its own, which ends with its init.
     pub own_pid_namespace: bool,
+    /// What every process of the container has besides its own settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personality: Option<u32>,
+    /// Mode and nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<(i32, Vec<usize>)>,
 }
 
 impl State {

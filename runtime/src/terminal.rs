@@ -16,7 +16,7 @@ pub(crate) struct Pty {
 
 /// Opens a terminal of the devpts mounted in the root. What is opened must lie on a devpts and be the
 /// multiplexer: a container can put anything at that path.
-pub(crate) fn open(root: BorrowedFd<'_>, size: Option<Size>) -> Result<Pty, Failure> {
+pub(crate) fn open(root: BorrowedFd<'_>, size: Option<Size>, plain_line_feeds: bool) -> Result<Pty, Failure> {
     let path = c"/dev/pts/ptmx";
     let make = || -> io::Result<Pty> {
         let flags = fs::O_RDWR | fs::O_NOCTTY | fs::O_NOFOLLOW;
@@ -29,6 +29,9 @@ pub(crate) fn open(root: BorrowedFd<'_>, size: Option<Size>) -> Result<Pty, Fail
         let peer = terminal::open_peer(master.as_fd())?;
         if let Some(size) = size {
             terminal::set_size(master.as_fd(), size)?;
+        }
+        if plain_line_feeds {
+            terminal::clear_output_translation(master.as_fd())?;
         }
         Ok(Pty { master, peer })
     };

@@ -102,7 +102,7 @@ fn an_overlay_runs_with_descriptors_of_the_caller(directory: &Path) {
 
 fn exec_and_kill_and_delete(directory: &Path) {
     let (spec, bundle) = (spec(&["sleep", "1000"]), directory.join("bundle"));
-    let stdio = Stdio::Terminal { size: None };
+    let stdio = Stdio::Terminal { size: None, plain_line_feeds: false };
     let mut container =
         Container::create(CreateRequest { stdio, ..request(directory, &bundle, &spec) }).expect("create");
     assert!(container.terminal.is_some());

@@ -96,7 +96,7 @@ fn exec_runs_in_the_containers_namespaces_and_groups() {
     assert_eq!(missing.code, Some(255));
     assert!(missing.stderr.contains("executable file not found in $PATH"), "{missing:?}");
     let terminal = bundle.runw(&["exec", "-t", &bundle.id, "tty"]);
-    assert_eq!(terminal.stdout, "/dev/pts/0\r\n", "{terminal:?}");
+    assert_eq!(terminal.stdout, "/dev/pts/0\n", "{terminal:?}");
 }
 
 #[test]
@@ -216,7 +216,101 @@ fn a_program_that_cannot_be_executed_fails_the_start() {
     assert_eq!(bundle.runw(&["create", &bundle.id]).code, Some(0));
     let outcome = bundle.runw(&["start", &bundle.id]);
     assert_eq!(outcome.code, Some(1));
-    assert!(outcome.stderr.contains("exec /tmp/script: ENOENT"), "{outcome:?}");
+    assert!(outcome.stderr.contains("exec /tmp/script: no such file"), "{outcome:?}");
     assert_eq!(bundle.runw(&["delete", "-f", &bundle.id]).code, Some(0));
     bundle.assert_nothing_left();
+}
+
+#[test]
+fn events_show_statistics_and_end_with_the_container() {
+    require_root!("events_show_statistics_and_end_with_the_container");
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.start();
+    let once = bundle.runw(&["events", "--stats", &bundle.id]);
+    assert!(once.stdout.starts_with(&format!("{{\"type\":\"stats\",\"id\":\"{}\",", bundle.id)), "{once:?}");
+    let event: Value = serde_json::from_str(&once.stdout).expect("an event is JSON");
+    assert_eq!(event["data"]["pids"]["current"], 1, "{event}");
+    assert!(event["data"]["memory"]["usage"]["usage"].as_u64() > Some(0), "{event}");
+    let file = bundle.scratch().join("events");
+    let mut following = bundle
+        .raw_command(&["events", "--interval", "50ms", &bundle.id])
+        .stdout(fs::File::create(&file).expect("make file"))
+        .spawn()
+        .expect("events");
+    let seen = || fs::read_to_string(&file).expect("read").lines().count();
+    while seen() < 2 {
+        assert!(following.try_wait().expect("wait").is_none(), "it ended before the container");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(bundle.runw(&["delete", "-f", &bundle.id]).code, Some(0));
+    assert!(following.wait().expect("wait").success());
+    assert_eq!(bundle.runw(&["events", &bundle.id]).code, Some(1));
+}
+
+#[test]
+fn exec_joins_the_groups_it_is_told_to() {
+    require_root!("exec_joins_the_groups_it_is_told_to");
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.start();
+    let exec = |cgroup: &str| bundle.runw(&["exec", "--cgroup", cgroup, &bundle.id, "cat", "/proc/self/cgroup"]);
+    assert!(exec("..").stderr.contains("bad sub cgroup path"));
+    assert!(exec("nowhere").stderr.contains("no such file or directory"));
+    assert!(exec("dream:/").stderr.contains("unknown controller \"dream\""));
+    assert_eq!(exec("/").code, Some(0));
+    if !std::path::Path::new("/sys/fs/cgroup/pids").exists() {
+        println!("SKIP exec_joins_the_groups_it_is_told_to, second half: needs cgroup v1");
+        return;
+    }
+    let below = cgroup_file(&bundle.id, "pids", "", "").join("below");
+    fs::create_dir(&below).expect("mkdir");
+    let joined = exec("pids:below");
+    let at = |name: &str| joined.stdout.lines().find(|line| line.contains(name)).unwrap_or_default().to_string();
+    assert!(at(":pids:").ends_with("/below"), "{joined:?}");
+    assert!(!at(":memory:").ends_with("/below"), "{joined:?}");
+}
+
+#[test]
+fn a_created_container_holds_nothing_of_its_callers() {
+    require_root!("a_created_container_holds_nothing_of_its_callers");
+    let bundle = Bundle::new(&["true"]);
+    let mut command = std::process::Command::new("sh");
+    let create = bundle.command(&["create", &bundle.id]);
+    command.args(["-c", "exec 9<held; exec \"$@\"", "sh"]).arg(create.get_program()).args(create.get_args());
+    command.current_dir(bundle.path()).stdout(std::process::Stdio::null()).stdin(std::process::Stdio::null());
+    fs::write(bundle.path().join("held"), "").expect("write");
+    assert!(command.status().expect("create").success());
+    let pid = bundle.state()["pid"].to_string();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").flatten() {
+        let target = fs::read_link(entry.path()).expect("descriptor");
+        assert!(!target.ends_with("held"), "{:?} is open", target);
+    }
+    assert_eq!(bundle.runw(&["delete", "-f", &bundle.id]).code, Some(0));
+}
+
+#[test]
+fn a_named_root_that_is_missing_is_an_error() {
+    let bundle = std::process::Command::new(support::RUNW).args(["--root", "/no/such/root", "list"]).output();
+    assert_eq!(support::outcome(bundle.expect("list")).code, Some(1));
+}
+
+#[test]
+fn a_created_container_ends_by_a_signal() {
+    require_root!("a_created_container_ends_by_a_signal");
+    let bundle = Bundle::new(&["true"]);
+    let created = bundle.command(&["create", &bundle.id]).stdout(std::process::Stdio::null()).status();
+    assert!(created.expect("create").success());
+    let init = wharf_sys::pidfd::open(bundle.state()["pid"].as_i64().expect("pid") as i32).expect("pidfd");
+    assert_eq!(bundle.runw(&["kill", &bundle.id, "TERM"]).code, Some(0));
+    assert!(wharf_sys::pidfd::poll_exit(init.as_fd(), 10_000).expect("poll"));
+    assert_eq!(bundle.runw(&["delete", &bundle.id]).code, Some(0));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn exec_has_the_containers_personality() {
+    require_root!("exec_has_the_containers_personality");
+    let bundle = Bundle::new(&["sleep", "1000"]).set("/linux/personality", json!({"domain": "LINUX32"}));
+    bundle.start();
+    let exec = bundle.runw(&["exec", &bundle.id, "busybox", "uname", "-m"]);
+    assert_eq!(exec.stdout, "i686\n", "{exec:?}");
 }

@@ -326,7 +326,7 @@ fn a_terminal_is_given_in_the_foreground() {
     let bundle = Bundle::script("tty; test -c /dev/console && echo console; stat -c %u /dev/pts/0")
         .set("/process/terminal", json!(true))
         .set("/process/user", json!({"uid": 1000, "gid": 1000}));
-    assert_eq!(bundle.output(), "/dev/pts/0\r\nconsole\r\n1000\r\n");
+    assert_eq!(bundle.output(), "/dev/pts/0\nconsole\n1000\n");
 }
 
 #[test]
@@ -345,4 +345,91 @@ fn the_containers_own_binary_links_cannot_be_opened_for_writing() {
 fn open_to_all(path: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
+#[test]
+fn every_cpu_is_allowed_whatever_the_caller_is_bound_to() {
+    require_root!("every_cpu_is_allowed_whatever_the_caller_is_bound_to");
+    let bundle = Bundle::new(&["grep", "Cpus_allowed_list", "/proc/self/status"]);
+    let free = bundle.output();
+    let run = bundle.command(&["run", &bundle.id]);
+    let mut bound = Command::new("taskset");
+    bound.args(["-c", "0"]).arg(run.get_program()).args(run.get_args()).current_dir(bundle.path());
+    assert_eq!(support::outcome(bound.output().expect("taskset")).stdout, free);
+}
+
+#[test]
+fn a_failing_hook_is_named_with_what_it_said() {
+    require_root!("a_failing_hook_is_named_with_what_it_said");
+    let hook = json!([{"path": "/bin/true"}, {"path": "/bin/sh", "args": ["sh", "-c", "echo alas >&2; exit 3"]}]);
+    let outcome = Bundle::new(&["true"]).set("/hooks", json!({"createRuntime": hook})).run();
+    let expected = "error running createRuntime hook #1: /bin/sh: exit status 3, stderr: alas";
+    assert!(outcome.stderr.contains(expected), "{outcome:?}");
+}
+
+#[test]
+fn a_start_container_hook_without_environment_has_the_programs() {
+    require_root!("a_start_container_hook_without_environment_has_the_programs");
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "test \"$WHO\" = me"]}]);
+    let bundle = Bundle::new(&["true"]).set("/process/env/-", json!("WHO=me"));
+    assert_eq!(bundle.set("/hooks", json!({"startContainer": hook})).run().code, Some(0));
+}
+
+#[test]
+fn an_ambient_capability_the_kernel_refuses_is_a_warning() {
+    require_root!("an_ambient_capability_the_kernel_refuses_is_a_warning");
+    let bundle = Bundle::new(&["true"]).set("/process/capabilities/ambient", json!(["CAP_CHOWN"]));
+    let outcome = bundle.run();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stderr.contains("can't raise ambient capability CAP_CHOWN"), "{outcome:?}");
+}
+
+#[test]
+fn a_tmpfs_has_the_permissions_of_the_directory_it_covers() {
+    require_root!("a_tmpfs_has_the_permissions_of_the_directory_it_covers");
+    let mount = |to: &str| json!({"destination": to, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]});
+    let bundle =
+        Bundle::script("stat -c %a /tmp /made").set("/mounts/-", mount("/tmp")).set("/mounts/-", mount("/made"));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o710);
+    fs::set_permissions(bundle.rootfs().join("tmp"), mode).expect("chmod");
+    assert_eq!(bundle.output(), "710\n1777\n");
+}
+
+#[test]
+fn dev_can_be_read_only() {
+    require_root!("dev_can_be_read_only");
+    let mut bundle = Bundle::script("test -c /dev/null && ! touch /dev/x 2>/dev/null && echo closed");
+    for mount in bundle.config["mounts"].as_array_mut().expect("mounts") {
+        if mount["destination"] == "/dev" {
+            mount["options"].as_array_mut().expect("options").push(json!("ro"));
+        }
+    }
+    assert_eq!(bundle.output(), "closed\n");
+}
+
+#[test]
+fn proc_behind_a_link_is_refused() {
+    require_root!("proc_behind_a_link_is_refused");
+    let bundle = Bundle::new(&["true"]);
+    fs::remove_dir(bundle.rootfs().join("proc")).expect("rmdir");
+    std::os::unix::fs::symlink("/tmp", bundle.rootfs().join("proc")).expect("symlink");
+    let outcome = bundle.run();
+    assert!(outcome.stderr.contains("proc must be mounted on ordinary directory"), "{outcome:?}");
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_hook_in_the_container_is_under_its_seccomp_filter() {
+    require_root!("a_hook_in_the_container_is_under_its_seccomp_filter");
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "mkdir /tmp/x"]}]);
+    let outcome = Bundle::new(&["true"])
+        .set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}),
+        )
+        .set("/hooks", json!({"startContainer": hook}))
+        .run();
+    assert!(outcome.stderr.contains("startContainer hook #0"), "{outcome:?}");
+    assert!(outcome.stderr.contains("Operation not permitted"), "{outcome:?}");
 }

@@ -118,11 +118,9 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let absolute = |key, path: &Path| match path.is_absolute() {
             true => Ok(()),
-            false => Err(ConfigError::Value {
-                key,
-                found: path.display().to_string(),
-                wanted: "is not an absolute path",
-            }),
+            false => {
+                Err(ConfigError::Value { key, found: path.display().to_string(), wanted: "is not an absolute path" })
+            }
         };
         absolute("root", &self.root)?;
         absolute("state", &self.state)?;

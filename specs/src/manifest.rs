@@ -116,8 +116,7 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
 fn parse_document(line: usize, document: &str) -> Result<Option<Manifest>, ManifestError> {
     // Leading newlines keep the parser's line numbers those of the file.
     let padded = "\n".repeat(line - 1) + document;
-    let object: Value =
-        serde_yaml_ng::from_str(&padded).map_err(|error| ManifestError::Syntax(error.to_string()))?;
+    let object: Value = serde_yaml_ng::from_str(&padded).map_err(|error| ManifestError::Syntax(error.to_string()))?;
     if object.is_null() {
         return Ok(None);
     }
@@ -171,10 +170,8 @@ pub struct Checked {
 pub fn check(api_version: &str, kind: &str, object: &Value) -> Result<Checked, ShapeError> {
     let known = known_kind(api_version, kind)
         .ok_or_else(|| ShapeError::UnknownKind { api_version: api_version.into(), kind: kind.into() })?;
-    let typed = (known.check_json)(object).map_err(|error| ShapeError::Type {
-        field: error.path().to_string(),
-        message: error.inner().to_string(),
-    })?;
+    let typed = (known.check_json)(object)
+        .map_err(|error| ShapeError::Type { field: error.path().to_string(), message: error.inner().to_string() })?;
     let unknown_fields = lost_fields(object, &typed);
     Ok(Checked { object: typed, unknown_fields })
 }

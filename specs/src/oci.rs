@@ -42,6 +42,15 @@ fn parse<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<Parsed<T>,
         Err(InvalidDocument::Field { field, .. }) if field.contains("capabilities.") => {
             parse_without_unknown_capabilities(document, bytes)
         }
+        Err(InvalidDocument::Field { field, problem, .. }) if field.contains("scheduler.flags") => {
+            let error = InvalidDocument::Field { document: document.into(), field, problem };
+            parse_with_own_scheduler_flags(document, bytes)?.ok_or(error)
+        }
+        Err(InvalidDocument::Field { field, problem, .. })
+            if matches!(field.as_str(), "process" | ".") && problem == "missing field \"user\"" =>
+        {
+            parse_with_root_as_user(document, bytes)
+        }
         Err(error) => Err(error),
     }
 }
@@ -68,7 +77,11 @@ fn deserialize<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<T, I
 fn explain(error: &serde_json::Error, field: &str) -> String {
     let full = error.to_string();
     let text = full.rsplit_once(" at line ").map_or(full.as_str(), |(text, _)| text);
+    let memory_policy = if field.contains("memoryPolicy") { "invalid memory policy " } else { "" };
     let Some(rest) = text.strip_prefix("unknown variant `") else {
+        if !memory_policy.is_empty() && text.contains("`mode`") {
+            return "invalid memory policy mode: it is missing".into();
+        }
         return text.replace('`', "\"");
     };
     let Some((found, expected)) = rest.split_once("`, expected ") else {
@@ -76,7 +89,39 @@ fn explain(error: &serde_json::Error, field: &str) -> String {
     };
     let allowed = expected.trim_start_matches("one of ").replace('`', "").replace(" or ", ", ");
     let noun = if field.contains("namespaces[") { "a namespace" } else { "an allowed value" };
+    if !memory_policy.is_empty() {
+        let what = if field.contains("flags") { "flag" } else { "mode" };
+        return format!("{memory_policy}{what} {found:?}; allowed: {allowed}");
+    }
     format!("{found:?} is not {noun}; allowed: {allowed}")
+}
+
+/// `oci-spec` writes two of the standard's scheduler flags in its own way; the standard's are turned into those.
+/// None if there are none of them.
+fn parse_with_own_scheduler_flags<T: DeserializeOwned>(
+    document: &str,
+    bytes: &[u8],
+) -> Result<Option<Parsed<T>>, InvalidDocument> {
+    let mut tree: serde_json::Value = deserialize(document, bytes)?;
+    let mut changed = false;
+    let pointer = if tree.get("process").is_some() { "/process/scheduler/flags" } else { "/scheduler/flags" };
+    for flag in tree.pointer_mut(pointer).and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
+        *flag = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK".into(),
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN".into(),
+            _ => continue,
+        };
+        changed = true;
+    }
+    if changed { parse(document, tree.to_string().as_bytes()).map(Some) } else { Ok(None) }
+}
+
+/// A process without `user` is root's, as other runtimes read it: callers' tools leave zeroes out.
+fn parse_with_root_as_user<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<Parsed<T>, InvalidDocument> {
+    let mut tree: serde_json::Value = deserialize(document, bytes)?;
+    let process = if tree.get("process").is_some() { &mut tree["process"] } else { &mut tree };
+    process["user"] = serde_json::json!({});
+    parse(document, tree.to_string().as_bytes())
 }
 
 /// The names `oci-spec` refuses are taken out of the capability lists, with a warning each, and the document
@@ -132,6 +177,19 @@ mod tests {
     fn text_that_is_no_json_is_called_so() {
         assert!(message("hello").starts_with("config.json: not JSON: "), "{}", message("hello"));
         assert!(message("{} {}").starts_with("config.json: not JSON: "));
+    }
+
+    #[test]
+    fn a_process_without_user_is_roots() {
+        let process = parse_process(br#"{"cwd":"/","args":["a"]}"#).expect("parse").value;
+        assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
+        assert!(parse_config(br#"{"process":{"cwd":"/","args":["a"]}}"#).is_ok());
+    }
+
+    #[test]
+    fn scheduler_flags_are_the_standards() {
+        let json = br#"{"cwd":"/","scheduler":{"policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK"]}}"#;
+        assert!(parse_process(json).is_ok());
     }
 
     #[test]

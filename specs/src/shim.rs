@@ -90,21 +90,50 @@ pub enum Operation {
     /// Descriptors of the pinned namespaces.
     Namespaces,
     Create(CreateContainer),
-    Start { container: String },
+    Start {
+        container: String,
+    },
     /// Sends `signal` to the container's init, or to every process of the container.
-    Kill { container: String, signal: i32, all: bool },
+    Kill {
+        container: String,
+        signal: i32,
+        all: bool,
+    },
     /// Gives up a container that is not running: its cgroup and its record. A running one is refused.
-    Delete { container: String },
+    Delete {
+        container: String,
+    },
     Exec(ExecProcess),
     /// Sends `signal` to an exec'd process; `all` ends its whole session.
-    KillExec { exec: String, signal: i32, all: bool },
-    Attach { container: String, stdin: bool, stdout: bool, stderr: bool },
+    KillExec {
+        exec: String,
+        signal: i32,
+        all: bool,
+    },
+    Attach {
+        container: String,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
     /// Gives up the shim's own end of the container's stdin, so that closing the attached end is end of file.
-    CloseStdin { container: String },
+    CloseStdin {
+        container: String,
+    },
     /// Of the container's terminal, or of the exec's.
-    Resize { container: String, exec: Option<String>, rows: u16, columns: u16 },
-    ReopenLog { container: String },
-    Update { container: String, resources: Box<LinuxResources> },
+    Resize {
+        container: String,
+        exec: Option<String>,
+        rows: u16,
+        columns: u16,
+    },
+    ReopenLog {
+        container: String,
+    },
+    Update {
+        container: String,
+        resources: Box<LinuxResources>,
+    },
     Subscribe,
     /// Refused while a container runs. The shim removes its socket and ends.
     Shutdown,
@@ -209,11 +238,25 @@ pub struct Exit {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    Started { container: String, pid: u32, at: i64 },
+    Started {
+        container: String,
+        pid: u32,
+        at: i64,
+    },
     /// Every byte of output is in the log by now.
-    Exited { container: String, exit: Exit },
-    ExecExited { container: String, exec: String, exit: Exit },
-    Oom { container: String, at: i64 },
+    Exited {
+        container: String,
+        exit: Exit,
+    },
+    ExecExited {
+        container: String,
+        exec: String,
+        exit: Exit,
+    },
+    Oom {
+        container: String,
+        at: i64,
+    },
 }
 
 #[cfg(test)]

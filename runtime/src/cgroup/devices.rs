@@ -1,13 +1,12 @@
 //! `linux.resources.devices`: lists on v1, an eBPF program on v2.
 //!
-//! Nothing is allowed at first. The rules of the configuration follow in order, then `linux.devices`, then
-//! what every container may use (runtime-spec, config-linux.md#allowed-device-list).
+//! Nothing is allowed at first. The rules of the configuration follow in order, then what every container may use (runtime-spec, config-linux.md#allowed-device-list).
 
 use super::{Error, limit};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
-use wharf_specs::oci::{LinuxDevice, LinuxDeviceType, LinuxResources};
+use wharf_specs::oci::{LinuxDeviceType, LinuxResources};
 use wharf_sys::bpf::{self, Instruction};
 use wharf_sys::errno;
 
@@ -50,7 +49,7 @@ impl Access {
 const ALLOWED: [(u32, Option<u32>); 8] =
     [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
 
-pub(super) fn rules(resources: Option<&LinuxResources>, devices: &[LinuxDevice]) -> Result<Vec<Rule>, Error> {
+pub(super) fn rules(resources: Option<&LinuxResources>) -> Result<Vec<Rule>, Error> {
     let mut rules = Vec::new();
     for (index, rule) in resources.and_then(|r| r.devices().as_ref()).into_iter().flatten().enumerate() {
         let wrong = |name: &str, problem: String| Error::Value { field: format!("devices[{index}].{name}"), problem };
@@ -67,6 +66,8 @@ pub(super) fn rules(resources: Option<&LinuxResources>, devices: &[LinuxDevice])
                 'r' => Access::READ,
                 'w' => Access::WRITE,
                 'm' => Access::MKNOD,
+                // No letter of the standard, but in use.
+                'a' => Access::ALL.0,
                 _ => return Err(wrong("access", format!("{letter:?} is not an access; allowed: r, w, m"))),
             };
         }
@@ -81,15 +82,6 @@ pub(super) fn rules(resources: Option<&LinuxResources>, devices: &[LinuxDevice])
         rules.push(Rule { allow: rule.allow(), kind, major, minor, access });
     }
     let allow = |kind, major, minor, access| Rule { allow: true, kind: Some(kind), major, minor, access };
-    for device in devices {
-        let kind = match device.typ() {
-            LinuxDeviceType::B => Kind::Block,
-            LinuxDeviceType::C | LinuxDeviceType::U => Kind::Character,
-            LinuxDeviceType::A | LinuxDeviceType::P => continue,
-        };
-        let number = |value: i64| u32::try_from(value).ok();
-        rules.push(allow(kind, number(device.major()), number(device.minor()), Access::ALL));
-    }
     // Any node may be made, for archives that hold some; using it is another matter.
     rules.push(allow(Kind::Character, None, None, Access(Access::MKNOD)));
     rules.push(allow(Kind::Block, None, None, Access(Access::MKNOD)));
@@ -225,7 +217,7 @@ mod tests {
     use super::*;
 
     fn rules_of(json: &str) -> Result<Vec<Rule>, Error> {
-        rules(Some(&serde_json::from_str(json).expect("parse")), &[])
+        rules(Some(&serde_json::from_str(json).expect("parse")))
     }
 
     #[test]

@@ -6,18 +6,20 @@
 
 mod detect;
 mod devices;
+mod stats;
 mod v1;
 mod v2;
 
 pub use detect::{Hierarchy, Layout};
+pub use stats::{OomWatch, Stats};
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
-use wharf_specs::oci::{LinuxDevice, LinuxResources};
+use wharf_specs::oci::LinuxResources;
 use wharf_sys::errno;
 
 /// How long removal waits for killed processes to leave.
@@ -28,6 +30,10 @@ const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("{operation} cgroup {}: {}", path.display(), cause(source))]
     Directory { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("adding pid {pid} to cgroup {}: {}", path.display(), cause(source))]
+    Join { pid: i32, path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    SubGroup(String),
     #[error("linux.resources.{field}: write {value:?} to {}: {}", path.display(), cause(source))]
     Limit { field: String, value: String, path: PathBuf, source: io::Error },
     #[error("linux.resources.{field}: the {controller} controller is not available on this host")]
@@ -36,6 +42,29 @@ pub enum Error {
     Value { field: String, problem: String },
     #[error("find the cgroup hierarchies: {0}")]
     Layout(#[source] io::Error),
+}
+
+/// A group below the container's: in these hierarchies, or in all of them if no controller is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubGroup {
+    pub controllers: Vec<String>,
+    pub path: PathBuf,
+}
+
+impl SubGroup {
+    /// Parses `PATH` or `CONTROLLER[,CONTROLLER]:PATH`.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once(':') {
+            Some((controllers, path)) => {
+                Self { controllers: controllers.split(',').map(str::to_string).collect(), path: path.into() }
+            }
+            None => Self { controllers: Vec::new(), path: text.into() },
+        }
+    }
+}
+
+fn has_controller(list: &str, name: &str) -> bool {
+    list.split(',').any(|one| one == name)
 }
 
 fn cause(error: &io::Error) -> String {
@@ -92,11 +121,31 @@ impl Cgroup {
         cgroup
     }
 
-    /// The group `path` below this one, in every hierarchy.
-    pub fn below(&self, path: &Path) -> Self {
-        let inner = clean(path);
-        let join = |(controllers, directory): (String, PathBuf)| (controllers, directory.join(&inner));
-        Self::from_paths(self.paths().into_iter().map(join))
+    /// The groups below this one that `places` name; where they name none, this one.
+    pub fn below(&self, places: &[SubGroup]) -> Result<Self, Error> {
+        let mut paths = self.paths();
+        for place in places {
+            let inside = |part| matches!(part, Component::Normal(_) | Component::RootDir | Component::CurDir);
+            if !place.path.components().all(inside) {
+                return Err(Error::SubGroup(format!("bad sub cgroup path {:?}", place.path)));
+            }
+            let inner = clean(&place.path);
+            for name in &place.controllers {
+                let known = paths.iter().any(|(controllers, _)| has_controller(controllers, name));
+                if !known {
+                    return Err(Error::SubGroup(format!("unknown controller {name:?} in a cgroup to be joined")));
+                }
+            }
+            let meant = |controllers: &str| {
+                place.controllers.is_empty() || place.controllers.iter().any(|name| has_controller(controllers, name))
+            };
+            for (controllers, directory) in &mut paths {
+                if meant(controllers) {
+                    *directory = directory.join(&inner);
+                }
+            }
+        }
+        Ok(Self::from_paths(paths))
     }
 
     /// The groups that a process is in at present, in the same hierarchies.
@@ -170,14 +219,9 @@ impl Cgroup {
 
     /// Writes the limits; what the configuration leaves out is left alone. Device rules are those of the
     /// configuration, then the devices every container has.
-    pub fn apply(
-        &self,
-        resources: Option<&LinuxResources>,
-        devices: &[LinuxDevice],
-        privileged: bool,
-    ) -> Result<(), Error> {
+    pub fn apply(&self, resources: Option<&LinuxResources>, privileged: bool) -> Result<(), Error> {
         if privileged {
-            let rules = devices::rules(resources, devices)?;
+            let rules = devices::rules(resources)?;
             if let Some(path) = self.v1("devices") {
                 devices::apply_v1(path, &rules)?;
             } else if let Some(path) = &self.unified {
@@ -211,7 +255,7 @@ impl Cgroup {
                 continue;
             }
             if let Err(source) = write(&path.join("cgroup.procs"), &pid.to_string()) {
-                return Err(Error::Directory { operation: "join", path, source });
+                return Err(Error::Join { pid, path, source });
             }
         }
         Ok(())
@@ -348,7 +392,6 @@ fn is_refusal(error: &io::Error) -> bool {
 
 /// Removes `.` and `..` as a path below `/` would read them: nothing above the root can be named.
 fn clean(path: &Path) -> PathBuf {
-    use std::path::Component;
     let mut cleaned = PathBuf::new();
     for component in path.components() {
         match component {

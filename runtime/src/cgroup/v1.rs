@@ -16,9 +16,10 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         apply_cpu(cgroup, cpu)?;
     }
     match resources.pids().as_ref().map(|pids| pids.limit()) {
-        None | Some(0) => {}
+        None => {}
+        // The init itself must fit in, so 0 is as good as 1; runc agrees.
         Some(count) => {
-            let value = if count < 0 { "max".to_string() } else { count.to_string() };
+            let value = if count < 0 { "max".to_string() } else { count.max(1).to_string() };
             limit(controller(cgroup, "pids", "pids.limit")?, "pids.max", value, "pids.limit")?;
         }
     }
@@ -46,7 +47,7 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
     }
     match resources.unified() {
         Some(unified) if !unified.is_empty() => {
-            let problem = "is only for hosts with cgroup v2 alone".to_string();
+            let problem = "invalid configuration: is only for hosts with cgroup v2 alone".to_string();
             Err(Error::Value { field: "unified".into(), problem })
         }
         _ => Ok(()),
@@ -150,10 +151,19 @@ fn apply_cpu(cgroup: &Cgroup, cpu: &LinuxCpu) -> Result<(), Error> {
     if let Some(burst) = burst {
         limit(directory()?, "cpu.cfs_burst_us", burst, "cpu.burst")?;
     }
+    let runtime = cpu.realtime_runtime().filter(|v| *v != 0);
     if let Some(period) = cpu.realtime_period().filter(|v| *v != 0) {
-        limit(directory()?, "cpu.rt_period_us", period, "cpu.realtimePeriod")?;
+        let write = || limit(directory()?, "cpu.rt_period_us", period, "cpu.realtimePeriod");
+        match (write(), runtime) {
+            // As with the quota: the runtime set before may not fit into the new period.
+            (Err(_), Some(runtime)) => {
+                limit(directory()?, "cpu.rt_runtime_us", runtime, "cpu.realtimeRuntime")?;
+                write()?;
+            }
+            (result, _) => result?,
+        }
     }
-    if let Some(runtime) = cpu.realtime_runtime().filter(|v| *v != 0) {
+    if let Some(runtime) = runtime {
         limit(directory()?, "cpu.rt_runtime_us", runtime, "cpu.realtimeRuntime")?;
     }
     for (file, value, field) in [("cpuset.cpus", cpu.cpus(), "cpu.cpus"), ("cpuset.mems", cpu.mems(), "cpu.mems")] {

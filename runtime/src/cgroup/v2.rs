@@ -42,8 +42,9 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         group.cpu(cpu)?;
     }
     match resources.pids().as_ref().map(|pids| pids.limit()) {
-        None | Some(0) => {}
-        // Every negative number is "no limit" here, as with runc.
+        None => {}
+        // No group has room for no process: 0 means the least that works. Every negative number is "no limit", as with runc.
+        Some(0) => group.limit("pids", "pids.max", maximum(1), "pids.limit")?,
         Some(count) => group.limit("pids", "pids.max", maximum(count.max(-1)), "pids.limit")?,
     }
     if let Some(io) = resources.block_io() {

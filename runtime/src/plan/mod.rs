@@ -13,6 +13,7 @@ pub use device::Device;
 pub use mount::{IdMap, Mount, MountSource, OPTIONS as MOUNT_OPTIONS};
 pub(crate) use namespace::name as namespace_name;
 pub use namespace::{Join, Namespaces};
+pub(crate) use process::index_list;
 pub use process::{CapabilityPlan, Process};
 pub use sysctl::Sysctl;
 
@@ -211,7 +212,14 @@ fn path_list(paths: Option<&[String]>, field: &str) -> Result<Vec<CString>, Refu
         }
         c_string(path, &format!("{field}[{index}]"))
     };
-    paths.unwrap_or_default().iter().enumerate().map(check).collect()
+    let mut list: Vec<CString> = Vec::new();
+    for path in paths.unwrap_or_default().iter().enumerate().map(check) {
+        let path = path?;
+        if !list.contains(&path) {
+            list.push(path);
+        }
+    }
+    Ok(list)
 }
 
 /// The kernel's form of a string from the configuration.

@@ -33,6 +33,9 @@ pub struct Mount {
     pub destination: CString,
     pub source: MountSource,
     pub attributes: Attributes,
+    /// Attributes of a bind mount's source that go unless a user namespace has locked them: as with runc, a bind
+    /// mount that names any flag has exactly the flags it names.
+    pub implied_clear: u64,
     /// Attributes for all mounts below as well.
     pub recursive_attributes: Attributes,
     /// `MS_*` propagation and whether it is recursive, in order.
@@ -44,6 +47,8 @@ enum Word {
     Set(u64),
     Clear(u64),
     AccessTime(u64),
+    /// Takes an earlier access time back. What is bound keeps its own, a new file system has the kernel's relatime.
+    AccessTimeKept,
     Recursive(Box<Word>),
     Propagation(u64, bool),
     Nothing,
@@ -69,8 +74,9 @@ fn word(option: &str) -> Option<Word> {
         "relatime" => Word::AccessTime(MOUNT_ATTR_RELATIME),
         "noatime" => Word::AccessTime(MOUNT_ATTR_NOATIME),
         "strictatime" => Word::AccessTime(MOUNT_ATTR_STRICTATIME),
+        "atime" | "norelatime" | "nostrictatime" => Word::AccessTimeKept,
         // Back to the kernel's default, which is relatime.
-        "atime" | "norelatime" | "nostrictatime" => Word::AccessTime(MOUNT_ATTR_RELATIME),
+        "ratime" | "rnorelatime" | "rnostrictatime" => Word::Recursive(Box::new(Word::AccessTime(MOUNT_ATTR_RELATIME))),
         "private" => Word::Propagation(MS_PRIVATE, false),
         "rprivate" => Word::Propagation(MS_PRIVATE, REC),
         "shared" => Word::Propagation(MS_SHARED, false),
@@ -80,8 +86,9 @@ fn word(option: &str) -> Option<Word> {
         "unbindable" => Word::Propagation(MS_UNBINDABLE, false),
         "runbindable" => Word::Propagation(MS_UNBINDABLE, REC),
         "rro" | "rrw" | "rnosuid" | "rsuid" | "rnodev" | "rdev" | "rnoexec" | "rexec" | "rnodiratime" | "rdiratime"
-        | "rrelatime" | "rnorelatime" | "rnoatime" | "ratime" | "rstrictatime" | "rnostrictatime" | "rnosymfollow"
-        | "rsymfollow" => Word::Recursive(Box::new(word(&option[1..])?)),
+        | "rrelatime" | "rnoatime" | "rstrictatime" | "rnosymfollow" | "rsymfollow" => {
+            Word::Recursive(Box::new(word(&option[1..])?))
+        }
         _ => return None,
     })
 }
@@ -167,23 +174,57 @@ impl Collected {
                 self.0.clear |= mount::MOUNT_ATTR_ATIME;
                 self.0.set = self.0.set & !mount::MOUNT_ATTR_ATIME | value;
             }
+            Word::AccessTimeKept => {
+                self.0.clear &= !mount::MOUNT_ATTR_ATIME;
+                self.0.set &= !mount::MOUNT_ATTR_ATIME;
+            }
             Word::Recursive(_) | Word::Propagation(..) | Word::Nothing => {}
         }
     }
 }
 
-pub(super) fn compile_all(spec: &Spec, namespaces: &Namespaces, bundle: &Path) -> Result<Vec<Mount>, Refusal> {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
-    mounts.iter().enumerate().map(|(index, mount)| compile(mount, index, namespaces, bundle)).collect()
+impl Collected {
+    /// Completes the flags of a bind mount as `mount(2)` has them; returns what is cleared without being named.
+    fn complete_for_bind(&mut self) -> u64 {
+        use mount::*;
+        if self.0 == Attributes::default() {
+            return 0;
+        }
+        let access_time = self.0.clear & MOUNT_ATTR_ATIME != 0;
+        if access_time && self.0.set & MOUNT_ATTR_NODIRATIME == 0 {
+            self.0.clear |= MOUNT_ATTR_NODIRATIME;
+        }
+        if !access_time && self.0.set & MOUNT_ATTR_NODIRATIME != 0 {
+            self.apply(&Word::AccessTime(MOUNT_ATTR_RELATIME));
+        }
+        let flags =
+            MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW;
+        flags & !self.0.set & !self.0.clear
+    }
 }
 
-fn compile(mount: &oci::Mount, index: usize, namespaces: &Namespaces, bundle: &Path) -> Result<Mount, Refusal> {
+pub(super) fn compile_all(spec: &Spec, namespaces: &Namespaces, bundle: &Path) -> Result<Vec<Mount>, Refusal> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let root = spec.root().as_ref().map(|root| root.path().clone()).filter(|path| path.as_os_str().len() > 1);
+    let rootfs = bundle.join(root.unwrap_or_else(|| "rootfs".into()));
+    mounts.iter().enumerate().map(|(index, mount)| compile(mount, index, namespaces, bundle, &rootfs)).collect()
+}
+
+fn compile(
+    mount: &oci::Mount,
+    index: usize,
+    namespaces: &Namespaces,
+    bundle: &Path,
+    rootfs: &Path,
+) -> Result<Mount, Refusal> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     let destination = mount.destination();
     if destination.as_os_str().is_empty() {
         return Err(Refusal::new(field("destination"), "is empty; allowed: an absolute path in the container"));
     }
-    // Relative destinations are below `/`, as runc reads them.
+    // Relative destinations are below `/`, and those that name the rootfs on the host are meant inside, as runc
+    // reads them.
+    let destination = destination.strip_prefix(rootfs).unwrap_or(destination);
     let destination = Path::new("/").join(destination);
     refuse_over_proc(mount, &field("destination"), &destination)?;
     let (mut own, mut recursive) = (Collected::default(), Collected::default());
@@ -248,7 +289,9 @@ fn compile(mount: &oci::Mount, index: usize, namespaces: &Namespaces, bundle: &P
     if copy_up && fstype != "tmpfs" {
         return Err(Refusal::new(field("options"), "tmpcopyup is only for type tmpfs"));
     }
+    let implied_clear = if bind.is_some() { own.complete_for_bind() } else { 0 };
     Ok(Mount {
+        implied_clear,
         destination: c_string(destination.as_os_str().as_encoded_bytes(), &field("destination"))?,
         idmap: compile_idmap(mount, index, idmap, &source, namespaces)?,
         source,
@@ -337,7 +380,7 @@ mod tests {
 
     fn compile_json(json: &str) -> Result<Mount, Refusal> {
         let mount: oci::Mount = serde_json::from_str(json).expect("parse");
-        compile(&mount, 0, &Namespaces::default(), Path::new("/bundle"))
+        compile(&mount, 0, &Namespaces::default(), Path::new("/bundle"), Path::new("/bundle/rootfs"))
     }
 
     #[test]
@@ -359,6 +402,21 @@ mod tests {
         assert_eq!(mount.destination.as_bytes(), b"/x");
         assert_eq!(mount.source, MountSource::Bind { source: c"/bundle/data".to_owned(), recursive: true });
         assert_eq!(mount.recursive_attributes.set, mount::MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn a_bind_mount_that_names_a_flag_has_only_those_it_names() {
+        let attributes = |options: &str| {
+            let json = format!(r#"{{"destination":"/bundle/rootfs/x","source":"/y","options":["bind"{options}]}}"#);
+            let mount = compile_json(&json).expect("compile");
+            assert_eq!(mount.destination, c"/x".to_owned());
+            (mount.attributes, mount.implied_clear)
+        };
+        assert_eq!(attributes(""), (Attributes::default(), 0));
+        assert_eq!(attributes(r#","atime""#), (Attributes::default(), 0));
+        let (named, implied) = attributes(r#","ro""#);
+        assert_eq!(named.set, mount::MOUNT_ATTR_RDONLY);
+        assert!(implied & mount::MOUNT_ATTR_NOEXEC != 0 && implied & mount::MOUNT_ATTR_RDONLY == 0);
     }
 
     #[test]

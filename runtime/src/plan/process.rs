@@ -112,8 +112,12 @@ impl Process {
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
             umask: user.umask(),
-            capabilities: process.capabilities().as_ref().map(capability_plan).unwrap_or_default(),
-            rlimits: rlimits(process, &field("rlimits"), warnings)?,
+            capabilities: {
+                let plan = process.capabilities().as_ref().map(capability_plan).unwrap_or_default();
+                warnings.extend(ambient_warnings(plan));
+                plan
+            },
+            rlimits: rlimits(process, &field("rlimits"))?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: oom_score_adj(process, &field("oomScoreAdj"))?,
             terminal: process.terminal().unwrap_or(false),
@@ -141,11 +145,15 @@ fn capability_plan(sets: &oci::LinuxCapabilities) -> CapabilityPlan {
     }
 }
 
-fn rlimits(
-    process: &oci::Process,
-    field: &str,
-    _warnings: &mut Vec<String>,
-) -> Result<Vec<(u32, &'static str, u64, u64)>, Refusal> {
+/// The kernel refuses an ambient capability that is not permitted and inheritable too.
+fn ambient_warnings(plan: CapabilityPlan) -> Vec<String> {
+    let refused = plan.ambient & !(plan.permitted & plan.inheritable);
+    let all = capabilities::ALL.iter().filter(|capability| refused & capabilities::bit(**capability) != 0);
+    let why = "it is not in the permitted and the inheritable set";
+    all.map(|capability| format!("can't raise ambient capability {}: {why}", capabilities::name(*capability))).collect()
+}
+
+fn rlimits(process: &oci::Process, field: &str) -> Result<Vec<(u32, &'static str, u64, u64)>, Refusal> {
     let mut compiled: Vec<(u32, &'static str, u64, u64)> = Vec::new();
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
         let (resource, name) = match limit.typ() {
@@ -273,8 +281,15 @@ pub(super) fn memory_policy(linux: &Linux) -> Result<Option<(i32, Vec<usize>)>, 
         };
     }
     let nodes = policy.nodes().as_deref().filter(|nodes| !nodes.is_empty());
-    let nodes = nodes.map(|nodes| index_list(nodes, "linux.memoryPolicy.nodes")).transpose()?;
-    Ok(Some((mode, nodes.unwrap_or_default())))
+    let field = "linux.memoryPolicy.nodes";
+    let wrong = |refusal: Refusal| Refusal::new(field, format!("invalid memory policy nodes: {}", refusal.problem));
+    let nodes = nodes.map(|nodes| index_list(nodes, field).map_err(wrong)).transpose()?.unwrap_or_default();
+    if matches!(policy.mode(), MemoryPolicyModeType::MpolDefault | MemoryPolicyModeType::MpolLocal) && !nodes.is_empty()
+    {
+        let problem = format!("the {} mode requires 0 nodes but got {}", policy.mode(), nodes.len());
+        return Err(Refusal::new(field, problem));
+    }
+    Ok(Some((mode, nodes)))
 }
 
 /// Parses the kernel's list format, `0-3,7`.

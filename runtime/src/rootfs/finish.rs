@@ -3,7 +3,7 @@
 use super::mounts::file_system;
 use super::target::shown;
 use crate::handshake::{At, Failure, Step};
-use crate::plan::Sysctl;
+use crate::plan::{Mount, Sysctl};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +28,22 @@ pub(crate) fn write_sysctls(sysctls: &[Sysctl]) -> Result<(), Failure> {
             fs::write_once(file.as_fd(), &sysctl.value)
         };
         write().at(Step::Sysctl, &sysctl.name)?;
+    }
+    Ok(())
+}
+
+/// Whether a mount becomes read-only only at the end: nodes and mounts are still to be made in `/dev`.
+pub(crate) fn is_closed_late(mount: &Mount) -> bool {
+    let dev = matches!(mount.destination.as_bytes(), b"/dev" | b"/dev/");
+    dev && mount.attributes.set & mount::MOUNT_ATTR_RDONLY != 0
+}
+
+/// Makes `/dev` read-only if the configuration wants that.
+pub(crate) fn close_dev(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<(), Failure> {
+    if mounts.iter().any(is_closed_late) {
+        let readonly = Attributes { set: mount::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+        let dev = fs::open_in_root(root, c"/dev", fs::O_PATH | fs::O_DIRECTORY, 0).at(Step::ReadonlyPath, "/dev")?;
+        mount::set_attributes(dev.as_fd(), readonly, false).at(Step::ReadonlyPath, "/dev")?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::cgroupfs::CgroupView;
 use super::copy_up;
+use super::finish;
 use super::target::{self, shown};
 use crate::handshake::{At, Failure, Step};
 use crate::plan::{Mount, MountSource};
@@ -35,6 +36,10 @@ fn mount_one(
     let destination = &mount.destination;
     match &mount.source {
         MountSource::FileSystem { fstype, source, parameters, copy_up } => {
+            if matches!(fstype.to_bytes(), b"proc" | b"sysfs") {
+                refuse_link(root, destination, fstype)?;
+            }
+            let existing_mode = existing_mode(root, destination);
             let target = target::prepare(root, destination, true)?;
             let object = || format!("{} on {}", fstype.to_string_lossy(), shown(destination));
             if *copy_up {
@@ -45,7 +50,17 @@ fn mount_one(
                 mount::set_attributes(made.as_fd(), mount.attributes, false).at(Step::MountAttributes, object())?;
                 return attach(&made, target.as_fd(), mount, object);
             }
-            let made = file_system(fstype, source, parameters, mount.attributes.set, object)?;
+            let mut parameters = parameters.clone();
+            if let (b"tmpfs", Some(mode)) = (fstype.to_bytes(), existing_mode)
+                && parameters.iter().all(|(key, _)| key.as_bytes() != b"mode")
+            {
+                parameters.push((c"mode".to_owned(), CString::new(format!("{mode:o}")).ok()));
+            }
+            let mut attributes = mount.attributes.set;
+            if finish::is_closed_late(mount) {
+                attributes &= !mount::MOUNT_ATTR_RDONLY;
+            }
+            let made = file_system(fstype, source, &parameters, attributes, object)?;
             attach(&made, target.as_fd(), mount, object)
         }
         MountSource::Bind { source: path, recursive } => {
@@ -62,16 +77,41 @@ fn mount_one(
             let target = target::prepare(root, destination, is_directory)?;
             let attributes = needed(tree.as_fd(), mount.attributes).at(Step::MountAttributes, object())?;
             if attributes != Attributes::default() {
-                mount::set_attributes(tree.as_fd(), attributes, false).at(Step::MountAttributes, object())?;
+                let implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
+                let exact = Attributes { clear: attributes.clear | implied, ..attributes };
+                let result = match mount::set_attributes(tree.as_fd(), exact, false) {
+                    Err(error) if implied != 0 && error.raw_os_error() == Some(wharf_sys::errno::EPERM) => {
+                        mount::set_attributes(tree.as_fd(), attributes, false)
+                    }
+                    result => result,
+                };
+                result.at(Step::MountAttributes, object())?;
             }
             attach(tree, target.as_fd(), mount, object)
         }
         MountSource::Cgroup => {
             let target = target::prepare(root, destination, true)?;
             let made = cgroup.mount(target.as_fd(), destination, mount.attributes)?;
-            finish(&made, mount, || format!("cgroup on {}", shown(destination)))
+            complete(&made, mount, || format!("cgroup on {}", shown(destination)))
         }
     }
+}
+
+/// Permissions of a directory that is there already, which a tmpfs on it takes over.
+fn existing_mode(root: BorrowedFd<'_>, destination: &CStr) -> Option<u32> {
+    let found = fs::open_in_root(root, destination, fs::O_PATH | fs::O_DIRECTORY, 0).ok()?;
+    Some(fs::status(found.as_fd()).ok()?.mode & 0o7777)
+}
+
+/// A link in the image would put the kernel's files where the runtime does not look for them (CVE-2019-19921).
+fn refuse_link(root: BorrowedFd<'_>, destination: &CStr, fstype: &CStr) -> Result<(), Failure> {
+    let found = fs::open_in_root(root, destination, fs::O_PATH | fs::O_NOFOLLOW, 0);
+    if found.is_ok_and(|found| fs::status(found.as_fd()).is_ok_and(|status| !status.is(fs::S_IFDIR))) {
+        let fstype = fstype.to_string_lossy();
+        let object = format!("{fstype} on {}: {fstype} must be mounted on ordinary directory", shown(destination));
+        return Err(Failure { step: Step::Mount, errno: 0, object });
+    }
+    Ok(())
 }
 
 /// Of what is to be cleared, only what is set: clearing a flag that a user namespace locked is refused even if
@@ -113,11 +153,11 @@ pub(crate) fn file_system(
 
 fn attach(made: &OwnedFd, target: BorrowedFd<'_>, mount: &Mount, object: impl Fn() -> String) -> Result<(), Failure> {
     mount::move_mount(made.as_fd(), target).at(Step::Mount, object())?;
-    finish(made, mount, object)
+    complete(made, mount, object)
 }
 
 /// Recursive attributes and propagation, once the mount has its place.
-fn finish(made: &OwnedFd, mount: &Mount, object: impl Fn() -> String) -> Result<(), Failure> {
+fn complete(made: &OwnedFd, mount: &Mount, object: impl Fn() -> String) -> Result<(), Failure> {
     if mount.recursive_attributes != Attributes::default() {
         mount::set_attributes(made.as_fd(), mount.recursive_attributes, true).at(Step::MountAttributes, object())?;
     }

@@ -4,6 +4,7 @@ use crate::handshake::{At, Failure, Step};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use wharf_sys::{errno, fs};
 
 /// Mode of directories made for mounts.
@@ -16,7 +17,7 @@ pub(crate) fn prepare(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> Res
     match fs::open_in_root(root, path, fs::O_PATH, 0) {
         Ok(found) => Ok(found),
         Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
-            make(root, path, directory).at(Step::MountTarget, shown(path))
+            make(root, path, directory, 0).at(Step::MountTarget, shown(path))
         }
         Err(error) => Err(error).at(Step::MountTarget, shown(path)),
     }
@@ -26,13 +27,19 @@ pub(crate) fn prepare(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> Res
 pub(crate) fn parent(root: BorrowedFd<'_>, path: &CStr) -> io::Result<(OwnedFd, CString)> {
     let (parent, name) = split(path);
     let directory = match fs::open_in_root(root, &parent, fs::O_PATH | fs::O_DIRECTORY, 0) {
-        Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make(root, &parent, true)?,
+        Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make(root, &parent, true, 0)?,
         other => other?,
     };
     Ok((directory, name))
 }
 
-fn make(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> io::Result<OwnedFd> {
+/// Makes what is missing of a path. A dangling symbolic link is followed inside the root, and its target made.
+fn make(root: BorrowedFd<'_>, path: &CStr, directory: bool, links: u32) -> io::Result<OwnedFd> {
+    /// As many as the kernel follows in one path.
+    const MAX_LINKS: u32 = 40;
+    if links > MAX_LINKS {
+        return Err(errno::error(errno::ELOOP));
+    }
     let mut prefix = Vec::new();
     let mut current = fs::open_in_root(root, c"/", fs::O_PATH | fs::O_DIRECTORY, 0)?;
     let bytes = path.to_bytes();
@@ -48,6 +55,24 @@ fn make(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> io::Result<OwnedF
             Ok(next) => current = next,
             Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
                 let name = CString::new(component.to_vec()).map_err(|_| errno::error(errno::EINVAL))?;
+                if let Ok(target) = fs::read_link_at(Some(current.as_fd()), &name) {
+                    prefix.truncate(prefix.len() - component.len());
+                    if target.is_absolute() {
+                        prefix.clear();
+                    }
+                    prefix.extend_from_slice(target.as_os_str().as_bytes());
+                    for rest in &components[index + 1..] {
+                        prefix.push(b'/');
+                        prefix.extend_from_slice(rest);
+                    }
+                    let followed = CString::new(prefix).map_err(|_| errno::error(errno::EINVAL))?;
+                    return match fs::open_in_root(root, &followed, fs::O_PATH, 0) {
+                        Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
+                            make(root, &followed, directory, links + 1)
+                        }
+                        other => other,
+                    };
+                }
                 current = make_one(current.as_fd(), &name, directory || !last)?;
             }
             Err(error) => return Err(error),
@@ -56,8 +81,7 @@ fn make(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> io::Result<OwnedF
     Ok(current)
 }
 
-/// Makes one component that is missing. A dangling symbolic link in its place is an error: what it points to
-/// was not asked for.
+/// Makes one component that is missing and is no symbolic link.
 fn make_one(parent: BorrowedFd<'_>, name: &CStr, directory: bool) -> io::Result<OwnedFd> {
     if directory {
         match fs::mkdir_at(parent, name, DIRECTORY_MODE) {
@@ -107,6 +131,11 @@ mod tests {
         prepare(root.as_fd(), c"/link/wharf-made/file", false).expect("prepare");
         assert!(directory.path().join("etc/wharf-made/file").is_file());
         assert!(!std::path::Path::new("/etc/wharf-made").exists());
+        std::os::unix::fs::symlink("/made/by/link", directory.path().join("dangling")).expect("symlink");
+        prepare(root.as_fd(), c"/dangling/file", false).expect("prepare");
+        assert!(directory.path().join("made/by/link/file").is_file());
+        std::os::unix::fs::symlink("loop", directory.path().join("loop")).expect("symlink");
+        assert!(prepare(root.as_fd(), c"/loop/x", true).is_err());
         prepare(root.as_fd(), c"/../../up/dir", true).expect("prepare");
         assert!(directory.path().join("up/dir").is_dir());
     }

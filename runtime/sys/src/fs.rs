@@ -172,6 +172,8 @@ pub fn filesystem_magic(file: BorrowedFd<'_>) -> io::Result<i64> {
 
 /// `MOUNT_ATTR_*` flags that the mount under a descriptor has.
 pub fn mount_attributes(file: BorrowedFd<'_>) -> io::Result<u64> {
+    /// Of the kernel's `linux/statfs.h`; the C library has no name for it.
+    const ST_NOSYMFOLLOW: u64 = 0x2000;
     // SAFETY: statvfs is plain data for which all zeroes is valid.
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: `stat` is writable for the duration of the call.
@@ -184,6 +186,7 @@ pub fn mount_attributes(file: BorrowedFd<'_>) -> io::Result<u64> {
         (libc::ST_NOEXEC, libc::MOUNT_ATTR_NOEXEC),
         (libc::ST_NOATIME, libc::MOUNT_ATTR_NOATIME),
         (libc::ST_NODIRATIME, libc::MOUNT_ATTR_NODIRATIME),
+        (ST_NOSYMFOLLOW, libc::MOUNT_ATTR_NOSYMFOLLOW),
     ] {
         if stat.f_flag & flag != 0 {
             attributes |= attribute;

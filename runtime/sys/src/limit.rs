@@ -67,6 +67,13 @@ pub fn set_affinity(pid: i32, cpus: &[usize]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(&mask), mask.as_ptr()) }).map(drop)
 }
 
+/// Lets a process run on every cpu its cpuset allows; nothing changes where that is refused.
+pub fn reset_affinity(pid: i32) {
+    let mask = [u64::MAX; 128];
+    // SAFETY: pointer and size describe `mask`.
+    unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(&mask), mask.as_ptr()) };
+}
+
 /// Sets the execution domain of the caller.
 pub fn set_personality(domain: u32) -> io::Result<()> {
     // SAFETY: personality takes an integer.
@@ -83,6 +90,7 @@ pub fn set_memory_policy(mode: i32, nodes: &[usize]) -> io::Result<()> {
         }
     }
     let bits = if nodes.is_empty() { 0 } else { mask.len() * 64 };
-    // SAFETY: the mask has at least `bits` bits.
-    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), bits) }).map(drop)
+    let mask = if nodes.is_empty() { std::ptr::null() } else { mask.as_ptr() };
+    // SAFETY: the mask has at least `bits` bits; null stands for no node.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }

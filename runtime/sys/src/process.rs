@@ -116,6 +116,28 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOEXEC) }).map(drop)
 }
 
+/// Closes every descriptor above stdio but these, in a process whose other owned descriptors are never used or
+/// dropped again: it ends by `exec` or `_exit`.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<libc::c_uint> = kept.iter().map(|fd| fd.as_raw_fd() as libc::c_uint).collect();
+    numbers.sort_unstable();
+    let close = |first: libc::c_uint, last: libc::c_uint| {
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: takes integers. The caller promises that no owner of what is closed is used or dropped later.
+        check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+    };
+    let mut next = 3;
+    for number in numbers {
+        if number >= next {
+            close(next, number - 1)?;
+            next = number + 1;
+        }
+    }
+    close(next, libc::c_uint::MAX)
+}
+
 /// Duplicates `fd` to exactly `number`, which stays open over exec.
 ///
 /// # Errors

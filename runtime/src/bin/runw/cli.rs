@@ -2,6 +2,8 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -56,6 +58,16 @@ pub(crate) enum Command {
         /// kill the container if it still runs
         #[arg(short, long)]
         force: bool,
+        id: String,
+    },
+    /// display container events such as OOM notifications and usage statistics
+    Events {
+        /// time between statistics, such as 500ms or 5s
+        #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+        interval: Duration,
+        /// display the statistics once and exit
+        #[arg(long)]
+        stats: bool,
         id: String,
     },
     /// execute a new process inside the container
@@ -267,6 +279,30 @@ pub(crate) struct UpdateOptions {
     pub(crate) id: String,
 }
 
+/// A duration in Go's form: numbers with units, such as `1m30s` or `1.5h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration above 0; allowed: numbers with ms, s, m, h, such as 1m30s");
+    let (mut seconds, mut rest) = (0.0, text);
+    while !rest.is_empty() {
+        let split = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let number: f64 = rest[..split].parse().map_err(|_| wrong())?;
+        let after = &rest[split..];
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        seconds += number
+            * match &after[..end] {
+                "ns" => 1e-9,
+                "us" | "µs" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return Err(wrong()),
+            };
+        rest = &after[end..];
+    }
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero()).ok_or_else(wrong)
+}
+
 /// Puts runc's form of help on every command: `NAME:`, then the program with the command and what it is for.
 pub(crate) fn with_help(mut command: clap::Command, name: &str) -> clap::Command {
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_string()).collect();
@@ -282,15 +318,41 @@ pub(crate) fn with_help(mut command: clap::Command, name: &str) -> clap::Command
     command
 }
 
+/// Says what is wrong with the command line; prints the help that was asked for.
+pub(crate) fn explain(error: &clap::Error, name: &str) -> ExitCode {
+    use clap::error::{ContextKind, ErrorKind};
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(command) = error.get(ContextKind::InvalidSubcommand)
+    {
+        eprintln!("{name}: No help topic for '{command}': there is no such command; see {name} --help");
+        return ExitCode::FAILURE;
+    }
+    let _ = error.print();
+    // runc's code, not the parser's.
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
 /// What `--version` prints.
 pub(crate) fn version_text(name: &str) -> String {
     let mut text = format!("{name} version {}\n", env!("CARGO_PKG_VERSION"));
-    if let Some(commit) = option_env!("WHARF_COMMIT") {
-        text += &format!("commit: {commit}\n");
-    }
+    text += &format!("commit: {}\n", env!("WHARF_COMMIT"));
     text += &format!("spec: {}\n", wharf_runtime::state::OCI_VERSION);
     if let Some(version) = wharf_runtime::seccomp::library_version() {
         text += &format!("libseccomp: {version}\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_in_go() {
+        assert_eq!(duration("1m30.5s"), Ok(Duration::from_millis(90_500)));
+        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
+        for wrong in ["", "0s", "5", "s", "5x", "-1s", "1..5s"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -32,7 +32,10 @@ impl Fault {
 
 fn main() -> ExitCode {
     let name = program_name();
-    let matches = cli::with_help(Arguments::command(), &name).get_matches();
+    let matches = match cli::with_help(Arguments::command(), &name).try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return cli::explain(&error, &name),
+    };
     let arguments = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
@@ -81,6 +84,7 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         Command::Kill { all, id, signal } => commands::kill::run(id, signal.as_deref(), *all, &store),
         Command::Delete { force, id } => commands::delete::run(id, *force, &store, log),
         Command::List { quiet, format } => commands::list::run(*quiet, *format, &store),
+        Command::Events { interval, stats, id } => commands::events::run(id, *interval, *stats, &store),
         Command::Exec(options) => commands::exec::run(options, &store, log),
         Command::Ps { format, id, options } => commands::ps::run(id, *format, options, &store),
         Command::Pause { id } => commands::pause::run(id, true, &store),

@@ -13,6 +13,8 @@ const SECCOMP_CACHE: &str = "@seccomp";
 
 pub(crate) struct Store {
     root: PathBuf,
+    /// The caller named the root, and is wrong if it is not there.
+    named: bool,
 }
 
 /// A container's new state directory, removed again unless it is kept.
@@ -31,8 +33,9 @@ impl Store {
                 _ => PathBuf::from("/run/runw"),
             }
         };
+        let named = root.is_some();
         let root = root.map_or_else(default, Path::to_path_buf);
-        Self { root: std::path::absolute(&root).unwrap_or(root) }
+        Self { root: std::path::absolute(&root).unwrap_or(root), named }
     }
 
     pub(crate) fn seccomp_cache(&self) -> PathBuf {
@@ -74,11 +77,11 @@ impl Store {
         state::directory(&self.root, id)
     }
 
-    /// The ids of all containers, sorted; none if there is no root yet.
+    /// The ids of all containers, sorted; none if there is no default root yet.
     pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Fault> {
         let entries = match fs::read_dir(&self.root) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.named => return Ok(Vec::new()),
             Err(error) => return Err(Fault::new(format!("read {}: {error}", self.root.display()))),
         };
         let name = |entry: io::Result<fs::DirEntry>| ContainerId::parse(entry.ok()?.file_name().to_str()?).ok();

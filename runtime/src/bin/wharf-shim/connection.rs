@@ -149,8 +149,9 @@ mod tests {
     #[test]
     fn requests_arrive_whole_however_they_are_cut() {
         let (mut connection, client) = pair();
-        let bytes = [frame(r#"{"id":1,"operation":{"op":"version"}}"#), frame(r#"{"id":2,"operation":{"op":"status"}}"#)]
-            .concat();
+        let bytes =
+            [frame(r#"{"id":1,"operation":{"op":"version"}}"#), frame(r#"{"id":2,"operation":{"op":"status"}}"#)]
+                .concat();
         let mut buffer = [0; 7];
         let mut ids = Vec::new();
         for piece in bytes.chunks(5) {
@@ -164,7 +165,8 @@ mod tests {
     fn descriptors_come_with_their_request() {
         let (mut connection, client) = pair();
         let file = std::fs::File::open("/dev/null").unwrap();
-        let body = frame(r#"{"id":1,"operation":{"op":"attach","container":"c","stdin":false,"stdout":true,"stderr":false}}"#);
+        let body =
+            frame(r#"{"id":1,"operation":{"op":"attach","container":"c","stdin":false,"stdout":true,"stderr":false}}"#);
         socket::send(client.as_fd(), &body, &[file.as_fd()]).unwrap();
         let requests = connection.receive(&mut [0; 4096]).unwrap();
         assert!(matches!(requests[0].operation, Operation::Attach { stdout: true, .. }));

@@ -124,7 +124,15 @@ impl Stdio {
         sysfs::set_nonblocking(master.as_fd(), true)?;
         let terminal = Some(master);
         let unclaimed = Some(VecDeque::new());
-        Ok(Self { stdin: None, stdin_once: false, outputs: [None, None], terminal, log: None, attached: Vec::new(), unclaimed })
+        Ok(Self {
+            stdin: None,
+            stdin_once: false,
+            outputs: [None, None],
+            terminal,
+            log: None,
+            attached: Vec::new(),
+            unclaimed,
+        })
     }
 
     /// What is to be watched for output.

@@ -76,8 +76,8 @@ fn main() -> ExitCode {
 fn start(directory: &Path) -> io::Result<server::Server> {
     let setup_path = directory.join(SETUP_NAME);
     let explain = |error: io::Error| io::Error::other(format!("read {}: {error}", setup_path.display()));
-    let setup: SandboxSetup = serde_json::from_slice(&std::fs::read(&setup_path).map_err(explain)?)
-        .map_err(|error| explain(error.into()))?;
+    let setup: SandboxSetup =
+        serde_json::from_slice(&std::fs::read(&setup_path).map_err(explain)?).map_err(|error| explain(error.into()))?;
     if let Some(runtime) = &setup.oci_runtime {
         let message = format!("OCI runtime {} in place of the shim's own is not supported yet", runtime.display());
         return Err(io::Error::other(message));

@@ -199,7 +199,7 @@ impl Pod {
         }
         let tty = request.process.terminal().unwrap_or(false);
         let stdio = match <[OwnedFd; 3]>::try_from(descriptors) {
-            _ if tty => RuntimeStdio::Terminal { size: None },
+            _ if tty => RuntimeStdio::Terminal { size: None, plain_line_feeds: false },
             Ok([stdin, stdout, stderr]) => RuntimeStdio::Fds { stdin, stdout, stderr },
             Err(_) => return Err(failure(FailureKind::Invalid, "an exec without terminal needs three descriptors")),
         };
@@ -350,9 +350,14 @@ fn create_process(id: ContainerId, request: &CreateContainer, bundle: &Bundle) -
     })?;
     let spec = &bundle.spec;
     let tty = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-    let (theirs, ours) = if tty { (RuntimeStdio::Terminal { size: None }, None) } else { pipes(request.stdin)? };
+    let (theirs, ours) = if tty {
+        (RuntimeStdio::Terminal { size: None, plain_line_feeds: false }, None)
+    } else {
+        pipes(request.stdin)?
+    };
     let name = id.to_string();
-    let create = CreateRequest { stdio: theirs, ..CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, bundle)?) };
+    let create =
+        CreateRequest { stdio: theirs, ..CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, bundle)?) };
     let mut runtime = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
     let mut stdio = match (ours, runtime.terminal.take()) {
         (Some(stdio), _) => stdio,
@@ -395,9 +400,7 @@ fn wrong_state(container: &PodContainer, operation: &str) -> Failure {
 
 fn rootfs(rootfs: &shim::Rootfs, bundle: &Bundle) -> Result<Rootfs, Failure> {
     Ok(match rootfs {
-        shim::Rootfs::Bundle => {
-            Rootfs::Path(bundle.rootfs().map_err(|error| failure(FailureKind::Invalid, error))?)
-        }
+        shim::Rootfs::Bundle => Rootfs::Path(bundle.rootfs().map_err(|error| failure(FailureKind::Invalid, error))?),
         shim::Rootfs::Overlay { lower, upper, work } => {
             Rootfs::Overlay { lower: lower.clone(), upper: upper.clone(), work: work.clone() }
         }

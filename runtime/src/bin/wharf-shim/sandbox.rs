@@ -135,7 +135,9 @@ fn write_sysctl(kinds: &[PodNamespace], name: &str, value: &str) -> Result<(), S
         _ if !plain => return Err(format!("sysctl {name:?}: not a dotted name")),
         "kernel.hostname" | "kernel.domainname" => PodNamespace::Uts,
         _ if name.starts_with("net.") => PodNamespace::Network,
-        _ if ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|p| name.starts_with(p)) => PodNamespace::Ipc,
+        _ if ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|p| name.starts_with(p)) => {
+            PodNamespace::Ipc
+        }
         _ => return Err(format!("sysctl {name:?}: not namespaced")),
     };
     if !kinds.contains(&owner) {

@@ -21,11 +21,21 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub(crate) enum Source {
     Listener,
     Client,
-    Output { container: String, stream: Stream },
+    Output {
+        container: String,
+        stream: Stream,
+    },
     /// A client of the container's output that was too slow and can take more.
-    Attached { container: String },
-    Init { container: String },
-    Exec { container: String, exec: String },
+    Attached {
+        container: String,
+    },
+    Init {
+        container: String,
+    },
+    Exec {
+        container: String,
+        exec: String,
+    },
 }
 
 impl Source {
@@ -167,7 +177,11 @@ impl Server {
         } else if ready.events & EPOLLOUT as u32 == 0 {
             alive = false;
         }
-        if alive { self.rearm(ready.token) } else { self.drop_client(ready.token) }
+        if alive {
+            self.rearm(ready.token)
+        } else {
+            self.drop_client(ready.token)
+        }
         Ok(shut_down)
     }
 
@@ -195,7 +209,8 @@ impl Server {
     fn publish(&mut self, event: Option<Event>) {
         let Some(event) = event else { return };
         let message = FromShim::Event(event);
-        let subscribers: Vec<u64> = self.clients.iter().filter(|(_, c)| c.subscribed).map(|(&token, _)| token).collect();
+        let subscribers: Vec<u64> =
+            self.clients.iter().filter(|(_, c)| c.subscribed).map(|(&token, _)| token).collect();
         for token in subscribers {
             let sent = self.clients.get_mut(&token).is_some_and(|client| client.send(&message, Vec::new()).is_ok());
             if sent { self.rearm(token) } else { self.drop_client(token) }

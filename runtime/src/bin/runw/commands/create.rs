@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use wharf_runtime::bundle::Bundle;
+use wharf_runtime::seccomp::FilterSource;
 use wharf_runtime::{Container, ContainerId, CreateRequest, Rootfs, Stdio};
 
 pub(crate) fn run(options: &CreateOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
@@ -51,7 +52,11 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
     // A container that is started by this very process needs no socket for others.
     let own_start = purpose != Use::Detached { started: false };
     let request = CreateRequest {
-        stdio: if terminal { Stdio::Terminal { size: None } } else { Stdio::Inherit },
+        stdio: if terminal {
+            Stdio::Terminal { size: None, plain_line_feeds: purpose == Use::Foreground }
+        } else {
+            Stdio::Inherit
+        },
         preserve_fds,
         state_dir: (!own_start).then(|| state.path()),
         seccomp_cache: Some(&cache),
@@ -75,6 +80,9 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
     if let Err(fault) = announce() {
         destroy(container)?;
         return Err(fault);
+    }
+    if let Some(seccomp) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+        log.debug(&format!("seccomp filter flags: {}", FilterSource::compile(seccomp)?.flags));
     }
     log.debug(&format!("created container {} with init {}", container.id(), container.pid()));
     Ok(Made { container, state })

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use wharf_runtime::bundle::{Bundle, load_process};
 use wharf_runtime::capabilities::ALL;
+use wharf_runtime::cgroup::SubGroup;
 use wharf_runtime::{ExecRequest, Stdio};
 use wharf_specs::oci::{Capability, LinuxCapabilities, Process};
 
@@ -26,23 +27,17 @@ fn execute(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault>
     console::check(terminal, options.detach, options.console_socket.as_deref())?;
     let signals = if options.detach { None } else { Some(foreground::Signals::block()?) };
     let cache = store.seccomp_cache();
-    let sub_cgroup = match options.cgroup.as_slice() {
-        [] => None,
-        [path] if !path.contains(':') => Some(Path::new(path.as_str())),
-        _ => {
-            return Err(Fault::new(
-                "--cgroup: controllers of their own are not supported by this version; allowed: one path",
-            ));
-        }
-    };
+    let stdio =
+        if terminal { Stdio::Terminal { size: None, plain_line_feeds: !options.detach } } else { Stdio::Inherit };
     let request = ExecRequest {
         preserve_fds: console::inherited(options.preserve_fds)?,
         seccomp_cache: Some(&cache),
-        sub_cgroup,
+        sub_cgroups: options.cgroup.iter().map(|text| SubGroup::parse(text)).collect(),
         ignore_paused: options.ignore_paused,
-        ..ExecRequest::new(&process, if terminal { Stdio::Terminal { size: None } } else { Stdio::Inherit })
+        ..ExecRequest::new(&process, stdio)
     };
     let executed = container.exec(request)?;
+    executed.warnings.iter().for_each(|warning| log.warn(warning));
     log.debug(&format!("process {} runs in container {}", executed.pid, options.id));
     if let Some(path) = &options.pidfd_socket {
         console::send(path, "pidfd", executed.pidfd.as_fd())?;

@@ -1,6 +1,6 @@
 //! `list`.
 
-use super::state::{describe, owner};
+use super::state::{Description, owner};
 use crate::Fault;
 use crate::cli::ListFormat;
 use crate::store::Store;
@@ -14,7 +14,7 @@ pub(crate) fn run(quiet: bool, format: ListFormat, store: &Store) -> Result<u8, 
         return Ok(0);
     }
     if format == ListFormat::Json {
-        let values: Vec<_> = containers.iter().map(describe).collect();
+        let values: Vec<_> = containers.iter().map(Description::of).collect();
         println!("{}", if values.is_empty() { "null".into() } else { serde_json::to_string(&values)? });
         return Ok(0);
     }

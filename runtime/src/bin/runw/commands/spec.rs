@@ -6,15 +6,16 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use wharf_runtime::cgroup::Layout;
 use wharf_sys::credential;
 
 pub(crate) fn run(options: &SpecOptions) -> Result<u8, Fault> {
     let directory = options.bundle.as_deref().unwrap_or(Path::new("."));
     let path = directory.join("config.json");
     let text = match options.rootless {
-        false => DEFAULT.to_owned(),
+        false => default(),
         true => {
-            let mut spec: Value = serde_json::from_str(DEFAULT)?;
+            let mut spec: Value = serde_json::from_str(&default())?;
             make_rootless(&mut spec);
             serde_json::to_string_pretty(&spec)? + "\n"
         }
@@ -29,6 +30,18 @@ pub(crate) fn run(options: &SpecOptions) -> Result<u8, Fault> {
 
 /// runc's default: a shell on a terminal, three capabilities, six namespaces; the fields in the specification's order.
 const DEFAULT: &str = include_str!("default_config.json");
+
+/// The default for this host: the cgroup namespace is only of use where the hierarchy is unified.
+fn default() -> String {
+    let legacy = Layout::detect().is_ok_and(|layout| !layout.legacy.is_empty());
+    if legacy { without_cgroup_namespace(DEFAULT) } else { DEFAULT.to_owned() }
+}
+
+fn without_cgroup_namespace(text: &str) -> String {
+    let Some(at) = text.find("\"cgroup\"\n") else { return text.to_owned() };
+    let (Some(start), Some(end)) = (text[..at].rfind(','), text[at..].find('}')) else { return text.to_owned() };
+    format!("{}{}", &text[..start], &text[at + end + 1..])
+}
 
 /// A user namespace that maps the caller, the host's network, and no limits, which need delegation.
 fn make_rootless(spec: &mut Value) {

@@ -2,33 +2,49 @@
 
 use crate::Fault;
 use crate::store::Store;
-use serde_json::{Value, json};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use wharf_runtime::Container;
 use wharf_runtime::state::Status;
 
 pub(crate) fn run(id: &str, store: &Store) -> Result<u8, Fault> {
     let container = store.load(id)?;
-    println!("{}", serde_json::to_string_pretty(&describe(&container))?);
+    println!("{}", serde_json::to_string_pretty(&Description::of(&container))?);
     Ok(0)
 }
 
-/// The fields `state` and `list` show.
-pub(crate) fn describe(container: &Container) -> Value {
-    let (state, status) = (container.state(), container.status());
-    let mut value = json!({
-        "ociVersion": state.oci_version,
-        "id": state.id,
-        "pid": if status == Status::Stopped { 0 } else { state.pid },
-        "status": status,
-        "bundle": state.bundle,
-        "rootfs": state.rootfs,
-        "created": state.created,
-        "owner": owner(state.owner),
-    });
-    if !state.annotations.is_empty() {
-        value["annotations"] = json!(state.annotations);
+/// The fields `state` and `list` show, in runc's order: scripts match the text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Description {
+    oci_version: String,
+    id: String,
+    pid: i32,
+    status: Status,
+    bundle: PathBuf,
+    rootfs: PathBuf,
+    created: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    owner: String,
+}
+
+impl Description {
+    pub(crate) fn of(container: &Container) -> Self {
+        let (state, status) = (container.state(), container.status());
+        Self {
+            oci_version: state.oci_version,
+            id: state.id,
+            pid: if status == Status::Stopped { 0 } else { state.pid },
+            status,
+            bundle: state.bundle,
+            rootfs: state.rootfs,
+            created: state.created,
+            annotations: state.annotations,
+            owner: owner(state.owner),
+        }
     }
-    value
 }
 
 /// The user's name; empty for root, as runc has it.

@@ -1,0 +1,23 @@
+//! Gives `runw --version` the commit it is built from.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=WHARF_COMMIT");
+    let given = std::env::var("WHARF_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = given.or_else(|| git(&["rev-parse", "--short=12", "HEAD"])).unwrap_or_else(|| "unknown".into());
+    println!("cargo::rustc-env=WHARF_COMMIT={commit}");
+    // The log of HEAD grows with each commit; without it the program would be built anew each time.
+    if let Some(log) = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"])
+        && std::path::Path::new(&log).exists()
+    {
+        println!("cargo::rerun-if-changed={log}");
+    }
+    println!("cargo::rerun-if-changed=build.rs");
+}
+
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_string();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}

@@ -1,0 +1,501 @@
+//! Usage of a control group, in the form that runc's `events` prints.
+
+use super::{Cgroup, Error};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use wharf_sys::event;
+
+/// Times are nanoseconds, sizes bytes; what the host does not count is absent or 0.
+#[derive(Debug, Default, Serialize)]
+pub struct Stats {
+    pub cpu: Cpu,
+    pub cpuset: Cpuset,
+    pub memory: Memory,
+    pub pids: Pids,
+    pub blkio: BlockIo,
+    pub hugetlb: BTreeMap<String, HugePages>,
+    intel_rdt: Empty,
+    /// Interfaces are counted by whoever made them; runc has none here either.
+    network_interfaces: Option<()>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Empty {}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Cpu {
+    pub usage: CpuUsage,
+    pub throttling: Throttling,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct CpuUsage {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub total: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu: Vec<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_kernel: Vec<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_user: Vec<u64>,
+    pub kernel: u64,
+    pub user: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Throttling {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub periods: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub throttled_periods: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub throttled_time: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Cpuset {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<u16>,
+    pub cpu_exclusive: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mems: Vec<u16>,
+    pub mem_hardwall: u64,
+    pub mem_exclusive: u64,
+    pub memory_migrate: u64,
+    pub memory_spread_page: u64,
+    pub memory_spread_slab: u64,
+    pub memory_pressure: u64,
+    pub sched_load_balance: u64,
+    pub sched_relax_domain_level: i64,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Memory {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<MemoryEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap: Option<MemoryEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<MemoryEntry>,
+    #[serde(rename = "kernelTCP", skip_serializing_if = "Option::is_none")]
+    pub kernel_tcp: Option<MemoryEntry>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub raw: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+/// `limit` is `u64::MAX` where there is none on v2, and the kernel's largest number on v1.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+pub struct MemoryEntry {
+    pub limit: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max: u64,
+    pub failcnt: u64,
+}
+
+/// `limit` is 0 where there is none.
+#[derive(Debug, Default, Serialize)]
+pub struct Pids {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub current: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub limit: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockIo {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_service_bytes_recursive: Vec<BlockIoEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_serviced_recursive: Vec<BlockIoEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct BlockIoEntry {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub major: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub minor: u64,
+    pub op: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub value: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct HugePages {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max: u64,
+    pub failcnt: u64,
+}
+
+/// Pressure stall information; averages in percent, the total in microseconds.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct Pressure {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub some: Option<PressureLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full: Option<PressureLine>,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct PressureLine {
+    pub avg10: f64,
+    pub avg60: f64,
+    pub avg300: f64,
+    pub total: u64,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+impl Cgroup {
+    /// What the group uses at this moment.
+    ///
+    /// # Errors
+    /// If the group has gone.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        if let Some(path) = self.path().filter(|path| !path.exists()) {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            return Err(Error::Directory { operation: "read", path: path.to_path_buf(), source });
+        }
+        let mut stats = if self.is_legacy() { self.legacy_stats() } else { Stats::default() };
+        if let Some(path) = &self.unified {
+            read_unified(path, &mut stats, !self.is_legacy());
+        }
+        Ok(stats)
+    }
+
+    fn legacy_stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        if let Some(path) = self.v1("cpuacct") {
+            /// `USER_HZ` is 100 on every architecture Linux exports it for.
+            const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+            let ticks = keyed(path, "cpuacct.stat");
+            let tick = |key: &str| ticks.get(key).copied().unwrap_or(0) * NANOSECONDS_PER_TICK;
+            let row = |file: &str| -> Vec<u64> {
+                text(path, file).split_whitespace().filter_map(|word| word.parse().ok()).collect()
+            };
+            stats.cpu.usage = CpuUsage {
+                total: number(path, "cpuacct.usage"),
+                percpu: row("cpuacct.usage_percpu"),
+                percpu_kernel: row("cpuacct.usage_percpu_sys"),
+                percpu_user: row("cpuacct.usage_percpu_user"),
+                kernel: tick("system"),
+                user: tick("user"),
+            };
+        }
+        if let Some(path) = self.v1("cpu") {
+            let values = keyed(path, "cpu.stat");
+            let value = |key: &str| values.get(key).copied().unwrap_or(0);
+            stats.cpu.throttling = Throttling {
+                periods: value("nr_periods"),
+                throttled_periods: value("nr_throttled"),
+                throttled_time: value("throttled_time"),
+            };
+        }
+        if let Some(path) = self.v1("cpuset") {
+            stats.cpuset = Cpuset {
+                cpus: index_list(&text(path, "cpuset.cpus")),
+                cpu_exclusive: number(path, "cpuset.cpu_exclusive"),
+                mems: index_list(&text(path, "cpuset.mems")),
+                mem_hardwall: number(path, "cpuset.mem_hardwall"),
+                mem_exclusive: number(path, "cpuset.mem_exclusive"),
+                memory_migrate: number(path, "cpuset.memory_migrate"),
+                memory_spread_page: number(path, "cpuset.memory_spread_page"),
+                memory_spread_slab: number(path, "cpuset.memory_spread_slab"),
+                memory_pressure: number(path, "cpuset.memory_pressure"),
+                sched_load_balance: number(path, "cpuset.sched_load_balance"),
+                sched_relax_domain_level: text(path, "cpuset.sched_relax_domain_level").trim().parse().unwrap_or(0),
+            };
+        }
+        if let Some(path) = self.v1("memory") {
+            let entry = |name: &str| {
+                path.join(format!("memory.{name}usage_in_bytes")).exists().then(|| MemoryEntry {
+                    limit: number(path, &format!("memory.{name}limit_in_bytes")),
+                    usage: number(path, &format!("memory.{name}usage_in_bytes")),
+                    max: number(path, &format!("memory.{name}max_usage_in_bytes")),
+                    failcnt: number(path, &format!("memory.{name}failcnt")),
+                })
+            };
+            let raw = keyed(path, "memory.stat");
+            stats.memory = Memory {
+                cache: raw.get("cache").copied().unwrap_or(0),
+                usage: entry(""),
+                swap: entry("memsw."),
+                kernel: entry("kmem."),
+                kernel_tcp: entry("kmem.tcp."),
+                raw,
+                psi: None,
+            };
+        }
+        if let Some(path) = self.v1("pids") {
+            stats.pids = pids(path);
+        }
+        if let Some(path) = self.v1("blkio") {
+            let recursive = |name: &str| {
+                let own = entries(&text(path, &format!("blkio.bfq.{name}_recursive")));
+                if own.is_empty() { entries(&text(path, &format!("blkio.throttle.{name}_recursive"))) } else { own }
+            };
+            stats.blkio.io_service_bytes_recursive = recursive("io_service_bytes");
+            stats.blkio.io_serviced_recursive = recursive("io_serviced");
+        }
+        if let Some(path) = self.v1("hugetlb") {
+            stats.hugetlb = huge_pages(path, "usage_in_bytes", |size| HugePages {
+                usage: number(path, &format!("hugetlb.{size}.usage_in_bytes")),
+                max: number(path, &format!("hugetlb.{size}.max_usage_in_bytes")),
+                failcnt: number(path, &format!("hugetlb.{size}.failcnt")),
+            });
+        }
+        stats
+    }
+
+    /// A watch on kills for want of memory; none where no memory controller is mounted.
+    pub fn watch_oom(&self) -> io::Result<Option<OomWatch>> {
+        if let Some(path) = self.v1("memory") {
+            let control = File::open(path.join("memory.oom_control"))?;
+            let event = event::eventfd()?;
+            let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+            super::write(&path.join("cgroup.event_control"), &line)?;
+            return Ok(Some(OomWatch { descriptor: File::from(event), cgroup: self.clone(), seen: self.oom_kills() }));
+        }
+        match &self.unified {
+            Some(path) if path.join("memory.events").exists() => {
+                let descriptor = File::open(path.join("memory.events"))?;
+                Ok(Some(OomWatch { descriptor, cgroup: self.clone(), seen: self.oom_kills() }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn is_legacy(&self) -> bool {
+        self.legacy.iter().any(|(controllers, _)| controllers.iter().any(|name| !name.starts_with("name=")))
+    }
+}
+
+/// Becomes ready when the kernel runs out of memory for a group.
+#[derive(Debug)]
+pub struct OomWatch {
+    /// v1: an eventfd the kernel adds to. v2: `memory.events`, which has an exceptional condition on each change.
+    descriptor: File,
+    cgroup: Cgroup,
+    seen: u64,
+}
+
+impl OomWatch {
+    /// What to add to an epoll, for `EPOLLIN` on v1 and `EPOLLPRI` on v2.
+    pub fn interest(&self) -> i32 {
+        if self.cgroup.is_legacy() { event::EPOLLIN } else { event::EPOLLPRI }
+    }
+
+    /// Whether there was a kill since the last call; clears the readiness.
+    pub fn fired(&mut self) -> bool {
+        if self.cgroup.is_legacy() {
+            let mut count = [0u8; 8];
+            let signalled = (&self.descriptor).read(&mut count).is_ok_and(|length| length == 8);
+            // The removal of the group is signalled as well.
+            return signalled && self.cgroup.v1("memory").is_some_and(Path::exists);
+        }
+        let kills = self.cgroup.oom_kills();
+        // Read through the descriptor: that is what takes the condition back.
+        let _ = self.descriptor.read_at(&mut [0], 0);
+        let fired = kills > self.seen;
+        self.seen = kills;
+        fired
+    }
+}
+
+impl AsFd for OomWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// The unified side; `all` if it has the controllers, otherwise (hybrid) only the ones v1 left it.
+fn read_unified(path: &Path, stats: &mut Stats, all: bool) {
+    let huge = huge_pages(path, "current", |size| HugePages {
+        usage: number(path, &format!("hugetlb.{size}.current")),
+        max: number(path, &format!("hugetlb.{size}.max")),
+        failcnt: keyed(path, &format!("hugetlb.{size}.events")).get("max").copied().unwrap_or(0),
+    });
+    stats.hugetlb.extend(huge);
+    if !all {
+        return;
+    }
+    let values = keyed(path, "cpu.stat");
+    let value = |key: &str| values.get(key).copied().unwrap_or(0);
+    let nanoseconds = |key: &str| value(key) * 1000;
+    stats.cpu = Cpu {
+        usage: CpuUsage {
+            total: nanoseconds("usage_usec"),
+            kernel: nanoseconds("system_usec"),
+            user: nanoseconds("user_usec"),
+            ..CpuUsage::default()
+        },
+        throttling: Throttling {
+            periods: value("nr_periods"),
+            throttled_periods: value("nr_throttled"),
+            throttled_time: nanoseconds("throttled_usec"),
+        },
+        psi: pressure(&text(path, "cpu.pressure")),
+    };
+    stats.cpuset.cpus = index_list(&text(path, "cpuset.cpus.effective"));
+    stats.cpuset.mems = index_list(&text(path, "cpuset.mems.effective"));
+    let raw = keyed(path, "memory.stat");
+    let usage = MemoryEntry {
+        limit: number(path, "memory.max"),
+        usage: number(path, "memory.current"),
+        max: number(path, "memory.peak"),
+        failcnt: keyed(path, "memory.events").get("max").copied().unwrap_or(0),
+    };
+    // Memory and swap together, as v1 counts and as runc's readers expect.
+    let swap = MemoryEntry {
+        limit: number(path, "memory.swap.max").saturating_add(usage.limit),
+        usage: number(path, "memory.swap.current") + usage.usage,
+        ..MemoryEntry::default()
+    };
+    let cache = raw.get("file").copied().unwrap_or(0);
+    let psi = pressure(&text(path, "memory.pressure"));
+    stats.memory = Memory { cache, usage: Some(usage), swap: Some(swap), raw, psi, ..Memory::default() };
+    stats.pids = pids(path);
+    let io = text(path, "io.stat");
+    stats.blkio = BlockIo {
+        io_service_bytes_recursive: unified_entries(&io, [("rbytes", "Read"), ("wbytes", "Write")]),
+        io_serviced_recursive: unified_entries(&io, [("rios", "Read"), ("wios", "Write")]),
+        psi: pressure(&text(path, "io.pressure")),
+    };
+}
+
+fn pids(path: &Path) -> Pids {
+    let limit = text(path, "pids.max").trim().parse().unwrap_or(0);
+    Pids { current: number(path, "pids.current"), limit }
+}
+
+/// Absent files are empty: every controller is optional.
+fn text(path: &Path, file: &str) -> String {
+    fs::read_to_string(path.join(file)).unwrap_or_default()
+}
+
+fn number(path: &Path, file: &str) -> u64 {
+    match text(path, file).trim() {
+        "max" => u64::MAX,
+        text => text.parse().unwrap_or(0),
+    }
+}
+
+fn keyed(path: &Path, file: &str) -> BTreeMap<String, u64> {
+    let pair = |line: &str| {
+        let (key, value) = line.split_once(' ')?;
+        Some((key.to_string(), value.trim().parse().ok()?))
+    };
+    text(path, file).lines().filter_map(pair).collect()
+}
+
+fn huge_pages(path: &Path, file: &str, read: impl Fn(&str) -> HugePages) -> BTreeMap<String, HugePages> {
+    let size = |entry: io::Result<fs::DirEntry>| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        Some(name.strip_prefix("hugetlb.")?.strip_suffix(file)?.strip_suffix('.')?.to_string())
+    };
+    let sizes = fs::read_dir(path).into_iter().flatten().filter_map(size).filter(|size| !size.ends_with(".rsvd"));
+    sizes.map(|size| (size.clone(), read(&size))).collect()
+}
+
+fn index_list(text: &str) -> Vec<u16> {
+    let list = crate::plan::index_list(text.trim(), "").unwrap_or_default();
+    list.into_iter().filter_map(|index| u16::try_from(index).ok()).collect()
+}
+
+/// Lines `8:0 Read 512` of v1.
+fn entries(text: &str) -> Vec<BlockIoEntry> {
+    let entry = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (major, minor) = words.next()?.split_once(':')?;
+        let (op, value) = (words.next()?.to_string(), words.next()?.parse().ok()?);
+        Some(BlockIoEntry { major: major.parse().ok()?, minor: minor.parse().ok()?, op, value })
+    };
+    text.lines().filter_map(entry).collect()
+}
+
+/// Lines `8:0 rbytes=512 wbytes=0` of v2.
+fn unified_entries(text: &str, keys: [(&str, &str); 2]) -> Vec<BlockIoEntry> {
+    let mut list = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some((Ok(major), Ok(minor))) =
+            words.next().and_then(|device| device.split_once(':')).map(|(a, b)| (a.parse(), b.parse()))
+        else {
+            continue;
+        };
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            if let (Some((_, op)), Ok(value)) = (keys.iter().find(|(name, _)| *name == key), value.parse()) {
+                list.push(BlockIoEntry { major, minor, op: (*op).to_string(), value });
+            }
+        }
+    }
+    list
+}
+
+/// Lines `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`; none without pressure in the kernel.
+fn pressure(text: &str) -> Option<Pressure> {
+    let mut pressure = Pressure::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let kind = words.next()?;
+        let mut parsed = PressureLine::default();
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            match key {
+                "avg10" => parsed.avg10 = value.parse().ok()?,
+                "avg60" => parsed.avg60 = value.parse().ok()?,
+                "avg300" => parsed.avg300 = value.parse().ok()?,
+                "total" => parsed.total = value.parse().ok()?,
+                _ => {}
+            }
+        }
+        match kind {
+            "some" => pressure.some = Some(parsed),
+            "full" => pressure.full = Some(parsed),
+            _ => {}
+        }
+    }
+    (pressure != Pressure::default()).then_some(pressure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_io_is_the_same_in_both_forms() {
+        let legacy = entries("8:0 Read 512\n8:0 Write 3\n8:0 Total 515\nTotal 515\n");
+        assert_eq!(legacy[0], BlockIoEntry { major: 8, minor: 0, op: "Read".into(), value: 512 });
+        assert_eq!(legacy.len(), 3);
+        let unified = unified_entries("8:0 rbytes=512 wbytes=3 rios=1\n", [("rbytes", "Read"), ("wbytes", "Write")]);
+        assert_eq!(unified, legacy[..2]);
+    }
+
+    #[test]
+    fn pressure_is_read_where_there_is_some() {
+        let found = pressure("some avg10=1.50 avg60=0.10 avg300=0.00 total=77\n").expect("pressure");
+        assert_eq!(found.some.map(|line| (line.avg10, line.total)), Some((1.5, 77)));
+        assert_eq!(found.full, None);
+        assert_eq!(pressure(""), None);
+    }
+}
