@@ -17,26 +17,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for what in ["pull", "again"] {
         let started = Instant::now();
         let image = store.pull(&reference, PullOptions::default()).await?;
-        println!(
-            "{what}: {} in {:.1} ms",
-            image.id,
-            started.elapsed().as_secs_f64() * 1e3
-        );
+        println!("{what}: {} in {:.1} ms", image.id, started.elapsed().as_secs_f64() * 1e3);
     }
-    let image = store
-        .resolve(&reference.to_string())?
-        .ok_or("the image is gone")?;
+    let image = store.resolve(&reference.to_string())?.ok_or("the image is gone")?;
     let started = Instant::now();
     store.prepare("pull-example", &image)?;
     println!("prepare: {:.2} ms", started.elapsed().as_secs_f64() * 1e3);
     store.remove_snapshot("pull-example")?;
     let status = std::fs::read_to_string("/proc/self/status")?;
-    println!(
-        "{}",
-        status
-            .lines()
-            .find(|line| line.starts_with("VmHWM"))
-            .unwrap_or_default()
-    );
+    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
     Ok(())
 }

@@ -69,21 +69,8 @@ fn open(layer: &File, path: &[u8]) -> io::Result<Option<OwnedFd>> {
 fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     let stat = fs::fstat(from)?;
     let to = to.as_fd();
-    fs::fchown(
-        to,
-        Some(Uid::from_raw(stat.st_uid)),
-        Some(Gid::from_raw(stat.st_gid)),
-    )?;
+    fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    let time = Timespec {
-        tv_sec: stat.st_mtime,
-        tv_nsec: stat.st_mtime_nsec as i64,
-    };
-    Ok(fs::futimens(
-        to,
-        &Timestamps {
-            last_access: time,
-            last_modification: time,
-        },
-    )?)
+    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 };
+    Ok(fs::futimens(to, &Timestamps { last_access: time, last_modification: time })?)
 }

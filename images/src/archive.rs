@@ -21,8 +21,8 @@ use crate::image::{ConfigDocument, Image};
 use crate::layer::{LayerError, LayerJob, ingest};
 use crate::layout::{Needed, PublishError, Session};
 use crate::manifest::{
-    DOCUMENT_MAX_BYTES, Descriptor, Document, DocumentError, Index, Manifest, OCI_CONFIG,
-    OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST, Platform,
+    DOCUMENT_MAX_BYTES, Descriptor, Document, DocumentError, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD, OCI_MANIFEST, Platform,
 };
 use crate::platform;
 use crate::progress::{LayerState, ProgressFn, ProgressHub};
@@ -67,11 +67,7 @@ pub enum LoadError {
         source: Box<DocumentError>,
     },
     #[error("load {path}: has no image for {platform}, it has {offered}")]
-    Platform {
-        path: PathBuf,
-        platform: Platform,
-        offered: String,
-    },
+    Platform { path: PathBuf, platform: Platform, offered: String },
     #[error("load {path}")]
     Reference {
         path: PathBuf,
@@ -115,28 +111,14 @@ struct DockerImage {
 impl Store {
     /// Loads every image of the archive at `path` under the names it gives them. From a multi-platform index the
     /// image for this machine is taken.
-    pub async fn load(
-        &self,
-        path: &Path,
-        progress: Option<ProgressFn>,
-    ) -> Result<Vec<Image>, LoadError> {
+    pub async fn load(&self, path: &Path, progress: Option<ProgressFn>) -> Result<Vec<Image>, LoadError> {
         let (store, path) = (self.clone(), path.to_owned());
         let hub = ProgressHub::default();
         hub.add(progress);
-        let load = Load {
-            store,
-            path: path.clone(),
-            progress: hub,
-        };
+        let load = Load { store, path: path.clone(), progress: hub };
         tokio::task::spawn_blocking(move || load.run())
             .await
-            .unwrap_or_else(|error| {
-                Err(LoadError::Io {
-                    path,
-                    operation: "unpack",
-                    source: io::Error::other(error),
-                })
-            })
+            .unwrap_or_else(|error| Err(LoadError::Io { path, operation: "unpack", source: io::Error::other(error) }))
     }
 }
 
@@ -148,17 +130,9 @@ struct Load {
 
 impl Load {
     fn run(self) -> Result<Vec<Image>, LoadError> {
-        let session = self
-            .store
-            .inner
-            .layout
-            .session()
-            .map_err(self.io("begin"))?;
+        let session = self.store.inner.layout.session().map_err(self.io("begin"))?;
         let spool = self.spool(&session)?;
-        let images = match (
-            spool.by_name.get("index.json"),
-            spool.by_name.get("manifest.json"),
-        ) {
+        let images = match (spool.by_name.get("index.json"), spool.by_name.get("manifest.json")) {
             // `docker save` writes both today; the index keeps the manifests' digests.
             (Some(index), _) => self.oci_images(&spool, index)?,
             (None, Some(manifest)) => self.docker_images(&spool, &session, manifest)?,
@@ -167,26 +141,17 @@ impl Load {
         let mut needed = Needed::default();
         for image in &images {
             needed.blobs.extend(&image.documents);
-            needed
-                .blobs
-                .extend(image.layers.iter().map(|layer| layer.digest));
+            needed.blobs.extend(image.layers.iter().map(|layer| layer.digest));
             needed.snapshots.extend(&image.diff_ids);
         }
         for digest in &needed.blobs {
-            if let Some(spooled) = spool
-                .by_digest
-                .get(digest)
-                .filter(|spooled| spooled.file.exists())
-            {
-                session
-                    .adopt_blob(&spooled.file, digest)
-                    .map_err(self.io("keep blob"))?;
+            if let Some(spooled) = spool.by_digest.get(digest).filter(|spooled| spooled.file.exists()) {
+                session.adopt_blob(&spooled.file, digest).map_err(self.io("keep blob"))?;
             }
         }
         self.unpack(&images, &session)?;
         for image in &images {
-            adopt::implied_directories(&session, &image.diff_ids)
-                .map_err(self.io("complete layers"))?;
+            adopt::implied_directories(&session, &image.diff_ids).map_err(self.io("complete layers"))?;
         }
         let published = session.publish(&needed, |mut entries| {
             for image in &images {
@@ -206,49 +171,29 @@ impl Load {
         })?;
         let mut loaded = Vec::new();
         for image in &images {
-            let store_failed = |source| LoadError::Store {
-                path: self.path.clone(),
-                source: Box::new(source),
-            };
-            let documents = self
-                .store
-                .inner
-                .documents(&image.entry.digest)
-                .map_err(store_failed)?;
+            let store_failed = |source| LoadError::Store { path: self.path.clone(), source: Box::new(source) };
+            let documents = self.store.inner.documents(&image.entry.digest).map_err(store_failed)?;
             let id = documents.manifest.config.digest.to_string();
             loaded.extend(self.store.resolve(&id).map_err(store_failed)?);
         }
         Ok(loaded)
     }
 
-    fn docker_images(
-        &self,
-        spool: &Spool,
-        session: &Session,
-        list: &Spooled,
-    ) -> Result<Vec<Found>, LoadError> {
-        let entries: Vec<DockerImage> =
-            self.parse(&self.read(list, "manifest.json")?, "manifest.json")?;
+    fn docker_images(&self, spool: &Spool, session: &Session, list: &Spooled) -> Result<Vec<Found>, LoadError> {
+        let entries: Vec<DockerImage> = self.parse(&self.read(list, "manifest.json")?, "manifest.json")?;
         let mut images = Vec::new();
         for (number, image) in entries.iter().enumerate() {
             let member = |name: &String| {
                 spool
                     .by_name
                     .get(&plain_name(name.as_bytes(), ""))
-                    .ok_or_else(|| LoadError::Missing {
-                        path: self.path.clone(),
-                        member: name.clone(),
-                    })
+                    .ok_or_else(|| LoadError::Missing { path: self.path.clone(), member: name.clone() })
             };
             let config = member(&image.config)?;
             let mut layers = Vec::new();
             for name in &image.layers {
                 let layer = member(name)?;
-                layers.push(descriptor(
-                    layer_media_type(layer).map_err(self.io("read"))?,
-                    layer.digest,
-                    layer.size,
-                ));
+                layers.push(descriptor(layer_media_type(layer).map_err(self.io("read"))?, layer.digest, layer.size));
             }
             let manifest = Manifest {
                 schema_version: 2,
@@ -256,18 +201,12 @@ impl Load {
                 config: descriptor(OCI_CONFIG, config.digest, config.size),
                 layers,
             };
-            let bytes = serde_json::to_vec(&manifest)
-                .map_err(|error| self.io("write manifest")(error.into()))?;
+            let bytes = serde_json::to_vec(&manifest).map_err(|error| self.io("write manifest")(error.into()))?;
             let digest = Digest::of(&bytes);
-            session
-                .write_blob(&digest, &bytes)
-                .map_err(self.io("write manifest"))?;
+            session.write_blob(&digest, &bytes).map_err(self.io("write manifest"))?;
             let mut names = Vec::new();
             for tag in image.repo_tags.iter().flatten() {
-                names.push(tag.parse().map_err(|source| LoadError::Reference {
-                    path: self.path.clone(),
-                    source,
-                })?);
+                names.push(tag.parse().map_err(|source| LoadError::Reference { path: self.path.clone(), source })?);
             }
             let entry = descriptor(OCI_MANIFEST, digest, bytes.len() as u64);
             let label = format!("config of image {}", number + 1);
@@ -285,12 +224,11 @@ impl Load {
             let mut document = self.document(spool, &entry)?;
             if let Document::Index(inner) = &document {
                 let wanted = Platform::host();
-                let chosen =
-                    platform::choose(inner, &wanted).ok_or_else(|| LoadError::Platform {
-                        path: self.path.clone(),
-                        platform: wanted.clone(),
-                        offered: platform::offered(inner),
-                    })?;
+                let chosen = platform::choose(inner, &wanted).ok_or_else(|| LoadError::Platform {
+                    path: self.path.clone(),
+                    platform: wanted.clone(),
+                    offered: platform::offered(inner),
+                })?;
                 entry = chosen.clone();
                 document = self.document(spool, &entry)?;
             }
@@ -306,10 +244,7 @@ impl Load {
                 self.blob(spool, &layer.digest)?;
             }
             let entry = Descriptor {
-                media_type: manifest
-                    .media_type
-                    .clone()
-                    .unwrap_or_else(|| OCI_MANIFEST.into()),
+                media_type: manifest.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into()),
                 platform: entry.platform,
                 ..descriptor("", entry.digest, entry.size)
             };
@@ -328,8 +263,7 @@ impl Load {
         config: &[u8],
         names: Vec<Reference>,
     ) -> Result<Found, LoadError> {
-        let config: ConfigDocument =
-            self.parse(config, &format!("config {}", manifest.config.digest))?;
+        let config: ConfigDocument = self.parse(config, &format!("config {}", manifest.config.digest))?;
         let diff_ids = config.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers.len() {
             return Err(LoadError::Document {
@@ -355,10 +289,7 @@ impl Load {
         let mut jobs: Vec<LayerJob> = Vec::new();
         for image in images {
             for (layer, diff_id) in image.layers.iter().zip(&image.diff_ids) {
-                if jobs
-                    .iter()
-                    .any(|job| job.blob == layer.digest && job.diff_id == *diff_id)
-                {
+                if jobs.iter().any(|job| job.blob == layer.digest && job.diff_id == *diff_id) {
                     continue;
                 }
                 let planned = jobs.iter().any(|job| job.diff_id == *diff_id);
@@ -370,33 +301,22 @@ impl Load {
                     // Read even if it is there already: that the archive is right must be known all the same.
                     unpack: !planned && !self.store.inner.layout.snapshot(diff_id).exists(),
                 });
-                self.progress
-                    .report(layer.digest, LayerState::Waiting, 0, layer.size);
+                self.progress.report(layer.digest, LayerState::Waiting, 0, layer.size);
             }
         }
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let blob = session
-                    .open_blob(&job.blob)
-                    .map_err(self.io("open layer"))?;
-                self.progress
-                    .report(job.blob, LayerState::Transferring, 0, job.size);
-                ingest(blob, job, session, self.store.inner.limits).map_err(|source| {
-                    LoadError::Layer {
-                        path: self.path.clone(),
-                        source: Box::new(source),
-                    }
-                })?;
-                self.progress
-                    .report(job.blob, LayerState::Complete, job.size, job.size);
+                let blob = session.open_blob(&job.blob).map_err(self.io("open layer"))?;
+                self.progress.report(job.blob, LayerState::Transferring, 0, job.size);
+                ingest(blob, job, session, self.store.inner.limits)
+                    .map_err(|source| LoadError::Layer { path: self.path.clone(), source: Box::new(source) })?;
+                self.progress.report(job.blob, LayerState::Complete, job.size, job.size);
             }
             Ok(())
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..jobs.len().min(THREADS_MAX))
-                .map(|_| scope.spawn(work))
-                .collect();
+            let threads: Vec<_> = (0..jobs.len().min(THREADS_MAX)).map(|_| scope.spawn(work)).collect();
             threads.into_iter().try_for_each(|thread| {
                 let lost = |_| self.io("unpack")(io::Error::other("a thread panicked"));
                 thread.join().map_err(lost)?
@@ -407,20 +327,15 @@ impl Load {
     fn document(&self, spool: &Spool, descriptor: &Descriptor) -> Result<Document, LoadError> {
         let name = format!("blob {}", descriptor.digest);
         let bytes = self.read(self.blob(spool, &descriptor.digest)?, &name)?;
-        Document::parse(&bytes, descriptor.digest).map_err(|source| LoadError::Document {
-            path: self.path.clone(),
-            source: Box::new(source),
-        })
+        Document::parse(&bytes, descriptor.digest)
+            .map_err(|source| LoadError::Document { path: self.path.clone(), source: Box::new(source) })
     }
 
     fn blob<'a>(&self, spool: &'a Spool, digest: &Digest) -> Result<&'a Spooled, LoadError> {
-        spool
-            .by_digest
-            .get(digest)
-            .ok_or_else(|| LoadError::Missing {
-                path: self.path.clone(),
-                member: format!("a file with the digest {digest}"),
-            })
+        spool.by_digest.get(digest).ok_or_else(|| LoadError::Missing {
+            path: self.path.clone(),
+            member: format!("a file with the digest {digest}"),
+        })
     }
 
     fn read(&self, spooled: &Spooled, name: &str) -> Result<Vec<u8>, LoadError> {
@@ -440,11 +355,7 @@ impl Load {
     }
 
     fn io(&self, operation: &'static str) -> impl Fn(io::Error) -> LoadError + '_ {
-        move |source| LoadError::Io {
-            path: self.path.clone(),
-            operation,
-            source,
-        }
+        move |source| LoadError::Io { path: self.path.clone(), operation, source }
     }
 }
 

@@ -57,14 +57,9 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let (algorithm, hex) = text
-            .split_once(':')
-            .ok_or_else(|| DigestError::Shape(text.into()))?;
+        let (algorithm, hex) = text.split_once(':').ok_or_else(|| DigestError::Shape(text.into()))?;
         if algorithm != "sha256" {
-            return Err(DigestError::Algorithm {
-                digest: text.into(),
-                algorithm: algorithm.into(),
-            });
+            return Err(DigestError::Algorithm { digest: text.into(), algorithm: algorithm.into() });
         }
         parse_hex(hex).ok_or_else(|| DigestError::Hex(text.into()))
     }

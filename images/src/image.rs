@@ -82,11 +82,7 @@ pub(crate) struct RootFs {
 
 impl ConfigDocument {
     pub(crate) fn platform(&self) -> Platform {
-        Platform {
-            os: self.os.clone(),
-            architecture: self.architecture.clone(),
-            variant: self.variant.clone(),
-        }
+        Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant: self.variant.clone() }
     }
 }
 

@@ -39,19 +39,11 @@ pub enum LayerError {
         source: io::Error,
     },
     #[error("layer {layer}: is {found} bytes long, the manifest says {expected}")]
-    Size {
-        layer: Digest,
-        found: String,
-        expected: u64,
-    },
+    Size { layer: Digest, found: String, expected: u64 },
     #[error("layer {layer}: content has the digest {found}")]
     Digest { layer: Digest, found: Digest },
     #[error("layer {layer}: unpacked content has the diff id {found}, the config says {expected}")]
-    DiffId {
-        layer: Digest,
-        found: Digest,
-        expected: Digest,
-    },
+    DiffId { layer: Digest, found: Digest, expected: Digest },
     #[error("layer {layer}")]
     Unpack {
         layer: Digest,
@@ -68,31 +60,15 @@ pub enum LayerError {
 }
 
 /// Streams `input` into the session. Blocking; one thread per layer.
-pub(crate) fn ingest<R: Read>(
-    input: R,
-    job: &LayerJob,
-    session: &Session,
-    limits: Limits,
-) -> Result<(), LayerError> {
+pub(crate) fn ingest<R: Read>(input: R, job: &LayerJob, session: &Session, limits: Limits) -> Result<(), LayerError> {
     let layer = job.blob;
-    let store = |operation| {
-        move |source| LayerError::Store {
-            layer,
-            operation,
-            source,
-        }
-    };
+    let store = |operation| move |source| LayerError::Store { layer, operation, source };
     let file = match job.keep_blob {
         true => Some(session.create_blob(&layer).map_err(store("create blob"))?),
         false => None,
     };
     let seen = Rc::new(RefCell::new(BlobSeen::default()));
-    let reader = BlobReader {
-        input,
-        file,
-        limit: job.size,
-        seen: seen.clone(),
-    };
+    let reader = BlobReader { input, file, limit: job.size, seen: seen.clone() };
     let mut reader = BufReader::with_capacity(128 << 10, reader);
     let unpacked = decompress_and_unpack(&mut reader, job, session, limits);
     let archive_fault = match &unpacked {
@@ -107,21 +83,13 @@ pub(crate) fn ingest<R: Read>(
     };
     check_blob(job, &seen, drained)?;
     match unpacked {
-        Ok((diff_id, _)) if diff_id != job.diff_id => Err(LayerError::DiffId {
-            layer,
-            found: diff_id,
-            expected: job.diff_id,
-        }),
-        Ok((_, record)) => record.map_or(Ok(()), |record| {
-            session
-                .record_snapshot(&job.diff_id, &record)
-                .map_err(store("record snapshot"))
-        }),
+        Ok((diff_id, _)) if diff_id != job.diff_id => {
+            Err(LayerError::DiffId { layer, found: diff_id, expected: job.diff_id })
+        }
+        Ok((_, record)) => record
+            .map_or(Ok(()), |record| session.record_snapshot(&job.diff_id, &record).map_err(store("record snapshot"))),
         Err(Outcome::Layer(error)) => Err(error),
-        Err(Outcome::Unpack(source)) => Err(LayerError::Unpack {
-            layer,
-            source: Box::new(source),
-        }),
+        Err(Outcome::Unpack(source)) => Err(LayerError::Unpack { layer, source: Box::new(source) }),
     }
 }
 
@@ -136,24 +104,13 @@ fn decompress_and_unpack<R: BufRead>(
     session: &Session,
     limits: Limits,
 ) -> Result<(Digest, Option<SnapshotRecord>), Outcome> {
-    let broken = |error| {
-        Outcome::Unpack(UnpackError::Archive(crate::tar_stream::TarError::Read(
-            error,
-        )))
-    };
+    let broken = |error| Outcome::Unpack(UnpackError::Archive(crate::tar_stream::TarError::Read(error)));
     let content = decompress(reader).map_err(broken)?;
-    let mut content = HashReader {
-        input: content,
-        hasher: Hasher::default(),
-    };
+    let mut content = HashReader { input: content, hasher: Hasher::default() };
     let record = match job.unpack {
         true => {
             let root = session.create_snapshot(&job.diff_id).map_err(|source| {
-                Outcome::Layer(LayerError::Store {
-                    layer: job.blob,
-                    operation: "create snapshot",
-                    source,
-                })
+                Outcome::Layer(LayerError::Store { layer: job.blob, operation: "create snapshot", source })
             })?;
             Some(unpack::unpack(&mut content, root.as_fd(), limits).map_err(Outcome::Unpack)?)
         }
@@ -175,8 +132,7 @@ pub(crate) fn decompress<'a, R: BufRead + 'a>(mut reader: R) -> io::Result<Box<d
         return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(reader)));
     }
     // 0x184D2A5x begins a skippable frame (RFC 8878, 3.1.2).
-    let skippable =
-        start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
+    let skippable = start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
     if start.starts_with(&ZSTD) || skippable {
         let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
         decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
@@ -185,44 +141,23 @@ pub(crate) fn decompress<'a, R: BufRead + 'a>(mut reader: R) -> io::Result<Box<d
     Ok(Box::new(reader))
 }
 
-fn check_blob(
-    job: &LayerJob,
-    seen: &Rc<RefCell<BlobSeen>>,
-    drained: io::Result<()>,
-) -> Result<(), LayerError> {
+fn check_blob(job: &LayerJob, seen: &Rc<RefCell<BlobSeen>>, drained: io::Result<()>) -> Result<(), LayerError> {
     let layer = job.blob;
     let mut seen = seen.borrow_mut();
     if let Some(source) = seen.write_error.take() {
-        return Err(LayerError::Store {
-            layer,
-            operation: "write blob",
-            source,
-        });
+        return Err(LayerError::Store { layer, operation: "write blob", source });
     }
     if seen.too_long {
-        return Err(LayerError::Size {
-            layer,
-            found: format!("more than {}", job.size),
-            expected: job.size,
-        });
+        return Err(LayerError::Size { layer, found: format!("more than {}", job.size), expected: job.size });
     }
     let received = seen.hasher.bytes();
     if let Some(source) = seen.read_error.take() {
-        return Err(LayerError::Transfer {
-            layer,
-            received,
-            expected: job.size,
-            source,
-        });
+        return Err(LayerError::Transfer { layer, received, expected: job.size, source });
     }
     if drained.is_ok() && seen.ended {
         let found = seen.hasher.clone().finish();
         if received != job.size {
-            return Err(LayerError::Size {
-                layer,
-                found: received.to_string(),
-                expected: job.size,
-            });
+            return Err(LayerError::Size { layer, found: received.to_string(), expected: job.size });
         }
         if found != layer {
             return Err(LayerError::Digest { layer, found });

@@ -48,17 +48,10 @@ pub(crate) struct SnapshotRecord {
 impl Layout {
     /// Creates what is missing below `root`, which becomes private to its owner.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
-        let layout = Self {
-            root: std::path::absolute(root)?,
-        };
+        let layout = Self { root: std::path::absolute(root)? };
         let mut private = DirBuilder::new();
         private.recursive(true).mode(0o700);
-        for directory in [
-            layout.blobs(),
-            layout.snapshots(),
-            layout.containers(),
-            layout.tmp(),
-        ] {
+        for directory in [layout.blobs(), layout.snapshots(), layout.containers(), layout.tmp()] {
             private.create(directory)?;
         }
         let marker = layout.images().join("oci-layout");
@@ -122,11 +115,7 @@ impl Layout {
     }
 
     fn lock_file(&self) -> io::Result<File> {
-        File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.root.join("lock"))
+        File::options().create(true).truncate(false).write(true).open(self.root.join("lock"))
     }
 
     /// The whole content of a small blob (a manifest, an index or a config).
@@ -142,15 +131,8 @@ impl Layout {
 
     /// Replaces index.json. The exclusive lock must be held.
     pub(crate) fn write_index(&self, entries: &[Descriptor]) -> io::Result<()> {
-        let index = Index {
-            schema_version: 2,
-            media_type: Some(OCI_INDEX.into()),
-            manifests: entries.to_vec(),
-        };
-        write_synced(
-            &self.index_file(),
-            &serde_json::to_vec(&index).map_err(io::Error::other)?,
-        )
+        let index = Index { schema_version: 2, media_type: Some(OCI_INDEX.into()), manifests: entries.to_vec() };
+        write_synced(&self.index_file(), &serde_json::to_vec(&index).map_err(io::Error::other)?)
     }
 
     /// Every blob in the store, with its size.
@@ -168,10 +150,7 @@ impl Layout {
     /// Every snapshot in the store.
     pub(crate) fn list_snapshots(&self) -> io::Result<Vec<Digest>> {
         let names = fs::read_dir(self.snapshots())?;
-        names
-            .map(|entry| Ok(digest_of_name(&entry?.file_name())))
-            .filter_map(Result::transpose)
-            .collect()
+        names.map(|entry| Ok(digest_of_name(&entry?.file_name()))).filter_map(Result::transpose).collect()
     }
 
     pub(crate) fn snapshot_record(&self, diff_id: &Digest) -> io::Result<SnapshotRecord> {
@@ -195,11 +174,7 @@ impl Layout {
         let mut private = DirBuilder::new();
         private.mode(0o700);
         let dir = loop {
-            let name = format!(
-                "{}-{}",
-                std::process::id(),
-                NEXT.fetch_add(1, Ordering::Relaxed)
-            );
+            let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
             let dir = self.tmp().join(name);
             match private.create(&dir) {
                 // Left by another process that had our number.
@@ -211,11 +186,7 @@ impl Layout {
         lock.lock()?;
         private.create(dir.join("blobs"))?;
         private.create(dir.join("snapshots"))?;
-        Ok(Session {
-            dir,
-            lock,
-            layout: self.clone(),
-        })
+        Ok(Session { dir, lock, layout: self.clone() })
     }
 
     /// Removes the sessions of processes that died.
@@ -269,11 +240,7 @@ impl Session {
         Ok(File::open(root)?.into())
     }
 
-    pub(crate) fn record_snapshot(
-        &self,
-        diff_id: &Digest,
-        record: &SnapshotRecord,
-    ) -> io::Result<()> {
+    pub(crate) fn record_snapshot(&self, diff_id: &Digest, record: &SnapshotRecord) -> io::Result<()> {
         let bytes = serde_json::to_vec(record).map_err(io::Error::other)?;
         fs::write(self.snapshot(diff_id).join("record.json"), bytes)
     }
@@ -308,9 +275,7 @@ impl Session {
     /// Reads a blob made in this session or present in the store.
     pub(crate) fn open_blob(&self, digest: &Digest) -> io::Result<File> {
         match File::open(self.blob(digest)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                File::open(self.layout.blob(digest))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(self.layout.blob(digest)),
             other => other,
         }
     }
@@ -353,9 +318,7 @@ impl Session {
                 .snapshots
                 .iter()
                 .copied()
-                .filter(|diff_id| {
-                    !self.made_snapshot(diff_id) && !self.layout.snapshot(diff_id).exists()
-                })
+                .filter(|diff_id| !self.made_snapshot(diff_id) && !self.layout.snapshot(diff_id).exists())
                 .collect(),
         };
         match gone.blobs.is_empty() && gone.snapshots.is_empty() {

@@ -92,11 +92,7 @@ pub enum DocumentError {
     #[error("manifest {digest}: has {found} layers, at most {LAYERS_MAX} can be stacked")]
     TooManyLayers { digest: Digest, found: usize },
     #[error("manifest {digest}: config names {diff_ids} diff ids for {layers} layers")]
-    LayerCount {
-        digest: Digest,
-        layers: usize,
-        diff_ids: usize,
-    },
+    LayerCount { digest: Digest, layers: usize, diff_ids: usize },
 }
 
 impl Document {
@@ -113,10 +109,7 @@ impl Document {
         let json = |source| DocumentError::Json { digest, source };
         let probe: Probe = serde_json::from_slice(bytes).map_err(json)?;
         if probe.schema_version != 2 {
-            return Err(DocumentError::Schema {
-                digest,
-                found: probe.schema_version,
-            });
+            return Err(DocumentError::Schema { digest, found: probe.schema_version });
         }
         // By content, not by the mediaType that a server claims: one document must never be read in two ways.
         match (probe.layers, probe.manifests) {
@@ -153,8 +146,7 @@ mod tests {
         // A manifest that is an index too could be read differently by two readers.
         assert!(refusal(r#"{"schemaVersion":2,"layers":[],"manifests":[]}"#).contains("neither"));
         assert!(
-            refusal(r#"{"schemaVersion":2,"manifests":[{"digest":"sha256:../x","size":1}]}"#)
-                .contains("no valid JSON")
+            refusal(r#"{"schemaVersion":2,"manifests":[{"digest":"sha256:../x","size":1}]}"#).contains("no valid JSON")
         );
     }
 }

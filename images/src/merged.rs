@@ -85,10 +85,7 @@ fn walk(root: Merged, path: &[u8]) -> io::Result<Option<OwnedFd>> {
 }
 
 fn components(path: &[u8]) -> VecDeque<Vec<u8>> {
-    path.split(|byte| *byte == b'/')
-        .filter(|component| !component.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect()
+    path.split(|byte| *byte == b'/').filter(|component| !component.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
 /// What `name` is here, as overlayfs would show it.
@@ -117,12 +114,7 @@ fn lookup(directories: &Merged, name: &[u8]) -> io::Result<Option<Entry>> {
             FileType::RegularFile => {
                 // Not blocking, should it be a fifo by now.
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-                return Ok(Some(Entry::File(fs::openat(
-                    directory,
-                    name,
-                    flags,
-                    Mode::empty(),
-                )?)));
+                return Ok(Some(Entry::File(fs::openat(directory, name, flags, Mode::empty())?)));
             }
             _ => return Ok(None),
         }

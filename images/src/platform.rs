@@ -7,9 +7,7 @@ use crate::manifest::{Descriptor, Index, Platform};
 
 /// Why a text is no platform.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "platform `{0}`: expected os/architecture or os/architecture/variant, as in linux/arm64/v8"
-)]
+#[error("platform `{0}`: expected os/architecture or os/architecture/variant, as in linux/arm64/v8")]
 pub struct PlatformError(String);
 
 impl Platform {
@@ -22,11 +20,7 @@ impl Platform {
             "powerpc64" => "ppc64le",
             other => other,
         };
-        Self {
-            os: "linux".into(),
-            architecture: architecture.into(),
-            variant: None,
-        }
+        Self { os: "linux".into(), architecture: architecture.into(), variant: None }
     }
 
     /// The variant with the architecture's default filled in (image-spec, "Platform variants").
@@ -73,18 +67,14 @@ impl FromStr for Platform {
         let parts: Vec<&str> = text.split('/').collect();
         let valid = |part: &&str| {
             !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
         };
         match parts.as_slice() {
-            [os, architecture, rest @ ..] if rest.len() < 2 && parts.iter().all(valid) => {
-                Ok(Self {
-                    os: (*os).into(),
-                    architecture: (*architecture).into(),
-                    variant: rest.first().map(|variant| (*variant).into()),
-                })
-            }
+            [os, architecture, rest @ ..] if rest.len() < 2 && parts.iter().all(valid) => Ok(Self {
+                os: (*os).into(),
+                architecture: (*architecture).into(),
+                variant: rest.first().map(|variant| (*variant).into()),
+            }),
             _ => Err(PlatformError(text.into())),
         }
     }
@@ -131,65 +121,30 @@ mod tests {
             annotations: None,
             other: Default::default(),
         };
-        Index {
-            schema_version: 2,
-            media_type: None,
-            manifests: platforms.iter().map(entry).collect(),
-        }
+        Index { schema_version: 2, media_type: None, manifests: platforms.iter().map(entry).collect() }
     }
 
     #[test]
     fn the_best_platform_is_chosen() {
         for (offered, wanted, chosen) in [
-            (
-                &["linux/amd64", "linux/arm64/v8"][..],
-                "linux/arm64",
-                Some("linux/arm64/v8"),
-            ),
-            (
-                &["linux/arm/v6", "linux/arm/v7"],
-                "linux/arm/v7",
-                Some("linux/arm/v7"),
-            ),
-            (
-                &["linux/arm/v5", "linux/arm/v6"],
-                "linux/arm",
-                Some("linux/arm/v6"),
-            ),
+            (&["linux/amd64", "linux/arm64/v8"][..], "linux/arm64", Some("linux/arm64/v8")),
+            (&["linux/arm/v6", "linux/arm/v7"], "linux/arm/v7", Some("linux/arm/v7")),
+            (&["linux/arm/v5", "linux/arm/v6"], "linux/arm", Some("linux/arm/v6")),
             (&["linux/arm/v7"], "linux/arm/v6", None),
             (&["windows/amd64"], "linux/amd64", None),
-            (
-                &["linux/amd64/v3", "linux/amd64"],
-                "linux/amd64",
-                Some("linux/amd64"),
-            ),
-            (
-                &["unknown/unknown", "linux/amd64"],
-                "linux/amd64",
-                Some("linux/amd64"),
-            ),
+            (&["linux/amd64/v3", "linux/amd64"], "linux/amd64", Some("linux/amd64")),
+            (&["unknown/unknown", "linux/amd64"], "linux/amd64", Some("linux/amd64")),
             (&["-"], "linux/amd64", Some("-")),
         ] {
             let index = index(offered);
             let found = choose(&index, &wanted.parse().unwrap()).map(|entry| entry.digest);
-            assert_eq!(
-                found,
-                chosen.map(|text| Digest::of(text.as_bytes())),
-                "{wanted}"
-            );
+            assert_eq!(found, chosen.map(|text| Digest::of(text.as_bytes())), "{wanted}");
         }
     }
 
     #[test]
     fn what_is_no_platform_is_refused() {
-        for bad in [
-            "",
-            "linux",
-            "linux/",
-            "/amd64",
-            "linux/arm/v7/x",
-            "linux/a b",
-        ] {
+        for bad in ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "linux/a b"] {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
         }
     }

@@ -44,12 +44,7 @@ impl ProgressHub {
     pub(crate) fn report(&self, layer: Digest, state: LayerState, done: u64, total: u64) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for listener in all.iter() {
-            listener(LayerProgress {
-                layer,
-                state,
-                done,
-                total,
-            });
+            listener(LayerProgress { layer, state, done, total });
         }
     }
 }

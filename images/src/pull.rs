@@ -54,11 +54,7 @@ pub enum PullError {
         source: serde_json::Error,
     },
     #[error("pull {reference}: has no image for {platform}, it has {offered}")]
-    Platform {
-        reference: String,
-        platform: Platform,
-        offered: String,
-    },
+    Platform { reference: String, platform: Platform, offered: String },
     #[error("pull {reference}: index {digest} leads to another index")]
     NestedIndex { reference: String, digest: Digest },
     #[error("pull {reference}")]
@@ -119,18 +115,8 @@ impl Store {
                 credentials: options.credentials,
                 plain_http: options.plain_http,
             };
-            let mut flights = self
-                .inner
-                .flights
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            flights.retain(|flight| {
-                flight
-                    .pull
-                    .upgrade()
-                    .is_some_and(|pull| pull.peek().is_none())
-            });
+            let mut flights = self.inner.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
+            flights.retain(|flight| flight.pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
             let joined = flights
                 .iter()
                 .find(|flight| flight.key == key)
@@ -153,11 +139,7 @@ impl Store {
                     };
                     let run = async move { job.run().await.map_err(Arc::new) };
                     let pull = (Box::pin(run) as Flying).shared();
-                    flights.extend(pull.downgrade().map(|pull| Flight {
-                        key,
-                        pull,
-                        progress,
-                    }));
+                    flights.extend(pull.downgrade().map(|pull| Flight { key, pull, progress }));
                     pull
                 }
             }
@@ -197,9 +179,7 @@ impl Pull {
             return Ok(image);
         }
         let plan = self.plan(&remote).await?;
-        let session = self
-            .blocking("begin", |store| store.inner.layout.session())
-            .await?;
+        let session = self.blocking("begin", |store| store.inner.layout.session()).await?;
         let session = Arc::new(session);
         let outcome = self.fill(&remote, &plan, &session).await;
         // Deleting what a failed pull has unpacked takes a while.
@@ -215,9 +195,7 @@ impl Pull {
         session: &Arc<Session>,
     ) -> Result<Image, PullError> {
         for (digest, bytes) in &plan.documents {
-            session
-                .write_blob(digest, bytes)
-                .map_err(self.io("write manifest"))?;
+            session.write_blob(digest, bytes).map_err(self.io("write manifest"))?;
         }
         for _ in 0..PUBLISH_TRIES {
             self.fetch_layers(remote, plan, session).await?;
@@ -225,19 +203,14 @@ impl Pull {
                 return self.named(plan);
             }
         }
-        Err(PullError::Removed {
-            reference: self.reference.to_string(),
-        })
+        Err(PullError::Removed { reference: self.reference.to_string() })
     }
 
     /// The image, if the reference still leads to what the store has.
     async fn present(&self, remote: &registry::Session<'_>) -> Result<Option<Image>, PullError> {
         let entries = self.store.inner.entries().map_err(self.store_failed())?;
         let name = self.reference.to_string();
-        let Some(entry) = entries
-            .iter()
-            .find(|entry| annotation(entry, REF_NAME) == Some(&name))
-        else {
+        let Some(entry) = entries.iter().find(|entry| annotation(entry, REF_NAME) == Some(&name)) else {
             return Ok(None);
         };
         let Some(local) = crate::store::repo_digest_target(entry) else {
@@ -266,52 +239,40 @@ impl Pull {
     }
 
     async fn plan(&self, remote: &registry::Session<'_>) -> Result<Plan, PullError> {
-        let invalid = |source| PullError::Document {
-            reference: self.reference.to_string(),
-            source: Box::new(source),
-        };
+        let invalid = |source| PullError::Document { reference: self.reference.to_string(), source: Box::new(source) };
         let served = remote.manifest(&self.reference.manifest_key()).await?;
         let target = served.digest;
         let mut documents = Vec::new();
-        let (descriptor, manifest) =
-            match Document::parse(&served.bytes, target).map_err(invalid)? {
-                Document::Manifest(manifest) => {
-                    (descriptor_of(target, &served.bytes, &manifest), manifest)
-                }
-                Document::Index(index) => {
-                    let chosen = platform::choose(&index, &self.platform)
-                        .ok_or_else(|| PullError::Platform {
+        let (descriptor, manifest) = match Document::parse(&served.bytes, target).map_err(invalid)? {
+            Document::Manifest(manifest) => (descriptor_of(target, &served.bytes, &manifest), manifest),
+            Document::Index(index) => {
+                let chosen = platform::choose(&index, &self.platform)
+                    .ok_or_else(|| PullError::Platform {
+                        reference: self.reference.to_string(),
+                        platform: self.platform.clone(),
+                        offered: platform::offered(&index),
+                    })?
+                    .clone();
+                documents.push((target, served.bytes));
+                let inner = remote.manifest(&chosen.digest.to_string()).await?;
+                match Document::parse(&inner.bytes, inner.digest).map_err(invalid)? {
+                    Document::Manifest(manifest) => {
+                        let descriptor = descriptor_of(inner.digest, &inner.bytes, &manifest);
+                        documents.push((inner.digest, inner.bytes));
+                        let descriptor = Descriptor { platform: chosen.platform, ..descriptor };
+                        return self.finish_plan(remote, documents, descriptor, target, manifest).await;
+                    }
+                    Document::Index(_) => {
+                        return Err(PullError::NestedIndex {
                             reference: self.reference.to_string(),
-                            platform: self.platform.clone(),
-                            offered: platform::offered(&index),
-                        })?
-                        .clone();
-                    documents.push((target, served.bytes));
-                    let inner = remote.manifest(&chosen.digest.to_string()).await?;
-                    match Document::parse(&inner.bytes, inner.digest).map_err(invalid)? {
-                        Document::Manifest(manifest) => {
-                            let descriptor = descriptor_of(inner.digest, &inner.bytes, &manifest);
-                            documents.push((inner.digest, inner.bytes));
-                            let descriptor = Descriptor {
-                                platform: chosen.platform,
-                                ..descriptor
-                            };
-                            return self
-                                .finish_plan(remote, documents, descriptor, target, manifest)
-                                .await;
-                        }
-                        Document::Index(_) => {
-                            return Err(PullError::NestedIndex {
-                                reference: self.reference.to_string(),
-                                digest: chosen.digest,
-                            });
-                        }
+                            digest: chosen.digest,
+                        });
                     }
                 }
-            };
+            }
+        };
         documents.push((target, served.bytes));
-        self.finish_plan(remote, documents, descriptor, target, manifest)
-            .await
+        self.finish_plan(remote, documents, descriptor, target, manifest).await
     }
 
     async fn finish_plan(
@@ -327,12 +288,11 @@ impl Pull {
             Ok(bytes) if Digest::of(&bytes) == config.digest => bytes,
             _ => remote.document(config.digest, config.size).await?,
         };
-        let parsed: ConfigDocument =
-            serde_json::from_slice(&bytes).map_err(|source| PullError::Config {
-                reference: self.reference.to_string(),
-                digest: config.digest,
-                source,
-            })?;
+        let parsed: ConfigDocument = serde_json::from_slice(&bytes).map_err(|source| PullError::Config {
+            reference: self.reference.to_string(),
+            digest: config.digest,
+            source,
+        })?;
         let diff_ids = parsed.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers.len() {
             return Err(PullError::Document {
@@ -345,32 +305,21 @@ impl Pull {
             });
         }
         documents.push((config.digest, bytes));
-        Ok(Plan {
-            documents,
-            manifest: descriptor,
-            target,
-            layers: manifest.layers,
-            diff_ids,
-        })
+        Ok(Plan { documents, manifest: descriptor, target, layers: manifest.layers, diff_ids })
     }
 
     /// Whether everything is in place now; if not, something has been removed meanwhile and must be fetched.
     async fn publish(&self, plan: &Plan, session: &Arc<Session>) -> Result<bool, PullError> {
         let mut blobs: Vec<Digest> = plan.documents.iter().map(|(digest, _)| *digest).collect();
         blobs.extend(plan.layers.iter().map(|layer| layer.digest));
-        let needed = Needed {
-            blobs,
-            snapshots: plan.diff_ids.clone(),
-        };
+        let needed = Needed { blobs, snapshots: plan.diff_ids.clone() };
         let entry = plan.manifest.clone();
         let name = self.reference.to_string();
         let repo_digest = self.reference.with_digest(plan.target).to_string();
         let session = session.clone();
         let published = tokio::task::spawn_blocking(move || {
             adopt::implied_directories(&session, &needed.snapshots)?;
-            session.publish(&needed, |entries| {
-                set_name(entries, entry, Some(&name), Some(&repo_digest))
-            })
+            session.publish(&needed, |entries| set_name(entries, entry, Some(&name), Some(&repo_digest)))
         })
         .await
         .map_err(|error| self.io("publish")(io::Error::other(error)))?;
@@ -385,18 +334,12 @@ impl Pull {
     }
 
     fn named(&self, plan: &Plan) -> Result<Image, PullError> {
-        let documents = self
-            .store
-            .inner
-            .documents(&plan.manifest.digest)
-            .map_err(self.store_failed())?;
+        let documents = self.store.inner.documents(&plan.manifest.digest).map_err(self.store_failed())?;
         let id = documents.manifest.config.digest.to_string();
         self.store
             .resolve(&id)
             .map_err(self.store_failed())?
-            .ok_or_else(|| PullError::Removed {
-                reference: self.reference.to_string(),
-            })
+            .ok_or_else(|| PullError::Removed { reference: self.reference.to_string() })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -412,27 +355,17 @@ impl Pull {
     }
 
     fn io(&self, operation: &'static str) -> impl Fn(io::Error) -> PullError + '_ {
-        move |source| PullError::Io {
-            reference: self.reference.to_string(),
-            operation,
-            source,
-        }
+        move |source| PullError::Io { reference: self.reference.to_string(), operation, source }
     }
 
     fn store_failed(&self) -> impl Fn(StoreError) -> PullError + '_ {
-        |source| PullError::Store {
-            reference: self.reference.to_string(),
-            source: Box::new(source),
-        }
+        |source| PullError::Store { reference: self.reference.to_string(), source: Box::new(source) }
     }
 }
 
 fn descriptor_of(digest: Digest, bytes: &[u8], manifest: &Manifest) -> Descriptor {
     Descriptor {
-        media_type: manifest
-            .media_type
-            .clone()
-            .unwrap_or_else(|| OCI_MANIFEST.into()),
+        media_type: manifest.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into()),
         digest,
         size: bytes.len() as u64,
         platform: None,

@@ -50,9 +50,7 @@ pub enum ReferenceProblem {
     Component(String),
     #[error("repository is longer than {NAME_MAX_BYTES} bytes")]
     TooLong,
-    #[error(
-        "tag `{0}`: expected up to {TAG_MAX_BYTES} of A-Z a-z 0-9 _ . -, not starting with . or -"
-    )]
+    #[error("tag `{0}`: expected up to {TAG_MAX_BYTES} of A-Z a-z 0-9 _ . -, not starting with . or -")]
     Tag(String),
     #[error("repository name is 64 hexadecimal digits, which is an image id")]
     LooksLikeId,
@@ -97,10 +95,7 @@ impl Reference {
     pub fn is_loopback(&self) -> bool {
         let (host, _) = split_port(&self.registry);
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost"
-            || host
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
     /// What a request for the manifest names: the digest if there is one, else the tag.
@@ -114,11 +109,7 @@ impl Reference {
 
     /// The same repository at `digest`, without a tag: a RepoDigest.
     pub fn with_digest(&self, digest: Digest) -> Self {
-        Self {
-            tag: None,
-            digest: Some(digest),
-            ..self.clone()
-        }
+        Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 }
 
@@ -139,10 +130,7 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        parse(text).map_err(|problem| ReferenceError {
-            reference: text.into(),
-            problem,
-        })
+        parse(text).map_err(|problem| ReferenceError { reference: text.into(), problem })
     }
 }
 
@@ -154,10 +142,7 @@ fn parse(text: &str) -> Result<Reference, ReferenceProblem> {
         return Err(ReferenceProblem::Scheme(format!("{scheme}://")));
     }
     let (rest, digest) = match text.split_once('@') {
-        Some((rest, digest)) => (
-            rest,
-            Some(digest.parse().map_err(ReferenceProblem::Digest)?),
-        ),
+        Some((rest, digest)) => (rest, Some(digest.parse().map_err(ReferenceProblem::Digest)?)),
         None => (text, None),
     };
     // A colon before the last slash belongs to the registry's port.
@@ -175,12 +160,7 @@ fn parse(text: &str) -> Result<Reference, ReferenceProblem> {
         (None, None) => Some(DEFAULT_TAG.to_owned()),
         (tag, _) => tag.map(str::to_owned),
     };
-    Ok(Reference {
-        registry,
-        repository,
-        tag,
-        digest,
-    })
+    Ok(Reference { registry, repository, tag, digest })
 }
 
 /// The first component is a registry if it looks like a host: has a dot or a port, or is `localhost`.
@@ -235,9 +215,7 @@ fn check_registry(registry: &str) -> Result<(), ReferenceProblem> {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     match host.split('.').all(label_is_valid) {
         true => Ok(()),
@@ -264,23 +242,19 @@ fn check_repository(repository: &str) -> Result<(), ReferenceProblem> {
 fn component_is_valid(component: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = component.as_bytes();
-    let ends_are_plain = bytes.first().copied().is_some_and(alphanumeric)
-        && bytes.last().copied().is_some_and(alphanumeric);
+    let ends_are_plain =
+        bytes.first().copied().is_some_and(alphanumeric) && bytes.last().copied().is_some_and(alphanumeric);
     ends_are_plain
         && component
             .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            .all(|separator| {
-                matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-            })
+            .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
 }
 
 fn check_tag(tag: &str) -> Result<(), ReferenceProblem> {
     let valid = !tag.is_empty()
         && tag.len() <= TAG_MAX_BYTES
         && !tag.starts_with(['.', '-'])
-        && tag
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
     match valid {
         true => Ok(()),
         false => Err(ReferenceProblem::Tag(tag.into())),

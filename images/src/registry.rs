@@ -69,69 +69,33 @@ impl Session<'_> {
         let digest = Digest::of(&bytes);
         let expected = key.parse::<Digest>().ok().or(claimed);
         match expected.filter(|expected| *expected != digest) {
-            Some(expected) => Err(self.failure(
-                &path,
-                RegistryFailure::Digest {
-                    expected,
-                    found: digest,
-                },
-            )),
+            Some(expected) => Err(self.failure(&path, RegistryFailure::Digest { expected, found: digest })),
             None => Ok(Served { digest, bytes }),
         }
     }
 
     /// A small blob, checked.
-    pub(crate) async fn document(
-        &self,
-        digest: Digest,
-        size: u64,
-    ) -> Result<Vec<u8>, RegistryError> {
+    pub(crate) async fn document(&self, digest: Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
         let path = format!("blobs/{digest}");
         let response = self.blob(digest, size, 0).await?;
-        let bytes = self
-            .body(response, &path, size.min(DOCUMENT_MAX_BYTES))
-            .await?;
+        let bytes = self.body(response, &path, size.min(DOCUMENT_MAX_BYTES)).await?;
         let found = Digest::of(&bytes);
         match found == digest {
             true => Ok(bytes),
-            false if (bytes.len() as u64) < size => Err(self.failure(
-                &path,
-                RegistryFailure::Length {
-                    expected: size,
-                    found: bytes.len() as u64,
-                },
-            )),
-            false => Err(self.failure(
-                &path,
-                RegistryFailure::Digest {
-                    expected: digest,
-                    found,
-                },
-            )),
+            false if (bytes.len() as u64) < size => {
+                Err(self.failure(&path, RegistryFailure::Length { expected: size, found: bytes.len() as u64 }))
+            }
+            false => Err(self.failure(&path, RegistryFailure::Digest { expected: digest, found })),
         }
     }
 
     /// A blob's bytes from `offset` on, to be streamed and checked by the caller.
-    pub(crate) async fn blob(
-        &self,
-        digest: Digest,
-        size: u64,
-        offset: u64,
-    ) -> Result<Response, RegistryError> {
+    pub(crate) async fn blob(&self, digest: Digest, size: u64, offset: u64) -> Result<Response, RegistryError> {
         let path = format!("blobs/{digest}");
         let response = self.send(Method::GET, &path, Some(offset)).await?;
-        let found = response
-            .headers()
-            .get(CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let found = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         match found.filter(|found| *found != size - offset) {
-            Some(found) => Err(self.failure(
-                &path,
-                RegistryFailure::Length {
-                    expected: size - offset,
-                    found,
-                },
-            )),
+            Some(found) => Err(self.failure(&path, RegistryFailure::Length { expected: size - offset, found })),
             None => Ok(response),
         }
     }
@@ -145,17 +109,10 @@ impl Session<'_> {
         }
     }
 
-    async fn body(
-        &self,
-        mut response: Response,
-        path: &str,
-        limit: u64,
-    ) -> Result<Vec<u8>, RegistryError> {
+    async fn body(&self, mut response: Response, path: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.failure(path, RegistryFailure::from_transport(error)))?
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| self.failure(path, RegistryFailure::from_transport(error)))?
         {
             if bytes.len() as u64 + chunk.len() as u64 > limit {
                 return Err(self.failure(path, RegistryFailure::TooLong { limit }));
@@ -166,18 +123,9 @@ impl Session<'_> {
     }
 
     /// Sends a request below `/v2/<repository>/`, logging in when asked to, and refuses every other status.
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        offset: Option<u64>,
-    ) -> Result<Response, RegistryError> {
+    async fn send(&self, method: Method, path: &str, offset: Option<u64>) -> Result<Response, RegistryError> {
         let scheme = if self.is_plain() { "http" } else { "https" };
-        let url = format!(
-            "{scheme}://{}/v2/{}/{path}",
-            self.reference.host(),
-            self.reference.repository()
-        );
+        let url = format!("{scheme}://{}/v2/{}/{path}", self.reference.host(), self.reference.repository());
         let transport = |error| self.failure(path, RegistryFailure::from_transport(error));
         let client = self.client().map_err(transport)?;
         let mut header = self.registry.tokens.header(self);
@@ -185,10 +133,7 @@ impl Session<'_> {
         loop {
             let mut request = client.request(method.clone(), &url);
             if path.starts_with("manifests/") {
-                request = request.header(
-                    ACCEPT,
-                    [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", "),
-                );
+                request = request.header(ACCEPT, [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", "));
             }
             if let Some(value) = &header {
                 request = request.header(AUTHORIZATION, value);
@@ -222,14 +167,7 @@ impl Session<'_> {
             Err(_) => String::new(),
         };
         let anonymous = self.credentials.is_none();
-        self.failure(
-            path,
-            RegistryFailure::Status {
-                status,
-                message,
-                anonymous,
-            },
-        )
+        self.failure(path, RegistryFailure::Status { status, message, anonymous })
     }
 
     fn is_plain(&self) -> bool {
@@ -262,10 +200,7 @@ fn new_client(direct: bool) -> reqwest::Result<reqwest::Client> {
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(STALL_TIMEOUT)
         .redirect(reqwest::redirect::Policy::custom(|attempt| {
-            let from_tls = attempt
-                .previous()
-                .last()
-                .is_some_and(|url| url.scheme() == "https");
+            let from_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
             if from_tls && attempt.url().scheme() != "https" {
                 return attempt.error("redirects from https to http");
             }
@@ -279,21 +214,12 @@ fn new_client(direct: bool) -> reqwest::Result<reqwest::Client> {
             let no_roots = rustls::ClientConfig::builder()
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
-            builder
-                .no_proxy()
-                .tls_backend_preconfigured(no_roots)
-                .build()
+            builder.no_proxy().tls_backend_preconfigured(no_roots).build()
         }
         false => builder.build(),
     }
 }
 
 fn digest_header(response: &Response) -> Option<Digest> {
-    response
-        .headers()
-        .get("docker-content-digest")?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    response.headers().get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }

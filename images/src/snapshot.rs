@@ -39,14 +39,8 @@ pub enum SnapshotError {
     Id(#[from] InvalidId),
     #[error("container {0}: has a writable layer already")]
     Exists(String),
-    #[error(
-        "container {container}: layer {diff_id} of image {image} is not in the store, pull it again"
-    )]
-    LayerMissing {
-        container: String,
-        image: Digest,
-        diff_id: Digest,
-    },
+    #[error("container {container}: layer {diff_id} of image {image} is not in the store, pull it again")]
+    LayerMissing { container: String, image: Digest, diff_id: Digest },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -61,27 +55,16 @@ struct Record {
 impl Store {
     /// Makes the writable layer of a new container and tells how to mount it on the layers of `image`, which
     /// cannot be removed until [`Store::remove_snapshot`].
-    pub fn prepare(
-        &self,
-        container_id: &str,
-        image: &Image,
-    ) -> Result<OverlayMount, SnapshotError> {
+    pub fn prepare(&self, container_id: &str, image: &Image) -> Result<OverlayMount, SnapshotError> {
         let id = ContainerId::parse(container_id)?;
         let dir = self.inner.layout.containers().join(&id);
         let failed = at("prepare", &dir);
         let _lock = self.inner.layout.lock_shared().map_err(&failed)?;
-        let record = Record {
-            image: image.id,
-            diff_ids: image.diff_ids.clone(),
-        };
+        let record = Record { image: image.id, diff_ids: image.diff_ids.clone() };
         let mount = self.overlay(&dir, &record);
         for (path, diff_id) in mount.lower.iter().zip(distinct(&record)) {
             if !path.exists() {
-                return Err(SnapshotError::LayerMissing {
-                    container: container_id.into(),
-                    image: image.id,
-                    diff_id,
-                });
+                return Err(SnapshotError::LayerMissing { container: container_id.into(), image: image.id, diff_id });
             }
         }
         let mut private = DirBuilder::new();
@@ -102,15 +85,9 @@ impl Store {
             // The merged root takes its owner and mode from the upper directory.
             let root = fs::metadata(&mount.lower[0])?;
             std::os::unix::fs::chown(&mount.upper, Some(root.uid()), Some(root.gid()))?;
-            fs::set_permissions(
-                &mount.upper,
-                fs::Permissions::from_mode(root.mode() & 0o7777),
-            )?;
+            fs::set_permissions(&mount.upper, fs::Permissions::from_mode(root.mode() & 0o7777))?;
             // Not synced: after a power loss there is no container either.
-            fs::write(
-                dir.join("image.json"),
-                serde_json::to_vec(&record).map_err(io::Error::other)?,
-            )
+            fs::write(dir.join("image.json"), serde_json::to_vec(&record).map_err(io::Error::other)?)
         })();
         if let Err(error) = made {
             // The error at hand says more than a second one.
@@ -122,23 +99,13 @@ impl Store {
 
     /// How to mount what [`Store::prepare`] made; `None` if there is no such container.
     pub fn snapshot(&self, container_id: &str) -> Result<Option<OverlayMount>, SnapshotError> {
-        let dir = self
-            .inner
-            .layout
-            .containers()
-            .join(ContainerId::parse(container_id)?);
-        Ok(read_record(&dir)
-            .map_err(at("read snapshot", &dir))?
-            .map(|record| self.overlay(&dir, &record)))
+        let dir = self.inner.layout.containers().join(ContainerId::parse(container_id)?);
+        Ok(read_record(&dir).map_err(at("read snapshot", &dir))?.map(|record| self.overlay(&dir, &record)))
     }
 
     /// Removes a container's writable layer with all it holds. One that is not there is no error.
     pub fn remove_snapshot(&self, container_id: &str) -> Result<(), SnapshotError> {
-        let dir = self
-            .inner
-            .layout
-            .containers()
-            .join(ContainerId::parse(container_id)?);
+        let dir = self.inner.layout.containers().join(ContainerId::parse(container_id)?);
         let failed = at("remove snapshot", &dir);
         let rubbish = {
             let _lock = self.inner.lock()?;
@@ -162,9 +129,7 @@ impl Store {
             let entry = entry.map_err(&failed)?;
             all.push(Prepared {
                 container_id: entry.file_name().to_string_lossy().into_owned(),
-                image: read_record(&entry.path())
-                    .map_err(&failed)?
-                    .map(|record| record.image),
+                image: read_record(&entry.path()).map_err(&failed)?.map(|record| record.image),
             });
         }
         all.sort_by(|a, b| a.container_id.cmp(&b.container_id));
@@ -173,11 +138,7 @@ impl Store {
 
     /// What a container has written, by walking its upper directory.
     pub fn snapshot_usage(&self, container_id: &str) -> Result<Usage, SnapshotError> {
-        let dir = self
-            .inner
-            .layout
-            .containers()
-            .join(ContainerId::parse(container_id)?);
+        let dir = self.inner.layout.containers().join(ContainerId::parse(container_id)?);
         let mut usage = Usage::default();
         let mut pending = vec![dir.join("upper")];
         while let Some(directory) = pending.pop() {
@@ -201,10 +162,7 @@ impl Store {
 
     pub(crate) fn containers_of(&self, image: &Digest) -> Result<Vec<String>, StoreError> {
         let all = self.snapshots()?.into_iter();
-        Ok(all
-            .filter(|prepared| prepared.image == Some(*image))
-            .map(|prepared| prepared.container_id)
-            .collect())
+        Ok(all.filter(|prepared| prepared.image == Some(*image)).map(|prepared| prepared.container_id).collect())
     }
 
     pub(crate) fn layers_in_use(&self) -> Result<HashSet<Digest>, StoreError> {
@@ -219,17 +177,12 @@ impl Store {
     }
 
     fn overlay(&self, dir: &std::path::Path, record: &Record) -> OverlayMount {
-        let mut lower: Vec<PathBuf> = distinct(record)
-            .map(|diff_id| self.inner.layout.snapshot(&diff_id).join("fs"))
-            .collect();
+        let mut lower: Vec<PathBuf> =
+            distinct(record).map(|diff_id| self.inner.layout.snapshot(&diff_id).join("fs")).collect();
         if lower.is_empty() {
             lower.push(dir.join("empty"));
         }
-        OverlayMount {
-            lower,
-            upper: dir.join("upper"),
-            work: dir.join("work"),
-        }
+        OverlayMount { lower, upper: dir.join("upper"), work: dir.join("work") }
     }
 }
 
@@ -237,12 +190,7 @@ impl Store {
 /// only the topmost shows anything.
 fn distinct(record: &Record) -> impl Iterator<Item = Digest> {
     let mut seen = HashSet::new();
-    record
-        .diff_ids
-        .iter()
-        .rev()
-        .copied()
-        .filter(move |diff_id| seen.insert(*diff_id))
+    record.diff_ids.iter().rev().copied().filter(move |diff_id| seen.insert(*diff_id))
 }
 
 fn read_record(dir: &std::path::Path) -> io::Result<Option<Record>> {

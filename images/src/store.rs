@@ -66,10 +66,7 @@ pub enum StoreError {
     #[error("image id `{prefix}`: fits {count} images, give more digits")]
     Ambiguous { prefix: String, count: usize },
     #[error("image `{name}`: in use by {}", containers.join(", "))]
-    InUse {
-        name: String,
-        containers: Vec<String>,
-    },
+    InUse { name: String, containers: Vec<String> },
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error("image reference `{0}`: a tag cannot be set by digest")]
@@ -103,9 +100,7 @@ impl Store {
     /// [`Store::open`] with bounds of your own on what a layer may unpack to.
     pub fn open_with(root: &Path, limits: Limits) -> Result<Self, StoreError> {
         let layout = Layout::open(root).map_err(at("open image store", root))?;
-        layout
-            .sweep_sessions()
-            .map_err(at("sweep image store", root))?;
+        layout.sweep_sessions().map_err(at("sweep image store", root))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,
@@ -164,16 +159,10 @@ impl Store {
         if prefix.len() < 4 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Ok(None);
         }
-        let mut fits: Vec<Image> = images
-            .into_iter()
-            .filter(|image| image.id.hex().starts_with(prefix))
-            .collect();
+        let mut fits: Vec<Image> = images.into_iter().filter(|image| image.id.hex().starts_with(prefix)).collect();
         match fits.len() {
             0 | 1 => Ok(fits.pop()),
-            count => Err(StoreError::Ambiguous {
-                prefix: name.into(),
-                count,
-            }),
+            count => Err(StoreError::Ambiguous { prefix: name.into(), count }),
         }
     }
 
@@ -186,11 +175,8 @@ impl Store {
         let _lock = self.inner.lock()?;
         let image = self.resolve(name)?.ok_or_else(not_found)?;
         let entries = self.inner.entries()?;
-        let mut entry = entries
-            .iter()
-            .find(|entry| entry.digest == image.manifest_digest)
-            .cloned()
-            .ok_or_else(not_found)?;
+        let mut entry =
+            entries.iter().find(|entry| entry.digest == image.manifest_digest).cloned().ok_or_else(not_found)?;
         entry.annotations = None;
         let entries = set_name(entries.to_vec(), entry, Some(&new.to_string()), None);
         self.inner.write_index(&entries)?;
@@ -204,24 +190,15 @@ impl Store {
     /// container uses.
     pub fn remove(&self, name: &str) -> Result<Removed, StoreError> {
         let lock = self.inner.lock()?;
-        let image = self
-            .resolve(name)?
-            .ok_or_else(|| StoreError::NotFound(name.into()))?;
-        let by_name = name
-            .parse::<Reference>()
-            .ok()
-            .filter(|reference| is_named(&image, reference));
+        let image = self.resolve(name)?.ok_or_else(|| StoreError::NotFound(name.into()))?;
+        let by_name = name.parse::<Reference>().ok().filter(|reference| is_named(&image, reference));
         let entries = self.inner.entries()?;
         let (mut kept, mut removed) = (Vec::new(), Removed::default());
         let mut still_there = false;
         for entry in entries.iter() {
-            let ours = self
-                .inner
-                .documents(&entry.digest)
-                .is_ok_and(|documents| documents.manifest.config.digest == image.id);
-            let wanted = by_name
-                .as_ref()
-                .is_none_or(|reference| entry_is_named(entry, reference));
+            let ours =
+                self.inner.documents(&entry.digest).is_ok_and(|documents| documents.manifest.config.digest == image.id);
+            let wanted = by_name.as_ref().is_none_or(|reference| entry_is_named(entry, reference));
             if ours && wanted {
                 let (tag, digest) = names(entry);
                 removed.untagged.extend(tag.or(digest));
@@ -233,10 +210,7 @@ impl Store {
         if !still_there {
             let containers = self.containers_of(&image.id)?;
             if !containers.is_empty() {
-                return Err(StoreError::InUse {
-                    name: name.into(),
-                    containers,
-                });
+                return Err(StoreError::InUse { name: name.into(), containers });
             }
             removed.deleted = Some(image.id);
         }
@@ -257,10 +231,7 @@ impl Store {
             usage.bytes += size;
             usage.inodes += 1;
         }
-        for diff_id in layout
-            .list_snapshots()
-            .map_err(at("list snapshots of", &images))?
-        {
+        for diff_id in layout.list_snapshots().map_err(at("list snapshots of", &images))? {
             // One that is being removed has no record any more.
             if let Ok(record) = layout.snapshot_record(&diff_id) {
                 usage.bytes += record.bytes;
@@ -278,9 +249,7 @@ impl Store {
 
 impl Inner {
     pub(crate) fn lock(&self) -> Result<crate::layout::Lock, StoreError> {
-        self.layout
-            .lock()
-            .map_err(at("lock image store", &self.layout.images()))
+        self.layout.lock().map_err(at("lock image store", &self.layout.images()))
     }
 
     /// index.json, read again only when it was replaced.
@@ -288,8 +257,7 @@ impl Inner {
         let path = self.layout.index_file();
         let failed = at("read", &path);
         let mut cache = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let identity =
-            |metadata: std::fs::Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+        let identity = |metadata: std::fs::Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
         let now = Some(identity(std::fs::metadata(&path).map_err(&failed)?));
         if cache.identity != now {
             cache.entries = Arc::new(self.layout.read_index().map_err(&failed)?);
@@ -307,12 +275,7 @@ impl Inner {
     /// Manifest and config of an image in the store.
     pub(crate) fn documents(&self, manifest: &Digest) -> Result<Arc<Documents>, StoreError> {
         let cached = |all: &HashMap<Digest, Arc<Documents>>| all.get(manifest).cloned();
-        if let Some(documents) = cached(
-            &self
-                .documents
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        ) {
+        if let Some(documents) = cached(&self.documents.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(documents);
         }
         let read = |digest: &Digest| {
@@ -329,14 +292,10 @@ impl Inner {
         };
         let config = &parsed.config.digest;
         let documents = Arc::new(Documents {
-            config: serde_json::from_slice(&read(config)?)
-                .map_err(|error| invalid(config, error.into()))?,
+            config: serde_json::from_slice(&read(config)?).map_err(|error| invalid(config, error.into()))?,
             manifest: parsed,
         });
-        let mut all = self
-            .documents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(*manifest, documents.clone());
         Ok(documents)
     }
@@ -354,10 +313,7 @@ impl Inner {
                 Err(error) => {
                     // What a damaged image uses is unknown: everything stays until it is removed or healed.
                     tracing::warn!(manifest = %entry.digest, %error, "nothing is cleaned up");
-                    return self
-                        .layout
-                        .rubbish_session()
-                        .map_err(at("collect garbage of", &images));
+                    return self.layout.rubbish_session().map_err(at("collect garbage of", &images));
                 }
             };
             blobs.insert(documents.manifest.config.digest);
@@ -373,15 +329,10 @@ impl Inner {
         }
         for diff_id in self.layout.list_snapshots().map_err(&failed)? {
             if !snapshots.contains(&diff_id) {
-                session
-                    .take(&self.layout.snapshot(&diff_id))
-                    .map_err(&failed)?;
+                session.take(&self.layout.snapshot(&diff_id)).map_err(&failed)?;
             }
         }
-        let mut documents = self
-            .documents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
         documents.retain(|manifest, _| blobs.contains(manifest));
         Ok(session)
     }
@@ -422,8 +373,7 @@ pub(crate) fn set_name(
         }
         // Without any name an entry says nothing beside another of the same manifest.
         let nameless = old.annotations.as_ref().is_none_or(|all| all.is_empty());
-        let said =
-            |other: &Descriptor| old.digest == other.digest && old.annotations == other.annotations;
+        let said = |other: &Descriptor| old.digest == other.digest && old.annotations == other.annotations;
         if (nameless && old.digest == entry.digest) || said(&entry) || kept.iter().any(said) {
             continue;
         }
@@ -438,12 +388,7 @@ pub(crate) fn set_name(
 
 fn image(entry: &Descriptor, documents: &Documents) -> Image {
     let mut blobs: HashMap<Digest, u64> = HashMap::new();
-    for part in documents
-        .manifest
-        .layers
-        .iter()
-        .chain([&documents.manifest.config])
-    {
+    for part in documents.manifest.layers.iter().chain([&documents.manifest.config]) {
         blobs.insert(part.digest, part.size);
     }
     Image {
@@ -466,27 +411,18 @@ pub(crate) fn annotation<'a>(entry: &'a Descriptor, key: &str) -> Option<&'a str
 /// The entry's tagged name and its name by digest. A reference with a digest is no tag.
 fn names(entry: &Descriptor) -> (Option<String>, Option<String>) {
     let name = annotation(entry, REF_NAME).filter(|name| !name.contains('@'));
-    (
-        name.map(str::to_owned),
-        annotation(entry, REPO_DIGEST).map(str::to_owned),
-    )
+    (name.map(str::to_owned), annotation(entry, REPO_DIGEST).map(str::to_owned))
 }
 
 /// The digest a pulled entry's reference led to: its own, or that of the index it was chosen from.
 pub(crate) fn repo_digest_target(entry: &Descriptor) -> Option<Digest> {
-    annotation(entry, REPO_DIGEST)?
-        .rsplit_once('@')?
-        .1
-        .parse()
-        .ok()
+    annotation(entry, REPO_DIGEST)?.rsplit_once('@')?.1.parse().ok()
 }
 
 fn is_named(image: &Image, reference: &Reference) -> bool {
     match reference.digest() {
         // The tag beside a digest is a comment: the digest decides.
-        Some(digest) => image
-            .repo_digests
-            .contains(&reference.with_digest(digest).to_string()),
+        Some(digest) => image.repo_digests.contains(&reference.with_digest(digest).to_string()),
         None => image.repo_tags.contains(&reference.to_string()),
     }
 }
@@ -499,13 +435,6 @@ fn entry_is_named(entry: &Descriptor, reference: &Reference) -> bool {
     }
 }
 
-pub(crate) fn at<'a>(
-    operation: &'static str,
-    path: &'a Path,
-) -> impl Fn(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io {
-        operation,
-        path: path.to_owned(),
-        source,
-    }
+pub(crate) fn at<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io { operation, path: path.to_owned(), source }
 }

@@ -26,9 +26,7 @@ pub enum TarError {
     Truncated(&'static str),
     #[error("archive header at byte {offset}: {problem}")]
     Header { offset: u64, problem: String },
-    #[error(
-        "archive header at byte {offset}: extension of {size} bytes, at most {EXTENSION_MAX_BYTES} are taken"
-    )]
+    #[error("archive header at byte {offset}: extension of {size} bytes, at most {EXTENSION_MAX_BYTES} are taken")]
     Extension { offset: u64, size: u64 },
     #[error("archive unpacks to more than {0} bytes")]
     TooLarge(u64),
@@ -147,13 +145,8 @@ impl<R: Read> TarStream<R> {
     }
 
     fn member(&mut self, header: &Header, more: Extensions, at: u64) -> Result<Member, TarError> {
-        let bad = |problem: &str| TarError::Header {
-            offset: at,
-            problem: problem.into(),
-        };
-        let mut path = more
-            .path
-            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let bad = |problem: &str| TarError::Header { offset: at, problem: problem.into() };
+        let mut path = more.path.unwrap_or_else(|| header.path_bytes().into_owned());
         let kind = match header.entry_type() {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 // Archives older than POSIX mark a directory by the slash alone.
@@ -192,12 +185,7 @@ impl<R: Read> TarStream<R> {
             path = more.sparse.name.clone().unwrap_or(path);
             let map = match more.sparse.major {
                 Some(1) => self.pax_sparse_map(at)?,
-                _ => more
-                    .sparse
-                    .numbers
-                    .chunks_exact(2)
-                    .map(|pair| (pair[0], pair[1]))
-                    .collect(),
+                _ => more.sparse.numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(),
             };
             (size, sparse) = (real, Some(map));
         }
@@ -207,18 +195,11 @@ impl<R: Read> TarStream<R> {
         let old = header.as_old();
         Ok(Member {
             path,
-            link: more
-                .link
-                .or_else(|| header.link_name_bytes().map(|link| link.into_owned()))
-                .unwrap_or_default(),
+            link: more.link.or_else(|| header.link_name_bytes().map(|link| link.into_owned())).unwrap_or_default(),
             kind,
             mode: number(&old.mode, at, || header.mode())? & 0o7777,
-            uid: more
-                .uid
-                .map_or_else(|| number(&old.uid, at, || header.uid()), Ok)?,
-            gid: more
-                .gid
-                .map_or_else(|| number(&old.gid, at, || header.gid()), Ok)?,
+            uid: more.uid.map_or_else(|| number(&old.uid, at, || header.uid()), Ok)?,
+            gid: more.gid.map_or_else(|| number(&old.gid, at, || header.gid()), Ok)?,
             // Base-256 times before 1970 arrive as the two's complement.
             mtime: match more.mtime {
                 Some(mtime) => mtime,
@@ -227,10 +208,8 @@ impl<R: Read> TarStream<R> {
             size,
             device: match kind {
                 Kind::CharDevice | Kind::BlockDevice => (
-                    number(&header.as_bytes()[329..337], at, || header.device_major())?
-                        .unwrap_or(0),
-                    number(&header.as_bytes()[337..345], at, || header.device_minor())?
-                        .unwrap_or(0),
+                    number(&header.as_bytes()[329..337], at, || header.device_major())?.unwrap_or(0),
+                    number(&header.as_bytes()[337..345], at, || header.device_minor())?.unwrap_or(0),
                 ),
                 _ => (0, 0),
             },
@@ -311,12 +290,7 @@ impl<R: Read> TarStream<R> {
 
 fn check_sum(header: &Header, at: u64) -> Result<(), TarError> {
     let bytes = header.as_bytes();
-    let sum: u32 = bytes[..148]
-        .iter()
-        .chain(&bytes[156..])
-        .map(|byte| u32::from(*byte))
-        .sum::<u32>()
-        + 8 * 32;
+    let sum: u32 = bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
     match header.cksum() {
         Ok(found) if found == sum => Ok(()),
         _ => Err(TarError::Header {
@@ -327,18 +301,11 @@ fn check_sum(header: &Header, at: u64) -> Result<(), TarError> {
 }
 
 fn extension<T>(value: io::Result<T>, at: u64) -> Result<T, TarError> {
-    value.map_err(|error| TarError::Header {
-        offset: at,
-        problem: error.to_string(),
-    })
+    value.map_err(|error| TarError::Header { offset: at, problem: error.to_string() })
 }
 
 /// A field left empty is zero, as every other reader takes it.
-fn number<T: Default>(
-    field: &[u8],
-    at: u64,
-    parse: impl FnOnce() -> io::Result<T>,
-) -> Result<T, TarError> {
+fn number<T: Default>(field: &[u8], at: u64, parse: impl FnOnce() -> io::Result<T>) -> Result<T, TarError> {
     match field.iter().all(|byte| matches!(byte, 0 | b' ')) {
         true => Ok(T::default()),
         false => extension(parse(), at),
@@ -365,10 +332,7 @@ mod tests {
         header.set_cksum();
         let endless = header.as_bytes().chain(io::repeat(b'a'));
         let mut stream = TarStream::new(endless, u64::MAX);
-        assert!(matches!(
-            stream.next_member(),
-            Err(TarError::Extension { .. })
-        ));
+        assert!(matches!(stream.next_member(), Err(TarError::Extension { .. })));
     }
 
     #[test]
@@ -376,16 +340,8 @@ mod tests {
         let mut text = TarStream::new(&[b'x'; 600][..], 1 << 20);
         assert!(matches!(text.next_member(), Err(TarError::Header { .. })));
         let mut short = TarStream::new(&[b'x'; 100][..], 1 << 20);
-        assert!(matches!(
-            short.next_member(),
-            Err(TarError::Truncated("a header"))
-        ));
-        assert!(
-            TarStream::new(&[][..], 1 << 20)
-                .next_member()
-                .unwrap()
-                .is_none()
-        );
+        assert!(matches!(short.next_member(), Err(TarError::Truncated("a header"))));
+        assert!(TarStream::new(&[][..], 1 << 20).next_member().unwrap().is_none());
         let mut bomb = TarStream::new(io::repeat(0), 1 << 20);
         assert!(bomb.next_member().unwrap().is_none());
         assert!(matches!(bomb.drain(), Err(TarError::TooLarge(_))));

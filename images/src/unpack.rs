@@ -38,10 +38,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 64 GiB and four million members: several times the largest images in use.
     fn default() -> Self {
-        Self {
-            layer_bytes: 64 << 30,
-            layer_members: 4 << 20,
-        }
+        Self { layer_bytes: 64 << 30, layer_members: 4 << 20 }
     }
 }
 
@@ -77,11 +74,7 @@ impl UnpackError {
 pub(crate) type ImpliedDirectories = BTreeSet<Vec<u8>>;
 
 /// Unpacks the whole archive into the directory `root`, which must be empty, and reads `input` to its end.
-pub(crate) fn unpack<R: Read>(
-    input: R,
-    root: BorrowedFd<'_>,
-    limits: Limits,
-) -> Result<SnapshotRecord, UnpackError> {
+pub(crate) fn unpack<R: Read>(input: R, root: BorrowedFd<'_>, limits: Limits) -> Result<SnapshotRecord, UnpackError> {
     let mut stream = TarStream::new(input, limits.layer_bytes);
     let mut layer = Layer {
         root,
@@ -115,11 +108,7 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    fn extract<R: Read>(
-        &mut self,
-        member: &Member,
-        stream: &mut TarStream<R>,
-    ) -> Result<(), UnpackError> {
+    fn extract<R: Read>(&mut self, member: &Member, stream: &mut TarStream<R>) -> Result<(), UnpackError> {
         let path = clean(&member.path).map_err(|problem| refused(member, problem))?;
         let Some(place) = split(&path) else {
             return self.describe_root(member);
@@ -130,8 +119,7 @@ impl Layer<'_> {
             Name::Invalid => return Err(refused(member, "is a whiteout of no file")),
             Name::Opaque => {
                 let directory = self.directory(&place.parent, member)?;
-                return whiteout::set_opaque(directory.as_fd())
-                    .map_err(failed(member, "set opaque"));
+                return whiteout::set_opaque(directory.as_fd()).map_err(failed(member, "set opaque"));
             }
             Name::Whiteout(hidden) => return self.hide(&place.parent, hidden, member),
         }
@@ -162,17 +150,12 @@ impl Layer<'_> {
         if self.bytes > self.limits.layer_bytes {
             return Err(UnpackError::TooLarge(self.limits.layer_bytes));
         }
-        let archived = member.sparse.as_ref().map_or(member.size, |map| {
-            map.iter().map(|(_, length)| length).sum()
-        });
+        let archived = member.sparse.as_ref().map_or(member.size, |map| map.iter().map(|(_, length)| length).sum());
         self.disk_bytes += archived.next_multiple_of(BLOCK_BYTES);
         let parent = self.directory(&place.parent, member)?;
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        let file = self.make(&parent, place, member, "create", || {
-            fs::openat(&parent, &*place.name, flags, mode)
-        })?;
+        let file = self.make(&parent, place, member, "create", || fs::openat(&parent, &*place.name, flags, mode))?;
         match &member.sparse {
             None => loop {
                 let piece = stream.data()?;
@@ -195,22 +178,17 @@ impl Layer<'_> {
     fn make_hard_link(&mut self, place: &Place, member: &Member) -> Result<(), UnpackError> {
         let missing = || {
             let target = String::from_utf8_lossy(&member.link);
-            refused(
-                member,
-                format!("hard link's target `{target}` is no file of this layer"),
-            )
+            refused(member, format!("hard link's target `{target}` is no file of this layer"))
         };
-        let target = clean(&member.link)
-            .map_err(|problem| refused(member, format!("hard link's target: {problem}")))?;
+        let target =
+            clean(&member.link).map_err(|problem| refused(member, format!("hard link's target: {problem}")))?;
         let target = split(&target).ok_or_else(missing)?;
         let directory = match resolve(self.root, &target.parent) {
             Ok(directory) => directory,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Err(missing()),
             Err(errno) => return Err(failed(member, "open hard link's directory")(errno)),
         };
-        match whiteout::entry(directory.as_fd(), &target.name)
-            .map_err(failed(member, "stat hard link's target"))?
-        {
+        match whiteout::entry(directory.as_fd(), &target.name).map_err(failed(member, "stat hard link's target"))? {
             None => return Err(missing()),
             Some(stat) if whiteout::is_whiteout(&stat) => return Err(missing()),
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -224,13 +202,7 @@ impl Layer<'_> {
             return Err(refused(member, "is a hard link to itself"));
         }
         self.make(&parent, place, member, "link", || {
-            fs::linkat(
-                &directory,
-                &*target.name,
-                &parent,
-                &*place.name,
-                AtFlags::empty(),
-            )
+            fs::linkat(&directory, &*target.name, &parent, &*place.name, AtFlags::empty())
         })?;
         self.give_back(&place.parent, parent);
         Ok(())
@@ -241,9 +213,7 @@ impl Layer<'_> {
             return Err(refused(member, "symlink's target is empty or has a NUL"));
         }
         let parent = self.directory(&place.parent, member)?;
-        self.make(&parent, place, member, "symlink", || {
-            fs::symlinkat(&*member.link, &parent, &*place.name)
-        })?;
+        self.make(&parent, place, member, "symlink", || fs::symlinkat(&*member.link, &parent, &*place.name))?;
         self.node_attributes(&parent, place, member)?;
         self.give_back(&place.parent, parent);
         Ok(())
@@ -253,10 +223,7 @@ impl Layer<'_> {
         let (major, minor) = member.device;
         let kind = match member.kind {
             Kind::CharDevice if (major, minor) == (0, 0) => {
-                return Err(refused(
-                    member,
-                    "a character device 0:0 would be taken for a whiteout",
-                ));
+                return Err(refused(member, "a character device 0:0 would be taken for a whiteout"));
             }
             Kind::CharDevice => FileType::CharacterDevice,
             Kind::BlockDevice => FileType::BlockDevice,
@@ -268,9 +235,7 @@ impl Layer<'_> {
         };
         let parent = self.directory(&place.parent, member)?;
         let mode = Mode::from_raw_mode(member.mode);
-        self.make(&parent, place, member, "mknod", || {
-            fs::mknodat(&parent, &*place.name, kind, mode, device)
-        })?;
+        self.make(&parent, place, member, "mknod", || fs::mknodat(&parent, &*place.name, kind, mode, device))?;
         self.node_attributes(&parent, place, member)?;
         self.give_back(&place.parent, parent);
         Ok(())
@@ -289,90 +254,50 @@ impl Layer<'_> {
             Err(Errno::EXIST) => {
                 let stat = self.existing(parent, place, member)?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    return Err(refused(
-                        member,
-                        "would replace a directory of this layer by something else",
-                    ));
+                    return Err(refused(member, "would replace a directory of this layer by something else"));
                 }
-                fs::unlinkat(parent, &*place.name, AtFlags::empty())
-                    .map_err(failed(member, "replace"))?;
+                fs::unlinkat(parent, &*place.name, AtFlags::empty()).map_err(failed(member, "replace"))?;
                 make().map_err(failed(member, operation))
             }
             other => other.map_err(failed(member, operation)),
         }
     }
 
-    fn existing(
-        &self,
-        parent: &OwnedFd,
-        place: &Place,
-        member: &Member,
-    ) -> Result<fs::Stat, UnpackError> {
+    fn existing(&self, parent: &OwnedFd, place: &Place, member: &Member) -> Result<fs::Stat, UnpackError> {
         fs::statat(parent, &*place.name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(member, "stat"))
     }
 
     /// Owner, mode, attributes and times of what has no descriptor of its own (symlinks, devices, fifos).
-    fn node_attributes(
-        &self,
-        parent: &OwnedFd,
-        place: &Place,
-        member: &Member,
-    ) -> Result<(), UnpackError> {
+    fn node_attributes(&self, parent: &OwnedFd, place: &Place, member: &Member) -> Result<(), UnpackError> {
         let (uid, gid) = owner(member)?;
-        fs::chownat(
-            parent,
-            &*place.name,
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(failed(member, "chown"))?;
+        fs::chownat(parent, &*place.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed(member, "chown"))?;
         if member.kind != Kind::Symlink {
             // The umask took bits away from mknod's mode. The node was made just now, so no link is followed.
-            fs::chmodat(
-                parent,
-                &*place.name,
-                Mode::from_raw_mode(member.mode),
-                AtFlags::empty(),
-            )
-            .map_err(failed(member, "chmod"))?;
+            fs::chmodat(parent, &*place.name, Mode::from_raw_mode(member.mode), AtFlags::empty())
+                .map_err(failed(member, "chmod"))?;
         }
         if !member.xattrs.is_empty() {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let node = fs::openat(parent, &*place.name, flags, Mode::empty())
-                .map_err(failed(member, "open"))?;
+            let node = fs::openat(parent, &*place.name, flags, Mode::empty()).map_err(failed(member, "open"))?;
             // An O_PATH descriptor takes no fsetxattr; its name in /proc does, if it is no symlink.
             let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&node));
             for (name, value) in wanted_xattrs(member) {
                 match member.kind {
                     Kind::Symlink => {
                         let path = [
-                            format!("/proc/self/fd/{}/", std::os::fd::AsRawFd::as_raw_fd(parent))
-                                .as_bytes(),
+                            format!("/proc/self/fd/{}/", std::os::fd::AsRawFd::as_raw_fd(parent)).as_bytes(),
                             &place.name,
                         ]
                         .concat();
-                        xattr_result(
-                            fs::lsetxattr(&*path, name, value, XattrFlags::empty()),
-                            name,
-                            member,
-                        )?;
+                        xattr_result(fs::lsetxattr(&*path, name, value, XattrFlags::empty()), name, member)?;
                     }
-                    _ => xattr_result(
-                        fs::setxattr(&*path, name, value, XattrFlags::empty()),
-                        name,
-                        member,
-                    )?,
+                    _ => xattr_result(fs::setxattr(&*path, name, value, XattrFlags::empty()), name, member)?,
                 }
             }
         }
-        fs::utimensat(
-            parent,
-            &*place.name,
-            &times(member.mtime),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(failed(member, "set times"))
+        fs::utimensat(parent, &*place.name, &times(member.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed(member, "set times"))
     }
 
     fn finish(self) -> Result<SnapshotRecord, UnpackError> {
@@ -446,17 +371,10 @@ fn write_all(file: &OwnedFd, mut data: &[u8], mut at: Option<u64>) -> Result<(),
 }
 
 fn refused(member: &Member, problem: impl Into<String>) -> UnpackError {
-    UnpackError::Refused {
-        member: String::from_utf8_lossy(&member.path).into_owned(),
-        problem: problem.into(),
-    }
+    UnpackError::Refused { member: String::from_utf8_lossy(&member.path).into_owned(), problem: problem.into() }
 }
 
 /// Builds nothing until there is an error: this stands beside every system call.
 fn failed<'a>(member: &'a Member, operation: &'static str) -> impl Fn(Errno) -> UnpackError + 'a {
-    move |errno| UnpackError::System {
-        member: String::from_utf8_lossy(&member.path).into_owned(),
-        operation,
-        errno,
-    }
+    move |errno| UnpackError::System { member: String::from_utf8_lossy(&member.path).into_owned(), operation, errno }
 }

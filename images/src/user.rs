@@ -52,11 +52,7 @@ pub fn resolve(mount: &OverlayMount, user: &str) -> Result<User, UserError> {
     let read = |file: &'static str| {
         merged::read(mount, file.as_bytes(), ACCOUNTS_MAX_BYTES)
             .map(|content| String::from_utf8_lossy(&content.unwrap_or_default()).into_owned())
-            .map_err(|source| UserError::Read {
-                user: user.into(),
-                file,
-                source,
-            })
+            .map_err(|source| UserError::Read { user: user.into(), file, source })
     };
     resolve_in(user, &read("/etc/passwd")?, &read("/etc/group")?)
 }
@@ -67,24 +63,16 @@ fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<User, UserError> 
         None => (user, None),
         Some((name, group)) => (name, Some(group)),
     };
-    let empty_part =
-        (name.is_empty() && !user.is_empty()) || wanted_group.is_some_and(str::is_empty);
+    let empty_part = (name.is_empty() && !user.is_empty()) || wanted_group.is_some_and(str::is_empty);
     if empty_part || wanted_group.is_some_and(|group| group.contains(':')) {
         return Err(UserError::Shape(user.into()));
     }
     // Digits are never a name: otherwise an image's passwd could make uid 1000 mean root.
     let account = match number(if name.is_empty() { "0" } else { name }, user)? {
-        Some(uid) => accounts(passwd)
-            .find(|account| account.uid == uid)
-            .unwrap_or(Account {
-                name: "",
-                uid,
-                gid: 0,
-                home: "/",
-            }),
-        None => accounts(passwd)
-            .find(|account| account.name == name)
-            .ok_or_else(|| UserError::NoUser(user.into()))?,
+        Some(uid) => {
+            accounts(passwd).find(|account| account.uid == uid).unwrap_or(Account { name: "", uid, gid: 0, home: "/" })
+        }
+        None => accounts(passwd).find(|account| account.name == name).ok_or_else(|| UserError::NoUser(user.into()))?,
     };
     let (gid, additional_gids) = match wanted_group {
         Some(wanted) => (group_id(user, wanted, group)?, Vec::new()),
@@ -121,37 +109,17 @@ struct Group<'a> {
 fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
-        let (name, _, uid, gid, _, home) = (
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-        );
-        Some(Account {
-            name,
-            uid: strict(uid)?,
-            gid: strict(gid)?,
-            home,
-        })
+        let (name, _, uid, gid, _, home) =
+            (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        Some(Account { name, uid: strict(uid)?, gid: strict(gid)?, home })
     })
 }
 
 fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
     group.lines().filter_map(|line| {
         let mut fields = line.split(':');
-        let (name, _, gid, members) = (
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-        );
-        Some(Group {
-            name,
-            gid: strict(gid)?,
-            members,
-        })
+        let (name, _, gid, members) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        Some(Group { name, gid: strict(gid)?, members })
     })
 }
 
@@ -161,28 +129,16 @@ fn group_id(user: &str, wanted: &str, group: &str) -> Result<u32, UserError> {
         None => groups(group)
             .find(|entry| entry.name == wanted)
             .map(|entry| entry.gid)
-            .ok_or_else(|| UserError::NoGroup {
-                user: user.into(),
-                group: wanted.into(),
-            }),
+            .ok_or_else(|| UserError::NoGroup { user: user.into(), group: wanted.into() }),
     }
 }
 
-fn additional_groups(
-    user: &str,
-    account: &Account<'_>,
-    group: &str,
-) -> Result<Vec<u32>, UserError> {
+fn additional_groups(user: &str, account: &Account<'_>, group: &str) -> Result<Vec<u32>, UserError> {
     if account.name.is_empty() {
         return Ok(Vec::new());
     }
     let mut gids: Vec<u32> = groups(group)
-        .filter(|entry| {
-            entry
-                .members
-                .split(',')
-                .any(|member| member == account.name)
-        })
+        .filter(|entry| entry.members.split(',').any(|member| member == account.name))
         .map(|entry| entry.gid)
         .filter(|gid| *gid != account.gid)
         .collect();
@@ -202,10 +158,7 @@ fn number(text: &str, user: &str) -> Result<Option<u32>, UserError> {
     }
     match strict(text) {
         Some(id) => Ok(Some(id)),
-        None => Err(UserError::Number {
-            user: user.into(),
-            number: text.into(),
-        }),
+        None => Err(UserError::Number { user: user.into(), number: text.into() }),
     }
 }
 
@@ -224,8 +177,7 @@ mod tests {
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\n+::::::\n\
         web:x:33:33:www:/var/www:/bin/false\n1000:x:0:0:trap:/trap:/bin/sh\nbad:x:4294967296:0::/:\n\
         nohome:x:7:8:::/bin/sh\n";
-    const GROUP: &str =
-        "root:x:0:\nwww:x:33:web\nlog:x:4:web,other\nadm:x:5:other\nagain:x:4:web\nten:x:10:root\n";
+    const GROUP: &str = "root:x:0:\nwww:x:33:web\nlog:x:4:web,other\nadm:x:5:other\nagain:x:4:web\nten:x:10:root\n";
 
     fn user(text: &str) -> User {
         resolve_in(text, PASSWD, GROUP).unwrap_or_else(|error| panic!("{error}"))

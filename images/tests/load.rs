@@ -13,8 +13,7 @@ fn docker_archive(names: &[&str], tar: &[u8], config: serde_json::Value) -> Vec<
     let config = json!({"architecture": "amd64", "os": "linux", "config": config,
         "rootfs": {"type": "layers", "diff_ids": [Digest::of(tar)]}})
     .to_string();
-    let manifest =
-        json!([{"Config": "abc.json", "RepoTags": names, "Layers": ["l/layer.tar"]}]).to_string();
+    let manifest = json!([{"Config": "abc.json", "RepoTags": names, "Layers": ["l/layer.tar"]}]).to_string();
     Layer::new()
         .dir("l", 0o755)
         .symlink("l/layer.tar", "../shared.tar")
@@ -41,20 +40,14 @@ impl Drop for Removed {
 
 async fn load(node: &Node, bytes: &[u8]) -> Result<Vec<Image>, String> {
     let archive = Removed(write(node, "archive", bytes));
-    node.store
-        .load(&archive.0, None)
-        .await
-        .map_err(|error| chain(&error))
+    node.store.load(&archive.0, None).await.map_err(|error| chain(&error))
 }
 
 fn accounts() -> Vec<u8> {
     Layer::new()
         .dir("./", 0o755)
         .dir("etc", 0o755)
-        .file(
-            "etc/passwd",
-            b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n",
-        )
+        .file("etc/passwd", b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n")
         .file("etc/group", b"root:x:0:\nlog:x:4:web\n")
         .file("hello", b"hello")
         .tar()
@@ -65,19 +58,12 @@ async fn docker_archives_are_loaded_plain_and_compressed() {
     if !is_root("docker_archives_are_loaded_plain_and_compressed") {
         return;
     }
-    let plain = docker_archive(
-        &["demo/web:1", "busybox"],
-        &accounts(),
-        json!({"Cmd": ["sh"], "User": "web"}),
-    );
+    let plain = docker_archive(&["demo/web:1", "busybox"], &accounts(), json!({"Cmd": ["sh"], "User": "web"}));
     for bytes in [plain.clone(), gzip(&plain), zstd(&plain)] {
         let node = Node::new();
         let images = load(&node, &bytes).await.unwrap();
         assert_eq!(images.len(), 1);
-        assert_eq!(
-            images[0].repo_tags,
-            ["docker.io/demo/web:1", "docker.io/library/busybox:latest"]
-        );
+        assert_eq!(images[0].repo_tags, ["docker.io/demo/web:1", "docker.io/library/busybox:latest"]);
         assert!(images[0].repo_digests.is_empty());
         assert_eq!(images[0].config.cmd, ["sh"]);
         let found = node.store.resolve("busybox").unwrap().unwrap();
@@ -85,10 +71,7 @@ async fn docker_archives_are_loaded_plain_and_compressed() {
         let mount = node.store.prepare("c", &found).unwrap();
         assert_eq!(read(mount.lower[0].join("hello")), "hello");
         let who = user::resolve(&mount, &found.config.user).unwrap();
-        assert_eq!(
-            (who.uid, who.gid, who.additional_gids, who.home),
-            (33, 34, vec![4], PathBuf::from("/srv"))
-        );
+        assert_eq!((who.uid, who.gid, who.additional_gids, who.home), (33, 34, vec![4], PathBuf::from("/srv")));
     }
 }
 
@@ -101,24 +84,13 @@ async fn the_example_script_makes_an_image() {
     let node = Node::new();
     let archive = Removed(node.dir.path().with_extension("tar"));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/make-image.sh");
-    let made = Command::new(script)
-        .arg(&archive.0)
-        .args(["demo/web:1", "echo", "a \"b\" \\ c"])
-        .output()
-        .unwrap();
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
+    let made = Command::new(script).arg(&archive.0).args(["demo/web:1", "echo", "a \"b\" \\ c"]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let images = node.store.load(&archive.0, None).await.unwrap();
     assert_eq!(images[0].config.cmd, ["echo", "a \"b\" \\ c"]);
     let mount = node.store.prepare("c", &images[0]).unwrap();
     assert!(mount.lower[0].join("www/index.html").exists());
-    assert_eq!(
-        std::fs::read_link(mount.lower[0].join("bin/sh")).unwrap(),
-        Path::new("busybox")
-    );
+    assert_eq!(std::fs::read_link(mount.lower[0].join("bin/sh")).unwrap(), Path::new("busybox"));
     assert_eq!(user::resolve(&mount, "www").unwrap().additional_gids, [4]);
 }
 
@@ -129,26 +101,15 @@ async fn oci_archives_of_skopeo_are_loaded() {
         return;
     }
     let node = Node::new();
-    let docker = Removed(write(
-        &node,
-        "docker",
-        &docker_archive(&["demo/web:1"], &accounts(), json!({})),
-    ));
+    let docker = Removed(write(&node, "docker", &docker_archive(&["demo/web:1"], &accounts(), json!({}))));
     let oci = Removed(node.dir.path().with_extension("oci"));
     let copied = Command::new("skopeo")
         .args(["--insecure-policy", "copy"])
         .arg(format!("docker-archive:{}", docker.0.display()))
-        .arg(format!(
-            "oci-archive:{}:quay.io/demo/web:2",
-            oci.0.display()
-        ))
+        .arg(format!("oci-archive:{}:quay.io/demo/web:2", oci.0.display()))
         .output()
         .unwrap();
-    assert!(
-        copied.status.success(),
-        "{}",
-        String::from_utf8_lossy(&copied.stderr)
-    );
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
     let images = node.store.load(&oci.0, None).await.unwrap();
     assert_eq!(images[0].repo_tags, ["quay.io/demo/web:2"]);
     let mount = node.store.prepare("c", &images[0]).unwrap();
@@ -177,25 +138,11 @@ async fn archives_that_are_none_are_refused() {
         (b"text".to_vec(), "middle of a header"),
         (vec![b'x'; 2000], "no tar archive"),
         (Vec::new(), "neither index.json nor manifest.json"),
-        (
-            Layer::new().file("a", b"").tar(),
-            "neither index.json nor manifest.json",
-        ),
+        (Layer::new().file("a", b"").tar(), "neither index.json nor manifest.json"),
         (manifest("{"), "manifest.json is no valid JSON"),
-        (
-            manifest(r#"[{"Config":"../../etc/passwd","Layers":[]}]"#),
-            "../../etc/passwd is named but not in",
-        ),
-        (
-            docker_archive(&["A:b:c"], &tar, json!({})),
-            "image reference `A:b:c`",
-        ),
-        (
-            Layer::new()
-                .file("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)
-                .tar(),
-            "neither index.json",
-        ),
+        (manifest(r#"[{"Config":"../../etc/passwd","Layers":[]}]"#), "../../etc/passwd is named but not in"),
+        (docker_archive(&["A:b:c"], &tar, json!({})), "image reference `A:b:c`"),
+        (Layer::new().file("index.json", br#"{"schemaVersion":2,"manifests":[]}"#).tar(), "neither index.json"),
         (whole[..whole.len() / 2].to_vec(), "ends in the middle"),
         (gzip(&whole)[..200].to_vec(), "read archive"),
         (lying, "diff id"),
@@ -204,23 +151,12 @@ async fn archives_that_are_none_are_refused() {
         let node = Node::new();
         let before = node.state();
         let line = load(&node, &bytes).await.expect_err(part);
-        assert!(
-            line.contains(part) && line.starts_with("load "),
-            "{part}: {line}"
-        );
+        assert!(line.contains(part) && line.starts_with("load "), "{part}: {line}");
         assert_eq!(node.state(), before, "{part}");
     }
     let node = Node::new();
-    let error = node
-        .store
-        .load(Path::new("/nowhere/archive"), None)
-        .await
-        .unwrap_err();
-    assert!(
-        chain(&error).contains("load /nowhere/archive: open: No such file"),
-        "{}",
-        chain(&error)
-    );
+    let error = node.store.load(Path::new("/nowhere/archive"), None).await.unwrap_err();
+    assert!(chain(&error).contains("load /nowhere/archive: open: No such file"), "{}", chain(&error));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,41 +171,24 @@ async fn removing_leaves_nothing_and_spares_what_is_shared() {
     let one = load(&node, &one).await.unwrap().remove(0);
     let two = load(&node, &two).await.unwrap().remove(0);
     let used = node.store.usage().unwrap();
-    assert!(
-        used.bytes > 2 * accounts().len() as u64 && used.inodes > 6,
-        "{used:?}"
-    );
+    assert!(used.bytes > 2 * accounts().len() as u64 && used.inodes > 6, "{used:?}");
 
     let removed = node.store.remove("one:1").unwrap();
-    assert_eq!(
-        (removed.untagged, removed.deleted),
-        (vec!["docker.io/library/one:1".into()], None)
-    );
-    node.store
-        .tag("one:2", &"three:3".parse().unwrap())
-        .unwrap();
+    assert_eq!((removed.untagged, removed.deleted), (vec!["docker.io/library/one:1".into()], None));
+    node.store.tag("one:2", &"three:3".parse().unwrap()).unwrap();
     let removed = node.store.remove(&one.id.hex()[..12]).unwrap();
-    assert_eq!(
-        removed.untagged,
-        ["docker.io/library/one:2", "docker.io/library/three:3"]
-    );
+    assert_eq!(removed.untagged, ["docker.io/library/one:2", "docker.io/library/three:3"]);
     assert_eq!(removed.deleted, Some(one.id));
     // The layer is two's as well.
     let mount = node.store.prepare("c", &two).unwrap();
     assert_eq!(read(mount.lower[0].join("hello")), "hello");
 
     let in_use = node.store.remove("two").unwrap_err();
-    assert!(
-        matches!(&in_use, StoreError::InUse { containers, .. } if containers == &["c"]),
-        "{in_use}"
-    );
+    assert!(matches!(&in_use, StoreError::InUse { containers, .. } if containers == &["c"]), "{in_use}");
     assert_eq!(node.store.images().unwrap().len(), 1);
     node.store.remove_snapshot("c").unwrap();
     node.store.remove_snapshot("c").unwrap();
-    assert_eq!(
-        node.store.remove(&two.id.to_string()).unwrap().deleted,
-        Some(two.id)
-    );
+    assert_eq!(node.store.remove(&two.id.to_string()).unwrap().deleted, Some(two.id));
     let mut left = node.state();
     let mut before = empty;
     // Written anew, with the same nothing in it; the lock file stays.
@@ -277,10 +196,7 @@ async fn removing_leaves_nothing_and_spares_what_is_shared() {
         state.retain(|path, _| !path.ends_with("lock"));
     }
     assert_eq!(left, before);
-    assert!(matches!(
-        node.store.remove("two"),
-        Err(StoreError::NotFound(_))
-    ));
+    assert!(matches!(node.store.remove("two"), Err(StoreError::NotFound(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,28 +205,13 @@ async fn a_moved_tag_leaves_the_old_image_to_its_containers() {
         return;
     }
     let node = Node::new();
-    let old = load(
-        &node,
-        &docker_archive(&["app"], &accounts(), json!({"Cmd": ["1"]})),
-    )
-    .await
-    .unwrap()
-    .remove(0);
-    let new = load(
-        &node,
-        &docker_archive(&["app"], &accounts(), json!({"Cmd": ["2"]})),
-    )
-    .await
-    .unwrap()
-    .remove(0);
+    let old = load(&node, &docker_archive(&["app"], &accounts(), json!({"Cmd": ["1"]}))).await.unwrap().remove(0);
+    let new = load(&node, &docker_archive(&["app"], &accounts(), json!({"Cmd": ["2"]}))).await.unwrap().remove(0);
     assert_eq!(node.store.resolve("app").unwrap().unwrap().id, new.id);
     let nameless = node.store.resolve(&old.id.to_string()).unwrap().unwrap();
     assert!(nameless.repo_tags.is_empty());
     assert_eq!(node.store.images().unwrap().len(), 2);
-    assert_eq!(
-        node.store.remove(&old.id.to_string()).unwrap().deleted,
-        Some(old.id)
-    );
+    assert_eq!(node.store.remove(&old.id.to_string()).unwrap().deleted, Some(old.id));
     assert_eq!(node.store.images().unwrap().len(), 1);
 }
 
@@ -320,21 +221,12 @@ async fn writable_layers_are_made_listed_and_removed() {
         return;
     }
     let node = Node::new();
-    let image = load(&node, &docker_archive(&["app"], &accounts(), json!({})))
-        .await
-        .unwrap()
-        .remove(0);
+    let image = load(&node, &docker_archive(&["app"], &accounts(), json!({}))).await.unwrap().remove(0);
     for bad in ["", "..", "a/b"] {
-        assert!(
-            matches!(node.store.prepare(bad, &image), Err(SnapshotError::Id(_))),
-            "{bad}"
-        );
+        assert!(matches!(node.store.prepare(bad, &image), Err(SnapshotError::Id(_))), "{bad}");
     }
     let mount = node.store.prepare("c1", &image).unwrap();
-    assert!(matches!(
-        node.store.prepare("c1", &image),
-        Err(SnapshotError::Exists(_))
-    ));
+    assert!(matches!(node.store.prepare("c1", &image), Err(SnapshotError::Exists(_))));
     assert_eq!(node.store.snapshot("c1").unwrap().as_ref(), Some(&mount));
     assert_eq!(node.store.snapshot("c2").unwrap(), None);
     std::fs::write(mount.upper.join("file"), vec![1; 10_000]).unwrap();
@@ -343,24 +235,13 @@ async fn writable_layers_are_made_listed_and_removed() {
     // Another process sees it, and one that was cut short has no image.
     let other = wharf_images::Store::open(node.dir.path()).unwrap();
     std::fs::create_dir(node.dir.path().join("containers/half")).unwrap();
-    let all: Vec<_> = other
-        .snapshots()
-        .unwrap()
-        .into_iter()
-        .map(|made| (made.container_id, made.image))
-        .collect();
-    assert_eq!(
-        all,
-        [("c1".to_owned(), Some(image.id)), ("half".to_owned(), None)]
-    );
+    let all: Vec<_> = other.snapshots().unwrap().into_iter().map(|made| (made.container_id, made.image)).collect();
+    assert_eq!(all, [("c1".to_owned(), Some(image.id)), ("half".to_owned(), None)]);
     other.remove_snapshot("c1").unwrap();
     other.remove_snapshot("half").unwrap();
     assert!(node.store.snapshots().unwrap().is_empty());
     node.store.remove("app").unwrap();
-    assert!(matches!(
-        node.store.prepare("c3", &image),
-        Err(SnapshotError::LayerMissing { .. })
-    ));
+    assert!(matches!(node.store.prepare("c3", &image), Err(SnapshotError::LayerMissing { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,17 +252,10 @@ async fn accounts_are_read_through_whiteouts_and_symlinks() {
     let node = Node::new();
     let secret = tempfile::tempdir().unwrap();
     std::fs::write(secret.path().join("passwd"), "web:x:0:0::/:\n").unwrap();
-    let image = load(&node, &docker_archive(&["app"], &accounts(), json!({})))
-        .await
-        .unwrap()
-        .remove(0);
+    let image = load(&node, &docker_archive(&["app"], &accounts(), json!({}))).await.unwrap().remove(0);
     let mount = node.store.prepare("c", &image).unwrap();
     let etc = mount.upper.join("etc");
-    let uid = |name: &str| {
-        user::resolve(&mount, name)
-            .map(|user| user.uid)
-            .map_err(|error| chain(&error))
-    };
+    let uid = |name: &str| user::resolve(&mount, name).map(|user| user.uid).map_err(|error| chain(&error));
     assert_eq!(uid("web"), Ok(33));
     // The container's own file goes first.
     std::fs::create_dir(&etc).unwrap();
@@ -405,10 +279,7 @@ async fn accounts_are_read_through_whiteouts_and_symlinks() {
     assert!(uid("web").unwrap_err().contains("no such name"));
     std::fs::remove_file(etc.join("passwd")).unwrap();
     assert_eq!(uid("web"), Ok(33));
-    std::fs::File::create(etc.join("passwd"))
-        .unwrap()
-        .set_len(1 << 30)
-        .unwrap();
+    std::fs::File::create(etc.join("passwd")).unwrap().set_len(1 << 30).unwrap();
     assert!(uid("web").unwrap_err().contains("read /etc/passwd"));
 }
 
@@ -423,11 +294,7 @@ async fn a_damaged_image_does_not_take_the_others_with_it() {
         let archive = docker_archive(&[name], &accounts(), json!({"Cmd": [name]}));
         images.push(load(&node, &archive).await.unwrap().remove(0));
     }
-    let manifest = node
-        .store
-        .image_layout()
-        .join("blobs/sha256")
-        .join(images[0].manifest_digest.hex());
+    let manifest = node.store.image_layout().join("blobs/sha256").join(images[0].manifest_digest.hex());
     std::fs::write(manifest, "{").unwrap();
     // A new handle, as after a restart: nothing of it is remembered.
     let store = wharf_images::Store::open(node.dir.path()).unwrap();

@@ -6,10 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fixture::fake::{FakeRegistry, Reply, honest};
-use fixture::{
-    DebianRegistry, Layer, Node, OCI_INDEX, OCI_MANIFEST, TestImage, gzip, index, is_root, read,
-    zstd,
-};
+use fixture::{DebianRegistry, Layer, Node, OCI_INDEX, OCI_MANIFEST, TestImage, gzip, index, is_root, read, zstd};
 use serde_json::json;
 use wharf_images::{Credentials, LayerState, PullOptions, Store};
 
@@ -36,17 +33,14 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
             (tar, blob)
         })
         .collect();
-    let config = json!({"Entrypoint": ["/bin/app"], "Cmd": ["-v"], "Env": ["A=b"], "User": "7", "StopSignal": "SIGINT"});
+    let config =
+        json!({"Entrypoint": ["/bin/app"], "Cmd": ["-v"], "Env": ["A=b"], "User": "7", "StopSignal": "SIGINT"});
     let image = TestImage::new(&layers, config);
     registry.push("team/app", "v1", &image).await;
 
     let node = Node::new();
     let reference = registry.reference("team/app:v1");
-    let pulled = node
-        .store
-        .pull(&reference, PullOptions::default())
-        .await
-        .unwrap();
+    let pulled = node.store.pull(&reference, PullOptions::default()).await.unwrap();
     assert_eq!(pulled.id, image.id());
     assert_eq!(pulled.manifest_digest, image.digest());
     assert_eq!(pulled.repo_tags, [reference.to_string()]);
@@ -55,14 +49,7 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
     assert_eq!(pulled.config.entrypoint, ["/bin/app"]);
     assert_eq!(pulled.config.stop_signal, "SIGINT");
     assert_eq!(pulled.diff_ids, image.diff_ids);
-    assert_eq!(
-        pulled.size,
-        image
-            .blobs
-            .iter()
-            .map(|(_, blob)| blob.len() as u64)
-            .sum::<u64>()
-    );
+    assert_eq!(pulled.size, image.blobs.iter().map(|(_, blob)| blob.len() as u64).sum::<u64>());
 
     let mount = node.store.prepare("c1", &pulled).unwrap();
     assert_eq!(mount.lower.len(), 3);
@@ -72,20 +59,11 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
 
     let other = Node::new();
     let reference = by_digest.parse().unwrap();
-    let pulled = other
-        .store
-        .pull(&reference, PullOptions::default())
-        .await
-        .unwrap();
+    let pulled = other.store.pull(&reference, PullOptions::default()).await.unwrap();
     assert_eq!(pulled.id, image.id());
     assert_eq!(pulled.repo_digests.join(" "), by_digest);
     assert!(pulled.repo_tags.is_empty());
-    for name in [
-        by_digest,
-        image.id().to_string(),
-        image.id().hex(),
-        image.id().hex()[..12].into(),
-    ] {
+    for name in [by_digest, image.id().to_string(), image.id().hex(), image.id().hex()[..12].into()] {
         let found = other.store.resolve(&name).unwrap();
         assert_eq!(found.map(|found| found.id), Some(image.id()), "{name}");
     }
@@ -104,44 +82,22 @@ async fn the_platform_is_chosen_from_an_index() {
     let (amd64, arm64) = (TestImage::small("amd64"), TestImage::small("arm64"));
     registry.push("multi", "amd64", &amd64).await;
     registry.push("multi", "arm64", &arm64).await;
-    let both = index(&[
-        amd64.index_entry("linux", "amd64"),
-        arm64.index_entry("linux", "arm64"),
-    ]);
-    registry
-        .push_manifest("multi", "latest", OCI_INDEX, &both)
-        .await;
+    let both = index(&[amd64.index_entry("linux", "amd64"), arm64.index_entry("linux", "arm64")]);
+    registry.push_manifest("multi", "latest", OCI_INDEX, &both).await;
 
     let node = Node::new();
     let reference = registry.reference("multi");
     for (platform, image) in [("linux/amd64", &amd64), ("linux/arm64", &arm64)] {
-        let options = PullOptions {
-            platform: Some(platform.parse().unwrap()),
-            ..PullOptions::default()
-        };
+        let options = PullOptions { platform: Some(platform.parse().unwrap()), ..PullOptions::default() };
         let pulled = node.store.pull(&reference, options).await.unwrap();
         assert_eq!(pulled.id, image.id(), "{platform}");
         let digest = wharf_images::Digest::of(&both);
-        assert_eq!(
-            pulled.repo_digests,
-            [format!("{}/multi@{digest}", registry.address)]
-        );
+        assert_eq!(pulled.repo_digests, [format!("{}/multi@{digest}", registry.address)]);
     }
-    let options = PullOptions {
-        platform: Some("linux/s390x".parse().unwrap()),
-        ..PullOptions::default()
-    };
+    let options = PullOptions { platform: Some("linux/s390x".parse().unwrap()), ..PullOptions::default() };
     let before = node.state();
-    let error = node
-        .store
-        .pull(&reference, options)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("linux/s390x") && error.contains("linux/amd64, linux/arm64"),
-        "{error}"
-    );
+    let error = node.store.pull(&reference, options).await.unwrap_err().to_string();
+    assert!(error.contains("linux/s390x") && error.contains("linux/amd64, linux/arm64"), "{error}");
     assert_eq!(node.state(), before);
 }
 
@@ -155,16 +111,9 @@ async fn a_present_image_costs_one_head_request() {
     let registry = FakeRegistry::start(move |request| honest(&served, request)).await;
     let node = Node::new();
     let reference = registry.reference("a:1");
-    node.store
-        .pull(&reference, PullOptions::default())
-        .await
-        .unwrap();
+    node.store.pull(&reference, PullOptions::default()).await.unwrap();
     assert_eq!(registry.take_requests().len(), 3);
-    let again = node
-        .store
-        .pull(&reference, PullOptions::default())
-        .await
-        .unwrap();
+    let again = node.store.pull(&reference, PullOptions::default()).await.unwrap();
     assert_eq!(registry.take_requests(), ["HEAD /v2/a/manifests/1"]);
     assert_eq!(again.id, image.id());
 }
@@ -183,11 +132,7 @@ async fn simultaneous_pulls_transfer_once() {
     for pulled in futures_util::future::join_all(pulls).await {
         assert_eq!(pulled.unwrap().id, image.id());
     }
-    let blobs = registry
-        .take_requests()
-        .iter()
-        .filter(|request| request.contains("/blobs/"))
-        .count();
+    let blobs = registry.take_requests().iter().filter(|request| request.contains("/blobs/")).count();
     assert_eq!(blobs, 2);
 }
 
@@ -228,21 +173,13 @@ async fn progress_tells_every_layer_to_its_end() {
     let registry = FakeRegistry::start(move |request| honest(&served, request)).await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
-    let options = PullOptions {
-        progress: Some(Arc::new(move |step| log.lock().unwrap().push(step))),
-        ..PullOptions::default()
-    };
+    let options =
+        PullOptions { progress: Some(Arc::new(move |step| log.lock().unwrap().push(step))), ..PullOptions::default() };
     let node = Node::new();
-    node.store
-        .pull(&registry.reference("a"), options)
-        .await
-        .unwrap();
+    node.store.pull(&registry.reference("a"), options).await.unwrap();
     let seen = seen.lock().unwrap();
     let (layer, blob) = &image.blobs[1];
-    assert!(
-        seen.iter()
-            .all(|step| step.layer == *layer && step.total == blob.len() as u64)
-    );
+    assert!(seen.iter().all(|step| step.layer == *layer && step.total == blob.len() as u64));
     assert_eq!(seen.first().unwrap().state, LayerState::Waiting);
     assert_eq!(seen.last().unwrap().state, LayerState::Complete);
     assert_eq!(seen.last().unwrap().done, blob.len() as u64);
@@ -266,11 +203,7 @@ async fn a_cut_transfer_is_taken_up_where_it_broke() {
     })
     .await;
     let node = Node::new();
-    let pulled = node
-        .store
-        .pull(&registry.reference("a"), PullOptions::default())
-        .await
-        .unwrap();
+    let pulled = node.store.pull(&registry.reference("a"), PullOptions::default()).await.unwrap();
     assert_eq!(pulled.id, image.id());
 }
 
@@ -305,33 +238,14 @@ async fn basic_and_bearer_logins_are_answered() {
         .await;
         let node = Node::new();
         let login = |password: &str| PullOptions {
-            credentials: Some(Credentials::Basic {
-                username: "me".into(),
-                password: password.into(),
-            }),
+            credentials: Some(Credentials::Basic { username: "me".into(), password: password.into() }),
             ..PullOptions::default()
         };
         let reference = registry.reference("a");
-        let anonymous = node
-            .store
-            .pull(&reference, PullOptions::default())
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            anonymous.contains("HTTP 401") && anonymous.contains("wants a login"),
-            "{anonymous}"
-        );
-        let wrong = node
-            .store
-            .pull(&reference, login("guess"))
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            wrong.contains("HTTP 401") && wrong.contains("credentials are wrong"),
-            "{wrong}"
-        );
+        let anonymous = node.store.pull(&reference, PullOptions::default()).await.unwrap_err().to_string();
+        assert!(anonymous.contains("HTTP 401") && anonymous.contains("wants a login"), "{anonymous}");
+        let wrong = node.store.pull(&reference, login("guess")).await.unwrap_err().to_string();
+        assert!(wrong.contains("HTTP 401") && wrong.contains("credentials are wrong"), "{wrong}");
         let pulled = node.store.pull(&reference, login("secret")).await.unwrap();
         assert_eq!(pulled.id, image.id(), "{scheme}");
         registry.take_requests();
@@ -339,10 +253,7 @@ async fn basic_and_bearer_logins_are_answered() {
         node.store.pull(&reference, login("secret")).await.unwrap();
         assert_eq!(registry.take_requests(), ["HEAD /v2/a/manifests/latest"]);
         // Who has no credentials gets no image on someone else's.
-        node.store
-            .pull(&reference, PullOptions::default())
-            .await
-            .unwrap_err();
+        node.store.pull(&reference, PullOptions::default()).await.unwrap_err();
     }
 }
 
@@ -365,10 +276,7 @@ async fn a_cancelled_pull_leaves_nothing() {
     let before = node.state();
     let (store, reference) = (node.store.clone(), registry.reference("a"));
     let pull = tokio::spawn(async move { store.pull(&reference, PullOptions::default()).await });
-    tokio::task::spawn_blocking(move || wait.recv())
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::task::spawn_blocking(move || wait.recv()).await.unwrap().unwrap();
     pull.abort();
     assert!(pull.await.unwrap_err().is_cancelled());
     drop(release);
@@ -391,40 +299,20 @@ async fn skopeo_reads_our_layout() {
     let image = TestImage::small("for skopeo");
     registry.push("a/b", "1", &image).await;
     let entry = image.index_entry("linux", "amd64");
-    registry
-        .push_manifest("a/b", "multi", OCI_INDEX, &index(&[entry]))
-        .await;
-    registry
-        .push_manifest("a/b", "again", OCI_MANIFEST, &image.manifest)
-        .await;
+    registry.push_manifest("a/b", "multi", OCI_INDEX, &index(&[entry])).await;
+    registry.push_manifest("a/b", "again", OCI_MANIFEST, &image.manifest).await;
     let node = Node::new();
     for tag in ["1", "multi"] {
         let reference = registry.reference(&format!("a/b:{tag}"));
-        node.store
-            .pull(&reference, PullOptions::default())
-            .await
-            .unwrap();
+        node.store.pull(&reference, PullOptions::default()).await.unwrap();
         let copy = node.dir.path().join(format!("copy-{tag}"));
         let from = format!("oci:{}:{reference}", node.store.image_layout().display());
         let to = format!("dir:{}", copy.display());
         let output = std::process::Command::new("skopeo")
-            .args([
-                "--insecure-policy",
-                "copy",
-                "--preserve-digests",
-                &from,
-                &to,
-            ])
+            .args(["--insecure-policy", "copy", "--preserve-digests", &from, &to])
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert_eq!(
-            std::fs::read(copy.join("manifest.json")).unwrap(),
-            image.manifest
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(std::fs::read(copy.join("manifest.json")).unwrap(), image.manifest);
     }
 }

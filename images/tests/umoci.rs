@@ -41,11 +41,7 @@ fn layer(random: &mut Random, below: &mut BTreeMap<String, bool>) -> Vec<u8> {
     let root = random.header(EntryType::Directory);
     tar = tar.raw(root, b"./", b"", b"");
     for directory in ["a", "b", "a/c", "a/c/d"] {
-        if random.below(4) == 0
-            || directory
-                .rsplit_once('/')
-                .is_some_and(|(up, _)| !own.contains_key(up))
-        {
+        if random.below(4) == 0 || directory.rsplit_once('/').is_some_and(|(up, _)| !own.contains_key(up)) {
             continue;
         }
         let header = random.header(EntryType::Directory);
@@ -74,12 +70,7 @@ fn layer(random: &mut Random, below: &mut BTreeMap<String, bool>) -> Vec<u8> {
         match (random.below(6), files.last()) {
             (0, _) => {
                 let header = random.header(EntryType::Symlink);
-                tar = tar.raw(
-                    header,
-                    bytes,
-                    format!("../f{}", random.below(5)).as_bytes(),
-                    b"",
-                );
+                tar = tar.raw(header, bytes, format!("../f{}", random.below(5)).as_bytes(), b"");
             }
             (1, Some(target)) => tar = tar.hard_link(&name, target),
             (2, _) => {
@@ -121,16 +112,8 @@ fn listing(root: &Path, mount: &str) -> String {
         "{mount} cd \"$0\" && find . ! -type d -printf '%P %y %m %U %G %s %l %T@\\n' -o -printf '%P %y %m %U %G\\n' \
          | LC_ALL=C sort && find . -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum"
     );
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-ec", &script])
-        .arg(root)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("unshare").args(["-m", "sh", "-ec", &script]).arg(root).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -153,53 +136,22 @@ async fn our_trees_are_those_of_umoci() {
         let registry = FakeRegistry::start(move |request| honest(&image, request)).await;
         let node = Node::new();
         let reference = registry.reference("a");
-        let pulled = node
-            .store
-            .pull(&reference, PullOptions::default())
-            .await
-            .unwrap();
+        let pulled = node.store.pull(&reference, PullOptions::default()).await.unwrap();
 
         let other = tempfile::tempdir().unwrap();
         let (layout, bundle) = (other.path().join("layout"), other.path().join("bundle"));
         let run = |program: &str, arguments: &[&str]| {
             let output = Command::new(program).args(arguments).output().unwrap();
-            assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
         let from = format!("oci:{}:{reference}", node.store.image_layout().display());
-        run(
-            "skopeo",
-            &[
-                "--insecure-policy",
-                "copy",
-                &from,
-                &format!("oci:{}:x", layout.display()),
-            ],
-        );
-        run(
-            "umoci",
-            &[
-                "unpack",
-                "--image",
-                &format!("{}:x", layout.display()),
-                &bundle.to_string_lossy(),
-            ],
-        );
+        run("skopeo", &["--insecure-policy", "copy", &from, &format!("oci:{}:x", layout.display())]);
+        run("umoci", &["unpack", "--image", &format!("{}:x", layout.display()), &bundle.to_string_lossy()]);
 
         let mount = node.store.prepare("c", &pulled).unwrap();
-        let lower: Vec<_> = mount
-            .lower
-            .iter()
-            .map(|path| path.to_string_lossy())
-            .collect();
+        let lower: Vec<_> = mount.lower.iter().map(|path| path.to_string_lossy()).collect();
         // Read-only, so without the upper directory.
-        let options = format!(
-            "mount -t overlay overlay -o 'lowerdir={}' \"$0\" &&",
-            lower.join(":")
-        );
+        let options = format!("mount -t overlay overlay -o 'lowerdir={}' \"$0\" &&", lower.join(":"));
         let target = other.path().join("merged");
         std::fs::create_dir(&target).unwrap();
         let ours = listing(&target, &options);

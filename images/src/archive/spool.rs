@@ -32,13 +32,9 @@ pub(super) struct Spool {
 impl Load {
     /// Puts every file of the archive into the session.
     pub(super) fn spool(&self, session: &Session) -> Result<Spool, LoadError> {
-        let archive = |source| LoadError::Archive {
-            path: self.path.clone(),
-            source,
-        };
+        let archive = |source| LoadError::Archive { path: self.path.clone(), source };
         let file = File::open(&self.path).map_err(self.io("open"))?;
-        let content =
-            decompress(BufReader::with_capacity(128 << 10, file)).map_err(self.io("read"))?;
+        let content = decompress(BufReader::with_capacity(128 << 10, file)).map_err(self.io("read"))?;
         let mut stream = TarStream::new(content, self.store.inner.limits.layer_bytes);
         let (mut spool, mut links, mut count) = (Spool::default(), Vec::new(), 0);
         while let Some(member) = stream.next_member().map_err(archive)? {
@@ -90,11 +86,7 @@ pub(super) fn copy_out<R: Read>(
         hasher.update(piece);
         file.write_all(piece).map_err(Err)?;
     }
-    Ok(Spooled {
-        file: path.to_owned(),
-        size: hasher.bytes(),
-        digest: hasher.finish(),
-    })
+    Ok(Spooled { file: path.to_owned(), size: hasher.bytes(), digest: hasher.finish() })
 }
 
 /// A member's name for looking up: without `.`, `..` resolved within the archive.

@@ -35,8 +35,7 @@ impl Pull {
                 continue;
             }
             let layout = &self.store.inner.layout;
-            let in_session =
-                session.made_snapshot(diff_id) || jobs.iter().any(|job| job.diff_id == *diff_id);
+            let in_session = session.made_snapshot(diff_id) || jobs.iter().any(|job| job.diff_id == *diff_id);
             let job = LayerJob {
                 blob: layer.digest,
                 size: layer.size,
@@ -54,9 +53,7 @@ impl Pull {
         jobs.retain(|job| job.keep_blob || job.unpack);
         let (running, mut ended) = mpsc::channel::<()>(1);
         let outcome = stream::iter(jobs.into_iter().map(Ok))
-            .try_for_each_concurrent(PARALLEL_LAYERS, |job| {
-                self.fetch_layer(remote, job, session, running.clone())
-            })
+            .try_for_each_concurrent(PARALLEL_LAYERS, |job| self.fetch_layer(remote, job, session, running.clone()))
             .await;
         // The threads of layers that were given up end soon; then the session is ours alone again, and what a
         // failed pull has made is gone when it returns.
@@ -77,11 +74,7 @@ impl Pull {
             let (session, limits) = (session.clone(), self.store.inner.limits);
             let local = match job.keep_blob {
                 true => None,
-                false => Some(
-                    session
-                        .open_blob(&job.blob)
-                        .map_err(self.io("open layer"))?,
-                ),
+                false => Some(session.open_blob(&job.blob).map_err(self.io("open layer"))?),
             };
             tokio::task::spawn_blocking(move || {
                 let outcome = match local {
@@ -97,17 +90,12 @@ impl Pull {
             true => self.transfer(remote, &job, sender).await,
             false => Ok(()),
         };
-        let unpacked = unpacking
-            .await
-            .map_err(|error| self.io("unpack layer")(io::Error::other(error)))?;
+        let unpacked = unpacking.await.map_err(|error| self.io("unpack layer")(io::Error::other(error)))?;
         // The transfer's own error knows more than what the unpacking made of the broken end.
         transfer?;
-        unpacked.map_err(|source| PullError::Layer {
-            reference: self.reference.to_string(),
-            source: Box::new(source),
-        })?;
-        self.progress
-            .report(job.blob, LayerState::Complete, job.size, job.size);
+        unpacked
+            .map_err(|source| PullError::Layer { reference: self.reference.to_string(), source: Box::new(source) })?;
+        self.progress.report(job.blob, LayerState::Complete, job.size, job.size);
         Ok(())
     }
 
@@ -128,13 +116,7 @@ impl Pull {
                 return Ok(());
             };
             resumes += 1;
-            let cut = matches!(
-                *error.failure,
-                RegistryFailure::Transport {
-                    stage: "transfer",
-                    ..
-                }
-            );
+            let cut = matches!(*error.failure, RegistryFailure::Transport { stage: "transfer", .. });
             if !cut || done == started_at || resumes > RESUMES_MAX {
                 // The thread must not take the end of the channel for the end of the blob.
                 let _ = sender.send(Err(io::Error::other("transfer failed"))).await;
@@ -154,11 +136,9 @@ impl Pull {
         let path = format!("blobs/{}", job.blob);
         let mut body = remote.blob(job.blob, job.size, *done).await?.bytes_stream();
         while let Some(chunk) = body.next().await {
-            let chunk = chunk
-                .map_err(|error| remote.failure(&path, RegistryFailure::from_transport(error)))?;
+            let chunk = chunk.map_err(|error| remote.failure(&path, RegistryFailure::from_transport(error)))?;
             *done += chunk.len() as u64;
-            self.progress
-                .report(job.blob, LayerState::Transferring, *done, job.size);
+            self.progress.report(job.blob, LayerState::Transferring, *done, job.size);
             if sender.send(Ok(chunk)).await.is_err() {
                 return Ok(());
             }
@@ -175,10 +155,7 @@ struct ChunkReader {
 
 impl ChunkReader {
     fn new(chunks: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self {
-            chunks,
-            current: Bytes::new(),
-        }
+        Self { chunks, current: Bytes::new() }
     }
 }
 

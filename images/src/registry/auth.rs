@@ -92,18 +92,13 @@ pub(super) async fn log_in(
     if let Some(Credentials::Bearer(_)) = session.credentials {
         return Ok(None);
     }
-    if let Some(challenge) = challenges
-        .iter()
-        .find(|challenge| challenge.scheme == "bearer")
-    {
+    if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
         let (token, lifetime) = fetch_token(session, client, challenge).await?;
         let header = format!("Bearer {token}");
         tokens.keep(session, &header, Some(lifetime));
         return Ok(Some(header));
     }
-    let basic = challenges
-        .iter()
-        .any(|challenge| challenge.scheme == "basic");
+    let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
     match &session.credentials {
         Some(Credentials::Basic { username, password }) if basic => {
             let header = format!("Basic {}", BASE64.encode(format!("{username}:{password}")));
@@ -126,18 +121,11 @@ async fn fetch_token(
         expires_in: Option<u64>,
     }
     let failed = |problem: String| RegistryFailure::Authentication(problem);
-    let realm = challenge
-        .parameters
-        .get("realm")
-        .map(String::as_str)
-        .unwrap_or_default();
-    let url =
-        Url::parse(realm).map_err(|_| failed(format!("token service `{realm}` is no URL")))?;
+    let realm = challenge.parameters.get("realm").map(String::as_str).unwrap_or_default();
+    let url = Url::parse(realm).map_err(|_| failed(format!("token service `{realm}` is no URL")))?;
     let safe = url.scheme() == "https" || (url.scheme() == "http" && session.is_plain());
     if !safe {
-        return Err(failed(format!(
-            "token service `{realm}` is not reached by https"
-        )));
+        return Err(failed(format!("token service `{realm}` is not reached by https")));
     }
     let scope = format!("repository:{}:pull", session.reference.repository());
     let mut request = client.get(url.clone()).query(&[("scope", scope.as_str())]);
@@ -148,10 +136,7 @@ async fn fetch_token(
         request = request.basic_auth(username, Some(password));
     }
     let host = url.host_str().unwrap_or_default();
-    let mut response = request
-        .send()
-        .await
-        .map_err(RegistryFailure::from_transport)?;
+    let mut response = request.send().await.map_err(RegistryFailure::from_transport)?;
     match response.status() {
         StatusCode::OK => {}
         status => {
@@ -163,28 +148,20 @@ async fn fetch_token(
         }
     }
     let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(RegistryFailure::from_transport)?
-    {
+    while let Some(chunk) = response.chunk().await.map_err(RegistryFailure::from_transport)? {
         body.extend_from_slice(&chunk);
         if body.len() > TOKEN_MAX_BYTES {
-            return Err(failed(format!(
-                "token service {host} answers without an end"
-            )));
+            return Err(failed(format!("token service {host} answers without an end")));
         }
     }
-    let answer: Answer = serde_json::from_slice(&body)
-        .map_err(|error| failed(format!("token service {host}: {error}")))?;
+    let answer: Answer =
+        serde_json::from_slice(&body).map_err(|error| failed(format!("token service {host}: {error}")))?;
     let token = answer
         .token
         .or(answer.access_token)
         .filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()))
         .ok_or_else(|| failed(format!("token service {host} gives no token")))?;
-    let lifetime = answer
-        .expires_in
-        .map_or(TOKEN_LIFETIME, Duration::from_secs);
+    let lifetime = answer.expires_in.map_or(TOKEN_LIFETIME, Duration::from_secs);
     Ok((token, lifetime))
 }
 
@@ -201,10 +178,7 @@ impl Challenge {
         let (scheme, mut rest) = header.split_once(' ').unwrap_or((header, ""));
         let mut parameters = HashMap::new();
         while let Some((name, after)) = rest.split_once('=') {
-            let name = name
-                .trim_start_matches([',', ' '])
-                .trim()
-                .to_ascii_lowercase();
+            let name = name.trim_start_matches([',', ' ']).trim().to_ascii_lowercase();
             let (value, tail) = match after.trim_start().strip_prefix('"') {
                 Some(quoted) => unquote(quoted)?,
                 None => {
@@ -215,10 +189,7 @@ impl Challenge {
             parameters.insert(name, value);
             rest = tail;
         }
-        Some(Self {
-            scheme: scheme.to_ascii_lowercase(),
-            parameters,
-        })
+        Some(Self { scheme: scheme.to_ascii_lowercase(), parameters })
     }
 }
 
@@ -247,28 +218,17 @@ mod tests {
         )
         .unwrap();
         assert_eq!(challenge.scheme, "bearer");
-        assert_eq!(
-            challenge.parameters["realm"],
-            "https://auth.docker.io/token"
-        );
+        assert_eq!(challenge.parameters["realm"], "https://auth.docker.io/token");
         assert_eq!(challenge.parameters["scope"], "a,b:c");
         assert_eq!(challenge.parameters["x"], "y");
-        assert_eq!(
-            Challenge::parse("Basic realm=\"a\\\"b\"")
-                .unwrap()
-                .parameters["realm"],
-            "a\"b"
-        );
+        assert_eq!(Challenge::parse("Basic realm=\"a\\\"b\"").unwrap().parameters["realm"], "a\"b");
         assert_eq!(Challenge::parse("Basic").unwrap().scheme, "basic");
         assert!(Challenge::parse(r#"Basic realm="open"#).is_none());
     }
 
     #[test]
     fn secrets_stay_out_of_logs() {
-        let credentials = Credentials::Basic {
-            username: "me".into(),
-            password: "secret".into(),
-        };
+        let credentials = Credentials::Basic { username: "me".into(), password: "secret".into() };
         assert!(!format!("{credentials:?}").contains("secret"));
         assert!(!format!("{:?}", Credentials::Bearer("secret".into())).contains("secret"));
     }

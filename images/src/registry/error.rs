@@ -69,39 +69,21 @@ impl RegistryFailure {
             "transfer"
         };
         // The URL stands in our own message already.
-        Self::Transport {
-            stage,
-            source: source.without_url(),
-        }
+        Self::Transport { stage, source: source.without_url() }
     }
 }
 
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (registry, object) = (&self.registry, &self.object);
-        write!(
-            f,
-            "pull {}: registry {registry}: {object}: ",
-            self.reference
-        )?;
+        write!(f, "pull {}: registry {registry}: {object}: ", self.reference)?;
         match &*self.failure {
-            RegistryFailure::Transport {
-                stage: "connect", ..
-            } => {
-                write!(
-                    f,
-                    "cannot connect; is the registry running, is its name right?"
-                )
+            RegistryFailure::Transport { stage: "connect", .. } => {
+                write!(f, "cannot connect; is the registry running, is its name right?")
             }
-            RegistryFailure::Transport {
-                stage: "time out", ..
-            } => write!(f, "no answer in time"),
+            RegistryFailure::Transport { stage: "time out", .. } => write!(f, "no answer in time"),
             RegistryFailure::Transport { .. } => write!(f, "transfer was cut off"),
-            RegistryFailure::Status {
-                status,
-                message,
-                anonymous,
-            } => {
+            RegistryFailure::Status { status, message, anonymous } => {
                 write!(f, "HTTP {status}{}", advice(*status, *anonymous))?;
                 match message.is_empty() {
                     true => Ok(()),
@@ -132,9 +114,7 @@ impl std::error::Error for RegistryError {
 fn advice(status: u16, anonymous: bool) -> &'static str {
     match (status, anonymous) {
         (401 | 403, true) => " unauthorized: it wants a login, give credentials",
-        (401 | 403, false) => {
-            " unauthorized: the credentials are wrong or do not reach this repository"
-        }
+        (401 | 403, false) => " unauthorized: the credentials are wrong or do not reach this repository",
         (404, _) => " not found: there is no such repository, tag or digest",
         (429, _) => " too many requests: wait, or log in for a higher limit",
         (500..=599, _) => " server error: the registry is in trouble, try again later",
@@ -167,11 +147,7 @@ pub(super) fn message(body: &[u8]) -> String {
         })
         .collect();
     // Somebody else's text on a person's terminal: no control characters, no novel.
-    all.join("; ")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(200)
-        .collect()
+    all.join("; ").chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 #[cfg(test)]
@@ -180,8 +156,7 @@ mod tests {
 
     #[test]
     fn a_registrys_words_fit_one_line() {
-        let body =
-            br#"{"errors":[{"code":"DENIED","message":"no\n\u001b[31mway"},{"code":"UNKNOWN"}]}"#;
+        let body = br#"{"errors":[{"code":"DENIED","message":"no\n\u001b[31mway"},{"code":"UNKNOWN"}]}"#;
         assert_eq!(message(body), "no[31mway; UNKNOWN");
         assert_eq!(message(b"<html>"), "");
     }

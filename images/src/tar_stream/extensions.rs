@@ -27,10 +27,7 @@ pub(super) struct SparseRecords {
 
 impl Extensions {
     pub(super) fn read_pax(&mut self, records: &[u8], at: u64) -> Result<(), TarError> {
-        let bad = |problem: String| TarError::Header {
-            offset: at,
-            problem,
-        };
+        let bad = |problem: String| TarError::Header { offset: at, problem };
         for record in PaxExtensions::new(records) {
             let record = record.map_err(|error| bad(format!("pax record: {error}")))?;
             let (key, value) = (record.key_bytes(), record.value_bytes());
@@ -50,29 +47,17 @@ impl Extensions {
                 b"uid" => self.uid = Some(number()?),
                 b"gid" => self.gid = Some(number()?),
                 b"mtime" => {
-                    let time = seconds(value).ok_or_else(|| {
-                        bad(format!(
-                            "pax mtime `{}` is no time",
-                            String::from_utf8_lossy(value)
-                        ))
-                    })?;
+                    let time = seconds(value)
+                        .ok_or_else(|| bad(format!("pax mtime `{}` is no time", String::from_utf8_lossy(value))))?;
                     self.mtime = Some(time);
                 }
                 b"GNU.sparse.major" => self.sparse.major = Some(number()?),
-                b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
-                    self.sparse.real_size = Some(number()?)
-                }
+                b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse.real_size = Some(number()?),
                 b"GNU.sparse.name" => self.sparse.name = Some(value.to_vec()),
-                b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                    self.sparse.numbers.push(number()?)
-                }
+                b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse.numbers.push(number()?),
                 b"GNU.sparse.map" => {
-                    for text in value
-                        .split(|byte| *byte == b',')
-                        .filter(|text| !text.is_empty())
-                    {
-                        let number =
-                            decimal(text).ok_or_else(|| bad("sparse map cannot be read".into()))?;
+                    for text in value.split(|byte| *byte == b',').filter(|text| !text.is_empty()) {
+                        let number = decimal(text).ok_or_else(|| bad("sparse map cannot be read".into()))?;
                         self.sparse.numbers.push(number);
                     }
                 }
@@ -91,11 +76,7 @@ impl Extensions {
 pub(super) fn seconds(text: &[u8]) -> Option<(i64, u32)> {
     let text = std::str::from_utf8(text).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let nanos: u32 = digits.parse().ok()?;
     let whole_seconds: i64 = whole.parse().ok()?;
     match (whole.starts_with('-'), nanos) {

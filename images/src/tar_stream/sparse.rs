@@ -11,23 +11,13 @@ const SPARSE_MAX_PIECES: usize = 1 << 16;
 
 impl<R: Read> TarStream<R> {
     /// Old GNU format: four pieces in the header, more in blocks behind it.
-    pub(super) fn gnu_sparse_map(
-        &mut self,
-        header: &Header,
-        at: u64,
-    ) -> Result<(Vec<(u64, u64)>, u64), TarError> {
-        let bad = || TarError::Header {
-            offset: at,
-            problem: "sparse map cannot be read".into(),
-        };
+    pub(super) fn gnu_sparse_map(&mut self, header: &Header, at: u64) -> Result<(Vec<(u64, u64)>, u64), TarError> {
+        let bad = || TarError::Header { offset: at, problem: "sparse map cannot be read".into() };
         let gnu = header.as_gnu().ok_or_else(bad)?;
         let real = gnu.real_size().map_err(|_| bad())?;
         let mut map = Vec::new();
         for piece in gnu.sparse.iter().filter(|piece| !piece.is_empty()) {
-            map.push((
-                piece.offset().map_err(|_| bad())?,
-                piece.length().map_err(|_| bad())?,
-            ));
+            map.push((piece.offset().map_err(|_| bad())?, piece.length().map_err(|_| bad())?));
         }
         let mut extended = gnu.is_extended();
         let (remaining, padding) = (self.remaining, self.padding);
@@ -36,10 +26,7 @@ impl<R: Read> TarStream<R> {
             let block = self.block(offset)?.ok_or_else(bad)?;
             for piece in block[..504].chunks_exact(24) {
                 if piece[0] != 0 {
-                    map.push((
-                        octal(&piece[..12]).ok_or_else(bad)?,
-                        octal(&piece[12..]).ok_or_else(bad)?,
-                    ));
+                    map.push((octal(&piece[..12]).ok_or_else(bad)?, octal(&piece[12..]).ok_or_else(bad)?));
                 }
             }
             if map.len() > SPARSE_MAX_PIECES {
@@ -53,10 +40,7 @@ impl<R: Read> TarStream<R> {
 
     /// pax format 1.0: decimal lines at the start of the data, padded to a block.
     pub(super) fn pax_sparse_map(&mut self, at: u64) -> Result<Vec<(u64, u64)>, TarError> {
-        let bad = || TarError::Header {
-            offset: at,
-            problem: "sparse map cannot be read".into(),
-        };
+        let bad = || TarError::Header { offset: at, problem: "sparse map cannot be read".into() };
         let (mut numbers, mut current, mut wanted) = (Vec::new(), Vec::new(), 1);
         while numbers.len() < wanted {
             let behind = self.remaining.checked_sub(BLOCK as u64).ok_or_else(bad)?;
@@ -87,29 +71,18 @@ impl<R: Read> TarStream<R> {
                 return Err(bad());
             }
         }
-        Ok(numbers[1..]
-            .chunks_exact(2)
-            .map(|pair| (pair[0], pair[1]))
-            .collect())
+        Ok(numbers[1..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
     }
 }
 
-pub(super) fn check_sparse_map(
-    map: &[(u64, u64)],
-    size: u64,
-    archived: u64,
-    at: u64,
-) -> Result<(), TarError> {
+pub(super) fn check_sparse_map(map: &[(u64, u64)], size: u64, archived: u64, at: u64) -> Result<(), TarError> {
     let (mut end, mut total) = (0u64, 0u64);
     for (offset, length) in map {
         let piece_end = offset.checked_add(*length);
         match piece_end {
             Some(piece_end) if *offset >= end && piece_end <= size => end = piece_end,
             _ => {
-                return Err(TarError::Header {
-                    offset: at,
-                    problem: "sparse map is not in order".into(),
-                });
+                return Err(TarError::Header { offset: at, problem: "sparse map is not in order".into() });
             }
         }
         total += length;

@@ -14,33 +14,19 @@ pub(super) fn attributes(descriptor: BorrowedFd<'_>, member: &Member) -> Result<
     fs::fchown(descriptor, Some(uid), Some(gid)).map_err(failed(member, "chown"))?;
     fs::fchmod(descriptor, Mode::from_raw_mode(member.mode)).map_err(failed(member, "chmod"))?;
     for (name, value) in wanted_xattrs(member) {
-        xattr_result(
-            fs::fsetxattr(descriptor, name, value, XattrFlags::empty()),
-            name,
-            member,
-        )?;
+        xattr_result(fs::fsetxattr(descriptor, name, value, XattrFlags::empty()), name, member)?;
     }
     Ok(())
 }
 
 /// Without overlayfs' own attributes (a layer could redirect lookups with them) and the builder's SELinux label.
 pub(super) fn wanted_xattrs(member: &Member) -> impl Iterator<Item = (&[u8], &[u8])> {
-    member
-        .xattrs
-        .iter()
-        .map(|(name, value)| (&**name, &**value))
-        .filter(|(name, _)| {
-            !name.starts_with(b"trusted.overlay.")
-                && !name.starts_with(b"user.overlay.")
-                && *name != b"security.selinux"
-        })
+    member.xattrs.iter().map(|(name, value)| (&**name, &**value)).filter(|(name, _)| {
+        !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.") && *name != b"security.selinux"
+    })
 }
 
-pub(super) fn xattr_result(
-    result: Result<(), Errno>,
-    name: &[u8],
-    member: &Member,
-) -> Result<(), UnpackError> {
+pub(super) fn xattr_result(result: Result<(), Errno>, name: &[u8], member: &Member) -> Result<(), UnpackError> {
     match result {
         // A file system without this class of attributes; without capabilities a program would not work.
         Err(Errno::OPNOTSUPP) if name != b"security.capability" => Ok(()),
@@ -56,19 +42,10 @@ pub(super) fn owner(member: &Member) -> Result<(Uid, Gid), UnpackError> {
         Ok(id) if id != u32::MAX => Ok(id),
         _ => Err(refused(member, format!("{what} {id} is no 32-bit id"))),
     };
-    Ok((
-        Uid::from_raw(id(member.uid, "owner")?),
-        Gid::from_raw(id(member.gid, "group")?),
-    ))
+    Ok((Uid::from_raw(id(member.uid, "owner")?), Gid::from_raw(id(member.gid, "group")?)))
 }
 
 pub(super) fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: i64::from(nanoseconds),
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
+    let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) };
+    Timestamps { last_access: time, last_modification: time }
 }

@@ -21,12 +21,7 @@ impl Layer<'_> {
         attributes(self.root, member)
     }
 
-    pub(super) fn make_directory(
-        &mut self,
-        path: &[u8],
-        place: &Place,
-        member: &Member,
-    ) -> Result<(), UnpackError> {
+    pub(super) fn make_directory(&mut self, path: &[u8], place: &Place, member: &Member) -> Result<(), UnpackError> {
         let parent = self.directory(&place.parent, member)?;
         let mut hides_lower = false;
         match fs::mkdirat(&parent, &*place.name, Mode::RWXU) {
@@ -35,17 +30,15 @@ impl Layer<'_> {
                 let stat = self.existing(&parent, place, member)?;
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                     hides_lower = whiteout::is_whiteout(&stat);
-                    fs::unlinkat(&parent, &*place.name, AtFlags::empty())
-                        .map_err(failed(member, "replace"))?;
-                    fs::mkdirat(&parent, &*place.name, Mode::RWXU)
-                        .map_err(failed(member, "mkdir"))?;
+                    fs::unlinkat(&parent, &*place.name, AtFlags::empty()).map_err(failed(member, "replace"))?;
+                    fs::mkdirat(&parent, &*place.name, Mode::RWXU).map_err(failed(member, "mkdir"))?;
                 }
             }
             Err(errno) => return Err(failed(member, "mkdir")(errno)),
         }
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        let directory = fs::openat(&parent, &*place.name, flags, Mode::empty())
-            .map_err(failed(member, "open directory"))?;
+        let directory =
+            fs::openat(&parent, &*place.name, flags, Mode::empty()).map_err(failed(member, "open directory"))?;
         attributes(directory.as_fd(), member)?;
         if hides_lower {
             whiteout::set_opaque(directory.as_fd()).map_err(failed(member, "set opaque"))?;
@@ -59,20 +52,13 @@ impl Layer<'_> {
     }
 
     /// A whiteout beside what this very layer has under the name: the layer's own stays, the lower ones' goes.
-    pub(super) fn hide(
-        &mut self,
-        parent: &[u8],
-        hidden: &[u8],
-        member: &Member,
-    ) -> Result<(), UnpackError> {
+    pub(super) fn hide(&mut self, parent: &[u8], hidden: &[u8], member: &Member) -> Result<(), UnpackError> {
         let directory = self.directory(parent, member)?;
         match whiteout::entry(directory.as_fd(), hidden).map_err(failed(member, "stat"))? {
-            None => whiteout::create(directory.as_fd(), hidden)
-                .map_err(failed(member, "make whiteout"))?,
+            None => whiteout::create(directory.as_fd(), hidden).map_err(failed(member, "make whiteout"))?,
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-                let own = fs::openat(&directory, hidden, flags, Mode::empty())
-                    .map_err(failed(member, "open"))?;
+                let own = fs::openat(&directory, hidden, flags, Mode::empty()).map_err(failed(member, "open"))?;
                 whiteout::set_opaque(own.as_fd()).map_err(failed(member, "set opaque"))?;
             }
             Some(_) => {}
@@ -82,11 +68,7 @@ impl Layer<'_> {
     }
 
     /// Opens a member's directory, making what is missing of it.
-    pub(super) fn directory(
-        &mut self,
-        path: &[u8],
-        member: &Member,
-    ) -> Result<OwnedFd, UnpackError> {
+    pub(super) fn directory(&mut self, path: &[u8], member: &Member) -> Result<OwnedFd, UnpackError> {
         if let Some((_, descriptor)) = self.parent.take_if(|(cached, _)| cached == path) {
             return Ok(descriptor);
         }
@@ -97,18 +79,11 @@ impl Layer<'_> {
         }
     }
 
-    pub(super) fn make_implied(
-        &mut self,
-        path: &[u8],
-        member: &Member,
-    ) -> Result<OwnedFd, UnpackError> {
+    pub(super) fn make_implied(&mut self, path: &[u8], member: &Member) -> Result<OwnedFd, UnpackError> {
         let mut at = 0;
         let mut directory = resolve(self.root, b"").map_err(failed(member, "open root"))?;
         while at < path.len() {
-            let end = path[at..]
-                .iter()
-                .position(|byte| *byte == b'/')
-                .map_or(path.len(), |n| at + n);
+            let end = path[at..].iter().position(|byte| *byte == b'/').map_or(path.len(), |n| at + n);
             let sofar = &path[..end];
             directory = match resolve(self.root, sofar) {
                 Err(Errno::NOENT) => {
@@ -121,10 +96,8 @@ impl Layer<'_> {
                         other => other.map_err(failed(member, "mkdir"))?,
                     }
                     self.implied.insert(sofar.to_vec());
-                    let made =
-                        resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
-                    fs::fchmod(&made, Mode::from_raw_mode(0o755))
-                        .map_err(failed(member, "chmod"))?;
+                    let made = resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
+                    fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(failed(member, "chmod"))?;
                     made
                 }
                 // A whiteout and then something below it: the directory is new, and hides the old.
@@ -132,12 +105,9 @@ impl Layer<'_> {
                     Ok(Some(stat)) if whiteout::is_whiteout(&stat) => {
                         fs::unlinkat(&directory, &path[at..end], AtFlags::empty())
                             .map_err(failed(member, "replace"))?;
-                        fs::mkdirat(&directory, &path[at..end], Mode::RWXU)
-                            .map_err(failed(member, "mkdir"))?;
-                        let made =
-                            resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
-                        fs::fchmod(&made, Mode::from_raw_mode(0o755))
-                            .map_err(failed(member, "chmod"))?;
+                        fs::mkdirat(&directory, &path[at..end], Mode::RWXU).map_err(failed(member, "mkdir"))?;
+                        let made = resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
+                        fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(failed(member, "chmod"))?;
                         whiteout::set_opaque(made.as_fd()).map_err(failed(member, "set opaque"))?;
                         made
                     }

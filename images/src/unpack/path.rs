@@ -16,13 +16,7 @@ pub(super) fn resolve(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errn
     let path = if path.is_empty() { b"." } else { path };
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     loop {
-        let opened = fs::openat2(
-            root,
-            path,
-            flags,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        );
+        let opened = fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
         match opened {
             // The kernel could not rule out a rename race somewhere on the machine (openat2(2), EAGAIN).
             Err(Errno::AGAIN) => {}
@@ -67,8 +61,5 @@ pub(super) fn split(path: &[u8]) -> Option<Place> {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&b""[..], path),
     };
-    Some(Place {
-        parent: parent.to_vec(),
-        name: name.to_vec(),
-    })
+    Some(Place { parent: parent.to_vec(), name: name.to_vec() })
 }

@@ -11,16 +11,16 @@
 //! | `status.rs` | errors as `Status` objects |
 
 mod discovery;
-pub mod pod_log;
-mod pod_stream;
-mod query;
-pub mod server;
-mod watch;
 pub mod kinds;
 pub mod object_store;
 pub mod objects;
+pub mod pod_log;
+mod pod_stream;
 pub mod quantity;
+mod query;
 mod route;
 pub mod selector;
+pub mod server;
 pub mod status;
 pub mod table;
+mod watch;

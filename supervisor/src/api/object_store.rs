@@ -117,8 +117,8 @@ impl ObjectStore {
     /// Opens the database at `path`, creating it if missing, and reads it whole.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
-        let database = Database::create(path)
-            .map_err(|error| StoreError::Open { path: shown.clone(), source: error.into() })?;
+        let database =
+            Database::create(path).map_err(|error| StoreError::Open { path: shown.clone(), source: error.into() })?;
         let memory = load(&database, &shown)?;
         let version = watch::Sender::new(memory.version);
         let inner = Inner { database, writer: Mutex::new(()), memory: RwLock::new(memory), version };

@@ -77,10 +77,17 @@ impl Objects {
         let name = match (metadata.get("name").and_then(Value::as_str), metadata.get("generateName")) {
             (Some(name), _) if !name.is_empty() => name.to_owned(),
             (_, Some(Value::String(prefix))) => format!("{prefix}{}", random_suffix()),
-            _ => return Err(invalid(kind, "", vec![Cause::required("metadata.name", "name or generateName is required")])),
+            _ => {
+                return Err(invalid(
+                    kind,
+                    "",
+                    vec![Cause::required("metadata.name", "name or generateName is required")],
+                ));
+            }
         };
         if !is_dns_subdomain(&name) {
-            let cause = Cause::invalid("metadata.name", format_args!("{name:?}"), "must be a lowercase RFC 1123 subdomain");
+            let cause =
+                Cause::invalid("metadata.name", format_args!("{name:?}"), "must be a lowercase RFC 1123 subdomain");
             return Err(invalid(kind, &name, vec![cause]));
         }
         if kind.namespaced {
@@ -107,7 +114,8 @@ impl Objects {
         if let Some(written) = metadata.get("namespace").and_then(Value::as_str)
             && written != namespace
         {
-            let message = format!("the namespace of the object ({written}) does not match that of the request ({namespace})");
+            let message =
+                format!("the namespace of the object ({written}) does not match that of the request ({namespace})");
             return Err(ApiError::BadRequest(message));
         }
         let object = self.get(&namespace::KIND, "", namespace)?;
@@ -141,7 +149,14 @@ impl Objects {
     }
 
     /// Writes the status of an object, without any check: controllers know what they say.
-    pub async fn set_status(&self, kind: &'static Kind, namespace: &str, name: &str, uid: &str, status: Value) -> Result<(), ApiError> {
+    pub async fn set_status(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        status: Value,
+    ) -> Result<(), ApiError> {
         let uid = uid.to_owned();
         let key = Key::new(&kind.resource(), namespace, name);
         let updated = self.store.update(key, move |current| {
@@ -201,7 +216,8 @@ impl Objects {
                 let uid = uid.to_owned();
                 let key = Key::new(&kind.resource(), namespace, text(&object, "/metadata/name"));
                 let updated = self.store.update(key, move |object| {
-                    if let Some(owners) = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) {
+                    if let Some(owners) = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut)
+                    {
                         owners.retain(|owner| owner["uid"] != uid.as_str());
                     }
                     Ok::<(), ApiError>(())
@@ -258,16 +274,18 @@ fn typed(kind: &Kind, mut object: Value) -> Result<Value, ApiError> {
             "" => object[field] = expected.into(),
             found if found == expected => {}
             found => {
-                let message = format!("the {field} in the data ({found}) does not match the expected {field} ({expected})");
+                let message =
+                    format!("the {field} in the data ({found}) does not match the expected {field} ({expected})");
                 return Err(ApiError::BadRequest(message));
             }
         }
     }
     match manifest::check(&kind.api_version(), kind.kind, &object) {
         Ok(checked) => Ok(checked.object),
-        Err(ShapeError::Type { field, message }) => {
-            Err(ApiError::BadRequest(format!("{} in version {:?} cannot be handled: {field}: {message}", kind.kind, kind.version)))
-        }
+        Err(ShapeError::Type { field, message }) => Err(ApiError::BadRequest(format!(
+            "{} in version {:?} cannot be handled: {field}: {message}",
+            kind.kind, kind.version
+        ))),
         Err(error) => Err(ApiError::BadRequest(error.to_string())),
     }
 }
@@ -281,7 +299,10 @@ fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Resu
         return Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message: message.into() });
     }
     if text(&wanted, "/metadata/name") != name {
-        let message = format!("the name of the object ({}) does not match the name in the request ({name})", text(&wanted, "/metadata/name"));
+        let message = format!(
+            "the name of the object ({}) does not match the name in the request ({name})",
+            text(&wanted, "/metadata/name")
+        );
         return Err(ApiError::BadRequest(message));
     }
     let wanted_uid = text(&wanted, "/metadata/uid");
@@ -296,7 +317,15 @@ fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Resu
         return Ok(kept);
     }
     let metadata = metadata_of(&mut object)?;
-    for field in ["uid", "creationTimestamp", "namespace", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "namespace",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+    ] {
         match current["metadata"].get(field) {
             Some(value) => metadata.insert(field.into(), value.clone()),
             None => metadata.remove(field),
@@ -416,7 +445,8 @@ mod tests {
             }
         };
         let base = Value::clone(&object);
-        let first = objects.update(&deployment::KIND, "default", "web", Half::Desired, change(2, base.clone())).await.unwrap();
+        let first =
+            objects.update(&deployment::KIND, "default", "web", Half::Desired, change(2, base.clone())).await.unwrap();
         assert_eq!(integer(&first, "/metadata/generation"), 2);
         let second = objects.update(&deployment::KIND, "default", "web", Half::Desired, change(3, base)).await;
         assert!(matches!(second, Err(ApiError::Conflict { .. })), "{second:?}");

@@ -222,7 +222,14 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(api: &Api, path: &Path, file: File, text: Text, events: broadcast::Receiver<Event>, owner: Owner) -> Result<Self, ApiError> {
+    fn new(
+        api: &Api,
+        path: &Path,
+        file: File,
+        text: Text,
+        events: broadcast::Receiver<Event>,
+        owner: Owner,
+    ) -> Result<Self, ApiError> {
         let watch = || -> std::io::Result<_> {
             let inotify = Inotify::init()?;
             inotify.watches().add(path, WatchMask::MODIFY)?;
@@ -263,7 +270,10 @@ impl Follower {
     fn has_ended(&self) -> bool {
         let owner = &self.owner;
         let sandboxes = self.api.node.sandboxes();
-        let mut containers = sandboxes.iter().filter(|s| s.config.name.uid == owner.uid).flat_map(|s| self.api.node.containers_of(&s.id));
+        let mut containers = sandboxes
+            .iter()
+            .filter(|s| s.config.name.uid == owner.uid)
+            .flat_map(|s| self.api.node.containers_of(&s.id));
         let status = containers.find(|c| c.config.name == owner.container && c.config.attempt == owner.attempt);
         status.is_none_or(|status| !matches!(status.state, ContainerState::Created | ContainerState::Running))
     }
@@ -298,14 +308,17 @@ mod tests {
 
     #[test]
     fn one_stream_may_be_chosen() {
-        let log = ["2026-01-01T00:00:00Z stdout F out\n2026-01-02T00:00:00Z stderr P er\n2026-01-02T00:00:00Z stderr F r\n"];
+        let log =
+            ["2026-01-01T00:00:00Z stdout F out\n2026-01-02T00:00:00Z stderr P er\n2026-01-02T00:00:00Z stderr F r\n"];
         assert_eq!(converted(Options { stream: Some(b"stderr"), ..Options::default() }, &log), "err\n");
         assert_eq!(converted(Options { stream: Some(b"stdout"), ..Options::default() }, &log), "out\n");
     }
 
     #[test]
     fn the_tail_counts_whole_lines() {
-        for (text, lines, expected) in [("a\nb\nc\n", 2, "b\nc\n"), ("a\nb", 1, "b"), ("a\n", 5, "a\n"), ("a\nb\n", 0, "")] {
+        for (text, lines, expected) in
+            [("a\nb\nc\n", 2, "b\nc\n"), ("a\nb", 1, "b"), ("a\n", 5, "a\n"), ("a\nb\n", 0, "")]
+        {
             assert_eq!(&text[tail_start(text.as_bytes(), lines)..], expected);
         }
     }

@@ -7,9 +7,9 @@ use super::kinds::{pod, text};
 use super::query::Query;
 use super::server::Api;
 use super::status::ApiError;
-use crate::pod::status::{ContainerState, ContainerStatus};
 use crate::pod::PodError;
 use crate::pod::spec::ExecConfig;
+use crate::pod::status::{ContainerState, ContainerStatus};
 use crate::streaming::websocket::{ChannelProtocol, PROTOCOLS, serve_attach, serve_exec};
 
 pub(super) async fn serve(
@@ -42,10 +42,16 @@ pub(super) async fn serve(
 }
 
 /// The newest container of the pod under that name, which must run.
-fn running_container(api: &Api, namespace: &str, name: &str, container: Option<&str>) -> Result<ContainerStatus, ApiError> {
+fn running_container(
+    api: &Api,
+    namespace: &str,
+    name: &str,
+    container: Option<&str>,
+) -> Result<ContainerStatus, ApiError> {
     let (pod, container) = chosen_container(api, namespace, name, container)?;
     let uid = text(&pod, "/metadata/uid");
-    let sandbox = api.node.sandboxes().into_iter().filter(|s| s.config.name.uid == uid).max_by_key(|s| s.config.name.attempt);
+    let sandbox =
+        api.node.sandboxes().into_iter().filter(|s| s.config.name.uid == uid).max_by_key(|s| s.config.name.attempt);
     let status = sandbox.and_then(|sandbox| {
         let containers = api.node.containers_of(&sandbox.id).into_iter();
         containers.filter(|c| c.config.name == container).max_by_key(|c| c.config.attempt)
@@ -53,7 +59,9 @@ fn running_container(api: &Api, namespace: &str, name: &str, container: Option<&
     match status {
         Some(status) if status.state == ContainerState::Running => Ok(status),
         Some(_) => Err(ApiError::BadRequest(format!("container {container} of pod {namespace}/{name} is not running"))),
-        None => Err(ApiError::BadRequest(format!("container {container} of pod {namespace}/{name} is not created yet"))),
+        None => {
+            Err(ApiError::BadRequest(format!("container {container} of pod {namespace}/{name} is not created yet")))
+        }
     }
 }
 
@@ -73,12 +81,14 @@ pub(super) fn chosen_container(
     let chosen = match container.filter(|name| !name.is_empty()) {
         Some(wanted) if names.contains(&wanted) => wanted.to_owned(),
         Some(wanted) => {
-            let message = format!("container {wanted} is not valid for pod {name}: choose one of: {}", names.join(", "));
+            let message =
+                format!("container {wanted} is not valid for pod {name}: choose one of: {}", names.join(", "));
             return Err(ApiError::BadRequest(message));
         }
         None if pod::items(&object["spec"], "containers").len() == 1 => names[0].to_owned(),
         None => {
-            let message = format!("a container name must be specified for pod {name}, choose one of: {}", names.join(", "));
+            let message =
+                format!("a container name must be specified for pod {name}, choose one of: {}", names.join(", "));
             return Err(ApiError::BadRequest(message));
         }
     };

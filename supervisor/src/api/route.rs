@@ -13,11 +13,24 @@ pub enum Route<'a> {
     CoreVersions,
     /// `/apis`.
     Groups,
-    Group { group: &'a str },
+    Group {
+        group: &'a str,
+    },
     /// `/api/v1`, `/apis/GROUP/VERSION`.
-    Resources { group: &'a str, version: &'a str },
-    Collection { kind: &'static Kind, namespace: Option<&'a str> },
-    Object { kind: &'static Kind, namespace: &'a str, name: &'a str, subresource: Option<&'a str> },
+    Resources {
+        group: &'a str,
+        version: &'a str,
+    },
+    Collection {
+        kind: &'static Kind,
+        namespace: Option<&'a str>,
+    },
+    Object {
+        kind: &'static Kind,
+        namespace: &'a str,
+        name: &'a str,
+        subresource: Option<&'a str>,
+    },
 }
 
 impl<'a> Route<'a> {

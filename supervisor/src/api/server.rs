@@ -90,7 +90,9 @@ async fn collection(
 ) -> Result<Response, ApiError> {
     let filter = Filter::from_query(&query)?;
     match parts.method {
-        Method::GET if query.flag("watch") => watch::stream(&api.objects, kind, namespace, &query, filter, wants_table(&parts)),
+        Method::GET if query.flag("watch") => {
+            watch::stream(&api.objects, kind, namespace, &query, filter, wants_table(&parts))
+        }
         Method::GET => {
             let (mut objects, version) = api.objects.list(kind, namespace);
             objects.retain(|object| filter.matches(object));
@@ -221,8 +223,11 @@ async fn sub_resource(
 /// The `autoscaling/v1` Scale of an object that has replicas.
 fn scale_of(object: &Value) -> Value {
     let selector = object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
-    let selector: Vec<String> =
-        selector.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let selector: Vec<String> = selector
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     let metadata = &object["metadata"];
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
@@ -294,20 +299,19 @@ async fn read_value(parts: &Parts, body: Body) -> Result<Value, ApiError> {
         "" | "application/json" => {
             serde_json::from_slice(&bytes).map_err(|error| ApiError::BadRequest(format!("body is not JSON: {error}")))
         }
-        "application/yaml" => {
-            serde_yaml_ng::from_slice(&bytes).map_err(|error| ApiError::BadRequest(format!("body is not YAML: {error}")))
+        "application/yaml" => serde_yaml_ng::from_slice(&bytes)
+            .map_err(|error| ApiError::BadRequest(format!("body is not YAML: {error}"))),
+        other => {
+            Err(ApiError::UnsupportedMediaType { found: other.into(), accepted: "application/json, application/yaml" })
         }
-        other => Err(ApiError::UnsupportedMediaType {
-            found: other.into(),
-            accepted: "application/json, application/yaml",
-        }),
     }
 }
 
 /// Reads an object and names the fields that its kind does not have: refused or warned about, as the client asked.
 async fn read_object(parts: &Parts, body: Body, kind: &Kind, query: &Query) -> Result<(Value, Vec<String>), ApiError> {
     let object = read_value(parts, body).await?;
-    let unknown = manifest::check(&kind.api_version(), kind.kind, &object).map(|c| c.unknown_fields).unwrap_or_default();
+    let unknown =
+        manifest::check(&kind.api_version(), kind.kind, &object).map(|c| c.unknown_fields).unwrap_or_default();
     let named: Vec<String> = unknown.into_iter().map(|field| format!("unknown field \"{field}\"")).collect();
     match query.get("fieldValidation") {
         Some("Ignore") => Ok((object, Vec::new())),
@@ -356,7 +360,8 @@ impl Patch {
     fn apply(&self, mut object: Value) -> Result<Value, ApiError> {
         match self {
             Self::Json(patch) => {
-                json_patch::patch(&mut object, patch).map_err(|error| ApiError::BadRequest(format!("patch: {error}")))?;
+                json_patch::patch(&mut object, patch)
+                    .map_err(|error| ApiError::BadRequest(format!("patch: {error}")))?;
             }
             Self::Merge(patch) => json_patch::merge(&mut object, patch),
             Self::Replace(new) => return Ok(new.clone()),
@@ -374,7 +379,9 @@ async fn delete_options(
     let bytes = read_body(body).await?;
     let options: Value = match content_type(parts) {
         _ if bytes.is_empty() => Value::Null,
-        "application/yaml" => serde_yaml_ng::from_slice(&bytes).map_err(|error| ApiError::BadRequest(error.to_string()))?,
+        "application/yaml" => {
+            serde_yaml_ng::from_slice(&bytes).map_err(|error| ApiError::BadRequest(error.to_string()))?
+        }
         _ => serde_json::from_slice(&bytes).map_err(|error| ApiError::BadRequest(format!("DeleteOptions: {error}")))?,
     };
     if !pod::items(&options, "dryRun").is_empty() {

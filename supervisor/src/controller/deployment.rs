@@ -40,7 +40,8 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(),
         annotate_revision(objects, namespace, &current, revision + 1).await?;
     }
     let sets = owned_sets(objects, namespace, &deployment);
-    let (new, old): (Vec<_>, Vec<_>) = sets.iter().cloned().partition(|set| set["metadata"]["uid"] == current["metadata"]["uid"]);
+    let (new, old): (Vec<_>, Vec<_>) =
+        sets.iter().cloned().partition(|set| set["metadata"]["uid"] == current["metadata"]["uid"]);
     if let Some(new) = new.first() {
         for (name, replicas) in plan(&deployment, new, &old) {
             scale(objects, namespace, &name, replicas).await?;
@@ -66,9 +67,9 @@ fn revision_of(set: &Value) -> i64 {
 fn template_hash(deployment: &Value) -> String {
     // serde_json keeps the keys of an object sorted, so equal templates have equal text.
     let template = deployment.pointer("/spec/template").map(Value::to_string).unwrap_or_default();
-    let hash = template.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = template
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{:010x}", hash & 0xff_ffff_ffff)
 }
 
@@ -157,10 +158,8 @@ async fn scale(objects: &Objects, namespace: &str, name: &str, replicas: i64) ->
 /// Forgets the oldest versions beyond the history limit.
 async fn prune(objects: &Objects, namespace: &str, deployment: &Value, old: &[Arc<Value>]) -> Result<(), ApiError> {
     let limit = usize::try_from(integer(deployment, "/spec/revisionHistoryLimit")).unwrap_or(0);
-    let unused: Vec<_> = old
-        .iter()
-        .filter(|set| integer(set, "/spec/replicas") == 0 && integer(set, "/status/replicas") == 0)
-        .collect();
+    let unused: Vec<_> =
+        old.iter().filter(|set| integer(set, "/spec/replicas") == 0 && integer(set, "/status/replicas") == 0).collect();
     for set in unused.iter().take(unused.len().saturating_sub(limit)) {
         let name = text(set, "/metadata/name");
         objects.delete(&replica_set::KIND, namespace, name, Propagation::Background, None).await?;
@@ -168,13 +167,20 @@ async fn prune(objects: &Objects, namespace: &str, deployment: &Value, old: &[Ar
     Ok(())
 }
 
-async fn write_status(objects: &Objects, namespace: &str, name: &str, deployment: &Value, current: &str) -> Result<(), ApiError> {
+async fn write_status(
+    objects: &Objects,
+    namespace: &str,
+    name: &str,
+    deployment: &Value,
+    current: &str,
+) -> Result<(), ApiError> {
     let sets = owned_sets(objects, namespace, deployment);
     let sum = |field: &str| -> i64 { sets.iter().map(|set| integer(set, &format!("/status/{field}"))).sum() };
     let updated = sets.iter().find(|set| text(set, "/metadata/uid") == current);
     let desired = integer(deployment, "/spec/replicas");
     let available = sum("availableReplicas");
-    let unavailable_allowed = deployment.pointer("/spec/strategy/rollingUpdate/maxUnavailable").cloned().unwrap_or(json!(0));
+    let unavailable_allowed =
+        deployment.pointer("/spec/strategy/rollingUpdate/maxUnavailable").cloned().unwrap_or(json!(0));
     let allowed = count_or_percentage(&unavailable_allowed, desired, false).unwrap_or(0);
     let is_available = available >= desired - allowed;
     let old = &deployment["status"];

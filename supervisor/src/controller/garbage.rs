@@ -24,11 +24,13 @@ pub async fn run(objects: Objects) {
 /// Deletions matter, and the marks that announce them.
 fn matters(change: &Change) -> bool {
     change.change_type == ChangeType::Deleted
-        || (change.key.resource != pod::KIND.resource() && !text(&change.object, "/metadata/deletionTimestamp").is_empty())
+        || (change.key.resource != pod::KIND.resource()
+            && !text(&change.object, "/metadata/deletionTimestamp").is_empty())
 }
 
 async fn collect(objects: &Objects) -> Result<(), ApiError> {
-    let everything: Vec<(&'static Kind, Vec<_>)> = KINDS.iter().map(|kind| (*kind, objects.list(kind, None).0)).collect();
+    let everything: Vec<(&'static Kind, Vec<_>)> =
+        KINDS.iter().map(|kind| (*kind, objects.list(kind, None).0)).collect();
     let alive: BTreeSet<&str> =
         everything.iter().flat_map(|(_, all)| all).map(|object| text(object, "/metadata/uid")).collect();
     let leaving: BTreeSet<&str> = everything

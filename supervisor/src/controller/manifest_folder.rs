@@ -107,7 +107,12 @@ async fn apply(objects: &Objects, file: &str, manifest: Manifest, wanted: &mut B
     };
     let id = (kind.plural, namespace.clone(), manifest.name.clone());
     if !wanted.insert(id) {
-        tracing::error!(file, kind = kind.kind, name = manifest.name, "named twice in the manifest folder: the first counts");
+        tracing::error!(
+            file,
+            kind = kind.kind,
+            name = manifest.name,
+            "named twice in the manifest folder: the first counts"
+        );
         return;
     }
     let mut object = manifest.object;
@@ -115,7 +120,11 @@ async fn apply(objects: &Objects, file: &str, manifest: Manifest, wanted: &mut B
     let result = match objects.get(kind, &namespace, &manifest.name) {
         Err(ApiError::NotFound { .. }) => objects.create(kind, &namespace, object).await,
         Err(error) => Err(error),
-        Ok(_) => objects.update(kind, &namespace, &manifest.name, Half::Desired, move |current| Ok(merged(current, object))).await,
+        Ok(_) => {
+            objects
+                .update(kind, &namespace, &manifest.name, Half::Desired, move |current| Ok(merged(current, object)))
+                .await
+        }
     };
     if let Err(error) = result {
         tracing::error!(file, line = manifest.line, kind = kind.kind, namespace, name = manifest.name, %error, "apply manifest");

@@ -112,7 +112,8 @@ mod tests {
                 "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}]},
             }))
         };
-        let pods = vec![pod("old", true, "2026-01-01"), pod("new", true, "2026-01-02"), pod("sick", false, "2026-01-01")];
+        let pods =
+            vec![pod("old", true, "2026-01-01"), pod("new", true, "2026-01-02"), pod("sick", false, "2026-01-01")];
         let names: Vec<String> = surplus(pods, 1).iter().map(|p| text(p, "/metadata/name").to_owned()).collect();
         assert_eq!(names, ["sick", "new"]);
     }

@@ -26,7 +26,10 @@ impl Registry {
     fn start(node: &TestNode) -> Self {
         let config = node.path("registry.yml");
         let storage = node.path("registry");
-        let text = format!("version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {REGISTRY}\n", storage.display());
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {REGISTRY}\n",
+            storage.display()
+        );
         std::fs::write(&config, text).unwrap();
         let child = node
             .enter()
@@ -39,7 +42,8 @@ impl Registry {
             .unwrap();
         let registry = Self(child);
         wait_for("the registry", Duration::from_secs(10), || {
-            let answers = node.inside(&["skopeo", "list-tags", "--tls-verify=false", &format!("docker://{REGISTRY}/none")]);
+            let answers =
+                node.inside(&["skopeo", "list-tags", "--tls-verify=false", &format!("docker://{REGISTRY}/none")]);
             !String::from_utf8_lossy(&answers.stderr).contains("connection refused")
         });
         let archive = format!("docker-archive:{}", node.path("image.tar").display());

@@ -49,7 +49,9 @@ fn pod_object(node: &TestNode, name: &str) -> Value {
 
 fn is_ready(pod: &Value) -> bool {
     let live = pod["metadata"]["deletionTimestamp"].is_null();
-    live && pod["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+    live && pod["status"]["conditions"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
 fn wait_ready(node: &TestNode, count: usize) -> Vec<Value> {
@@ -198,7 +200,8 @@ async fn init_containers_run_first_and_volumes_are_shared() {
     object["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
     object["spec"]["containers"][0]["volumeMounts"] = mount.clone();
     let init = |name: &str, script: &str| json!({"name": name, "image": IMAGE, "command": ["sh", "-c", script], "volumeMounts": mount});
-    object["spec"]["initContainers"] = json!([init("first", "echo 1 >/data/made"), init("second", "echo 2 >>/data/made")]);
+    object["spec"]["initContainers"] =
+        json!([init("first", "echo 1 >/data/made"), init("second", "echo 2 >>/data/made")]);
     apply(&node, &object);
     wait_for("the pod's end", LIMIT, || phase(&node, "steps") == "Succeeded");
     assert_eq!(wharf(&node, &["logs", "steps"]), "1\n2\n");

@@ -59,7 +59,9 @@ fn refused(node: &TestNode, arguments: &[&str], code: i32, says: &str) {
 async fn node(test: &str) -> Option<TestNode> {
     let node = testnode::start(test).await?;
     let socket = node.path("run/api.sock");
-    testnode::wait_for("api.sock", Duration::from_secs(20), || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    testnode::wait_for("api.sock", Duration::from_secs(20), || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    });
     Some(node)
 }
 
@@ -84,7 +86,13 @@ async fn run_gives_back_streams_and_exit_codes() {
 
     let big: Vec<u8> = (0..3_000_000u32).map(|n| if n % 61 == 60 { b'\n' } else { b'a' + (n % 26) as u8 }).collect();
     let ran = run_with_input(&node, &["run", "--rm", "-i", IMAGE, "cat"], &big);
-    assert!(ran.code == 0 && ran.stdout.as_bytes() == big, "{} of {} bytes: {}", ran.stdout.len(), big.len(), ran.stderr);
+    assert!(
+        ran.code == 0 && ran.stdout.as_bytes() == big,
+        "{} of {} bytes: {}",
+        ran.stdout.len(),
+        big.len(),
+        ran.stderr
+    );
 
     // A terminal: what was written before the client attached is there, and the size is the client's.
     let line = format!(
@@ -117,9 +125,34 @@ async fn flags_reach_the_container() {
     let shared = node.path("shared");
     let volume = format!("{}:/shared", shared.display());
     let line = [
-        "run", "--rm", "--name", "flags", "-e", "A=$(B) $$", "-v", &volume, "-v", "/etc/hosts:/h:ro", "-u", "web", "-w", "/tmp",
-        "--hostname", "harbour", "-m", "64m", "--cpus", "0.5", "--cap-drop", "all", "--read-only", "--entrypoint", "/bin/sh", IMAGE,
-        "-c", "id; hostname; busybox pwd; echo \"$A\"; echo x 2>&1 > /h; echo x 2>&1 > /root/x; busybox ls -d /shared; busybox grep CapEff /proc/self/status",
+        "run",
+        "--rm",
+        "--name",
+        "flags",
+        "-e",
+        "A=$(B) $$",
+        "-v",
+        &volume,
+        "-v",
+        "/etc/hosts:/h:ro",
+        "-u",
+        "web",
+        "-w",
+        "/tmp",
+        "--hostname",
+        "harbour",
+        "-m",
+        "64m",
+        "--cpus",
+        "0.5",
+        "--cap-drop",
+        "all",
+        "--read-only",
+        "--entrypoint",
+        "/bin/sh",
+        IMAGE,
+        "-c",
+        "id; hostname; busybox pwd; echo \"$A\"; echo x 2>&1 > /h; echo x 2>&1 > /root/x; busybox ls -d /shared; busybox grep CapEff /proc/self/status",
     ];
     let lines = output(&node, &line);
     let lines: Vec<&str> = lines.lines().collect();
@@ -129,7 +162,8 @@ async fn flags_reach_the_container() {
     assert_eq!(lines[6..], ["/shared", "CapEff:\t0000000000000000"]);
     assert!(shared.is_dir());
     let network = |flags: &[&str]| {
-        output(&node, &[&["run", "--rm"], flags, &[IMAGE, "busybox", "readlink", "/proc/self/ns/net"]].concat()).into_bytes()
+        output(&node, &[&["run", "--rm"], flags, &[IMAGE, "busybox", "readlink", "/proc/self/ns/net"]].concat())
+            .into_bytes()
     };
     let nodes = node.inside(&["readlink", "/proc/self/ns/net"]).stdout;
     assert_eq!(network(&["--network", "host"]), nodes);
@@ -140,7 +174,11 @@ async fn flags_reach_the_container() {
 #[tokio::test]
 async fn detached_containers_are_listed_stopped_and_removed() {
     let Some(node) = node("detached").await else { return };
-    let server = ["sh", "-c", "trap 'exit 5' TERM; mkdir /tmp/w; echo page > /tmp/w/index.html; httpd -f -p 80 -h /tmp/w & wait"];
+    let server = [
+        "sh",
+        "-c",
+        "trap 'exit 5' TERM; mkdir /tmp/w; echo page > /tmp/w/index.html; httpd -f -p 80 -h /tmp/w & wait",
+    ];
     let line = [&["run", "-d", "--name", "web", "-p", "8080:80", IMAGE][..], &server].concat();
     assert_eq!(output(&node, &line), "web\n");
     refused(&node, &line, 125, "in use");
@@ -171,7 +209,15 @@ async fn detached_containers_are_listed_stopped_and_removed() {
 #[tokio::test]
 async fn a_signal_ends_the_container_gracefully() {
     let Some(node) = node("signal").await else { return };
-    let line = ["run", "--name", "job", IMAGE, "sh", "-c", "trap 'echo asked; exit 9' TERM; echo up; while :; do sleep 0.1; done"];
+    let line = [
+        "run",
+        "--name",
+        "job",
+        IMAGE,
+        "sh",
+        "-c",
+        "trap 'echo asked; exit 9' TERM; echo up; while :; do sleep 0.1; done",
+    ];
     let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
     command.arg("--state").arg(node.path("run")).args(line).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -192,7 +238,8 @@ async fn images_are_loaded_tagged_and_removed() {
     let Some(node) = node("images").await else { return };
     let archive = node.path("web.tar");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/make-image.sh");
-    let made = Command::new("sh").arg(script).arg(&archive).args(["wharf.test/web:1", "echo", "its own command"]).status();
+    let made =
+        Command::new("sh").arg(script).arg(&archive).args(["wharf.test/web:1", "echo", "its own command"]).status();
     assert!(made.unwrap().success());
     let content = std::fs::read(&archive).unwrap();
     let loaded = run_with_input(&node, &["load", "--quiet"], &content);

@@ -134,7 +134,8 @@ fn selector_causes(object: &Value) -> Vec<Cause> {
     causes.extend(pod::spec_causes(&template, "spec.template.spec"));
     let policy = text(&template, "/restartPolicy");
     if policy != "Always" {
-        causes.push(Cause::unsupported("spec.template.spec.restartPolicy", &format!("{policy:?}: only \"Always\" here")));
+        causes
+            .push(Cause::unsupported("spec.template.spec.restartPolicy", &format!("{policy:?}: only \"Always\" here")));
     }
     causes
 }

@@ -151,7 +151,8 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
             container_causes(container, &path, &volumes, &mut causes);
             let name = text(container, "/name");
             if names.contains(&name) {
-                causes.push(Cause { reason: "FieldValueDuplicate", ..Cause::invalid(path + ".name", name, "duplicate") });
+                causes
+                    .push(Cause { reason: "FieldValueDuplicate", ..Cause::invalid(path + ".name", name, "duplicate") });
             }
             names.push(name);
         }
@@ -194,10 +195,17 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
     for (index, mount) in items(container, "volumeMounts").iter().enumerate() {
         let path = format!("{path}.volumeMounts[{index}]");
         if !volumes.contains(&text(mount, "/name")) {
-            causes.push(Cause { reason: "FieldValueNotFound", ..Cause::invalid(path.clone() + ".name", text(mount, "/name"), "no such volume") });
+            causes.push(Cause {
+                reason: "FieldValueNotFound",
+                ..Cause::invalid(path.clone() + ".name", text(mount, "/name"), "no such volume")
+            });
         }
         if !text(mount, "/mountPath").starts_with('/') {
-            causes.push(Cause::invalid(path.clone() + ".mountPath", text(mount, "/mountPath"), "must be an absolute path"));
+            causes.push(Cause::invalid(
+                path.clone() + ".mountPath",
+                text(mount, "/mountPath"),
+                "must be an absolute path",
+            ));
         }
         if mount.get("mountPropagation").is_some() {
             one_of(mount, &path, "mountPropagation", &["None", "HostToContainer", "Bidirectional"], causes);
@@ -229,14 +237,8 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
 }
 
 /// Fields of its pod that a container's environment can name.
-pub const FIELD_REFERENCES: &[&str] = &[
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "status.hostIP",
-    "status.podIP",
-];
+pub const FIELD_REFERENCES: &[&str] =
+    &["metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "status.hostIP", "status.podIP"];
 
 fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>) {
     let name = text(volume, "/name");
@@ -261,7 +263,8 @@ fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>) {
                 let message = "must be an absolute path without ..";
                 causes.push(Cause::invalid(format!("{path}.hostPath.path"), format_args!("{host_path:?}"), message));
             }
-            let types = ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+            let types =
+                ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
             if host.get("type").is_some_and(|value| !value.is_null()) {
                 one_of(host, &format!("{path}.hostPath"), "type", &types, causes);
             }

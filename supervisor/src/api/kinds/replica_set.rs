@@ -16,18 +16,8 @@ pub static KIND: Kind = Kind {
     validate_update: super::selector_is_immutable,
     columns: &[
         NAME_COLUMN,
-        Column {
-            name: "Desired",
-            data_type: "integer",
-            priority: 0,
-            cell: |o| integer(o, "/spec/replicas").into(),
-        },
-        Column {
-            name: "Current",
-            data_type: "integer",
-            priority: 0,
-            cell: |o| integer(o, "/status/replicas").into(),
-        },
+        Column { name: "Desired", data_type: "integer", priority: 0, cell: |o| integer(o, "/spec/replicas").into() },
+        Column { name: "Current", data_type: "integer", priority: 0, cell: |o| integer(o, "/status/replicas").into() },
         Column {
             name: "Ready",
             data_type: "integer",

@@ -58,7 +58,9 @@ pub(crate) fn read_all(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
         if file.is_dir() {
             let entries = std::fs::read_dir(file).with_context(|| format!("read {}", file.display()))?;
             let mut inside: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-            inside.retain(|path| path.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known)));
+            inside.retain(|path| {
+                path.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known))
+            });
             inside.sort();
             for file in inside {
                 manifests.extend(read(&file)?);

@@ -117,7 +117,9 @@ impl Client {
     /// The API's own message, or what to do where there is no answer.
     pub(crate) fn explain(&self, error: kube::Error) -> anyhow::Error {
         match error {
-            kube::Error::Api(status) => anyhow::Error::new(Refused { code: status.code, message: status.message.clone() }),
+            kube::Error::Api(status) => {
+                anyhow::Error::new(Refused { code: status.code, message: status.message.clone() })
+            }
             other if is_refused(&other) => anyhow::anyhow!(
                 "no node answers at {}: start `wharfd`, or name its directory with --state",
                 self.socket.display()
@@ -150,7 +152,10 @@ pub(crate) fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            return matches!(io.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied);
+            return matches!(
+                io.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied
+            );
         }
         cause = error.source();
     }

@@ -19,9 +19,17 @@ const FAILURES: [&str; 9] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ContainerState {
     /// Not there yet, or between two attempts.
-    Waiting { reason: String, message: String },
-    Running { started_at: String },
-    Exited { code: u8, finished_at: String },
+    Waiting {
+        reason: String,
+        message: String,
+    },
+    Running {
+        started_at: String,
+    },
+    Exited {
+        code: u8,
+        finished_at: String,
+    },
 }
 
 impl ContainerState {

@@ -114,7 +114,8 @@ pub(crate) fn is_not_running(error: &anyhow::Error) -> bool {
 async fn session(mut process: AttachedProcess, streams: &Streams) -> anyhow::Result<ExitCode> {
     let interactive = streams.tty && terminal::is_interactive();
     // Keys that go nowhere must keep their meaning here: ^C ends this program.
-    let _raw = if interactive && streams.stdin { Some(terminal::raw().context("make the terminal raw")?) } else { None };
+    let _raw =
+        if interactive && streams.stdin { Some(terminal::raw().context("make the terminal raw")?) } else { None };
     if interactive {
         follow_window(&mut process);
     }
@@ -149,7 +150,9 @@ async fn session(mut process: AttachedProcess, streams: &Streams) -> anyhow::Res
 
 /// Tells the container's terminal its size now and at each change.
 fn follow_window(process: &mut AttachedProcess) {
-    let (Some(mut sizes), Ok(mut changes)) = (process.terminal_size(), signal(SignalKind::window_change())) else { return };
+    let (Some(mut sizes), Ok(mut changes)) = (process.terminal_size(), signal(SignalKind::window_change())) else {
+        return;
+    };
     tokio::spawn(async move {
         loop {
             if let Some(size) = terminal::window()

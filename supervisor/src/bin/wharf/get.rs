@@ -149,7 +149,8 @@ fn print_table(table: &Value, arguments: &Arguments, header: bool) -> io::Result
         (0..definitions.len()).filter(|&index| wide || definitions[index]["priority"].as_i64() == Some(0)).collect();
     let mut lines: Vec<Vec<String>> = Vec::new();
     if header {
-        let mut names: Vec<String> = shown.iter().map(|&index| text(&definitions[index], "/name").to_uppercase()).collect();
+        let mut names: Vec<String> =
+            shown.iter().map(|&index| text(&definitions[index], "/name").to_uppercase()).collect();
         if arguments.all_namespaces {
             names.insert(0, "NAMESPACE".into());
         }
@@ -172,7 +173,8 @@ fn print_table(table: &Value, arguments: &Arguments, header: bool) -> io::Result
 /// Lines of cells, each column as wide as its widest cell and three spaces apart.
 pub(crate) fn write_columns(output: &mut impl Write, lines: &[Vec<String>]) -> io::Result<()> {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for line in lines {
         let mut text = String::new();

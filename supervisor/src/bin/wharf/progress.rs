@@ -34,7 +34,8 @@ fn lines() -> ProgressFn {
 
 fn bars() -> ProgressFn {
     let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ");
+    let style =
+        ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ");
     let layers: Mutex<HashMap<Digest, ProgressBar>> = Mutex::default();
     Arc::new(move |layer: LayerProgress| {
         let mut layers = layers.lock().unwrap_or_else(PoisonError::into_inner);

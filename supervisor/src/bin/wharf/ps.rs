@@ -149,11 +149,12 @@ mod tests {
 
     #[test]
     fn ports_show_where_they_are_served() {
-        let targets = target::tests::pods(&[json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "ports": [
-            {"containerPort": 80, "protocol": "TCP"},
-            {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "::1"},
-            {"containerPort": 81, "hostPort": 8081, "protocol": "TCP"},
-        ]}]}})]);
+        let targets =
+            target::tests::pods(&[json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "ports": [
+                {"containerPort": 80, "protocol": "TCP"},
+                {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "::1"},
+                {"containerPort": 81, "hostPort": 8081, "protocol": "TCP"},
+            ]}]}})]);
         assert_eq!(ports(&targets[0]), "80/tcp, [::1]:5353->53/udp, 0.0.0.0:8081->81/tcp");
     }
 

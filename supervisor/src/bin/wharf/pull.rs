@@ -59,7 +59,12 @@ pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::R
 }
 
 /// Pulls with progress on standard error.
-pub(crate) async fn pull(store: &Store, reference: &Reference, mut options: PullOptions, quiet: bool) -> anyhow::Result<Image> {
+pub(crate) async fn pull(
+    store: &Store,
+    reference: &Reference,
+    mut options: PullOptions,
+    quiet: bool,
+) -> anyhow::Result<Image> {
     options.progress = progress::shown(quiet);
     store.pull(reference, options).await.map_err(|error| anyhow!(error))
 }

@@ -73,7 +73,11 @@ pub(crate) async fn remove(client: &Client, arguments: RemoveArguments) -> anyho
 }
 
 /// Does something to each, printing the names it was done to.
-async fn each(client: &Client, names: &[String], act: impl AsyncFn(&Target) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+async fn each(
+    client: &Client,
+    names: &[String],
+    act: impl AsyncFn(&Target) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for name in names {
         // Looked at anew for each: the same one may be named twice.
@@ -98,7 +102,9 @@ async fn end(node: &NodeArguments, client: &Client, target: &Target, grace_secon
     let name = target.name();
     match target.state() {
         ContainerState::Exited { .. } => return Ok(()),
-        ContainerState::Waiting { reason, .. } => bail!("{name}: is not running ({reason}); `wharf rm {name}` removes it"),
+        ContainerState::Waiting { reason, .. } => {
+            bail!("{name}: is not running ({reason}); `wharf rm {name}` removes it")
+        }
         ContainerState::Running { .. } => {}
     }
     cri::stop_container(node, target.id(), grace_seconds).await?;

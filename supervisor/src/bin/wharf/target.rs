@@ -121,7 +121,9 @@ pub(crate) mod tests {
         for (word, expected) in [("job", "job"), ("web/a", "web/a"), ("abcd02", "web/b"), ("wharf://abcd01", "job")] {
             assert_eq!(find(&targets, word).unwrap().name(), expected, "{word}");
         }
-        for (word, expected) in [("abcd", "2 ids"), ("web", "web/a, web/b"), ("abc", "no such"), ("job/main", "no such"), ("", "no such")] {
+        for (word, expected) in
+            [("abcd", "2 ids"), ("web", "web/a, web/b"), ("abc", "no such"), ("job/main", "no such"), ("", "no such")]
+        {
             let error = find(&targets, word).unwrap_err().to_string();
             assert!(error.contains(expected), "{word}: {error}");
         }

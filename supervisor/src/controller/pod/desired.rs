@@ -114,7 +114,13 @@ pub(super) struct Facts<'a> {
 }
 
 /// A container of a pod; `folder` is the pod's own on the node.
-pub(super) fn container(pod: &Pod, container: &Container, attempt: u32, folder: &Path, facts: &Facts<'_>) -> ContainerConfig {
+pub(super) fn container(
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+    folder: &Path,
+    facts: &Facts<'_>,
+) -> ContainerConfig {
     let identity = Identity::of(pod);
     let spec = pod.spec.clone().unwrap_or_default();
     let env = environment(container, &identity, facts);
@@ -207,7 +213,8 @@ fn expand(text: &str, env: &[(String, String)]) -> String {
 
 fn resources(container: &Container) -> Resources {
     let Some(wanted) = &container.resources else { return Resources::default() };
-    let limit = |name: &str| wanted.limits.as_ref().and_then(|limits| limits.get(name)).map(|quantity| quantity.0.clone());
+    let limit =
+        |name: &str| wanted.limits.as_ref().and_then(|limits| limits.get(name)).map(|quantity| quantity.0.clone());
     let request = |name: &str| wanted.requests.as_ref().and_then(|r| r.get(name)).map(|quantity| quantity.0.clone());
     let milli = |text: Option<String>| text.as_deref().and_then(quantity::milli);
     let quota = milli(limit("cpu")).map(|milli| (milli * CPU_PERIOD_US as i64 / 1000).max(MIN_CPU_QUOTA_US));
@@ -265,7 +272,8 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "web-1", "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "web-1", "namespace": "ns", "uid": "u"}, "spec": spec}))
+            .unwrap()
     }
 
     fn first(spec: serde_json::Value) -> ContainerConfig {

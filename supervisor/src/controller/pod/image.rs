@@ -48,7 +48,9 @@ pub(super) fn check_not_root(image: &Image, run_as_user: Option<u32>) -> Result<
         None => match image.config.user.split(':').next().unwrap_or_default() {
             "" | "0" => refuse("container has runAsNonRoot and image will run as root".into()),
             user if user.chars().all(|c| c.is_ascii_digit()) => Ok(()),
-            user => refuse(format!("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify")),
+            user => {
+                refuse(format!("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify"))
+            }
         },
     }
 }

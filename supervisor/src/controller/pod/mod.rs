@@ -33,8 +33,7 @@ struct Workers {
 pub async fn run(context: Context) {
     let mut events = context.node.subscribe();
     let mut changes = Changes::new(context.objects.store());
-    let mut workers =
-        Workers { context, wakes: HashMap::new(), running: JoinSet::new(), sandboxes: HashMap::new() };
+    let mut workers = Workers { context, wakes: HashMap::new(), running: JoinSet::new(), sandboxes: HashMap::new() };
     workers.wake_all();
     workers.remove_strangers().await;
     loop {
@@ -71,7 +70,12 @@ impl Workers {
             wake.notify_one();
             return;
         }
-        if self.context.objects.get(&pod::KIND, text(object, "/metadata/namespace"), text(object, "/metadata/name")).is_err() {
+        if self
+            .context
+            .objects
+            .get(&pod::KIND, text(object, "/metadata/namespace"), text(object, "/metadata/name"))
+            .is_err()
+        {
             return;
         }
         let wake = Arc::new(Notify::new());
@@ -112,7 +116,8 @@ impl Workers {
     /// Ends sandboxes of pods that were deleted while nobody looked.
     async fn remove_strangers(&self) {
         for sandbox in self.context.node.sandboxes() {
-            let ours = sandbox.config.annotations.get(desired::OWNER_ANNOTATION).is_some_and(|owner| owner == desired::OWNER);
+            let ours =
+                sandbox.config.annotations.get(desired::OWNER_ANNOTATION).is_some_and(|owner| owner == desired::OWNER);
             if !ours || self.wakes.contains_key(&sandbox.config.name.uid) {
                 continue;
             }

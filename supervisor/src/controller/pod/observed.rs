@@ -108,7 +108,11 @@ fn phase(restart_policy: &str, init: &[Observed], containers: &[Observed], faile
 
 fn container_statuses(object: &Value, list: &str, observed: &[Observed], initialized: bool) -> Vec<Value> {
     let declared = object.get("spec").map_or(&[][..], |spec| pod::items(spec, list));
-    declared.iter().zip(observed).map(|(container, observed)| container_status(container, observed, initialized)).collect()
+    declared
+        .iter()
+        .zip(observed)
+        .map(|(container, observed)| container_status(container, observed, initialized))
+        .collect()
 }
 
 fn container_status(container: &Value, observed: &Observed, initialized: bool) -> Value {
@@ -166,10 +170,13 @@ fn time(nanoseconds: i64) -> String {
 /// Quality of service, from requests and limits.
 fn qos_class(object: &Value) -> &'static str {
     let spec = object.get("spec").unwrap_or(&Value::Null);
-    let containers: Vec<&Value> = pod::items(spec, "containers").iter().chain(pod::items(spec, "initContainers")).collect();
-    let value = |container: &Value, kind: &str, name: &str| container.pointer(&format!("/resources/{kind}/{name}")).cloned();
+    let containers: Vec<&Value> =
+        pod::items(spec, "containers").iter().chain(pod::items(spec, "initContainers")).collect();
+    let value =
+        |container: &Value, kind: &str, name: &str| container.pointer(&format!("/resources/{kind}/{name}")).cloned();
     let names = ["cpu", "memory"];
-    let any = containers.iter().any(|c| names.iter().any(|n| value(c, "limits", n).or(value(c, "requests", n)).is_some()));
+    let any =
+        containers.iter().any(|c| names.iter().any(|n| value(c, "limits", n).or(value(c, "requests", n)).is_some()));
     let guaranteed = containers.iter().all(|c| {
         names.iter().all(|name| {
             let limit = value(c, "limits", name);
@@ -197,9 +204,21 @@ mod tests {
         }))
         .unwrap();
         let status = ContainerStatus {
-            id: "id".into(), sandbox: "s".into(), config, image_id: "sha256:0".into(), state, pid: 1, created_at: 1,
-            started_at: 1, finished_at: 2, exit_code, reason: "Error".into(), message: String::new(), log_path: None,
-            stop_signal: Default::default(), user: Default::default(),
+            id: "id".into(),
+            sandbox: "s".into(),
+            config,
+            image_id: "sha256:0".into(),
+            state,
+            pid: 1,
+            created_at: 1,
+            started_at: 1,
+            finished_at: 2,
+            exit_code,
+            reason: "Error".into(),
+            message: String::new(),
+            log_path: None,
+            stop_signal: Default::default(),
+            user: Default::default(),
         };
         Observed { current: Some(status), ..Observed::default() }
     }

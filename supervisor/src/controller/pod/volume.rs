@@ -13,7 +13,9 @@ pub(super) fn prepare(spec: &PodSpec, folder: &Path) -> Result<(), String> {
         match &volume.host_path {
             // Every user of the pod may write there, as Kubernetes has it.
             None => make_directory(&path, 0o777).map_err(error)?,
-            Some(source) => check_host_path(source, &path).map_err(|message| format!("volume {}: {message}", volume.name))?,
+            Some(source) => {
+                check_host_path(source, &path).map_err(|message| format!("volume {}: {message}", volume.name))?
+            }
         }
     }
     Ok(())

@@ -211,7 +211,13 @@ impl Worker {
     }
 
     /// Makes sure that a container runs, unless its back-off says to wait; gives back until when.
-    async fn ensure_container(&mut self, pod: &Pod, container: &Container, sandbox: &SandboxStatus, init: bool) -> Option<Instant> {
+    async fn ensure_container(
+        &mut self,
+        pod: &Pod,
+        container: &Container,
+        sandbox: &SandboxStatus,
+        init: bool,
+    ) -> Option<Instant> {
         let attempts = self.attempts(&container.name);
         let record = self.records.entry(container.name.clone()).or_default();
         let last = attempts.last();

@@ -73,7 +73,9 @@ pub(super) fn mounted(text: &str, current: &Path) -> anyhow::Result<Mounted> {
         Some(path) if path.starts_with('/') => Some(path.to_owned()),
         Some(path) if path.starts_with('.') => Some(absolute(path, current).with_context(wrong)?),
         Some("") => bail!(wrong()),
-        Some(name) => bail!("--volume {text:?}: {name:?} is no path, and named volumes are not supported: give a directory of the node"),
+        Some(name) => bail!(
+            "--volume {text:?}: {name:?} is no path, and named volumes are not supported: give a directory of the node"
+        ),
     };
     Ok(Mounted { source, target: target.to_owned(), read_only })
 }
@@ -152,7 +154,9 @@ mod tests {
         ] {
             assert_eq!(published(text).unwrap(), expected, "{text}");
         }
-        for wrong in ["", "x", "0", "65536", "80:", ":80", "80:80/sctp", "1:2:3", "localhost:1:2", "8000-8001:80", "-1:80"] {
+        for wrong in
+            ["", "x", "0", "65536", "80:", ":80", "80:80/sctp", "1:2:3", "localhost:1:2", "8000-8001:80", "-1:80"]
+        {
             assert!(published(wrong).unwrap_err().to_string().contains("--publish"), "{wrong}");
         }
     }
@@ -181,9 +185,15 @@ mod tests {
 
     #[test]
     fn memory_has_binary_units() {
-        for (text, expected) in
-            [("64m", 64 << 20), ("1g", 1 << 30), ("1.5G", 3 << 29), ("512", 512), ("2kb", 2048), ("1MiB", 1 << 20), ("1t", 1 << 40)]
-        {
+        for (text, expected) in [
+            ("64m", 64 << 20),
+            ("1g", 1 << 30),
+            ("1.5G", 3 << 29),
+            ("512", 512),
+            ("2kb", 2048),
+            ("1MiB", 1 << 20),
+            ("1t", 1 << 40),
+        ] {
             assert_eq!(memory(text).unwrap(), expected, "{text}");
         }
         for wrong in ["", "m", "lots", "-1m", "0", "1x", "1e400", "inf", "nan"] {

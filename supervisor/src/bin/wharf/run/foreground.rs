@@ -132,10 +132,12 @@ impl Run<'_> {
     }
 
     async fn exit_code(&self) -> anyhow::Result<u8> {
-        let code = watch::pod_until(self.client, NAMESPACE, self.name, self.uid, |pod| match pod.map(ContainerState::of_pod) {
-            Some(ContainerState::Exited { code, .. }) => Some(Some(code)),
-            Some(_) => None,
-            None => Some(None),
+        let code = watch::pod_until(self.client, NAMESPACE, self.name, self.uid, |pod| {
+            match pod.map(ContainerState::of_pod) {
+                Some(ContainerState::Exited { code, .. }) => Some(Some(code)),
+                Some(_) => None,
+                None => Some(None),
+            }
         });
         match code.await? {
             Some(code) => Ok(code),
@@ -242,7 +244,8 @@ fn code_of_failure(message: &str) -> u8 {
 
 /// Whether standard output and error lead to the same place.
 fn same_file() -> bool {
-    let identity = |fd: &dyn Fn() -> rustix::io::Result<rustix::fs::Stat>| fd().map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    let identity =
+        |fd: &dyn Fn() -> rustix::io::Result<rustix::fs::Stat>| fd().map(|stat| (stat.st_dev, stat.st_ino)).ok();
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
     let both = [identity(&|| rustix::fs::fstat(stdout.as_fd())), identity(&|| rustix::fs::fstat(stderr.as_fd()))];
     both[0].is_some() && both[0] == both[1]

@@ -54,7 +54,8 @@ impl Request {
                 env.push(json!({"name": name, "value": literal(&value)}));
             }
         }
-        let published: Vec<Published> = arguments.publish.iter().map(|text| flags::published(text)).collect::<Result<_, _>>()?;
+        let published: Vec<Published> =
+            arguments.publish.iter().map(|text| flags::published(text)).collect::<Result<_, _>>()?;
         Ok(Self { published, volumes, mounts, env, limits })
     }
 
@@ -127,14 +128,23 @@ impl Request {
 }
 
 fn refuse_contradictions(arguments: &Arguments) -> anyhow::Result<()> {
-    ensure!(!(arguments.detach && arguments.rm), "--rm and --detach do not go together: nobody would be there to remove the pod");
+    ensure!(
+        !(arguments.detach && arguments.rm),
+        "--rm and --detach do not go together: nobody would be there to remove the pod"
+    );
     if arguments.restart != Restart::No {
         ensure!(!arguments.rm, "--rm and --restart do not go together");
         ensure!(arguments.detach, "--restart needs --detach: a container that comes back has no end to wait for");
     }
     if arguments.network == Network::Host {
-        ensure!(arguments.publish.is_empty(), "--publish and --network host do not go together: the container has the node's ports");
-        ensure!(arguments.hostname.is_none(), "--hostname and --network host do not go together: the container has the node's name");
+        ensure!(
+            arguments.publish.is_empty(),
+            "--publish and --network host do not go together: the container has the node's ports"
+        );
+        ensure!(
+            arguments.hostname.is_none(),
+            "--hostname and --network host do not go together: the container has the node's name"
+        );
     }
     if arguments.entrypoint.as_deref() == Some("") && arguments.command().is_empty() {
         bail!("--entrypoint \"\" needs a command");
@@ -209,7 +219,8 @@ fn literal(text: &str) -> String {
 pub(super) fn generated_name(image: &str, random: &str) -> String {
     let repository = image.split('@').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
     let base = repository.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    let plain: String = base.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(NAME_PREFIX_LETTERS).collect();
+    let plain: String =
+        base.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(NAME_PREFIX_LETTERS).collect();
     match plain.trim_matches('-') {
         "" => format!("run-{random}"),
         base => format!("{base}-{random}"),
@@ -262,7 +273,10 @@ mod tests {
         let pod = pod("-it -e A=1 -e A=2 -v /etc:/e:ro -v /d -p 127.0.0.1:80:8080/udp -m 64m --cpus 0.5 -u web -w /w \
                        --privileged --read-only --hostname h --cap-add net_admin --cap-drop CAP_CHOWN i sh -c echo");
         let container = &pod["spec"]["containers"][0];
-        assert_eq!((&container["stdin"], &container["stdinOnce"], &container["tty"]), (&json!(true), &json!(true), &json!(true)));
+        assert_eq!(
+            (&container["stdin"], &container["stdinOnce"], &container["tty"]),
+            (&json!(true), &json!(true), &json!(true))
+        );
         assert_eq!(container["args"], json!(["sh", "-c", "echo"]));
         assert_eq!(container["env"], json!([{"name": "A", "value": "2"}]));
         assert_eq!(container["resources"], json!({"limits": {"cpu": "500m", "memory": "67108864"}}));
@@ -298,7 +312,14 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        for line in ["-d --rm i", "--restart always i", "--network host -p 1:1 i", "--network host --hostname h i", "--entrypoint= i", "-v /a -v /b:/a i"] {
+        for line in [
+            "-d --rm i",
+            "--restart always i",
+            "--network host -p 1:1 i",
+            "--network host --hostname h i",
+            "--entrypoint= i",
+            "-v /a -v /b:/a i",
+        ] {
             assert!(Request::parse(&arguments(line)).is_err(), "{line}");
         }
     }
