@@ -83,10 +83,10 @@ impl PodContainer {
     /// Takes note of the init's end: nothing of the container lives on, all output is in the log, the record is on disk.
     pub(crate) fn ended(&mut self, ended: wharf_sys::pidfd::Exit, buffer: &mut [u8]) -> Exit {
         let oom_killed = self.runtime.cgroup().oom_kills() > 0;
-        if !self.owns_pid_namespace {
-            if let Err(error) = self.runtime.cgroup().kill_all() {
-                eprintln!("container {}: end what its init left behind: {error}", self.id);
-            }
+        if !self.owns_pid_namespace
+            && let Err(error) = self.runtime.cgroup().kill_all()
+        {
+            eprintln!("container {}: end what its init left behind: {error}", self.id);
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
             while self.stdio.pump(stream, buffer) == Pumped::Some {}

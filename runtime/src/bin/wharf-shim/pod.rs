@@ -333,7 +333,7 @@ impl Pod {
         let client = &mut container.stdio.attached[index];
         let waited = client.waits();
         // Without a backlog, readiness can only mean that the reader has gone.
-        if waited && client.flush() && !(ended && !client.waits()) {
+        if waited && client.flush() && (!ended || client.waits()) {
             watch.change(client.fd(), token, if client.waits() { EPOLLOUT } else { 0 });
         } else {
             let client = container.stdio.attached.remove(index);
