@@ -83,6 +83,8 @@ pub struct CreateRequest<'a> {
     pub new_keyring: bool,
     /// For a root file system in an initramfs, where `pivot_root` is impossible.
     pub no_pivot: bool,
+    /// Do without the control groups the caller may not make; none: only if the caller is not privileged.
+    pub ignore_cgroup_refusals: Option<bool>,
 }
 
 impl<'a> CreateRequest<'a> {
@@ -100,6 +102,7 @@ impl<'a> CreateRequest<'a> {
             seccomp_cache: None,
             new_keyring: true,
             no_pivot: false,
+            ignore_cgroup_refusals: None,
         }
     }
 }
@@ -175,7 +178,7 @@ impl Container {
         }
         let layout = Layout::detect()?;
         let mut cgroup = Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str());
-        let created_cgroup = cgroup.create(privileged)?;
+        let created_cgroup = cgroup.create(!request.ignore_cgroup_refusals.unwrap_or(!privileged))?;
         refuse_foreign_processes(&cgroup, &created_cgroup)?;
         let in_user_namespace = plan.namespaces.separate(Kind::User);
         cgroup.apply(plan.resources.as_ref(), privileged && !in_user_namespace)?;
@@ -412,12 +415,13 @@ fn make_gate(state_dir: Option<&Path>) -> Result<(Gate, SocketGuard), Error> {
 
 /// A group that was there before and has processes belongs to someone else: the limits of two would mix.
 fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<(), Error> {
-    if !created.existed(cgroup) {
-        return Ok(());
-    }
+    // In whichever hierarchy it is: the init would stop there before it has said a word.
     if cgroup.is_frozen() {
         let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
         return Err(Error::Unsupported(format!("container's cgroup unexpectedly frozen: {path} was there before")));
+    }
+    if !created.existed(cgroup) {
+        return Ok(());
     }
     match cgroup.pids() {
         Ok(pids) if !pids.is_empty() => {
@@ -454,7 +458,13 @@ fn bind_sources(plan: &Plan, in_user_namespace: bool) -> Result<Vec<Option<Owned
             result => result.during("open mount source", &shown)?,
         };
         if let Some(map) = &mount.idmap {
-            let userns = idmap::user_namespace(map)?;
+            let userns = match plan.namespaces.joined(Kind::User) {
+                // Without mappings of its own the mount has those of the namespace that is joined.
+                Some(path) if map.uids.is_empty() => {
+                    OwnedFd::from(File::open(path).during("open namespace", path.display())?)
+                }
+                _ => idmap::user_namespace(map)?,
+            };
             mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).during("map the ids of mount", &shown)?;
         }
         // Events of the host's mount still arrive, those of the container stay in it.

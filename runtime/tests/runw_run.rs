@@ -433,3 +433,31 @@ fn a_hook_in_the_container_is_under_its_seccomp_filter() {
     assert!(outcome.stderr.contains("startContainer hook #0"), "{outcome:?}");
     assert!(outcome.stderr.contains("Operation not permitted"), "{outcome:?}");
 }
+
+#[test]
+fn no_pivot_leaves_no_procfs_to_be_mounted_again() {
+    require_root!("no_pivot_leaves_no_procfs_to_be_mounted_again");
+    let mut bundle = Bundle::script("busybox unshare -mrpf sh -c 'mount -t proc none /proc' && echo mounted");
+    for set in ["bounding", "permitted"] {
+        bundle.config["process"]["capabilities"][set].as_array_mut().expect("a set").push(json!("CAP_SETFCAP"));
+    }
+    let outcome = bundle.runw(&["run", "--no-pivot", &bundle.id]);
+    assert!(outcome.stderr.contains("permission denied"), "{outcome:?}");
+    assert!(!outcome.stdout.contains("mounted"), "{outcome:?}");
+}
+
+#[test]
+fn a_frozen_cgroup_is_refused() {
+    require_root!("a_frozen_cgroup_is_refused");
+    let bundle = Bundle::new(&["true"]);
+    let (group, file, frozen) = if std::path::Path::new("/sys/fs/cgroup/freezer").exists() {
+        (format!("/sys/fs/cgroup/freezer/wharf-tests/{}", bundle.id), "freezer.state", "FROZEN")
+    } else {
+        (format!("/sys/fs/cgroup/wharf-tests/{}", bundle.id), "cgroup.freeze", "1")
+    };
+    fs::create_dir_all(&group).expect("mkdir");
+    fs::write(format!("{group}/{file}"), frozen).expect("freeze");
+    let outcome = bundle.run();
+    fs::remove_dir(&group).expect("rmdir");
+    assert!(outcome.stderr.contains("cgroup unexpectedly frozen"), "{outcome:?}");
+}

@@ -187,8 +187,9 @@ impl Cgroup {
 
     /// Makes the directories. What was made is removed again if one cannot be.
     ///
-    /// A hierarchy that refuses the caller (rootless) is left out, which is an error later if a limit needs it.
-    pub fn create(&mut self, privileged: bool) -> Result<CreatedCgroup, Error> {
+    /// Unless `strict`, a hierarchy that refuses the caller (rootless) is left out, which is an error later if a limit
+    /// needs it.
+    pub fn create(&mut self, strict: bool) -> Result<CreatedCgroup, Error> {
         let mut made = Vec::new();
         let mut refused = HashSet::new();
         for (controllers, path) in self.paths() {
@@ -203,7 +204,7 @@ impl Cgroup {
             });
             match result {
                 Ok(()) => {}
-                Err(source) if !privileged && is_refusal(&source) => {
+                Err(source) if !strict && is_refusal(&source) => {
                     refused.insert(path);
                 }
                 Err(source) => {

@@ -18,7 +18,8 @@ pub enum MountSource {
     Cgroup,
 }
 
-/// Ids of an id-mapped mount: a mapping of its own, or the one of the container.
+/// Ids of an id-mapped mount: a mapping of its own, or the one of the container; empty for that of a user namespace
+/// that is joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdMap {
     pub uids: Vec<oci::LinuxIdMapping>,
@@ -349,8 +350,8 @@ fn compile_idmap(
         return Err(Refusal::new(field("gidMappings"), "uidMappings and gidMappings must be given together"));
     }
     let (uids, gids) = if uids.is_empty() {
-        if !namespaces.separate(LinuxNamespaceType::User) || namespaces.uid_map.is_empty() {
-            let problem = "idmap without mappings needs a user namespace whose mappings are given";
+        if !namespaces.separate(LinuxNamespaceType::User) {
+            let problem = "idmap without mappings needs a user namespace";
             return Err(Refusal::new(field("options"), problem));
         }
         (namespaces.uid_map.clone(), namespaces.gid_map.clone())

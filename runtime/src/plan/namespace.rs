@@ -2,7 +2,7 @@
 
 use super::Refusal;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use wharf_specs::oci::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxPersonalityDomain};
 
 /// A namespace that exists already.
@@ -96,6 +96,11 @@ impl Namespaces {
     /// Whether the container has a namespace of this kind other than the runtime's own.
     pub fn separate(&self, kind: LinuxNamespaceType) -> bool {
         self.new & kind as i32 != 0 || self.join.iter().any(|join| join.kind == kind)
+    }
+
+    /// The path of the namespace of this kind that is joined.
+    pub fn joined(&self, kind: LinuxNamespaceType) -> Option<&Path> {
+        self.join.iter().find(|join| join.kind == kind).map(|join| join.path.as_path())
     }
 
     /// Whether a namespace of this kind is made.

@@ -6,11 +6,13 @@ use super::finish;
 use super::target::{self, shown};
 use crate::handshake::{At, Failure, Step};
 use crate::plan::{Mount, MountSource};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use wharf_sys::mount::{self, Attributes, FsContext};
-use wharf_sys::{fs, process};
+use wharf_sys::{errno, fs, process};
 
 /// Mounts everything. `sources` holds, for each bind mount, the detached copy the runtime made before the
 /// clone, or `None` where the child is to make it.
@@ -80,7 +82,7 @@ fn mount_one(
                 let implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
                 let exact = Attributes { clear: attributes.clear | implied, ..attributes };
                 let result = match mount::set_attributes(tree.as_fd(), exact, false) {
-                    Err(error) if implied != 0 && error.raw_os_error() == Some(wharf_sys::errno::EPERM) => {
+                    Err(error) if implied != 0 && error.raw_os_error() == Some(errno::EPERM) => {
                         mount::set_attributes(tree.as_fd(), attributes, false)
                     }
                     result => result,
@@ -146,7 +148,7 @@ pub(crate) fn file_system(
     };
     configure().map_err(|error| {
         let why = context.message().map(|text| format!(" ({text})")).unwrap_or_default();
-        let number = wharf_sys::errno::number(&error);
+        let number = errno::number(&error);
         Failure { step: Step::Mount, errno: number, object: object() + &why }
     })
 }
@@ -168,11 +170,63 @@ fn complete(made: &OwnedFd, mount: &Mount, object: impl Fn() -> String) -> Resul
     Ok(())
 }
 
+/// The old root stays beneath one that is moved over it. A process that makes a user namespace may mount what it finds
+/// mounted there in full: the host's procfs and sysfs go first, or the masked paths would come to nothing.
+fn hide_kernel_files(rootfs: &CStr) -> io::Result<()> {
+    const MS_REC: u64 = 16384;
+    let rootfs = Path::new(OsStr::from_bytes(rootfs.to_bytes()));
+    for place in kernel_file_systems(&std::fs::read_to_string("/proc/self/mountinfo")?) {
+        if Path::new(OsStr::from_bytes(&place)).starts_with(rootfs) {
+            continue;
+        }
+        let Ok(place) = CString::new(place) else { continue };
+        let hide = || {
+            mount::mount_legacy(c"", &place, c"", mount::MS_SLAVE | MS_REC, c"")?;
+            // One that a user namespace has locked is covered instead.
+            mount::detach(&place).or_else(|_| mount::mount_legacy(c"tmpfs", &place, c"tmpfs", 0, c""))
+        };
+        match hide() {
+            // It was inside of another that has gone.
+            Err(error) if matches!(error.raw_os_error(), Some(errno::ENOENT | errno::EINVAL)) => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Where procfs and sysfs are mounted, from `mountinfo` (proc(5)).
+fn kernel_file_systems(mountinfo: &str) -> Vec<Vec<u8>> {
+    let place = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let kernel = right.starts_with("proc ") || right.starts_with("sysfs ");
+        kernel.then(|| unescape(left.split(' ').nth(4).unwrap_or_default()))
+    };
+    mountinfo.lines().filter_map(place).collect()
+}
+
+/// Blanks and backslashes are written as `\040`.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut parts = text.split('\\');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.as_bytes().split_at(part.len().min(3));
+        match std::str::from_utf8(code).ok().and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            Some(byte) => bytes.push(byte),
+            None => bytes.extend_from_slice(code),
+        }
+        bytes.extend_from_slice(rest);
+    }
+    bytes
+}
+
 /// Enters the root: `pivot_root`, or with `no_pivot` (a root in an initramfs) a moved mount and `chroot`.
 pub(crate) fn enter(root: BorrowedFd<'_>, path: &CStr, no_pivot: bool, was_shared: bool) -> Result<(), Failure> {
     const MS_MOVE: u64 = 8192;
     let old = fs::open_at(None, c"/", fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::PivotRoot, shown(path))?;
     let swap = || -> io::Result<()> {
+        if no_pivot {
+            hide_kernel_files(path)?;
+        }
         process::change_directory(root)?;
         if no_pivot {
             mount::mount_legacy(c".", c"/", c"", MS_MOVE, c"")?;
@@ -190,4 +244,15 @@ pub(crate) fn enter(root: BorrowedFd<'_>, path: &CStr, no_pivot: bool, was_share
         process::change_directory_to(c"/")
     };
     swap().at(Step::PivotRoot, shown(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_file_systems_are_found_whatever_their_paths() {
+        let text = "1 0 0:5 / /proc rw - proc proc rw\n2 0 0:6 / /a\\040b rw,nosuid shared:1 - sysfs sysfs rw\n3 0 8:1 / / rw - ext4 /dev/proc rw\n";
+        assert_eq!(kernel_file_systems(text), [b"/proc".to_vec(), b"/a b".to_vec()]);
+    }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     /// ignore errors of control groups: true, false, auto
     #[arg(long, value_name = "VALUE", default_value = "auto", value_parser = ["true", "false", "auto"])]
     pub(crate) rootless: String,
-    /// ignored, as runc does; criu is found in PATH
+    /// has no effect, as in runc
     #[arg(long, value_name = "PATH", hide = true)]
     pub(crate) criu: Option<String>,
     /// print the version

@@ -73,7 +73,15 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
     if matches!(command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
         wharf_runtime::own_binary::make_unwritable()?;
     }
-    let store = store::Store::new(arguments.root.as_deref());
+    if arguments.criu.is_some() {
+        log.warn("--criu has no effect, as in runc");
+    }
+    let ignore_cgroup_refusals = match arguments.rootless.as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    };
+    let store = store::Store::new(arguments.root.as_deref(), ignore_cgroup_refusals);
     match command {
         Command::Spec(options) => commands::spec::run(options),
         Command::Features => commands::features::run(),

@@ -13,6 +13,8 @@ const SECCOMP_CACHE: &str = "@seccomp";
 
 pub(crate) struct Store {
     root: PathBuf,
+    /// What `--rootless` says of control groups that cannot be made; none is for this program to see.
+    pub(crate) ignore_cgroup_refusals: Option<bool>,
     /// The caller named the root, and is wrong if it is not there.
     named: bool,
 }
@@ -25,7 +27,7 @@ pub(crate) struct NewState {
 
 impl Store {
     /// The root given, or `/run/runw`, or for users `$XDG_RUNTIME_DIR/runw`.
-    pub(crate) fn new(root: Option<&Path>) -> Self {
+    pub(crate) fn new(root: Option<&Path>, ignore_cgroup_refusals: Option<bool>) -> Self {
         let default = || {
             let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
             match runtime {
@@ -35,7 +37,7 @@ impl Store {
         };
         let named = root.is_some();
         let root = root.map_or_else(default, Path::to_path_buf);
-        Self { root: std::path::absolute(&root).unwrap_or(root), named }
+        Self { root: std::path::absolute(&root).unwrap_or(root), ignore_cgroup_refusals, named }
     }
 
     pub(crate) fn seccomp_cache(&self) -> PathBuf {

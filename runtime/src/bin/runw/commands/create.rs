@@ -62,6 +62,7 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
         seccomp_cache: Some(&cache),
         new_keyring: !options.no_new_keyring,
         no_pivot: options.no_pivot,
+        ignore_cgroup_refusals: store.ignore_cgroup_refusals,
         ..CreateRequest::new(id, &bundle.path, &spec, Rootfs::Path(rootfs))
     };
     let container = Container::create(request)?;
