@@ -461,3 +461,11 @@ fn a_frozen_cgroup_is_refused() {
     fs::remove_dir(&group).expect("rmdir");
     assert!(outcome.stderr.contains("cgroup unexpectedly frozen"), "{outcome:?}");
 }
+
+#[test]
+fn the_root_can_be_unbindable() {
+    require_root!("the_root_can_be_unbindable");
+    let bundle = Bundle::script("grep ' / / ' /proc/self/mountinfo | grep -c unbindable; true");
+    let output = bundle.set("/linux/rootfsPropagation", json!("unbindable")).run();
+    assert_eq!(output.code, Some(0), "{output:?}");
+}
