@@ -465,7 +465,7 @@ fn a_frozen_cgroup_is_refused() {
 #[test]
 fn the_root_can_be_unbindable() {
     require_root!("the_root_can_be_unbindable");
-    let bundle = Bundle::script("grep ' / / ' /proc/self/mountinfo | grep -c unbindable; true");
+    let bundle = Bundle::script("grep -c ' / .* unbindable ' /proc/self/mountinfo; true");
     let output = bundle.set("/linux/rootfsPropagation", json!("unbindable")).run();
-    assert_eq!(output.code, Some(0), "{output:?}");
+    assert_eq!((output.code, output.stdout.as_str()), (Some(0), "1\n"), "{output:?}");
 }
