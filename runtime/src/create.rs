@@ -306,7 +306,11 @@ impl Container {
                     let state = hook_state(guard.child().pid, Status::Creating)?;
                     #[allow(deprecated, reason = "prestart hooks are deprecated, but callers still use them")]
                     let prestart = hooks::prepare("prestart", plan.hooks.prestart().as_ref());
-                    hooks::run_all(&prestart, state.as_fd(), None)?;
+                    if !prestart.is_empty() {
+                        // To these the container was "created" already when the standard (1.0) brought them up.
+                        let created = hook_state(guard.child().pid, Status::Created)?;
+                        hooks::run_all(&prestart, created.as_fd(), None)?;
+                    }
                     let create_runtime = hooks::prepare("createRuntime", plan.hooks.create_runtime().as_ref());
                     hooks::run_all(&create_runtime, state.as_fd(), None)?;
                     ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;

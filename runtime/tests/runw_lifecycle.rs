@@ -314,3 +314,15 @@ fn exec_has_the_containers_personality() {
     let exec = bundle.runw(&["exec", &bundle.id, "busybox", "uname", "-m"]);
     assert_eq!(exec.stdout, "i686\n", "{exec:?}");
 }
+
+#[test]
+fn a_failing_poststop_hook_is_a_warning() {
+    require_root!("a_failing_poststop_hook_is_a_warning");
+    let bundle =
+        Bundle::new(&["sleep", "1000"]).set("/hooks", serde_json::json!({"poststop": [{"path": "/bin/false"}]}));
+    bundle.start();
+    let deleted = bundle.runw(&["delete", "-f", &bundle.id]);
+    assert_eq!(deleted.code, Some(0), "{deleted:?}");
+    assert!(deleted.stderr.contains("poststop hook #0"), "{deleted:?}");
+    bundle.assert_nothing_left();
+}

@@ -287,7 +287,7 @@ fn hooks_get_the_state_on_standard_input_and_nothing_else_of_the_environment() {
     let hooks: serde_json::Map<_, _> = kinds.iter().map(|kind| (kind.to_string(), hook(kind))).collect();
     let bundle = bundle.set("/hooks", json!(hooks)).set("/annotations", json!({"a": "b"}));
     bundle.output();
-    for (kind, status) in kinds.iter().zip(["creating", "creating", "creating", "running", "stopped"]) {
+    for (kind, status) in kinds.iter().zip(["created", "creating", "creating", "running", "stopped"]) {
         let text = fs::read_to_string(bundle.scratch().join(kind)).expect(kind);
         let (state, environment) = text.split_once('}').expect("JSON and environment");
         assert!(state.contains(&format!("\"id\":\"{}\"", bundle.id)), "{kind}: {text}");
@@ -460,4 +460,12 @@ fn a_frozen_cgroup_is_refused() {
     let outcome = bundle.run();
     fs::remove_dir(&group).expect("rmdir");
     assert!(outcome.stderr.contains("cgroup unexpectedly frozen"), "{outcome:?}");
+}
+
+#[test]
+fn the_root_can_be_unbindable() {
+    require_root!("the_root_can_be_unbindable");
+    let bundle = Bundle::script("grep -c ' / .* unbindable ' /proc/self/mountinfo; true");
+    let output = bundle.set("/linux/rootfsPropagation", json!("unbindable")).run();
+    assert_eq!((output.code, output.stdout.as_str()), (Some(0), "1\n"), "{output:?}");
 }

@@ -78,8 +78,8 @@ fn mount_one(
             let is_directory = fs::status(tree.as_fd()).at(Step::MountSource, shown(path))?.is(fs::S_IFDIR);
             let target = target::prepare(root, destination, is_directory)?;
             let attributes = needed(tree.as_fd(), mount.attributes).at(Step::MountAttributes, object())?;
-            if attributes != Attributes::default() {
-                let implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
+            let implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
+            if attributes != Attributes::default() || implied != 0 {
                 let exact = Attributes { clear: attributes.clear | implied, ..attributes };
                 let result = match mount::set_attributes(tree.as_fd(), exact, false) {
                     Err(error) if implied != 0 && error.raw_os_error() == Some(errno::EPERM) => {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use wharf_sys::mount::{self, Attributes, FsContext, MS_PRIVATE, MS_SHARED, MS_SLAVE};
+use wharf_sys::mount::{self, Attributes, FsContext, MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use wharf_sys::{errno, fs, process};
 
 /// Strings of a [`Rootfs`], made before the clone.
@@ -41,7 +41,11 @@ impl PreparedRoot {
 
     /// Cuts the mount namespace off from the host and mounts the root; returns the root mount.
     pub(crate) fn mount(&self, propagation: Option<(u64, bool)>) -> Result<OwnedFd, Failure> {
-        let (flag, recursive) = propagation.unwrap_or((MS_SLAVE, true));
+        let (flag, recursive) = match propagation.unwrap_or((MS_SLAVE, true)) {
+            // The rootfs must still be bound; it becomes unbindable once it is entered.
+            (MS_UNBINDABLE, recursive) => (MS_PRIVATE, recursive),
+            other => other,
+        };
         let host = fs::open_at(None, c"/", fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::Propagation, "/")?;
         let attributes = Attributes { propagation: flag, ..Attributes::default() };
         mount::set_attributes(host.as_fd(), attributes, recursive).at(Step::Propagation, "/")?;

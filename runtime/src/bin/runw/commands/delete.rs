@@ -3,8 +3,9 @@
 use crate::Fault;
 use crate::log::Log;
 use crate::store::Store;
-use wharf_runtime::ContainerId;
+use wharf_runtime::handshake::Step;
 use wharf_runtime::state::Status;
+use wharf_runtime::{ContainerId, Error};
 use wharf_sys::pidfd;
 
 const SIGKILL: i32 = 9;
@@ -47,6 +48,10 @@ pub(crate) fn run(id: &str, force: bool, store: &Store, log: &Log) -> Result<u8,
     let result = container.delete();
     store.forget(&parsed)?;
     log.debug(&format!("deleted container {id}"));
-    result?;
+    match result {
+        // The container has gone all the same (runtime-spec, runtime.md#lifecycle).
+        Err(Error::Step(failure)) if failure.step == Step::Hook => log.warn(&failure.to_string()),
+        result => result?,
+    }
     Ok(0)
 }
