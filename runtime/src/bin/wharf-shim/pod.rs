@@ -332,13 +332,9 @@ impl Pod {
         let Some(index) = container.stdio.attached.iter().position(|client| client.token == token) else { return };
         let client = &mut container.stdio.attached[index];
         // Without a backlog, readiness can only mean that the reader has gone.
-<<<<<<< HEAD
         let reads_on = client.waits() && client.flush();
         let has_all = ended && !client.waits();
         if reads_on && !has_all {
-=======
-        if waited && client.flush() && (!ended || client.waits()) {
->>>>>>> suites
             watch.change(client.fd(), token, if client.waits() { EPOLLOUT } else { 0 });
         } else {
             let client = container.stdio.attached.remove(index);
