@@ -326,3 +326,10 @@ fn a_failing_poststop_hook_is_a_warning() {
     assert!(deleted.stderr.contains("poststop hook #0"), "{deleted:?}");
     bundle.assert_nothing_left();
 }
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let script = format!("{{ {} features; echo code $? >&2; }} | head -n 1", env!("CARGO_BIN_EXE_runw"));
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "code 0\n");
+}

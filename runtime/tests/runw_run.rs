@@ -451,9 +451,9 @@ fn a_frozen_cgroup_is_refused() {
     require_root!("a_frozen_cgroup_is_refused");
     let bundle = Bundle::new(&["true"]);
     let (group, file, frozen) = if std::path::Path::new("/sys/fs/cgroup/freezer").exists() {
-        (format!("/sys/fs/cgroup/freezer/wharf-tests/{}", bundle.id), "freezer.state", "FROZEN")
+        (format!("/sys/fs/cgroup/freezer/{}", bundle.id), "freezer.state", "FROZEN")
     } else {
-        (format!("/sys/fs/cgroup/wharf-tests/{}", bundle.id), "cgroup.freeze", "1")
+        (format!("/sys/fs/cgroup/{}", bundle.id), "cgroup.freeze", "1")
     };
     fs::create_dir_all(&group).expect("mkdir");
     fs::write(format!("{group}/{file}"), frozen).expect("freeze");

@@ -5,6 +5,7 @@ mod commands;
 mod console;
 mod foreground;
 mod log;
+mod output;
 mod store;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -41,8 +42,10 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     if arguments.version {
-        print!("{}", cli::version_text(&name));
-        return ExitCode::SUCCESS;
+        return match output::print(&cli::version_text(&name)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
     }
     let log = match log::Log::open(arguments.log.as_deref(), arguments.log_format, arguments.debug, &name) {
         Ok(log) => log,

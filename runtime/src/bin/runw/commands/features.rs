@@ -46,6 +46,6 @@ pub(crate) fn run() -> Result<u8, Fault> {
             "io.github.seccomp.libseccomp.version": seccomp::library_version(),
         },
     });
-    println!("{}", serde_json::to_string_pretty(&features)?);
+    crate::output::print(&(serde_json::to_string_pretty(&features)? + "\n"))?;
     Ok(0)
 }

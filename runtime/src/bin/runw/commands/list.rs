@@ -10,12 +10,14 @@ pub(crate) fn run(quiet: bool, format: ListFormat, store: &Store) -> Result<u8, 
     // One that is being made or removed at this moment has no state to show.
     let containers: Vec<_> = store.ids()?.iter().filter_map(|id| store.load(id.as_str()).ok()).collect();
     if quiet {
-        containers.iter().for_each(|container| println!("{}", container.id()));
+        let ids: String = containers.iter().map(|container| format!("{}\n", container.id())).collect();
+        crate::output::print(&ids)?;
         return Ok(0);
     }
     if format == ListFormat::Json {
         let values: Vec<_> = containers.iter().map(Description::of).collect();
-        println!("{}", if values.is_empty() { "null".into() } else { serde_json::to_string(&values)? });
+        let json = if values.is_empty() { "null".into() } else { serde_json::to_string(&values)? };
+        crate::output::print(&(json + "\n"))?;
         return Ok(0);
     }
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_string)];
@@ -26,7 +28,7 @@ pub(crate) fn run(quiet: bool, format: ListFormat, store: &Store) -> Result<u8, 
         let bundle = state.bundle.display().to_string();
         rows.push([state.id, pid.to_string(), status.to_string(), bundle, state.created, owner]);
     }
-    print!("{}", table(&rows));
+    crate::output::print(&table(&rows))?;
     Ok(0)
 }
 

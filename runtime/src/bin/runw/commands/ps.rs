@@ -10,7 +10,7 @@ pub(crate) fn run(id: &str, format: ListFormat, options: &[String], store: &Stor
     let mut pids = container.cgroup().pids()?;
     pids.sort_unstable();
     if format == ListFormat::Json {
-        println!("{}", serde_json::to_string(&pids)?);
+        crate::output::print(&(serde_json::to_string(&pids)? + "\n"))?;
         return Ok(0);
     }
     let default = ["-ef".to_string()];
@@ -24,12 +24,13 @@ pub(crate) fn run(id: &str, format: ListFormat, options: &[String], store: &Stor
     let header = lines.next().unwrap_or_default();
     let column = header.split_whitespace().position(|title| title == "PID");
     let column = column.ok_or_else(|| Fault::new("ps: the output has no column PID"))?;
-    println!("{header}");
+    let mut shown = format!("{header}\n");
     for line in lines {
         let pid = line.split_whitespace().nth(column).and_then(|field| field.parse().ok());
         if pid.is_some_and(|pid: i32| pids.contains(&pid)) {
-            println!("{line}");
+            shown = shown + line + "\n";
         }
     }
+    crate::output::print(&shown)?;
     Ok(0)
 }

@@ -10,7 +10,7 @@ use wharf_runtime::state::Status;
 
 pub(crate) fn run(id: &str, store: &Store) -> Result<u8, Fault> {
     let container = store.load(id)?;
-    println!("{}", serde_json::to_string_pretty(&Description::of(&container))?);
+    crate::output::print(&(serde_json::to_string_pretty(&Description::of(&container))? + "\n"))?;
     Ok(0)
 }
 
