@@ -43,7 +43,9 @@ impl PreparedRoot {
     pub(crate) fn mount(&self, propagation: Option<(u64, bool)>) -> Result<OwnedFd, Failure> {
         let (flag, recursive) = match propagation.unwrap_or((MS_SLAVE, true)) {
             // The rootfs must still be bound; it becomes unbindable once it is entered.
-            (MS_UNBINDABLE, recursive) => (MS_PRIVATE, recursive),
+            (MS_UNBINDABLE, true) => (MS_PRIVATE, true),
+            // The mount that the rootfs lies on need not be "/": it too must not be shared, or pivot_root is refused.
+            (MS_UNBINDABLE | MS_PRIVATE | MS_SLAVE, false) => (MS_SLAVE, true),
             other => other,
         };
         let host = fs::open_at(None, c"/", fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::Propagation, "/")?;
