@@ -236,8 +236,8 @@ fn is_leaving(pod: &Value) -> bool {
 fn code_of_failure(message: &str) -> u8 {
     match message {
         _ if !message.contains("find program") && !message.contains("exec") => REFUSED,
-        _ if message.contains("ENOENT") => NOT_THERE,
-        _ if message.contains("EACCES") || message.contains("ENOEXEC") => NOT_EXECUTABLE,
+        _ if message.contains("no such file or directory") => NOT_THERE,
+        _ if message.contains("permission denied") || message.contains("exec format error") => NOT_EXECUTABLE,
         _ => REFUSED,
     }
 }
@@ -258,10 +258,10 @@ mod tests {
     #[test]
     fn failures_to_start_have_dockers_codes() {
         for (message, code) in [
-            ("config: find program x, executable file not found in $PATH: ENOENT (no such file or directory)", 127),
-            ("config: find program /etc/passwd: EACCES (permission denied)", 126),
-            ("exec `/x`: ENOEXEC (exec format error)", 126),
-            ("mount /a: ENOENT", 125),
+            ("config: find program x, executable file not found in $PATH: no such file or directory", 127),
+            ("config: find program /etc/passwd: permission denied", 126),
+            ("exec `/x`: exec format error", 126),
+            ("mount /a: ENOENT (no such file or directory)", 125),
         ] {
             assert_eq!(code_of_failure(message), code, "{message}");
         }
