@@ -29,6 +29,11 @@ impl Fault {
     fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: 1 }
     }
+
+    /// As the failure of a whole command, in runc's form.
+    fn of(self, command: &str) -> Self {
+        Self { message: format!("{} {command} failed: {}", program_name(), self.message), ..self }
+    }
 }
 
 fn main() -> ExitCode {
@@ -74,7 +79,7 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         ));
     }
     if matches!(command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
-        wharf_runtime::own_binary::make_unwritable()?;
+        seal_own_binary(log)?;
     }
     if arguments.criu.is_some() {
         log.warn("--criu has no effect, as in runc");
@@ -102,6 +107,16 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         Command::Resume { id } => commands::pause::run(id, false, &store),
         Command::Update(options) => commands::update::run(options, &store),
     }
+}
+
+fn seal_own_binary(log: &log::Log) -> Result<(), Fault> {
+    use wharf_runtime::own_binary::{Seal, make_unwritable};
+    let announce = |seal| {
+        let with = if seal == Seal::Overlay { "overlayfs" } else { "a read-only mount" };
+        log.debug(&format!("{} exeseal: using {with} for sealed /proc/self/exe", program_name()));
+        log.debug(&format!("{} exeseal: using /proc/self/exe clone", program_name()));
+    };
+    Ok(make_unwritable(announce)?)
 }
 
 /// The name the program was called by, for messages.
