@@ -30,12 +30,12 @@ impl Log {
     }
 
     /// An error ends the program: it is said on standard error in any case.
-    pub(crate) fn error(&self, message: &str) {
+    pub(crate) fn error(&self, message: &str, bare: bool) {
         self.write("error", message);
         let message = message.replace('\n', " ");
         // "NAME run failed: …" begins with the name already.
         let named = message.strip_prefix(&self.0.name).is_some_and(|rest| rest.starts_with(' '));
-        if named { eprintln!("{message}") } else { eprintln!("{}: {message}", self.0.name) }
+        if named || bare { eprintln!("{message}") } else { eprintln!("{}: {message}", self.0.name) }
     }
 
     pub(crate) fn warn(&self, message: &str) {

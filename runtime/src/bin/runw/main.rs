@@ -17,21 +17,26 @@ use std::process::ExitCode;
 struct Fault {
     message: String,
     code: u8,
+    /// The program's own failure: said without the name of this one and of the command, as a shell would.
+    bare: bool,
 }
 
 impl<E: std::fmt::Display> From<E> for Fault {
     fn from(error: E) -> Self {
-        Self { message: error.to_string(), code: 1 }
+        Self { message: error.to_string(), code: 1, bare: false }
     }
 }
 
 impl Fault {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 1 }
+        Self { message: message.into(), code: 1, bare: false }
     }
 
     /// As the failure of a whole command, in runc's form.
     fn of(self, command: &str) -> Self {
+        if self.bare {
+            return self;
+        }
         Self { message: format!("{} {command} failed: {}", program_name(), self.message), ..self }
     }
 }
@@ -62,7 +67,7 @@ fn main() -> ExitCode {
     match run(&arguments, &log) {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
-            log.error(&fault.message);
+            log.error(&fault.message, fault.bare);
             ExitCode::from(fault.code)
         }
     }

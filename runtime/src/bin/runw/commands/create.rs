@@ -92,6 +92,10 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
 
 /// What kept a process from running: a failure in it reads as it does from runc, which callers look into.
 pub(crate) fn not_started(error: wharf_runtime::Error) -> Fault {
+    use wharf_runtime::handshake::{Failure, Step};
+    if let wharf_runtime::Error::Step(failure @ Failure { step: Step::Exec, .. }) = &error {
+        return Fault { bare: true, ..Fault::new(failure.to_string()) };
+    }
     let during = match &error {
         wharf_runtime::Error::Step(_) => "unable to start container process: error during container init: ",
         wharf_runtime::Error::InitEnded { .. } => "unable to start container process: ",

@@ -17,8 +17,11 @@ use wharf_specs::oci::{Capability, LinuxCapabilities, Process};
 const CANNOT_RUN: u8 = 255;
 
 pub(crate) fn run(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
-    execute(options, store, log)
-        .map_err(|fault| Fault { code: CANNOT_RUN, message: format!("exec failed: {}", fault.message) })
+    execute(options, store, log).map_err(|fault| Fault {
+        code: CANNOT_RUN,
+        message: format!("exec failed: {}", fault.message),
+        bare: false,
+    })
 }
 
 fn execute(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
