@@ -31,6 +31,7 @@ mod identity;
 mod idmap;
 mod init;
 pub mod label;
+mod net_device;
 pub mod own_binary;
 pub mod plan;
 mod rootfs;
