@@ -67,7 +67,11 @@ fn a_wrong_field_is_named_with_what_is_allowed() {
         ("/mounts/-", json!({"destination": "/m", "options": ["bind"]}), &["mounts[7].source"]),
         ("/mounts/-", json!({"destination": "/m"}), &["mounts[7].type"]),
         ("/mounts/-", json!({"destination": "", "type": "tmpfs"}), &["mounts[7].destination"]),
-        ("/mounts/-", json!({"destination": "/m", "type": "nofs", "source": "x"}), &["error mounting nofs on /m", "ENODEV"]),
+        (
+            "/mounts/-",
+            json!({"destination": "/m", "type": "nofs", "source": "x"}),
+            &["error mounting nofs on /m", "ENODEV"],
+        ),
         (
             "/mounts/-",
             json!({"destination": "/m", "type": "tmpfs", "source": "x", "options": ["nonsense"]}),
