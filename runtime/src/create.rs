@@ -12,6 +12,7 @@ use crate::hooks;
 use crate::identity::Filter;
 use crate::idmap;
 use crate::init::{ChildStdio, Gate, Init, run_stage};
+use crate::intel_rdt::{RdtGroup, RdtGuard};
 use crate::label;
 use crate::net_device::MovedDevices;
 use crate::plan::Plan;
@@ -328,6 +329,8 @@ impl Container {
             }
         }
         let devices = move_devices(guard.child().pid)?;
+        let rdt = plan.intel_rdt.as_ref().map(|rdt| RdtGroup::create(rdt, &request.id, guard.child().pid));
+        let rdt = RdtGuard::new(rdt.transpose()?);
         proceed(guard.child().pid)?;
         loop {
             match conversation.next(&ours, &guard)? {
@@ -385,6 +388,7 @@ impl Container {
             warnings: conversation.warnings,
             trace: request.trace,
             host_mount,
+            rdt: rdt.keep(),
         }))
     }
 }

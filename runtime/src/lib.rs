@@ -30,6 +30,7 @@ mod hooks;
 mod identity;
 mod idmap;
 mod init;
+pub mod intel_rdt;
 pub mod label;
 mod net_device;
 pub mod own_binary;

@@ -19,6 +19,7 @@ pub(crate) use process::index_list;
 pub use process::{CapabilityPlan, Process};
 pub use sysctl::Sysctl;
 
+use crate::intel_rdt::RdtPlan;
 use crate::seccomp::FilterSource;
 use std::ffi::CString;
 use std::path::Path;
@@ -52,6 +53,7 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
     pub net_devices: Vec<NetDevice>,
+    pub intel_rdt: Option<RdtPlan>,
     pub masked_paths: Vec<CString>,
     pub readonly_paths: Vec<CString>,
     pub sysctls: Vec<Sysctl>,
@@ -94,11 +96,6 @@ impl Plan {
                 return Err(Refusal::new(field, "is longer than the 64 bytes the kernel allows"));
             }
         }
-        for (field, on) in [("linux.intelRdt", linux.intel_rdt().is_some())] {
-            if on {
-                return Err(Refusal::new(field, "is not supported by this version"));
-            }
-        }
         let mut process = process;
         process.personality = namespace::personality(&linux)?;
         let cpu = linux.resources().as_ref().and_then(|resources| resources.cpu().as_ref());
@@ -110,6 +107,7 @@ impl Plan {
             root_propagation: mount::root_propagation(linux.rootfs_propagation().as_deref())?,
             mounts: labelled(mount::compile_all(spec, &namespaces, bundle)?, &linux, &mut warnings)?,
             devices: device::compile_all(&linux)?,
+            intel_rdt: linux.intel_rdt().as_ref().map(RdtPlan::compile).transpose()?,
             net_devices: net_device::compile_all(&linux, &namespaces)?,
             masked_paths: path_list(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
             readonly_paths: path_list(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
