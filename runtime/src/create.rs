@@ -11,6 +11,7 @@ use crate::hooks;
 use crate::identity::Filter;
 use crate::idmap;
 use crate::init::{ChildStdio, Gate, Init, run_stage};
+use crate::joins;
 use crate::label;
 use crate::plan::{MountSource, Plan};
 use crate::rootfs::Rootfs;
@@ -167,15 +168,7 @@ impl Container {
             Some(source) => Some(Filter { program: source.program(request.seccomp_cache)?, flags: source.flags }),
             None => None,
         };
-        let mut joins = Vec::new();
-        for join in &plan.namespaces.join {
-            let file = File::open(&join.path).during("open namespace", join.path.display())?;
-            if fs::filesystem_magic(file.as_fd()).during("open namespace", join.path.display())? != fs::NSFS_MAGIC {
-                let problem = format!("{} is not a namespace", join.path.display());
-                return Err(Error::Refused(crate::plan::Refusal { field: "linux.namespaces".into(), problem }));
-            }
-            joins.push((join.kind, OwnedFd::from(file)));
-        }
+        let joins = joins::open_all(&plan)?;
         let layout = Layout::detect()?;
         let mut cgroup = Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str());
         let created_cgroup = cgroup.create(!request.ignore_cgroup_refusals.unwrap_or(!privileged))?;
@@ -383,7 +376,7 @@ impl Conversation {
     /// The next message that is not kept here; a failure or the end of the child is an error.
     fn next(&mut self, channel: &Channel, guard: &ChildGuard) -> Result<(Message, Vec<OwnedFd>), Error> {
         loop {
-            match channel.receive().during("talk to the container's init", "")? {
+            match channel.receive_from(guard.child().pid).during("talk to the container's init", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
                 Some((Message::Terminal, descriptors)) => self.terminal = descriptors.into_iter().next(),
@@ -464,9 +457,7 @@ fn bind_sources(plan: &Plan, in_user_namespace: bool) -> Result<Vec<Option<Owned
         if let Some(map) = &mount.idmap {
             let userns = match plan.namespaces.joined(Kind::User) {
                 // Without mappings of its own the mount has those of the namespace that is joined.
-                Some(path) if map.uids.is_empty() => {
-                    OwnedFd::from(File::open(path).during("open namespace", path.display())?)
-                }
+                Some(join) if map.uids.is_empty() => joins::open_as(join)?,
                 _ => idmap::user_namespace(map)?,
             };
             mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).during("map the ids of mount", &shown)?;

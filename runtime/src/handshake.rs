@@ -15,10 +15,11 @@
 //!
 //! At any point the child may say `Failed` with a typed [`Failure`] and exit.
 
+use crate::state::process_status;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use wharf_sys::{errno, socket};
+use wharf_sys::{errno, event, socket};
 
 /// Longest object name that travels in a message; longer ones are cut.
 const MAX_OBJECT_BYTES: usize = 4096;
@@ -222,6 +223,27 @@ impl Channel {
             Some(message) => Ok(Some((message, descriptors))),
             None => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }
+    }
+}
+
+impl Channel {
+    /// As [`Channel::receive`], from a process that others in its pid namespace can stop: it would be waited for until
+    /// they let it go on, and nothing else tells of a stop.
+    pub(crate) fn receive_from(&self, pid: i32) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+        const LOOK_EVERY_MILLISECONDS: i32 = 250;
+        /// Not at the first look: a terminal stops and continues whole process groups.
+        const LOOKS: u32 = 4;
+        let mut stopped = 0;
+        while !event::wait_readable(self.as_fd(), LOOK_EVERY_MILLISECONDS)? {
+            match process_status(pid) {
+                Some(('T', _)) => stopped += 1,
+                _ => stopped = 0,
+            }
+            if stopped == LOOKS {
+                return Err(io::Error::other(format!("process {pid} was stopped by a signal")));
+            }
+        }
+        self.receive()
     }
 }
 

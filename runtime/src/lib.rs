@@ -28,6 +28,7 @@ mod hooks;
 mod identity;
 mod idmap;
 mod init;
+mod joins;
 pub mod label;
 pub mod own_binary;
 pub mod plan;

@@ -16,11 +16,11 @@ pub use stats::{OomWatch, Stats};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 use wharf_specs::oci::LinuxResources;
-use wharf_sys::errno;
+use wharf_sys::{errno, pidfd};
 
 /// How long removal waits for killed processes to leave.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -289,7 +289,12 @@ impl Cgroup {
     /// Sends a signal to every process in the group and below.
     pub fn signal_all(&self, signal: i32) -> io::Result<()> {
         for pid in self.pids()? {
-            match wharf_sys::process::kill(pid, signal) {
+            let send = || {
+                let process = pidfd::open(pid)?;
+                // Looked for once more: the number may be another process's by now, but not the descriptor.
+                if self.pids()?.contains(&pid) { pidfd::send_signal(process.as_fd(), signal) } else { Ok(()) }
+            };
+            match send() {
                 Err(error) if error.raw_os_error() != Some(errno::ESRCH) => return Err(error),
                 _ => {}
             }
@@ -392,7 +397,7 @@ fn is_refusal(error: &io::Error) -> bool {
 }
 
 /// Removes `.` and `..` as a path below `/` would read them: nothing above the root can be named.
-fn clean(path: &Path) -> PathBuf {
+pub(crate) fn clean(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::new();
     for component in path.components() {
         match component {

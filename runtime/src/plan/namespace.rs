@@ -2,12 +2,14 @@
 
 use super::Refusal;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use wharf_specs::oci::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxPersonalityDomain};
 
 /// A namespace that exists already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {
+    /// Its place in `linux.namespaces`.
+    pub index: usize,
     pub kind: LinuxNamespaceType,
     pub path: PathBuf,
 }
@@ -43,7 +45,7 @@ impl Namespaces {
                         let field = format!("linux.namespaces[{index}].path");
                         return Err(Refusal::new(field, format!("{path:?} is not an absolute path")));
                     }
-                    namespaces.join.push(Join { kind, path: path.clone() });
+                    namespaces.join.push(Join { index, kind, path: path.clone() });
                 }
                 _ => namespaces.new |= kind as i32,
             }
@@ -98,9 +100,9 @@ impl Namespaces {
         self.new & kind as i32 != 0 || self.join.iter().any(|join| join.kind == kind)
     }
 
-    /// The path of the namespace of this kind that is joined.
-    pub fn joined(&self, kind: LinuxNamespaceType) -> Option<&Path> {
-        self.join.iter().find(|join| join.kind == kind).map(|join| join.path.as_path())
+    /// The namespace of this kind that is joined.
+    pub fn joined(&self, kind: LinuxNamespaceType) -> Option<&Join> {
+        self.join.iter().find(|join| join.kind == kind)
     }
 
     /// Whether a namespace of this kind is made.

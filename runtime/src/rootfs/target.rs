@@ -83,16 +83,31 @@ fn make(root: BorrowedFd<'_>, path: &CStr, directory: bool, links: u32) -> io::R
 
 /// Makes one component that is missing and is no symbolic link.
 fn make_one(parent: BorrowedFd<'_>, name: &CStr, directory: bool) -> io::Result<OwnedFd> {
-    if directory {
-        match fs::mkdir_at(parent, name, DIRECTORY_MODE) {
-            Err(error) if error.raw_os_error() != Some(errno::EEXIST) => return Err(error),
-            _ => {}
-        }
-    } else {
-        let flags = fs::O_CREAT | fs::O_WRONLY | fs::O_NOFOLLOW;
-        fs::open_at(Some(parent), name, flags, FILE_MODE, fs::RESOLVE_BENEATH | fs::RESOLVE_NO_MAGICLINKS)?;
+    if !directory {
+        return file(parent, name, FILE_MODE);
     }
-    fs::open_at(Some(parent), name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH | fs::RESOLVE_NO_SYMLINKS)
+    match fs::mkdir_at(parent, name, DIRECTORY_MODE) {
+        Err(error) if error.raw_os_error() != Some(errno::EEXIST) => return Err(error),
+        _ => {}
+    }
+    place(parent, name)
+}
+
+/// The place of a file to mount on, made if it is missing. It is not opened: what a container has put there may be a
+/// pipe, which would wait for its other end, or a device.
+pub(crate) fn file(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<OwnedFd> {
+    match fs::mknod_at(parent, name, fs::S_IFREG | mode, 0, 0) {
+        Err(error) if error.raw_os_error() != Some(errno::EEXIST) => return Err(error),
+        _ => {}
+    }
+    place(parent, name)
+}
+
+/// Opens `name` as a place; a symbolic link is refused with `ELOOP`.
+fn place(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = fs::O_PATH | fs::O_NOFOLLOW;
+    let place = fs::open_at(Some(parent), name, flags, 0, fs::RESOLVE_BENEATH | fs::RESOLVE_NO_SYMLINKS)?;
+    if fs::status(place.as_fd())?.is(fs::S_IFLNK) { Err(errno::error(errno::ELOOP)) } else { Ok(place) }
 }
 
 /// Parent directory and last component of an absolute path.
