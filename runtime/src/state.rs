@@ -4,10 +4,13 @@ use crate::error::{Error, While};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File, Metadata};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{Hooks, LinuxSeccomp};
+use wharf_sys::credential;
 
 /// File in the container's state directory.
 const FILE: &str = "state.json";
@@ -95,7 +98,12 @@ impl State {
     /// Reads the state of a container.
     pub fn load(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(FILE);
-        let bytes = fs::read(&path).during("read", path.display())?;
+        let file = File::open(&path).during("read", path.display())?;
+        for (shown, open) in [(directory, &File::open(directory).during("read", path.display())?), (&path, &file)] {
+            refuse_of_others(shown, &open.metadata().during("read", path.display())?)?;
+        }
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes).during("read", path.display())?;
         serde_json::from_slice(&bytes).map_err(|error| Error::State { path, problem: error.to_string() })
     }
 
@@ -105,7 +113,10 @@ impl State {
         let path = directory.join(FILE);
         let bytes =
             serde_json::to_vec(self).map_err(|e| Error::State { path: path.clone(), problem: e.to_string() })?;
-        fs::write(&temporary, bytes).during("write", temporary.display())?;
+        let mut options = File::options();
+        // Whatever the caller's mask is, others must not be able to write it.
+        let open = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+        open.and_then(|mut file| file.write_all(&bytes)).during("write", temporary.display())?;
         fs::rename(&temporary, &path).during("write", path.display())
     }
 
@@ -127,6 +138,20 @@ impl State {
         }
         Status::Running
     }
+}
+
+/// A state says what is run (hooks) and what is killed: only the caller's own is believed.
+fn refuse_of_others(path: &Path, found: &Metadata) -> Result<(), Error> {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    let own = credential::effective_user();
+    let problem = if found.uid() != own {
+        format!("belongs to user {}, not to {own}, who would act on it", found.uid())
+    } else if found.mode() & WRITABLE_BY_OTHERS != 0 {
+        format!("can be written by others (mode {:o})", found.mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(Error::State { path: path.to_path_buf(), problem })
 }
 
 /// The directory of one container below the runtime's root.
