@@ -153,14 +153,15 @@ impl Container {
         let Execution { channel, stdio, preserve, .. } = execution;
         drop((channel, stdio, preserve));
         if let Some(cpus) = &plan.affinity_initial {
-            limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "")?;
+            limit::set_affinity(guard.child().pid, cpus)
+                .during("set cpu affinity", "process.execCPUAffinity.initial")?;
         }
         self.join_cgroup(guard.child().pid, &request.sub_cgroups)?;
         if plan.affinity_initial.is_none() {
             limit::reset_affinity(guard.child().pid);
         }
         if let Some(cpus) = &plan.affinity_final {
-            limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "")?;
+            limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "process.execCPUAffinity.final")?;
         }
         if let Some(score) = plan.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", guard.child().pid);

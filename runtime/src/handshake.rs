@@ -87,6 +87,34 @@ steps! {
     Gate = "wait for start",
 }
 
+impl Step {
+    /// JSON path of what the step carries out, where it is one field.
+    pub fn field(self) -> Option<&'static str> {
+        Some(match self {
+            Step::TimeOffsets => "linux.timeOffsets",
+            Step::Device => "linux.devices",
+            Step::Hostname => "hostname",
+            Step::Domainname => "domainname",
+            Step::Sysctl => "linux.sysctl",
+            Step::MaskedPath => "linux.maskedPaths",
+            Step::Rlimit => "process.rlimits",
+            Step::OomScore => "process.oomScoreAdj",
+            Step::IoPriority => "process.ioPriority",
+            Step::Scheduler => "process.scheduler",
+            Step::Affinity => "process.execCPUAffinity",
+            Step::Personality => "linux.personality",
+            Step::MemoryPolicy => "linux.memoryPolicy",
+            Step::WorkingDirectory => "process.cwd",
+            Step::Groups => "process.user.additionalGids",
+            Step::User => "process.user",
+            Step::Capabilities => "process.capabilities",
+            Step::Seccomp => "linux.seccomp",
+            Step::FindProgram | Step::Exec => "process.args[0]",
+            _ => return None,
+        })
+    }
+}
+
 /// A step that failed in the child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -102,6 +130,9 @@ impl fmt::Display for Failure {
         f.write_str(self.step.operation())?;
         if !self.object.is_empty() {
             write!(f, " {}", self.object)?;
+        }
+        if let Some(field) = self.step.field() {
+            write!(f, " ({field})")?;
         }
         if self.errno != 0 {
             // Programs that call a runtime look for the plain sentence here.

@@ -210,6 +210,12 @@ fn checked_hooks(spec: &Spec) -> Result<Hooks, Refusal> {
             if !hook.path().is_absolute() {
                 return Err(Refusal::new(field("path"), format!("{:?} is not an absolute path", hook.path())));
             }
+            c_string(hook.path().as_os_str().as_encoded_bytes(), &field("path"))?;
+            for (name, list) in [("args", hook.args()), ("env", hook.env())] {
+                for (place, text) in list.iter().flatten().enumerate() {
+                    c_string(text, &format!("hooks.{kind}[{index}].{name}[{place}]"))?;
+                }
+            }
             if hook.timeout().is_some_and(|seconds| seconds <= 0) {
                 return Err(Refusal::new(field("timeout"), "is not a positive number of seconds"));
             }

@@ -351,6 +351,8 @@ fn compile_idmap(
     if uids.is_empty() != gids.is_empty() {
         return Err(Refusal::new(field("gidMappings"), "uidMappings and gidMappings must be given together"));
     }
+    super::namespace::check_map(&field("uidMappings"), &uids)?;
+    super::namespace::check_map(&field("gidMappings"), &gids)?;
     let (uids, gids) = if uids.is_empty() {
         if !namespaces.separate(LinuxNamespaceType::User) {
             let problem = "idmap without mappings needs a user namespace";

@@ -68,11 +68,7 @@ impl Namespaces {
             if !self.separate(LinuxNamespaceType::User) && !map.is_empty() {
                 return Err(Refusal::new(field, "is given, but linux.namespaces has no user namespace"));
             }
-            for (index, entry) in map.iter().enumerate() {
-                if entry.size() == 0 {
-                    return Err(Refusal::new(format!("{field}[{index}].size"), "is 0; allowed: 1 and more"));
-                }
-            }
+            check_map(field, map)?;
         }
         Ok(())
     }
@@ -90,6 +86,11 @@ impl Namespaces {
                 return Err(Refusal::new("linux.timeOffsets", problem));
             }
             let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            const MOST_NANOSECONDS: u32 = 999_999_999;
+            if nanos > MOST_NANOSECONDS {
+                let problem = format!("{nanos} is out of range; allowed: 0 to {MOST_NANOSECONDS}");
+                return Err(Refusal::new(format!("linux.timeOffsets.{clock}.nanosecs"), problem));
+            }
             lines.extend(format!("{clock} {secs} {nanos}\n").into_bytes());
         }
         Ok(lines)
@@ -109,6 +110,38 @@ impl Namespaces {
     pub fn makes(&self, kind: LinuxNamespaceType) -> bool {
         self.new & kind as i32 != 0
     }
+}
+
+/// What the kernel asks of a mapping (user_namespaces(7)); it would answer EINVAL to all of it.
+pub(super) fn check_map(field: &str, map: &[LinuxIdMapping]) -> Result<(), Refusal> {
+    const MAX_ENTRIES: usize = 340;
+    if map.len() > MAX_ENTRIES {
+        return Err(Refusal::new(field, format!("has {} entries; allowed: up to {MAX_ENTRIES}", map.len())));
+    }
+    for (index, entry) in map.iter().enumerate() {
+        if entry.size() == 0 {
+            return Err(Refusal::new(format!("{field}[{index}].size"), "is 0; allowed: 1 and more"));
+        }
+        // The largest number is no id.
+        let end = |first: u32| u64::from(first) + u64::from(entry.size());
+        for (name, first) in [("containerID", entry.container_id()), ("hostID", entry.host_id())] {
+            if end(first) > u64::from(u32::MAX) {
+                let problem = format!("{name} {first} with size {} goes beyond the largest id", entry.size());
+                return Err(Refusal::new(format!("{field}[{index}]"), problem));
+            }
+        }
+        let meets = |first: u32, other: u32, size: u32| {
+            u64::from(first) < u64::from(other) + u64::from(size) && u64::from(other) < end(first)
+        };
+        let overlaps = |other: &LinuxIdMapping| {
+            meets(entry.container_id(), other.container_id(), other.size())
+                || meets(entry.host_id(), other.host_id(), other.size())
+        };
+        if let Some(other) = map[..index].iter().position(overlaps) {
+            return Err(Refusal::new(format!("{field}[{index}]"), format!("overlaps with entry {other}")));
+        }
+    }
+    Ok(())
 }
 
 /// The name of a namespace kind in `config.json`.

@@ -14,13 +14,19 @@ const FILE_MODE: u32 = 0o644;
 
 /// Opens `path` in the root, made if it is missing, as a place to mount a directory or a file on.
 pub(crate) fn prepare(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> Result<OwnedFd, Failure> {
-    match fs::open_in_root(root, path, fs::O_PATH, 0) {
-        Ok(found) => Ok(found),
-        Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
-            make(root, path, directory, 0).at(Step::MountTarget, shown(path))
+    let open = || -> io::Result<OwnedFd> {
+        let found = match fs::open_in_root(root, path, fs::O_PATH, 0) {
+            Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make(root, path, directory, 0)?,
+            other => other?,
+        };
+        // The kernel would say EINVAL to either.
+        match (fs::status(found.as_fd())?.is(fs::S_IFDIR), directory) {
+            (true, false) => Err(errno::error(errno::EISDIR)),
+            (false, true) => Err(errno::error(errno::ENOTDIR)),
+            _ => Ok(found),
         }
-        Err(error) => Err(error).at(Step::MountTarget, shown(path)),
-    }
+    };
+    open().at(Step::MountTarget, shown(path))
 }
 
 /// Opens the parent of `path` in the root, made if it is missing, and the name in it.
