@@ -176,7 +176,7 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let (tag, step, number, object) = match self {
             Message::Proceed => (0, 0, 0, ""),
             Message::MapIds => (1, 0, 0, ""),
@@ -197,7 +197,7 @@ impl Message {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (&[tag, step, a, b, c, d], object) = bytes.split_first_chunk::<6>()?;
         let number = i32::from_le_bytes([a, b, c, d]);
         let object = || String::from_utf8_lossy(object).into_owned();

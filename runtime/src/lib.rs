@@ -37,6 +37,8 @@ pub mod seccomp;
 mod seccomp_listener;
 pub mod state;
 mod terminal;
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use container::Container;
 pub use create::{CgroupDriver, CreateRequest, Stdio};

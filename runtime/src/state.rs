@@ -165,7 +165,7 @@ pub(crate) fn process_status(pid: i32) -> Option<(char, u64)> {
 }
 
 /// The command in parentheses may hold anything, so the fields are counted from its end (proc(5)).
-fn parse_stat(text: &str) -> Option<(char, u64)> {
+pub(crate) fn parse_stat(text: &str) -> Option<(char, u64)> {
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?.chars().next()?;

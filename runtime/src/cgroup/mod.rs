@@ -11,6 +11,7 @@ mod v1;
 mod v2;
 
 pub use detect::{Hierarchy, Layout};
+pub(crate) use devices::compile as device_rules_compile;
 pub use stats::{OomWatch, Stats};
 
 use std::collections::HashSet;
@@ -90,11 +91,12 @@ impl Cgroup {
             None => (false, PathBuf::from(id)),
         };
         let place = |hierarchy: &Hierarchy, unified: bool| {
-            let own = hierarchy.own.strip_prefix("/").unwrap_or(&hierarchy.own);
+            // Seen from inside of another cgroup namespace, the own group can be above the root: `/../x`.
+            let own = clean(&hierarchy.own);
             let start = match (relative, unified) {
                 (false, _) => Path::new(""),
                 (true, true) => own.parent().unwrap_or(Path::new("")),
-                (true, false) => own,
+                (true, false) => &own,
             };
             hierarchy.mountpoint.join(start).join(&inner)
         };
@@ -153,9 +155,7 @@ impl Cgroup {
         let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(Error::Layout)?;
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(Error::Layout)?;
         let layout = Layout::parse(&mounts, &groups);
-        let place = |hierarchy: &Hierarchy| {
-            hierarchy.mountpoint.join(hierarchy.own.strip_prefix("/").unwrap_or(&hierarchy.own))
-        };
+        let place = |hierarchy: &Hierarchy| hierarchy.mountpoint.join(clean(&hierarchy.own));
         Ok(Self {
             unified: layout.unified.as_ref().map(place),
             legacy: layout.legacy.iter().map(|hierarchy| (hierarchy.controllers.clone(), place(hierarchy))).collect(),

@@ -227,7 +227,7 @@ fn hide_kernel_files(rootfs: &CStr) -> io::Result<()> {
 }
 
 /// Where procfs and sysfs are mounted, from `mountinfo` (proc(5)).
-fn kernel_file_systems(mountinfo: &str) -> Vec<Vec<u8>> {
+pub(crate) fn kernel_file_systems(mountinfo: &str) -> Vec<Vec<u8>> {
     let place = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
         let kernel = right.starts_with("proc ") || right.starts_with("sysfs ");
