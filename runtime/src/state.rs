@@ -98,13 +98,25 @@ impl State {
     /// Reads the state of a container.
     pub fn load(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(FILE);
+        let file = Self::open(directory)?;
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes).during("read", path.display())?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::State { path, problem: error.to_string() })
+    }
+
+    /// Opens the file of a state that is the caller's own.
+    fn open(directory: &Path) -> Result<File, Error> {
+        let path = directory.join(FILE);
         let file = File::open(&path).during("read", path.display())?;
         for (shown, open) in [(directory, &File::open(directory).during("read", path.display())?), (&path, &file)] {
             refuse_of_others(shown, &open.metadata().during("read", path.display())?)?;
         }
-        let mut bytes = Vec::new();
-        (&file).read_to_end(&mut bytes).during("read", path.display())?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::State { path, problem: error.to_string() })
+        Ok(file)
+    }
+
+    /// Whether there is a state that is not the caller's own, and why it is not.
+    pub fn of_others(directory: &Path) -> Option<Error> {
+        Self::open(directory).err().filter(|error| matches!(error, Error::State { .. }))
     }
 
     /// Writes the state: whole, under its final name only once it is complete.
