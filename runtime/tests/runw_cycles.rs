@@ -95,6 +95,7 @@ fn cycle(bundle: &Bundle, number: u32) {
     runw(&["kill", &id, "KILL"]);
     assert!(wharf_sys::pidfd::poll_exit(init.as_fd(), 30_000).expect("poll"), "cycle {number}: the init does not end");
     runw(&["delete", &id]);
+    wharf_sys::pidfd::wait(init.as_fd()).expect("reap");
     fs::remove_dir_all(&directory).expect("remove");
 }
 
@@ -107,6 +108,8 @@ fn many_containers_leave_the_machine_as_it_was() {
         .set("/linux/resources/pids", json!({"limit": 64}))
         .set("/linux/resources/cpu", json!({"shares": 512, "quota": 50_000, "period": 100_000}))
         .set("/linux/seccomp", profile());
+    // The inits become children of this process when their creators have gone, and are reaped by it.
+    wharf_sys::process::set_child_subreaper(true).expect("subreaper");
     let before = Traces::now(&bundle);
     let (next, begun) = (AtomicU32::new(0), Instant::now());
     std::thread::scope(|scope| {
