@@ -14,6 +14,7 @@ pub mod config;
 #[cfg(feature = "cri")]
 pub mod cri;
 pub mod id;
+mod json_path;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod oci;
