@@ -57,12 +57,17 @@ impl PreparedRoot {
             // pivot_root refuses a root whose parent mount is shared.
             make_parent_private(target.as_fd()).at(Step::Propagation, shown())?;
         }
-        let root = match self {
-            Self::Path(path) => mount::clone_tree(None, path, true).at(Step::Rootfs, shown())?,
-            Self::Overlay { lower, upper, work, .. } => overlay(lower, upper, work)?,
-        };
+        let root = self.tree()?;
         mount::move_mount(root.as_fd(), target.as_fd()).at(Step::Rootfs, shown())?;
         Ok(root)
+    }
+
+    /// The root mount, not attached anywhere yet.
+    pub(crate) fn tree(&self) -> Result<OwnedFd, Failure> {
+        match self {
+            Self::Path(path) => mount::clone_tree(None, path, true).at(Step::Rootfs, path.to_string_lossy()),
+            Self::Overlay { lower, upper, work, .. } => overlay(lower, upper, work),
+        }
     }
 }
 
