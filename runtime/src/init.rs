@@ -93,6 +93,9 @@ impl Init<'_> {
         let root = self.build_root(states.first())?;
         self.enter_root(&root)?;
         let plan = self.plan;
+        if plan.makes_devices() {
+            identity::use_own_null();
+        }
         identity::assume(&plan.process, self.last_capability, self.setgroups_allowed)?;
         // From 0 to another user the flag was reset to the system's default, which may be "dumpable".
         process::set_dumpable(false).at(Step::Handshake, "")?;

@@ -79,8 +79,8 @@ pub(super) struct Start<'a> {
     pub(super) stdio: ChildIo,
     /// Handed over from [`FIRST_HANDED`] on, in order.
     pub(super) handed: Vec<OwnedFd>,
-    /// Called in the child before it becomes criu.
-    pub(super) prepare: &'a dyn Fn() -> Result<(), Failure>,
+    /// Called in the child before it becomes criu. The descriptors come back in [`Session::opened`].
+    pub(super) prepare: &'a dyn Fn() -> Result<Vec<OwnedFd>, Failure>,
 }
 
 impl Criu {
@@ -131,7 +131,7 @@ impl Criu {
     /// One question with one answer.
     fn ask(&self, operation: &'static str, request: &Request) -> Result<Response, crate::Error> {
         let start =
-            Start { options: CloneOptions::default(), stdio: ChildIo::Null, handed: Vec::new(), prepare: &|| Ok(()) };
+            Start { options: CloneOptions::default(), stdio: ChildIo::Null, handed: Vec::new(), prepare: &|| Ok(Vec::new()) };
         let session = self.start(operation, start)?;
         session.send(request)?;
         let (answer, _) = session.receive()?;
@@ -158,7 +158,9 @@ impl Criu {
             let become_criu = || -> Result<std::convert::Infallible, Failure> {
                 identity::reset_signals();
                 process::close_on_exec_from(3).at(Step::Stdio, "to be closed")?;
-                (start.prepare)()?;
+                let opened = (start.prepare)()?;
+                let opened: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
+                report.send(&Message::Proceed, &opened).at(Step::Handshake, "")?;
                 match &start.stdio {
                     ChildIo::Null => identity::place_stdio([null.as_fd(), null.as_fd(), complaint.as_fd()])?,
                     ChildIo::Inherit => {}
@@ -183,10 +185,14 @@ impl Criu {
         .during("clone", "criu")?;
         let child = ChildGuard::new(child);
         drop((descriptors, report));
-        match ours.receive().during("talk to the child that becomes", "criu")? {
-            Some((Message::Failed(failure), _)) => Err(crate::Error::Step(failure)),
-            // Exec closed the channel.
-            _ => Ok(Session { operation, child, socket, complaint, known }),
+        let mut opened = Vec::new();
+        loop {
+            match ours.receive().during("talk to the child that becomes", "criu")? {
+                Some((Message::Failed(failure), _)) => return Err(crate::Error::Step(failure)),
+                Some((_, descriptors)) => opened = descriptors,
+                // Exec closed the channel.
+                None => return Ok(Session { operation, child, socket, complaint, known, opened }),
+            }
         }
     }
 }
@@ -198,6 +204,8 @@ pub(super) struct Session {
     socket: OwnedFd,
     /// Its standard error, unless that is a container's.
     complaint: OwnedFd,
+    /// What the preparation has opened.
+    pub(super) opened: Vec<OwnedFd>,
     /// Children that this process had before.
     known: HashSet<i32>,
 }

@@ -116,7 +116,7 @@ impl Container {
             options: CloneOptions::default(),
             stdio: super::criu::ChildIo::Null,
             handed: Vec::new(),
-            prepare: &|| Ok(()),
+            prepare: &|| Ok(Vec::new()),
         };
         let session = criu.start(request.operation(), start)?;
         let kind = if request.pre_dump { RequestType::PreDump } else { RequestType::Dump };

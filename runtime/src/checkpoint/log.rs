@@ -29,10 +29,10 @@ fn last_error(path: &Path) -> Option<String> {
     find(&String::from_utf8_lossy(&tail))
 }
 
-/// The last line with an error, without its time. The very last ones usually only say that the whole has failed.
+/// The last line with an error, without its time. The very last ones usually only say that a whole has failed.
 fn find(text: &str) -> Option<String> {
     let errors = || text.lines().rev().filter_map(|line| line.find("Error").map(|at| line[at..].trim_end()));
-    let closing = |line: &str| line.ends_with("FAILED.");
+    let closing = |line: &str| line.ends_with("FAILED.") || line.ends_with("failed with -1");
     errors().find(|line| !closing(line)).or_else(|| errors().next()).map(str::to_string)
 }
 
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn the_reason_is_the_last_error_that_says_more_than_failed() {
         let log = "(00.01) Warn  (a.c:1): x\n(00.02) Error (files.c:7): Can't dump ghost file\n\
-            (00.03) unlocking\n(00.04) Error (cr-dump.c:99): Dumping FAILED.\n";
+            (00.03) unlocking\n(00.04) Error (cr.c:9): Dump files (pid: 9) failed with -1\n(00.04) Error (cr-dump.c:99): Dumping FAILED.\n";
         assert_eq!(find(log).as_deref(), Some("Error (files.c:7): Can't dump ghost file"));
         assert_eq!(find("(1) Error (cr.c:1): Dumping FAILED.\n").as_deref(), Some("Error (cr.c:1): Dumping FAILED."));
         assert_eq!(find("(1) fine\n"), None);

@@ -3,14 +3,15 @@
 use super::Error;
 use crate::error::While;
 use std::fmt;
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::str::FromStr;
 use wharf_specs::criu;
 use wharf_specs::oci::LinuxNamespaceType as Kind;
+use wharf_sys::fs;
 
 /// An annotation that names a configuration file of criu's, or with an empty value none.
 const CONFIG_ANNOTATION: &str = "org.criu.config";
@@ -98,25 +99,33 @@ pub struct Options {
 /// The directories of a request, open as long as criu needs them.
 #[derive(Debug)]
 pub(super) struct Directories {
-    images: File,
-    work: Option<File>,
+    images: OwnedFd,
+    work: Option<OwnedFd>,
 }
 
 impl Directories {
     /// Opens them; the work directory is made if it is missing.
     pub(super) fn open(images: &Path, work: Option<&Path>) -> Result<Self, crate::Error> {
-        let open = |path: &Path| -> io::Result<File> {
-            let file = File::open(path)?;
-            if file.metadata()?.is_dir() { Ok(file) } else { Err(io::ErrorKind::NotADirectory.into()) }
-        };
         if let Some(path) = work {
             make(path)?;
         }
+        let open = |path: &Path, what| open(path).during(what, path.display());
         Ok(Self {
-            images: open(images).during("open images directory", images.display())?,
-            work: work.map(|path| open(path).during("open work directory", path.display())).transpose()?,
+            images: open(images, "open images directory")?,
+            work: work.map(|path| open(path, "open work directory")).transpose()?,
         })
     }
+
+    /// The same, opened by someone else: images, then work.
+    pub(super) fn from_descriptors(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut descriptors = descriptors.into_iter();
+        Some(Self { images: descriptors.next()?, work: descriptors.next() })
+    }
+}
+
+/// Opens a directory.
+pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {
+    fs::open_at(None, &fs::c_path(path)?, fs::O_RDONLY | fs::O_DIRECTORY, 0, 0)
 }
 
 /// Makes a directory that only the caller can look into.

@@ -105,7 +105,7 @@ impl Container {
                 criu.need(Version::LABELS, what)?;
             }
         }
-        let directories = Directories::open(request.images, request.work)?;
+        drop(Directories::open(request.images, request.work)?);
         let recorded = read_descriptors(request.images)?;
         let privileged = is_privileged()?;
         let mut namespaces = Namespaces::open(&plan, &criu)?;
@@ -118,7 +118,8 @@ impl Container {
         fs::create_dir(&place.0).during("make directory", place.0.display())?;
         let root = PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")?;
         let root_place = wharf_sys::fs::c_path(&place.0).during("prepare rootfs", "")?;
-        let prepare = || stage::prepare(&root, &root_place, &plan.mounts);
+        let directories: Vec<&Path> = std::iter::once(request.images).chain(request.work).collect();
+        let prepare = || stage::prepare(&root, &root_place, &plan.mounts, &directories);
         let unified = cgroup.open_unified().during("open cgroup", "")?;
         let (stdio, terminal) = match request.stdio {
             Stdio::Inherit => (ChildIo::Inherit, None),
@@ -132,7 +133,8 @@ impl Container {
         let log = request.work.unwrap_or(request.images).join(RESTORE_LOG);
         // An earlier one would explain nothing.
         let _ = fs::remove_file(&log);
-        let session = criu.start("restore", Start { options, stdio, handed, prepare: &prepare })?;
+        let mut session = criu.start("restore", Start { options, stdio, handed, prepare: &prepare })?;
+        let directories = Directories::from_descriptors(std::mem::take(&mut session.opened));
         let annotations: BTreeMap<String, String> =
             request.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
         let mut restore = Restore {
@@ -146,6 +148,8 @@ impl Container {
         };
         let run = |restore: &mut Restore<'_>| -> Result<Child, crate::Error> {
             cgroup.add(session.pid(), false)?;
+            let protocol = |problem: &str| Error::Protocol { operation: "restore", problem: problem.into() };
+            let directories = directories.ok_or_else(|| protocol("its directories were not opened"))?;
             let mut wire =
                 request.options.request(&directories, RESTORE_LOG, options::config_file(|name| annotations.get(name)));
             wire.root = Some(options::text(&place.0)?);

@@ -5,17 +5,25 @@
 //! none of it, and nothing is left however the restore ends.
 
 use super::external::plain;
+use super::options::open;
 use crate::handshake::{At, Failure, Step};
 use crate::plan::{Mount, MountSource};
 use crate::rootfs::root::PreparedRoot;
 use crate::rootfs::target;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use wharf_sys::mount::{self, Attributes};
 use wharf_sys::{errno, fs};
 
-/// Mounts the root on `place`, an empty directory.
-pub(super) fn prepare(root: &PreparedRoot, place: &CStr, mounts: &[Mount]) -> Result<(), Failure> {
+/// Mounts the root on `place`, an empty directory. Opens the directories that criu uses: it mounts in one of them,
+/// which takes a descriptor of its own mount namespace.
+pub(super) fn prepare(
+    root: &PreparedRoot,
+    place: &CStr,
+    mounts: &[Mount],
+    directories: &[&Path],
+) -> Result<Vec<OwnedFd>, Failure> {
     let shown = || target::shown(place);
     let host = fs::open_at(None, c"/", fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::Propagation, "/")?;
     let slave = Attributes { propagation: mount::MS_SLAVE, ..Attributes::default() };
@@ -27,7 +35,8 @@ pub(super) fn prepare(root: &PreparedRoot, place: &CStr, mounts: &[Mount]) -> Re
     make_mount_points(tree.as_fd(), mounts)?;
     // What was mounted to make mount points in it goes, the mount points stay.
     mount::detach(place).at(Step::Rootfs, shown())?;
-    mount::move_mount(clean.as_fd(), on.as_fd()).at(Step::Rootfs, shown())
+    mount::move_mount(clean.as_fd(), on.as_fd()).at(Step::Rootfs, shown())?;
+    directories.iter().map(|path| open(path).at(Step::WorkingDirectory, path.display())).collect()
 }
 
 /// Makes what mounts are made on, as creating the container did. Bind mounts are made too: others may lie in them.
