@@ -130,8 +130,12 @@ impl Criu {
 
     /// One question with one answer.
     fn ask(&self, operation: &'static str, request: &Request) -> Result<Response, crate::Error> {
-        let start =
-            Start { options: CloneOptions::default(), stdio: ChildIo::Null, handed: Vec::new(), prepare: &|| Ok(Vec::new()) };
+        let start = Start {
+            options: CloneOptions::default(),
+            stdio: ChildIo::Null,
+            handed: Vec::new(),
+            prepare: &|| Ok(Vec::new()),
+        };
         let session = self.start(operation, start)?;
         session.send(request)?;
         let (answer, _) = session.receive()?;
@@ -216,8 +220,14 @@ impl Session {
     }
 
     pub(super) fn send(&self, request: &Request) -> Result<(), Error> {
-        let sent = socket::send(self.socket.as_fd(), &request.encode_to_vec(), &[]);
-        sent.map(drop).map_err(|source| Error::Talk { operation: self.operation, source })
+        let operation = self.operation;
+        match socket::send(self.socket.as_fd(), &request.encode_to_vec(), &[]) {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(errno::EPIPE | errno::ECONNRESET)) => {
+                Err(Error::Failed { operation, reason: self.ended(), log: None })
+            }
+            Err(source) => Err(Error::Talk { operation, source }),
+        }
     }
 
     /// The next answer, with descriptors that came along.

@@ -16,12 +16,15 @@ use crate::rootfs::root::PreparedRoot;
 use crate::state::{self, HookState, Status, process_status};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use wharf_specs::criu::{self, CgroupRoot, Notify, Request, RequestType, Response};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
 use wharf_sys::clone::{self, Child, CloneOptions, spawn};
+use wharf_sys::fs::{O_DIRECTORY, O_PATH};
+use wharf_sys::mount::{self, Attributes};
 use wharf_sys::{errno, namespace, pidfd, terminal};
 
 /// Directory in the state directory on which criu finds the root; on the host it stays empty.
@@ -282,6 +285,8 @@ impl Restore<'_> {
                 }
                 self.run_hooks(pid)
             }
+            // Everything is there and nothing runs yet.
+            (Some("post-restore"), Some(pid)) if self.plan.readonly_root => make_root_readonly(pid),
             (Some("orphan-pts-master"), _) if self.wants_terminal => {
                 self.terminal = descriptors.into_iter().next();
                 Ok(())
@@ -317,19 +322,38 @@ impl Restore<'_> {
     }
 }
 
+/// Makes the root of a process read-only: criu bound it as it found it, and it must make directories in there.
+fn make_root_readonly(pid: i32) -> Result<(), crate::Error> {
+    in_namespace(pid, ("mnt", clone::CLONE_NEWNS), "make the root read-only in", || {
+        let root = wharf_sys::fs::open_at(None, c"/", O_PATH | O_DIRECTORY, 0, 0)?;
+        let readonly = Attributes { set: mount::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+        mount::set_attributes(root.as_fd(), readonly, false)
+    })
+}
+
 /// Sets the loopback device up in the network namespace of a process; criu makes the namespace empty.
 fn loopback_up(pid: i32) -> Result<(), crate::Error> {
-    let path = format!("/proc/{pid}/ns/net");
+    in_namespace(pid, ("net", clone::CLONE_NEWNET), "set loopback device up in", namespace::loopback_up)
+}
+
+/// Does something in a namespace of a process, by a child that enters it.
+fn in_namespace(
+    pid: i32,
+    (name, kind): (&str, i32),
+    what: &'static str,
+    work: impl FnOnce() -> io::Result<()>,
+) -> Result<(), crate::Error> {
+    let path = format!("/proc/{pid}/ns/{name}");
     let file = File::open(&path).during("open namespace", &path)?;
     let child = spawn(CloneOptions::default(), || {
-        let result = namespace::join(file.as_fd(), clone::CLONE_NEWNET).and_then(|()| namespace::loopback_up());
+        let result = namespace::join(file.as_fd(), kind).and_then(|()| work());
         result.map_or_else(|error| errno::number(&error), |()| 0)
     })
     .during("clone", "")?;
     match pidfd::wait(child.pidfd.as_fd()).during("wait for", "a child")? {
         pidfd::Exit::Code(0) => Ok(()),
-        pidfd::Exit::Code(number) => Err(errno::error(number)).during("set loopback device up in", &path),
-        pidfd::Exit::Signal(_) => Err(errno::error(errno::EIO)).during("set loopback device up in", &path),
+        pidfd::Exit::Code(number) => Err(errno::error(number)).during(what, &path),
+        pidfd::Exit::Signal(_) => Err(errno::error(errno::EIO)).during(what, &path),
     }
 }
 
