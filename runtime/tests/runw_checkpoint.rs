@@ -35,8 +35,8 @@ fn obstacle() -> &'static Option<String> {
             Ok(output) if output.status.success() => None,
             Ok(_) => {
                 let log = fs::read_to_string(directory.path().join("probe.log")).unwrap_or_default();
-                let errors = log.lines().filter(|line| line.contains("Error") && !line.ends_with("FAILED."));
-                Some(format!("criu cannot dump here: {}", errors.last().unwrap_or("no reason given")))
+                let mut errors = log.lines().filter(|line| line.contains("Error") && !line.ends_with("FAILED."));
+                Some(format!("criu cannot dump here: {}", errors.next_back().unwrap_or("no reason given")))
             }
         }
     })
