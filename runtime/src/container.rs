@@ -16,7 +16,9 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
 use crate::hooks;
+use crate::rootfs::host_mount;
 use crate::state::{self, HookState, START_SOCKET, State, Status, process_status};
+use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -56,6 +58,9 @@ pub(crate) struct Parts {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) stdio: Vec<String>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) trace: Trace,
+    /// Where the root is mounted on the host and the number of that mount, for a container without a mount namespace.
+    pub(crate) host_mount: Option<(PathBuf, u64)>,
 }
 
 impl Container {
@@ -103,6 +108,8 @@ impl Container {
             state_dir: Some(directory.to_path_buf()),
             stdio: state.stdio,
             warnings: Vec::new(),
+            trace: Trace::default(),
+            host_mount: state.host_mount,
         };
         Ok(Self { parts, created, owner, terminal: None })
     }
@@ -132,6 +139,7 @@ impl Container {
             personality: parts.personality,
             memory_policy: parts.memory_policy.clone(),
             stdio: parts.stdio.clone(),
+            host_mount: parts.host_mount.clone(),
         }
     }
 
@@ -223,6 +231,7 @@ impl Container {
             match channel.receive().during("talk to the container's init", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::SeccompListener, descriptors)) => self.hand_over_listener(descriptors)?,
+                Some((Message::Trace(step), _)) => self.parts.trace.say(|| step),
                 Some(_) => {}
                 // Exec closed the channel. If it is the init's death instead (a filter that does not even allow exec),
                 // that is the container's end, and the caller learns it from the exit status.
@@ -269,6 +278,10 @@ impl Container {
         let killed = self.parts.cgroup.kill_all().during("kill the processes of", &self.parts.id);
         // The rest of a pid namespace is killed by the kernel with its init; the groups are empty after that.
         let removed = self.parts.cgroup.remove();
+        let unmounted = match &self.parts.host_mount {
+            Some((path, id)) => host_mount::detach(path, *id).during("unmount", path.display()),
+            None => Ok(()),
+        };
         let mut hook_result = Ok(());
         if let Some(list) = self.parts.hooks.poststop() {
             let state = self.hook_state(Status::Stopped)?;
@@ -280,6 +293,7 @@ impl Container {
         }
         removed?;
         killed?;
+        unmounted?;
         hook_result.map_err(Error::Step)
     }
 }

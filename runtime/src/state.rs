@@ -100,6 +100,9 @@ pub struct State {
     /// What its standard descriptors were when it was made, as `/proc/PID/fd` names them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stdio: Vec<String>,
+    /// Where the root is mounted on the host and the number of that mount, for a container without a mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_mount: Option<(PathBuf, u64)>,
 }
 
 impl State {

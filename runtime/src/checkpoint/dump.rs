@@ -91,6 +91,7 @@ impl Container {
             status => return Err(crate::Error::WrongState { operation: "checkpoint", status }),
         }
         let plan = Plan::compile(request.spec, &self.state().bundle)?;
+        external::refuse_shared_mounts(&plan)?;
         let criu = Criu::find()?;
         options::make(request.images)?;
         request.check_parent()?;

@@ -37,6 +37,14 @@ pub(super) fn plain(path: &CStr) -> PathBuf {
     plain
 }
 
+/// Without a mount namespace of its own the container's mounts are the host's, and no part of any image.
+pub(super) fn refuse_shared_mounts(plan: &Plan) -> Result<(), Refusal> {
+    if plan.namespaces.separate(Kind::Mount) {
+        return Ok(());
+    }
+    Err(Refusal::new("linux.namespaces", "has no mount namespace; checkpoint and restore need one"))
+}
+
 /// Mounts that stand for something outside: destination and what is mounted there.
 fn bound(plan: &Plan, cgroup: &Cgroup) -> Result<Vec<(PathBuf, PathBuf)>, Refusal> {
     let mut list = Vec::new();

@@ -14,6 +14,7 @@ use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::root::PreparedRoot;
 use crate::state::{self, HookState, Status, process_status};
+use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -54,6 +55,8 @@ pub struct RestoreRequest<'a> {
     pub lsm_mount_context: Option<&'a str>,
     /// Do without the control groups the caller may not make; none: only if the caller is not privileged.
     pub ignore_cgroup_refusals: Option<bool>,
+    /// Told the steps as they are reached.
+    pub trace: Trace,
 }
 
 impl<'a> RestoreRequest<'a> {
@@ -79,6 +82,7 @@ impl<'a> RestoreRequest<'a> {
             lsm_profile: None,
             lsm_mount_context: None,
             ignore_cgroup_refusals: None,
+            trace: Trace::default(),
         }
     }
 }
@@ -100,7 +104,9 @@ impl Container {
     /// If criu is missing, too old or refuses; everything was taken back then.
     pub fn restore(request: RestoreRequest<'_>) -> Result<Self, crate::Error> {
         let plan = Plan::compile(request.spec, request.bundle)?;
+        external::refuse_shared_mounts(&plan)?;
         let criu = Criu::find()?;
+        request.trace.say(|| format!("criu {}", criu.version));
         for (option, what) in
             [(request.lsm_profile, "--lsm-profile"), (request.lsm_mount_context, "--lsm-mount-context")]
         {
@@ -148,6 +154,7 @@ impl Container {
             annotations: &annotations,
             wants_terminal: terminal.is_some(),
             terminal: None,
+            trace: &request.trace,
         };
         let run = |restore: &mut Restore<'_>| -> Result<Child, crate::Error> {
             cgroup.add(session.pid(), false)?;
@@ -217,6 +224,8 @@ impl Container {
             state_dir: Some(request.state_dir.to_path_buf()),
             stdio,
             warnings: plan.warnings.clone(),
+            trace: request.trace,
+            host_mount: None,
         }))
     }
 }
@@ -237,6 +246,7 @@ struct Restore<'a> {
     annotations: &'a BTreeMap<String, String>,
     wants_terminal: bool,
     terminal: Option<OwnedFd>,
+    trace: &'a Trace,
 }
 
 impl Restore<'_> {
@@ -278,6 +288,7 @@ impl Restore<'_> {
     }
 
     fn notified(&mut self, notify: &Notify, descriptors: Vec<OwnedFd>) -> Result<(), crate::Error> {
+        self.trace.say(|| format!("criu: {}", notify.script.as_deref().unwrap_or_default()));
         match (notify.script.as_deref(), notify.pid) {
             (Some("setup-namespaces"), Some(pid)) => {
                 if self.plan.namespaces.makes(Kind::Network) {

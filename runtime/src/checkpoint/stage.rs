@@ -29,7 +29,7 @@ pub(super) fn prepare(
     let slave = Attributes { propagation: mount::MS_SLAVE, ..Attributes::default() };
     mount::set_attributes(host.as_fd(), slave, true).at(Step::Propagation, "/")?;
     let on = fs::open_at(None, place, fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::Rootfs, shown())?;
-    let tree = root.tree()?;
+    let tree = root.detached()?;
     mount::move_mount(tree.as_fd(), on.as_fd()).at(Step::Rootfs, shown())?;
     let clean = mount::clone_tree(Some(tree.as_fd()), c"", true).at(Step::Rootfs, shown())?;
     make_mount_points(tree.as_fd(), mounts)?;

@@ -69,6 +69,7 @@ pub(crate) fn run(options: &RestoreOptions, store: &Store, log: &Log) -> Result<
     request.lsm_profile = options.lsm_profile.as_deref().filter(|label| !label.is_empty());
     request.lsm_mount_context = options.lsm_mount_context.as_deref().filter(|context| !context.is_empty());
     request.ignore_cgroup_refusals = store.ignore_cgroup_refusals;
+    request.trace = log.trace();
     let mut container = Container::restore(request)?;
     let announce = || -> Result<(), Fault> {
         container.save(state.path())?;
