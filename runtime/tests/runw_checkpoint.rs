@@ -53,13 +53,6 @@ macro_rules! require_criu {
     };
 }
 
-/// A bundle with a configuration file of criu's own: it shuts networks by nftables, without programs of iptables.
-fn prepared(bundle: Bundle) -> Bundle {
-    let config = bundle.scratch().join("criu.conf");
-    fs::write(&config, "network-lock nftables\n").expect("write");
-    bundle.set("/annotations", json!({"org.criu.config": config}))
-}
-
 /// A container that counts in a file of a directory of the host.
 struct Counter {
     bundle: Bundle,
@@ -69,7 +62,7 @@ struct Counter {
 impl Counter {
     fn new() -> Self {
         let script = "i=0; while :; do i=$((i+1)); echo $i > /data/new; mv /data/new /data/count; sleep 0.1; done";
-        let bundle = prepared(Bundle::script(script));
+        let bundle = Bundle::script(script);
         let data = bundle.scratch().join("data");
         fs::create_dir(&data).expect("mkdir");
         std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin/mv")).expect("link");
@@ -249,7 +242,7 @@ fn memory_written_before_is_not_written_again() {
 #[test]
 fn a_terminal_survives() {
     require_criu!("a_terminal_survives");
-    let bundle = prepared(Bundle::script("stty -echo; while read line; do echo got $line; done"));
+    let bundle = Bundle::script("stty -echo; while read line; do echo got $line; done");
     std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin/stty")).expect("link");
     let bundle = bundle.set("/process/terminal", json!(true));
     let path = bundle.scratch().join("console");
@@ -286,7 +279,7 @@ fn a_terminal_survives() {
 #[test]
 fn pipes_of_the_caller_are_replaced_by_those_of_the_restore() {
     require_criu!("pipes_of_the_caller_are_replaced_by_those_of_the_restore");
-    let bundle = prepared(Bundle::script("while read line; do echo got $line; done"));
+    let bundle = Bundle::script("while read line; do echo got $line; done");
     let speak = |child: &mut Child, word: &str| {
         writeln!(child.stdin.as_mut().expect("stdin"), "{word}").expect("write");
         let mut line = String::new();
@@ -318,7 +311,7 @@ fn pipes_of_the_caller_are_replaced_by_those_of_the_restore() {
 #[test]
 fn the_foreground_ends_with_the_restored_containers_code() {
     require_criu!("the_foreground_ends_with_the_restored_containers_code");
-    let bundle = prepared(Bundle::script("while ! test -e /data/end; do sleep 0.1; done; exit 7"));
+    let bundle = Bundle::script("while ! test -e /data/end; do sleep 0.1; done; exit 7");
     let data = bundle.scratch().join("data");
     fs::create_dir(&data).expect("mkdir");
     let bundle = bundle.set("/mounts/-", json!({"destination": "/data", "source": data, "options": ["bind"]}));
@@ -360,7 +353,7 @@ impl Drop for Network {
 fn a_connection_in_a_shared_network_namespace_survives() {
     require_criu!("a_connection_in_a_shared_network_namespace_survives");
     let network = Network::new();
-    let mut bundle = prepared(Bundle::new(&["busybox", "nc", "-l", "-p", "7000", "-e", "cat"]));
+    let mut bundle = Bundle::new(&["busybox", "nc", "-l", "-p", "7000", "-e", "cat"]);
     for namespace in bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
         if namespace["type"] == "network" {
             namespace["path"] = json!(network.path());
@@ -396,7 +389,7 @@ fn a_connection_in_a_shared_network_namespace_survives() {
 fn file_locks_are_kept_if_asked_for() {
     require_criu!("file_locks_are_kept_if_asked_for");
     let hold = ": > /dev/shm/ready; while :; do sleep 0.1; done";
-    let bundle = prepared(Bundle::new(&["busybox", "flock", "/dev/shm/lock", "sh", "-c", hold]));
+    let bundle = Bundle::new(&["busybox", "flock", "/dev/shm/lock", "sh", "-c", hold]);
     start(&bundle);
     while bundle.runw(&["exec", &bundle.id, "test", "-e", "/dev/shm/ready"]).code != Some(0) {}
     assert_one_line(&checkpoint(&bundle, &[]), &["criu dump failed", "lock"]);
@@ -550,9 +543,10 @@ fn a_restore_that_fails_leaves_nothing() {
 #[test]
 fn a_configuration_file_of_criu_is_named_by_annotation() {
     require_criu!("a_configuration_file_of_criu_is_named_by_annotation");
-    let counter = Counter::new();
+    let mut counter = Counter::new();
     let config = counter.bundle.scratch().join("criu.conf");
-    fs::write(&config, "network-lock nftables\nlog-file own.log\n").expect("write");
+    fs::write(&config, "log-file=own.log\n").expect("write");
+    counter.bundle.config["annotations"] = json!({"org.criu.config": config});
     start(&counter.bundle);
     counter.above(1);
     ok(&counter.bundle, &checkpoint(&counter.bundle, &[]));

@@ -41,6 +41,16 @@ pub enum CgroupMode {
     Default = 6,
 }
 
+/// How a network namespace is shut while its connections are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum NetworkLock {
+    /// By the programs `iptables-restore` and `ip6tables-restore`.
+    Iptables = 1,
+    /// By criu itself.
+    Nftables = 2,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Request {
     #[prost(enumeration = "RequestType", required, tag = "1")]
@@ -137,6 +147,9 @@ pub struct Options {
     pub lsm_profile: Option<String>,
     #[prost(string, optional, tag = "63")]
     pub lsm_mount_context: Option<String>,
+    /// A restore finds it in the images.
+    #[prost(enumeration = "NetworkLock", optional, tag = "64")]
+    pub network_lock: Option<i32>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -11,7 +11,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use wharf_specs::criu::{Features, Message as _, Request, RequestType, Response};
+use wharf_specs::criu::{Features, Message as _, NetworkLock, Request, RequestType, Response};
 use wharf_sys::clone::{CloneOptions, spawn};
 use wharf_sys::pidfd::{self, Exit};
 use wharf_sys::process::{self, CStringArray};
@@ -42,6 +42,8 @@ impl Version {
     pub(super) const V2_FREEZER: Version = Version::new(3, 14);
     /// The first that notifies when lazy pages are served.
     pub(super) const STATUS_READY: Version = Version::new(3, 15);
+    /// The first that shuts networks by nftables too.
+    pub(super) const NFTABLES: Version = Version::new(3, 17);
     /// The first that can give restored processes another security label.
     pub(super) const LABELS: Version = Version::new(3, 16);
 
@@ -86,11 +88,7 @@ pub(super) struct Start<'a> {
 impl Criu {
     /// Finds it on the PATH and asks for its version.
     pub(super) fn find() -> Result<Self, crate::Error> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let candidates = std::env::split_paths(&path).map(|directory| directory.join("criu"));
-        let usable =
-            |path: &PathBuf| path.is_file() && fs::c_path(path).and_then(|path| fs::may_execute(&path)).is_ok();
-        let program = candidates.into_iter().find(usable).ok_or(Error::Missing)?;
+        let program = on_path("criu").ok_or(Error::Missing)?;
         let mut criu = Self { program, version: Version::new(0, 0) };
         let answer = criu.ask("version", &Request { kind: RequestType::Version.into(), ..Request::default() })?;
         let version = answer.version.unwrap_or_default();
@@ -102,6 +100,12 @@ impl Criu {
         };
         criu.need(Version::MINIMUM, "checkpoint and restore")?;
         Ok(criu)
+    }
+
+    /// How it is to shut networks: by nftables where the programs that it uses otherwise are missing.
+    pub(super) fn network_lock(&self) -> Option<NetworkLock> {
+        let missing = self.version >= Version::NFTABLES && on_path("iptables-restore").is_none();
+        missing.then_some(NetworkLock::Nftables)
     }
 
     /// Refuses a version that is too old for something.
@@ -199,6 +203,12 @@ impl Criu {
             }
         }
     }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usable = |path: &PathBuf| path.is_file() && fs::c_path(path).and_then(|path| fs::may_execute(&path)).is_ok();
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(usable)
 }
 
 /// A criu at work. Dropped, it is killed and reaped.
