@@ -103,9 +103,12 @@ fn the_runtime_passes_its_privileged_tests_under_cgroup_v2() {
     for file in &built.binaries {
         image.file(file, &file.to_string_lossy()).expect("add binary");
     }
-    // The peer that one test compares with, if this machine has it.
-    if host_program::find("runc").is_ok() {
-        image.host_program("runc").expect("add runc");
+    // The peer that one test compares with; what dumps processes, and what packs their file systems for it. As far as
+    // this machine has them.
+    for program in ["runc", "criu", "tar"] {
+        if host_program::find(program).is_ok() {
+            image.host_program(program).expect("add program");
+        }
     }
     let _alone = alone();
     let start = Instant::now();
