@@ -61,7 +61,10 @@ struct Counter {
 
 impl Counter {
     fn new() -> Self {
-        let script = "i=0; while :; do i=$((i+1)); echo $i > /data/new; mv /data/new /data/count; sleep 0.1; done";
+        Self::running("i=0; while :; do i=$((i+1)); echo $i > /data/new; mv /data/new /data/count; sleep 0.1; done")
+    }
+
+    fn running(script: &str) -> Self {
         let bundle = Bundle::script(script);
         let data = bundle.scratch().join("data");
         fs::create_dir(&data).expect("mkdir");
@@ -350,39 +353,47 @@ impl Drop for Network {
 }
 
 #[test]
-fn a_connection_in_a_shared_network_namespace_survives() {
-    require_criu!("a_connection_in_a_shared_network_namespace_survives");
+fn a_connection_survives() {
+    require_criu!("a_connection_survives");
+    // Each number has gone to the server and come back.
+    let talk = "busybox nc -l -p 7000 -e cat & i=0
+        until grep -q ':1B58 ' /proc/net/tcp /proc/net/tcp6; do :; done
+        while :; do i=$((i+1)); echo $i; sleep 0.1; done | busybox nc 127.0.0.1 7000 |
+        while read line; do echo $line > /data/new; mv /data/new /data/count; done";
+    let counter = Counter::running(talk);
+    let bundle = &counter.bundle;
+    start(bundle);
+    counter.above(3);
+    assert_one_line(&checkpoint(bundle, &[]), &["criu dump failed", "--tcp-established", "work/dump.log"]);
+    let count = counter.above(0);
+    let count = counter.above(count);
+    ok(bundle, &checkpoint(bundle, &["--tcp-established"]));
+    ok(bundle, &restore(bundle, &["--tcp-established"]));
+    counter.above(count + 5);
+}
+
+#[test]
+fn a_network_namespace_by_path_is_joined_again() {
+    require_criu!("a_network_namespace_by_path_is_joined_again");
     let network = Network::new();
-    let mut bundle = Bundle::new(&["busybox", "nc", "-l", "-p", "7000", "-e", "cat"]);
-    for namespace in bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
+    let mut counter = Counter::new();
+    for namespace in counter.bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
         if namespace["type"] == "network" {
             namespace["path"] = json!(network.path());
         }
     }
-    start(&bundle);
-    let mut client = Command::new(BUSYBOX);
-    let enter = format!("--net={}", network.path());
-    client.args(["nsenter", &enter, BUSYBOX, "sh", "-c", "until nc 127.0.0.1 7000; do sleep 0.1; done"]);
-    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("client");
-    let mut answers = BufReader::new(client.stdout.take().expect("stdout"));
-    let mut speak = |word: &str| {
-        writeln!(client.stdin.as_mut().expect("stdin"), "{word}").expect("write");
-        let mut line = String::new();
-        answers.read_line(&mut line).expect("read");
-        assert_eq!(line, format!("{word}\n"));
-    };
-    speak("one");
-    let refused = checkpoint(&bundle, &[]);
-    assert_one_line(&refused, &["criu dump failed", "work/dump.log"]);
-    speak("still there");
-    ok(&bundle, &checkpoint(&bundle, &["--tcp-established"]));
-    ok(&bundle, &restore(&bundle, &["--tcp-established"]));
-    speak("two");
-    let pid = bundle.state()["pid"].clone();
+    let bundle = &counter.bundle;
+    start(bundle);
+    counter.above(1);
+    let first = checkpoint(bundle, &[]);
+    if first.stderr.contains("install iptables-restore") {
+        println!("SKIP a_network_namespace_by_path_is_joined_again: {}", first.stderr.trim());
+        return;
+    }
+    ok(bundle, &first);
+    ok(bundle, &restore(bundle, &[]));
     let inode = |path: String| fs::read_link(path).expect("namespace");
-    assert_eq!(inode(format!("/proc/{pid}/ns/net")), inode(network.path()));
-    client.kill().expect("kill");
-    client.wait().expect("wait");
+    assert_eq!(inode(format!("/proc/{}/ns/net", bundle.state()["pid"])), inode(network.path()));
 }
 
 #[test]

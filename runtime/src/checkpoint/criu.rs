@@ -5,6 +5,7 @@ use crate::create::ChildGuard;
 use crate::error::While;
 use crate::handshake::{At, Channel, Failure, Message, Step};
 use crate::identity;
+use crate::plan::Namespaces;
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::fmt;
@@ -12,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use wharf_specs::criu::{Features, Message as _, NetworkLock, Request, RequestType, Response};
+use wharf_specs::oci::LinuxNamespaceType as Kind;
 use wharf_sys::clone::{CloneOptions, spawn};
 use wharf_sys::pidfd::{self, Exit};
 use wharf_sys::process::{self, CStringArray};
@@ -43,7 +45,9 @@ impl Version {
     /// The first that notifies when lazy pages are served.
     pub(super) const STATUS_READY: Version = Version::new(3, 15);
     /// The first that shuts networks by nftables too.
-    pub(super) const NFTABLES: Version = Version::new(3, 17);
+    const NFTABLES: Version = Version::new(3, 17);
+    /// The first whose rules have names that a restore knows.
+    const NFTABLES_FOUND_AGAIN: Version = Version::new(4, 1);
     /// The first that can give restored processes another security label.
     pub(super) const LABELS: Version = Version::new(3, 16);
 
@@ -102,10 +106,16 @@ impl Criu {
         Ok(criu)
     }
 
-    /// How it is to shut networks: by nftables where the programs that it uses otherwise are missing.
-    pub(super) fn network_lock(&self) -> Option<NetworkLock> {
-        let missing = self.version >= Version::NFTABLES && on_path("iptables-restore").is_none();
-        missing.then_some(NetworkLock::Nftables)
+    /// How it is to shut the network of a dump: by nftables where the programs that it uses otherwise are missing.
+    /// Older versions do not find their rules again in a namespace that outlives the processes.
+    pub(super) fn network_lock(&self, namespaces: &Namespaces) -> Result<Option<NetworkLock>, Error> {
+        let needed = if namespaces.makes(Kind::Network) { Version::NFTABLES } else { Version::NFTABLES_FOUND_AGAIN };
+        match on_path("iptables-restore") {
+            None if self.version >= needed => Ok(Some(NetworkLock::Nftables)),
+            None if namespaces.separate(Kind::Network) => Err(Error::NoLock { needed }),
+            // Only connections are shut in the host's network, and criu says what it misses for that.
+            _ => Ok(None),
+        }
     }
 
     /// Refuses a version that is too old for something.

@@ -147,7 +147,7 @@ impl Container {
             options.parent_img = Some(options::text(parent)?);
             options.track_mem = Some(true);
         }
-        options.network_lock = criu.network_lock().map(Into::into);
+        options.network_lock = criu.network_lock(&plan.namespaces)?.map(Into::into);
         options.page_server = request
             .page_server
             .as_ref()

@@ -53,6 +53,8 @@ pub enum Error {
     TooOld { what: &'static str, needed: Version, found: Version, program: PathBuf },
     #[error("{option} needs a feature ({feature}) that criu {version} lacks on this kernel; leave the option out")]
     NoFeature { option: &'static str, feature: &'static str, version: Version },
+    #[error("criu cannot shut the network: install iptables-restore (Debian's package iptables), or criu {needed}")]
+    NoLock { needed: Version },
     /// The request was understood and could not be carried out.
     #[error("criu {operation} failed: {reason}{}", see(log))]
     Failed { operation: &'static str, reason: String, log: Option<PathBuf> },
