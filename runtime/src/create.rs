@@ -12,7 +12,10 @@ use crate::hooks;
 use crate::identity::Filter;
 use crate::idmap;
 use crate::init::{ChildStdio, Gate, Init, run_stage};
+use crate::intel_rdt::{RdtGroup, RdtGuard};
+use crate::joins;
 use crate::label;
+use crate::net_device::MovedDevices;
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::cgroupfs::CgroupView;
@@ -171,15 +174,7 @@ impl Container {
             Some(source) => Some(Filter { program: source.program(request.seccomp_cache)?, flags: source.flags }),
             None => None,
         };
-        let mut joins = Vec::new();
-        for join in &plan.namespaces.join {
-            let file = File::open(&join.path).during("open namespace", join.path.display())?;
-            if fs::filesystem_magic(file.as_fd()).during("open namespace", join.path.display())? != fs::NSFS_MAGIC {
-                let problem = format!("{} is not a namespace", join.path.display());
-                return Err(Error::Refused(crate::plan::Refusal { field: "linux.namespaces".into(), problem }));
-            }
-            joins.push((join.kind, OwnedFd::from(file)));
-        }
+        let joins = joins::open_all(&plan)?;
         let layout = Layout::detect()?;
         let mut cgroup = Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str());
         let created_cgroup = cgroup.create(!request.ignore_cgroup_refusals.unwrap_or(!privileged))?;
@@ -274,6 +269,17 @@ impl Container {
             };
             state.file()
         };
+        let move_devices = |pid| -> Result<Option<MovedDevices<'_>>, Error> {
+            if plan.net_devices.is_empty() {
+                return Ok(None);
+            }
+            let namespace = match plan.namespaces.joined(Kind::Network) {
+                Some(join) => join.path.clone(),
+                None => PathBuf::from(format!("/proc/{pid}/ns/net")),
+            };
+            let namespace = File::open(&namespace).during("open namespace", namespace.display())?;
+            MovedDevices::new(&plan.net_devices, namespace.into()).map(Some)
+        };
         let proceed = |pid| -> Result<(), Error> {
             let mut files = Vec::new();
             if plan.has_container_hooks() {
@@ -293,7 +299,6 @@ impl Container {
                 if plan.namespaces.makes(Kind::User) {
                     id_maps.write(guard.child().pid)?;
                 }
-                proceed(guard.child().pid)?;
             }
             Stage::Needed { .. } => {
                 ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;
@@ -312,9 +317,12 @@ impl Container {
                         _ => {}
                     }
                 }
-                proceed(guard.child().pid)?;
             }
         }
+        let devices = move_devices(guard.child().pid)?;
+        let rdt = plan.intel_rdt.as_ref().map(|rdt| RdtGroup::create(rdt, &request.id, guard.child().pid));
+        let rdt = RdtGuard::new(rdt.transpose()?);
+        proceed(guard.child().pid)?;
         loop {
             match conversation.next(&ours, &guard)? {
                 (Message::HooksDue, _) => {
@@ -347,6 +355,9 @@ impl Container {
             host_mount.map(HostMountGuard::keep).transpose().during("find the mounted rootfs of", &request.id)?;
         let child = guard.release();
         created_cgroup.keep();
+        if let Some(devices) = devices {
+            devices.keep();
+        }
         std::mem::forget(socket_guard);
         let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
         let stdio = crate::checkpoint::stdio_of(child.pid);
@@ -370,6 +381,7 @@ impl Container {
             warnings: conversation.warnings,
             trace: request.trace,
             host_mount,
+            rdt: rdt.keep(),
         }))
     }
 }
@@ -410,7 +422,7 @@ impl Conversation {
     /// The next message that is not kept here; a failure or the end of the child is an error.
     fn next(&mut self, channel: &Channel, guard: &ChildGuard) -> Result<(Message, Vec<OwnedFd>), Error> {
         loop {
-            match channel.receive().during("talk to the container's init", "")? {
+            match channel.receive_from(guard.child().pid).during("talk to the container's init", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
                 Some((Message::Trace(step), _)) => self.trace.say(|| step),

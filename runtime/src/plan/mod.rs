@@ -6,21 +6,26 @@
 mod device;
 mod mount;
 mod namespace;
+mod net_device;
 mod process;
 mod sysctl;
 
 pub use device::Device;
+pub(crate) use mount::ALLOWED_INSIDE_PROC;
 pub use mount::{IdMap, Mount, MountSource, OPTIONS as MOUNT_OPTIONS};
 pub(crate) use namespace::name as namespace_name;
 pub use namespace::{Join, Namespaces};
+pub use net_device::NetDevice;
 pub(crate) use process::index_list;
 pub use process::{CapabilityPlan, Process};
 pub use sysctl::Sysctl;
 
+use crate::intel_rdt::RdtPlan;
 use crate::seccomp::FilterSource;
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::path::Path;
-use wharf_specs::oci::{Hooks, LinuxNamespaceType, LinuxResources, Spec};
+use wharf_specs::oci::{Hooks, Linux, LinuxNamespaceType, LinuxResources, Spec};
 
 /// A field of `config.json` that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +54,8 @@ pub struct Plan {
     pub root_propagation: Option<(u64, bool)>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
+    pub net_devices: Vec<NetDevice>,
+    pub intel_rdt: Option<RdtPlan>,
     pub masked_paths: Vec<CString>,
     pub readonly_paths: Vec<CString>,
     pub sysctls: Vec<Sysctl>,
@@ -91,15 +98,6 @@ impl Plan {
                 return Err(Refusal::new(field, "is longer than the 64 bytes the kernel allows"));
             }
         }
-        for (field, on) in [
-            ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
-            ("linux.intelRdt", linux.intel_rdt().is_some()),
-            ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-        ] {
-            if on {
-                return Err(Refusal::new(field, "is not supported by this version"));
-            }
-        }
         let mut process = process;
         process.personality = namespace::personality(&linux)?;
         let cpu = linux.resources().as_ref().and_then(|resources| resources.cpu().as_ref());
@@ -109,15 +107,17 @@ impl Plan {
             root_path: root.path().clone(),
             readonly_root: root.readonly().unwrap_or(false),
             root_propagation: mount::root_propagation(linux.rootfs_propagation().as_deref())?,
-            mounts: mount::compile_all(spec, &namespaces, bundle)?,
+            mounts: labelled(mount::compile_all(spec, &namespaces, bundle)?, &linux, &mut warnings)?,
             devices: device::compile_all(&linux)?,
+            intel_rdt: linux.intel_rdt().as_ref().map(RdtPlan::compile).transpose()?,
+            net_devices: net_device::compile_all(&linux, &namespaces)?,
             masked_paths: path_list(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
             readonly_paths: path_list(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
             sysctls: sysctl::compile_all(linux.sysctl().as_ref(), &namespaces)?,
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
             seccomp: linux.seccomp().as_ref().map(FilterSource::compile).transpose()?,
-            cgroups_path: linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()),
+            cgroups_path: cgroups_path(&linux)?,
             resources: linux.resources().clone(),
             hooks: checked_hooks(spec)?,
             process,
@@ -163,6 +163,17 @@ impl EmptyLinux for Option<wharf_specs::oci::Linux> {
     }
 }
 
+/// The root of the hierarchy is everybody's: to end the container would be to end every process of the host.
+fn cgroups_path(linux: &wharf_specs::oci::Linux) -> Result<Option<std::path::PathBuf>, Refusal> {
+    let Some(path) = linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()) else { return Ok(None) };
+    if crate::cgroup::clean(&path).as_os_str().is_empty() {
+        let problem = format!("{path:?} is the root of the hierarchy; allowed: a path below it");
+        return Err(Refusal::new("linux.cgroupsPath", problem));
+    }
+    c_string(path.as_os_str().as_encoded_bytes(), "linux.cgroupsPath")?;
+    Ok(Some(path))
+}
+
 fn refuse_other_platforms(spec: &Spec) -> Result<(), Refusal> {
     let version = spec.version();
     let mut parts = version.split(['.', '-', '+']);
@@ -182,6 +193,27 @@ fn refuse_other_platforms(spec: &Spec) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Gives the file systems of the container the SELinux context of `linux.mountLabel`. Where there is no SELinux a label
+/// has no meaning and protects nothing; mounts are then without, with a warning.
+fn labelled(mut mounts: Vec<Mount>, linux: &Linux, warnings: &mut Vec<String>) -> Result<Vec<Mount>, Refusal> {
+    let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) else { return Ok(mounts) };
+    if !crate::label::selinux_enabled() {
+        warnings.push(format!("linux.mountLabel: {label:?} is not set, as SELinux is not enabled on this host"));
+        return Ok(mounts);
+    }
+    let label = c_string(label, "linux.mountLabel")?;
+    for mount in &mut mounts {
+        if let MountSource::FileSystem { fstype, parameters, .. } = &mut mount.source
+            // The kernel labels the files of these by itself.
+            && !matches!(fstype.as_bytes(), b"proc" | b"sysfs" | b"mqueue")
+            && parameters.iter().all(|(key, _)| key.as_bytes() != b"context")
+        {
+            parameters.push((c"context".to_owned(), Some(label.clone())));
+        }
+    }
+    Ok(mounts)
+}
+
 fn checked_hooks(spec: &Spec) -> Result<Hooks, Refusal> {
     let hooks = spec.hooks().clone().unwrap_or_default();
     #[allow(deprecated, reason = "prestart hooks are deprecated, but callers still use them")]
@@ -199,6 +231,12 @@ fn checked_hooks(spec: &Spec) -> Result<Hooks, Refusal> {
             if !hook.path().is_absolute() {
                 return Err(Refusal::new(field("path"), format!("{:?} is not an absolute path", hook.path())));
             }
+            c_string(hook.path().as_os_str().as_encoded_bytes(), &field("path"))?;
+            for (name, list) in [("args", hook.args()), ("env", hook.env())] {
+                for (place, text) in list.iter().flatten().enumerate() {
+                    c_string(text, &format!("hooks.{kind}[{index}].{name}[{place}]"))?;
+                }
+            }
             if hook.timeout().is_some_and(|seconds| seconds <= 0) {
                 return Err(Refusal::new(field("timeout"), "is not a positive number of seconds"));
             }
@@ -214,14 +252,9 @@ fn path_list(paths: Option<&[String]>, field: &str) -> Result<Vec<CString>, Refu
         }
         c_string(path, &format!("{field}[{index}]"))
     };
-    let mut list: Vec<CString> = Vec::new();
-    for path in paths.unwrap_or_default().iter().enumerate().map(check) {
-        let path = path?;
-        if !list.contains(&path) {
-            list.push(path);
-        }
-    }
-    Ok(list)
+    let list: Vec<CString> = paths.unwrap_or_default().iter().enumerate().map(check).collect::<Result<_, _>>()?;
+    let mut known = HashSet::new();
+    Ok(list.iter().filter(|path| known.insert(*path)).cloned().collect())
 }
 
 /// The kernel's form of a string from the configuration.
