@@ -34,7 +34,7 @@ use wharf_sys::clone::{Child, CloneOptions, spawn};
 use wharf_sys::pidfd;
 use wharf_sys::process::CStringArray;
 use wharf_sys::terminal::Size;
-use wharf_sys::{credential, errno, fs, limit, socket};
+use wharf_sys::{credential, errno, limit, socket};
 
 const SIGKILL: i32 = 9;
 /// What a caller needs for ids, mounts and groups of its own making: CAP_SYS_ADMIN.

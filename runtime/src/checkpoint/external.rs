@@ -7,11 +7,11 @@ use super::Error;
 use super::criu::{Criu, FIRST_HANDED, Version};
 use crate::cgroup::Cgroup;
 use crate::error::While;
+use crate::joins;
 use crate::plan::{MountSource, Plan, Refusal, namespace_name};
 use crate::rootfs::cgroupfs;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -66,7 +66,7 @@ fn bound(plan: &Plan, cgroup: &Cgroup) -> Result<Vec<(PathBuf, PathBuf)>, Refusa
                     }
                 }
             }
-            MountSource::Cgroup | MountSource::FileSystem { .. } => {}
+            MountSource::Cgroup | MountSource::FileSystem { .. } | MountSource::Remount { .. } => {}
         }
     }
     Ok(list)
@@ -119,6 +119,8 @@ fn place_of(root: BorrowedFd<'_>, path: &Path) -> Result<Option<(PathBuf, bool)>
 pub(super) fn restore_mounts(plan: &Plan, cgroup: &Cgroup) -> Result<Vec<String>, crate::Error> {
     let mut options = BTreeSet::new();
     for (destination, source) in bound(plan, cgroup)? {
+        // criu looks for the mount that it lies in, one component after the other.
+        let source = std::fs::canonicalize(&source).unwrap_or(source);
         options.insert(mount_option(&destination, &source)?);
     }
     for device in &plan.devices {
@@ -173,14 +175,9 @@ pub(super) struct Namespaces {
 impl Namespaces {
     pub(super) fn open(plan: &Plan, criu: &Criu) -> Result<Self, crate::Error> {
         let mut namespaces = Self::default();
-        for join in &plan.namespaces.join {
+        for (join, (_, namespace)) in plan.namespaces.join.iter().zip(joins::open_all(plan)?) {
             if join.kind == Kind::Cgroup {
                 let problem = "is a cgroup namespace by path, which criu cannot join; leave the path out";
-                return Err(Refusal::new("linux.namespaces", problem).into());
-            }
-            let file = File::open(&join.path).during("open namespace", join.path.display())?;
-            if fs::filesystem_magic(file.as_fd()).during("open namespace", join.path.display())? != fs::NSFS_MAGIC {
-                let problem = format!("{} is not a namespace", join.path.display());
                 return Err(Refusal::new("linux.namespaces", problem).into());
             }
             match TAKEN_OVER.iter().find(|(kind, ..)| *kind == join.kind) {
@@ -188,7 +185,7 @@ impl Namespaces {
                     criu.need(*version, what)?;
                     let fd = FIRST_HANDED + namespaces.handed.len() as i32;
                     namespaces.inherited.push(InheritFd { key: (*key).into(), fd });
-                    namespaces.handed.push(file.into());
+                    namespaces.handed.push(namespace);
                 }
                 None => {
                     let file = super::options::text(&join.path)?;
@@ -215,6 +212,7 @@ pub(super) fn inherited_stdio(recorded: &[String]) -> Vec<InheritFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     fn plan(json: &str) -> Plan {
         let text = format!(

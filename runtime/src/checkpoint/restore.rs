@@ -10,6 +10,7 @@ use crate::container::{Container, Parts};
 use crate::create::{Stdio, is_privileged, refuse_foreign_processes};
 use crate::error::While;
 use crate::hooks;
+use crate::intel_rdt::{RdtGroup, RdtGuard};
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::root::PreparedRoot;
@@ -156,6 +157,9 @@ impl Container {
             terminal: None,
             trace: &request.trace,
         };
+        // What criu restores inherits its class.
+        let rdt = plan.intel_rdt.as_ref().map(|rdt| RdtGroup::create(rdt, &request.id, session.pid()));
+        let rdt = RdtGuard::new(rdt.transpose()?);
         let run = |restore: &mut Restore<'_>| -> Result<Child, crate::Error> {
             cgroup.add(session.pid(), false)?;
             let protocol = |problem: &str| Error::Protocol { operation: "restore", problem: problem.into() };
@@ -226,6 +230,7 @@ impl Container {
             warnings: plan.warnings.clone(),
             trace: request.trace,
             host_mount: None,
+            rdt: rdt.keep(),
         }))
     }
 }

@@ -6,6 +6,7 @@
 
 use super::external::plain;
 use super::options::open;
+use crate::bind_source;
 use crate::handshake::{At, Failure, Step};
 use crate::plan::{Mount, MountSource};
 use crate::rootfs::root::PreparedRoot;
@@ -47,10 +48,10 @@ fn make_mount_points(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<(), Failu
         }
         match &mount.source {
             // It appears with what it lies in: sysfs, or the tmpfs of cgroup v1.
-            MountSource::Cgroup => {}
+            MountSource::Cgroup | MountSource::Remount { .. } => {}
             MountSource::FileSystem { .. } => drop(target::prepare(root, &mount.destination, true)?),
-            MountSource::Bind { source, recursive } => {
-                let tree = match mount::clone_tree(None, source, *recursive) {
+            MountSource::Bind { source, recursive, nofollow } => {
+                let tree = match bind_source::clone(source, *recursive, *nofollow) {
                     Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
                         let object = format!("{}, which was there at the checkpoint", target::shown(source));
                         return Err(error).at(Step::MountSource, object);
@@ -71,7 +72,8 @@ fn in_another_file_system(mount: &Mount, mounts: &[Mount]) -> bool {
     let destination = plain(&mount.destination);
     mounts.iter().any(|other| {
         let place = plain(&other.destination);
-        !matches!(other.source, MountSource::Bind { .. }) && place != destination && destination.starts_with(place)
+        let new = matches!(other.source, MountSource::Cgroup | MountSource::FileSystem { .. });
+        new && place != destination && destination.starts_with(place)
     })
 }
 
@@ -81,7 +83,7 @@ mod tests {
 
     fn mount(destination: &CStr, bind: bool) -> Mount {
         let source = if bind {
-            MountSource::Bind { source: c"/x".to_owned(), recursive: false }
+            MountSource::Bind { source: c"/x".to_owned(), recursive: false, nofollow: false }
         } else {
             let (fstype, source) = (c"tmpfs".to_owned(), c"tmpfs".to_owned());
             MountSource::FileSystem { fstype, source, parameters: Vec::new(), copy_up: false }
@@ -93,6 +95,7 @@ mod tests {
             implied_clear: 0,
             recursive_attributes: Attributes::default(),
             propagation: Vec::new(),
+            destination_nofollow: false,
             idmap: None,
         }
     }
