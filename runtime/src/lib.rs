@@ -21,6 +21,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod container;
 pub mod create;
+pub mod dbus;
 mod error;
 pub mod exec;
 pub mod handshake;
