@@ -12,7 +12,7 @@
 //!   delete: only from Stopped, or by force from all
 //! ```
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Scope};
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
 use crate::hooks;
@@ -22,7 +22,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use wharf_specs::id::ContainerId;
-use wharf_specs::oci::{Hooks, LinuxSeccomp};
+use wharf_specs::oci::{Hooks, LinuxResources, LinuxSeccomp};
 use wharf_sys::clone::Child;
 use wharf_sys::{credential, errno, fs, pidfd, socket};
 
@@ -44,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) channel: Option<Channel>,
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) cgroup: Cgroup,
+    /// The unit, if systemd looks after the group.
+    pub(crate) scope: Option<Scope>,
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: PathBuf,
     pub(crate) annotations: BTreeMap<String, String>,
@@ -90,6 +92,7 @@ impl Container {
             channel: None,
             terminal: None,
             cgroup: Cgroup::from_paths(state.cgroup_paths),
+            scope: state.systemd_scope,
             bundle: state.bundle,
             rootfs: state.rootfs,
             annotations: state.annotations,
@@ -124,6 +127,7 @@ impl Container {
             owner: self.owner,
             annotations: parts.annotations.clone(),
             cgroup_paths: parts.cgroup.paths(),
+            systemd_scope: parts.scope.clone(),
             hooks: parts.hooks.clone(),
             seccomp: parts.seccomp.clone(),
             own_pid_namespace: parts.own_pid_namespace,
@@ -149,6 +153,18 @@ impl Container {
     /// The control group.
     pub fn cgroup(&self) -> &Cgroup {
         &self.parts.cgroup
+    }
+
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.parts.scope.as_ref()
+    }
+
+    /// Changes limits, devices excepted.
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        match &self.parts.scope {
+            Some(scope) => Ok(scope.update(&self.parts.cgroup, resources)?),
+            None => Ok(self.parts.cgroup.update(resources)?),
+        }
     }
 
     /// What was left out on the way, one line each.
@@ -266,6 +282,8 @@ impl Container {
     pub fn delete(self) -> Result<(), Error> {
         let killed = self.parts.cgroup.kill_all().during("kill the processes of", &self.parts.id);
         // The rest of a pid namespace is killed by the kernel with its init; the groups are empty after that.
+        // A unit is stopped before: its own end would be a failure to systemd, which would keep it.
+        let stopped = self.parts.scope.as_ref().map_or(Ok(()), Scope::stop);
         let removed = self.parts.cgroup.remove();
         let mut hook_result = Ok(());
         if let Some(list) = self.parts.hooks.poststop() {
@@ -276,6 +294,7 @@ impl Container {
                 hook_result = hook_result.and(result);
             }
         }
+        stopped?;
         removed?;
         killed?;
         hook_result.map_err(Error::Step)

@@ -3,7 +3,7 @@
 //! Whatever was made before a failure is taken back by guards: the child is killed and reaped, the control
 //! group removed. Nothing of the caller changes: no working directory, mask, namespace or signal.
 
-use crate::cgroup::{Cgroup, CreatedCgroup, Layout};
+use crate::cgroup::{Cgroup, CreatedCgroup, Layout, NewScope, Scope, check_annotations};
 use crate::container::{Container, Parts};
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
@@ -18,7 +18,7 @@ use crate::rootfs::cgroupfs::CgroupView;
 use crate::rootfs::root::PreparedRoot;
 use crate::state::{HookState, START_SOCKET, Status, process_status};
 use crate::{capabilities, state};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -60,6 +60,8 @@ pub enum CgroupDriver {
     /// The runtime writes to the cgroup file systems.
     #[default]
     Cgroupfs,
+    /// systemd makes a scope for the container: the system's manager, or the caller's own.
+    Systemd,
 }
 
 /// Everything [`Container::create`] needs.
@@ -156,7 +158,6 @@ impl Container {
     /// A refusal of the configuration, before anything was made; or the step that failed, after everything was
     /// taken back.
     pub fn create(request: CreateRequest<'_>) -> Result<Self, Error> {
-        let CgroupDriver::Cgroupfs = request.cgroup_driver;
         let plan = Plan::compile(request.spec, request.bundle)?;
         if let Some((field, problem)) = label::unsupported(&plan.process) {
             return Err(Error::Refused(crate::plan::Refusal { field: format!("process.{field}"), problem }));
@@ -177,11 +178,32 @@ impl Container {
             joins.push((join.kind, OwnedFd::from(file)));
         }
         let layout = Layout::detect()?;
-        let mut cgroup = Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str());
-        let created_cgroup = cgroup.create(!request.ignore_cgroup_refusals.unwrap_or(!privileged))?;
-        refuse_foreign_processes(&cgroup, &created_cgroup)?;
+        let strict = !request.ignore_cgroup_refusals.unwrap_or(!privileged);
+        let devices = privileged && !plan.namespaces.separate(Kind::User);
+        let no_annotations = HashMap::new();
+        let annotations = request.spec.annotations().as_ref().unwrap_or(&no_annotations);
+        let scope = match request.cgroup_driver {
+            CgroupDriver::Cgroupfs => None,
+            CgroupDriver::Systemd => {
+                check_annotations(annotations)?;
+                let user = request.ignore_cgroup_refusals.unwrap_or_else(Scope::needs_user_manager);
+                Some(Scope::of(plan.cgroups_path.as_deref(), request.id.as_str(), user)?)
+            }
+        };
+        let mut cgroup = match &scope {
+            None => Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str()),
+            Some(scope) => scope.locate(&layout)?,
+        };
+        // Before the child in this function, so that it is given up after it.
+        let mut created_cgroup = None;
+        if scope.is_none() {
+            let created = created_cgroup.insert(cgroup.create(strict)?);
+            refuse_foreign_processes(&cgroup, created.existed(&cgroup))?;
+            cgroup.apply(plan.resources.as_ref(), devices)?;
+        } else {
+            refuse_foreign_processes(&cgroup, cgroup.path().is_some_and(Path::exists))?;
+        }
         let in_user_namespace = plan.namespaces.separate(Kind::User);
-        cgroup.apply(plan.resources.as_ref(), privileged && !in_user_namespace)?;
 
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
@@ -220,7 +242,8 @@ impl Container {
             last_capability: capabilities::last(),
             setgroups_allowed: id_maps.setgroups_allowed(),
         };
-        let unified = cgroup.open_unified().during("open cgroup", "")?;
+        // systemd's group is there only once the child can be put into it.
+        let unified = if scope.is_none() { cgroup.open_unified().during("open cgroup", "")? } else { None };
         // Into the group at once, not after the start: on v2 no moment is spent outside of the limits.
         let options =
             |namespaces| CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
@@ -239,8 +262,18 @@ impl Container {
         let Init { channel, stdio, preserve, gate, sources, .. } = init;
         drop((channel, stdio, preserve, gate, sources, unified));
 
-        let annotations: BTreeMap<String, String> =
-            request.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        if let Some(scope) = &scope {
+            let new = NewScope {
+                pid: guard.child().pid,
+                id: request.id.as_str(),
+                resources: plan.resources.as_ref(),
+                annotations,
+                privileged: devices,
+                strict,
+            };
+            created_cgroup = Some(scope.start(&mut cgroup, &new)?);
+        }
+        let annotations: BTreeMap<String, String> = annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         cgroup.add(guard.child().pid, false)?;
         limit::reset_affinity(guard.child().pid);
         if let Some(score) = plan.process.oom_score_adj {
@@ -324,7 +357,7 @@ impl Container {
             wharf_sys::terminal::set_size(terminal.as_fd(), size).during("set terminal size", "")?;
         }
         let child = guard.release();
-        created_cgroup.keep();
+        created_cgroup.into_iter().for_each(CreatedCgroup::keep);
         std::mem::forget(socket_guard);
         let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
         Ok(Self::from_parts(Parts {
@@ -333,6 +366,7 @@ impl Container {
             channel: request.state_dir.is_none().then_some(ours),
             terminal,
             cgroup,
+            scope,
             bundle: request.bundle.to_path_buf(),
             rootfs: request.rootfs.shown().to_path_buf(),
             annotations,
@@ -418,13 +452,13 @@ fn make_gate(state_dir: Option<&Path>) -> Result<(Gate, SocketGuard), Error> {
 }
 
 /// A group that was there before and has processes belongs to someone else: the limits of two would mix.
-fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<(), Error> {
+fn refuse_foreign_processes(cgroup: &Cgroup, existed: bool) -> Result<(), Error> {
     // In whichever hierarchy it is: the init would stop there before it has said a word.
     if cgroup.is_frozen() {
         let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
         return Err(Error::Unsupported(format!("container's cgroup unexpectedly frozen: {path} was there before")));
     }
-    if !created.existed(cgroup) {
+    if !existed {
         return Ok(());
     }
     match cgroup.pids() {

@@ -1,4 +1,4 @@
-//! Control groups of containers, with the cgroupfs driver, on v1, hybrid and v2 hosts.
+//! Control groups of containers, on v1, hybrid and v2 hosts: made by the runtime itself, or by systemd ([`Scope`]).
 //!
 //! A container has one directory in every hierarchy that is mounted: all v1 hierarchies, and the unified one
 //! (on a hybrid host it carries no controllers, but still processes: kill and events). A controller that is
@@ -7,12 +7,17 @@
 mod detect;
 mod devices;
 mod stats;
+mod systemd;
+mod tree;
 mod v1;
 mod v2;
 
 pub use detect::{Hierarchy, Layout};
 pub use stats::{OomWatch, Stats};
+pub use systemd::{NewScope, Scope, check_annotations};
+pub use tree::CreatedCgroup;
 
+use crate::dbus;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -42,6 +47,18 @@ pub enum Error {
     Value { field: String, problem: String },
     #[error("find the cgroup hierarchies: {0}")]
     Layout(#[source] io::Error),
+    #[error("linux.cgroupsPath: {problem}")]
+    UnitName { problem: String },
+    #[error("annotations[\"org.systemd.property.{name}\"]: {problem}")]
+    Annotation { name: String, problem: String },
+    #[error(
+        "systemd does not run here (there is no /run/systemd/system): use the cgroupfs driver, without --systemd-cgroup"
+    )]
+    NoSystemd,
+    #[error("a user's systemd manages no limits on cgroup v1: boot with cgroup v2, or run as root")]
+    UserOnV1,
+    #[error("{operation} unit {unit}: {source}{advice}")]
+    Systemd { operation: &'static str, unit: String, source: dbus::Error, advice: String },
 }
 
 /// A group below the container's: in these hierarchies, or in all of them if no controller is named.
@@ -193,7 +210,7 @@ impl Cgroup {
         let mut made = Vec::new();
         let mut refused = HashSet::new();
         for (controllers, path) in self.paths() {
-            let result = create_directory(&path, &mut made).and_then(|()| {
+            let result = tree::create(&path, &mut made).and_then(|()| {
                 if controllers.is_empty() {
                     v2::enable_controllers(&path)
                 } else if controllers.split(',').any(|name| name == "cpuset") {
@@ -208,14 +225,14 @@ impl Cgroup {
                     refused.insert(path);
                 }
                 Err(source) => {
-                    remove_all(&made);
+                    tree::remove_all(&made);
                     return Err(Error::Directory { operation: "create", path, source });
                 }
             }
         }
         self.unified = self.unified.take().filter(|path| !refused.contains(path));
         self.legacy.retain(|(_, path)| !refused.contains(path));
-        Ok(CreatedCgroup { made, kept: false })
+        Ok(CreatedCgroup { made, scope: None, kept: false })
     }
 
     /// Writes the limits; what the configuration leaves out is left alone. Device rules are those of the
@@ -237,11 +254,13 @@ impl Cgroup {
 
     /// Changes the limits of a live group, devices excepted.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        if self.legacy.iter().any(|(controllers, _)| controllers.iter().any(|name| !name.starts_with("name="))) {
-            v1::apply(self, resources)
-        } else {
-            v2::apply(self, resources)
-        }
+        check_usage(self, resources)?;
+        if self.is_v1() { v1::apply(self, resources) } else { v2::apply(self, resources) }
+    }
+
+    /// Whether limits are those of v1.
+    fn is_v1(&self) -> bool {
+        self.legacy.iter().any(|(controllers, _)| detect::has_controllers(controllers))
     }
 
     /// The unified directory, open for `CLONE_INTO_CGROUP`.
@@ -342,7 +361,7 @@ impl Cgroup {
         for (_, path) in self.paths() {
             let mut pause = Duration::from_millis(1);
             loop {
-                match remove_tree(&path) {
+                match tree::remove(&path) {
                     Ok(()) => break,
                     Err(error) if error.raw_os_error() == Some(errno::EBUSY) && Instant::now() < deadline => {
                         // Between a process's death and its leaving there is no event to wait for on v1.
@@ -360,35 +379,25 @@ impl Cgroup {
     }
 }
 
-/// Removes what [`Cgroup::create`] made unless [`CreatedCgroup::keep`] is called.
-#[derive(Debug)]
-pub struct CreatedCgroup {
-    made: Vec<PathBuf>,
-    kept: bool,
-}
-
-impl CreatedCgroup {
-    /// The container exists: its group is removed with it.
-    pub fn keep(mut self) {
-        self.kept = true;
-    }
-
-    /// Whether the group's own directory was there before.
-    pub fn existed(&self, cgroup: &Cgroup) -> bool {
-        cgroup.path().is_some_and(|path| !self.made.iter().any(|made| made == path))
-    }
-}
-
-impl Drop for CreatedCgroup {
-    fn drop(&mut self) {
-        if !self.kept {
-            remove_all(&self.made);
-        }
-    }
-}
-
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(errno::EACCES | errno::EPERM | errno::EROFS))
+}
+
+/// Refuses a memory limit below what is used at present, if the configuration wants that checked.
+fn check_usage(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
+    let Some(memory) = resources.memory() else { return Ok(()) };
+    let (Some(bytes @ 1..), Some(true)) = (memory.limit(), memory.check_before_update()) else { return Ok(()) };
+    let file = match (cgroup.v1("memory"), cgroup.unified_path()) {
+        (Some(path), _) => path.join("memory.usage_in_bytes"),
+        (None, Some(path)) => path.join("memory.current"),
+        (None, None) => return Ok(()),
+    };
+    let usage = fs::read_to_string(file).unwrap_or_default();
+    if usage.trim().parse::<i64>().is_ok_and(|usage| usage > bytes) {
+        let problem = format!("{bytes} is below the usage of {} bytes", usage.trim());
+        return Err(Error::Value { field: "memory.limit".into(), problem });
+    }
+    Ok(())
 }
 
 /// Removes `.` and `..` as a path below `/` would read them: nothing above the root can be named.
@@ -404,49 +413,6 @@ fn clean(path: &Path) -> PathBuf {
         }
     }
     cleaned
-}
-
-/// As `mkdir -p`, noting each directory made.
-fn create_directory(path: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
-    match fs::create_dir(path) {
-        Ok(()) => {
-            made.push(path.to_path_buf());
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = path.parent().ok_or(error)?;
-            create_directory(parent, made)?;
-            create_directory(path, made)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn remove_all(made: &[PathBuf]) {
-    for path in made.iter().rev() {
-        // A parent that another container uses by now stays, and that is right.
-        let _ = fs::remove_dir(path);
-    }
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir(path) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.raw_os_error() != Some(errno::EBUSY) => return Err(error),
-        Err(_) => {}
-    }
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 fn collect_pids(directory: &Path, pids: &mut Vec<i32>) -> io::Result<()> {

@@ -52,9 +52,7 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
             if group.path.join("io.bfq.weight").exists() {
                 group.limit("io", "io.bfq.weight", weight, "blockIO.weight")?;
             } else {
-                // blkio 10..1000 becomes io 1..10000, as the OCI community agreed for all runtimes.
-                let weight = 1 + (u64::from(weight) - 10) * 9999 / 990;
-                group.limit("io", "io.weight", weight, "blockIO.weight")?;
+                group.limit("io", "io.weight", io_weight(weight), "blockIO.weight")?;
             }
         }
         for device in io.weight_device().iter().flatten() {
@@ -128,33 +126,12 @@ impl Group {
 
     fn memory(&self, memory: &LinuxMemory) -> Result<(), Error> {
         let bytes = memory.limit().filter(|v| *v != 0);
-        if let (Some(bytes), Some(true)) = (bytes, memory.check_before_update()) {
-            let usage = fs::read_to_string(self.path.join("memory.current")).unwrap_or_default();
-            if bytes > 0 && usage.trim().parse::<i64>().is_ok_and(|usage| usage > bytes) {
-                let problem = format!("{bytes} is below the usage of {} bytes", usage.trim());
-                return Err(Error::Value { field: "memory.limit".into(), problem });
-            }
-        }
-        match memory.swap().filter(|v| *v != 0) {
-            None if bytes == Some(-1) && self.path.join("memory.swap.max").exists() => {
-                self.limit("memory", "memory.swap.max", "max", "memory.swap")?;
-            }
+        match swap_alone(memory)? {
             None => {}
-            Some(-1) => self.limit("memory", "memory.swap.max", "max", "memory.swap")?,
-            // The standard counts memory and swap together, the kernel swap alone.
-            Some(total) => {
-                let swap = match bytes {
-                    Some(bytes) if bytes > 0 && total >= bytes => total - bytes,
-                    _ => {
-                        let problem =
-                            format!("{total} needs a memory limit at or below it: on cgroup v2 swap is counted alone");
-                        return Err(Error::Value { field: "memory.swap".into(), problem });
-                    }
-                };
-                if swap != 0 || self.path.join("memory.swap.max").exists() {
-                    self.limit("memory", "memory.swap.max", swap, "memory.swap")?;
-                }
-            }
+            // A kernel without swap accounting is as good as no swap.
+            Some(0) if !self.path.join("memory.swap.max").exists() => {}
+            Some(-1) if bytes == Some(-1) && !self.path.join("memory.swap.max").exists() => {}
+            Some(swap) => self.limit("memory", "memory.swap.max", maximum(swap), "memory.swap")?,
         }
         if let Some(bytes) = bytes {
             self.limit("memory", "memory.max", maximum(bytes), "memory.limit")?;
@@ -208,8 +185,31 @@ impl Group {
     }
 }
 
+/// The limit of swap, -1 for none. The standard counts memory and swap together, the kernel swap alone.
+pub(super) fn swap_alone(memory: &LinuxMemory) -> Result<Option<i64>, Error> {
+    let bytes = memory.limit().filter(|v| *v != 0);
+    match memory.swap().filter(|v| *v != 0) {
+        None if bytes == Some(-1) => Ok(Some(-1)),
+        None => Ok(None),
+        Some(-1) => Ok(Some(-1)),
+        Some(total) => match bytes {
+            Some(bytes) if bytes > 0 && total >= bytes => Ok(Some(total - bytes)),
+            _ => {
+                let problem =
+                    format!("{total} needs a memory limit at or below it: on cgroup v2 swap is counted alone");
+                Err(Error::Value { field: "memory.swap".into(), problem })
+            }
+        },
+    }
+}
+
+/// blkio 10..1000 becomes io 1..10000, as the OCI community agreed for all runtimes.
+pub(super) fn io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight.max(10) - 10) * 9999 / 990
+}
+
 /// v1 shares 2..262144 as v2 weight 1..10000, by the quadratic fit that maps 1024 to 100 (runc and crun use it since 1.3).
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,

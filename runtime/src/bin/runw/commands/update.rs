@@ -17,7 +17,7 @@ pub(crate) fn run(options: &UpdateOptions, store: &Store) -> Result<u8, Fault> {
         Some(path) => from_file(path)?,
         None => from_flags(options)?,
     };
-    container.cgroup().update(&resources)?;
+    container.update(&resources)?;
     Ok(0)
 }
 
