@@ -173,17 +173,15 @@ impl Connection {
 
 /// The kernel tells the other side who we are (SASL EXTERNAL). No id is sent along: in a user namespace the one we
 /// know of ourselves is not the one the other side sees.
+///
+/// All is sent at once: a message that reaches systemd in one piece with `BEGIN` would lie there unread.
 fn authenticate(stream: &mut UnixStream, address: &str) -> Result<(), Error> {
-    stream.write_all(b"\0AUTH EXTERNAL\r\n")?;
+    stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
     let mut answer = read_line(stream)?;
-    if answer.starts_with("DATA") {
-        stream.write_all(b"DATA\r\n")?;
+    if answer == "DATA" {
         answer = read_line(stream)?;
     }
-    if !answer.starts_with("OK") {
-        return Err(Error::Refused { address: address.into(), answer });
-    }
-    Ok(stream.write_all(b"BEGIN\r\n")?)
+    if answer.starts_with("OK ") { Ok(()) } else { Err(Error::Refused { address: address.into(), answer }) }
 }
 
 fn read_line(stream: &mut UnixStream) -> Result<String, Error> {
@@ -259,14 +257,14 @@ mod tests {
         let listener = UnixListener::bind(&path).expect("bind");
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("accept");
-            let mut greeting = [0; 16];
+            let mut greeting = [0; 29];
             stream.read_exact(&mut greeting).expect("greeting");
             stream.write_all(b"REJECTED EXTERNAL\r\n").expect("answer");
             greeting
         });
         let error = Connection::to_peer(&format!("unix:path={}", path.display())).expect_err("must fail");
         assert!(error.to_string().contains("REJECTED EXTERNAL"), "{error}");
-        assert_eq!(&server.join().expect("server"), b"\0AUTH EXTERNAL\r\n");
+        assert_eq!(&server.join().expect("server"), b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n");
     }
 
     #[test]
