@@ -488,8 +488,11 @@ fn bind_sources(plan: &Plan, in_user_namespace: bool) -> Result<Vec<Option<Owned
         }
         let shown = source.to_string_lossy();
         let tree = match mount::clone_tree(None, source, *recursive) {
-            // It may be in the container's root, by a mount that is still to be made: the child will see.
-            Err(error) if error.raw_os_error() == Some(errno::ENOENT) && mount.idmap.is_none() => {
+            // It may be in the container's root, by a mount that is still to be made: the child will see. And an
+            // ordinary user may do nothing to mounts before the child is root of its own namespaces.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(errno::ENOENT | errno::EPERM)) && mount.idmap.is_none() =>
+            {
                 sources.push(None);
                 continue;
             }
