@@ -271,7 +271,7 @@ impl Container {
                 privileged: devices,
                 strict,
             };
-            created_cgroup = Some(scope.start(&mut cgroup, &new)?);
+            scope.start(&mut cgroup, &new, &mut created_cgroup)?;
         }
         let annotations: BTreeMap<String, String> = annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         cgroup.add(guard.child().pid, false)?;

@@ -88,11 +88,17 @@ impl Scope {
         Ok(Cgroup { unified: layout.unified.as_ref().map(place), legacy })
     }
 
-    /// Starts the scope with a process in it, and sets all limits.
+    /// Starts the scope with a process in it, and sets all limits. What is `made` is there before a limit can fail; it
+    /// must outlive the process, for which systemd would wait.
     ///
     /// # Errors
-    /// systemd's, with the unit; or that of a limit. The scope is gone then.
-    pub fn start(&self, cgroup: &mut Cgroup, new: &NewScope<'_>) -> Result<CreatedCgroup, Error> {
+    /// systemd's, with the unit; or that of a limit.
+    pub fn start(
+        &self,
+        cgroup: &mut Cgroup,
+        new: &NewScope<'_>,
+        made: &mut Option<CreatedCgroup>,
+    ) -> Result<(), Error> {
         let mut manager = self.manager()?;
         let mut properties = vec![
             property("Description", format!("Wharf container {}", new.id)),
@@ -117,11 +123,10 @@ impl Scope {
         }
         properties.extend(annotated(new.annotations)?);
         manager.start(&self.unit, &properties).map_err(|error| self.fail("start", error))?;
-        let mut created = CreatedCgroup { made: Vec::new(), scope: Some(self.clone()), kept: false };
+        let created = made.insert(CreatedCgroup { made: Vec::new(), scope: Some(self.clone()), kept: false });
         // What systemd does not manage: other v1 hierarchies, controllers it does not know.
         created.made = cgroup.create(new.strict)?.take();
-        cgroup.apply(resources.as_ref(), new.privileged)?;
-        Ok(created)
+        cgroup.apply(resources.as_ref(), new.privileged)
     }
 
     /// Changes the limits of the live unit, devices excepted.
