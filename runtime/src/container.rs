@@ -16,7 +16,9 @@ use crate::cgroup::{Cgroup, Scope};
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
 use crate::hooks;
+use crate::rootfs::host_mount;
 use crate::state::{self, HookState, START_SOCKET, State, Status, process_status};
+use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -57,6 +59,9 @@ pub(crate) struct Parts {
     pub(crate) memory_policy: Option<(i32, Vec<usize>)>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) trace: Trace,
+    /// Where the root is mounted on the host and the number of that mount, for a container without a mount namespace.
+    pub(crate) host_mount: Option<(PathBuf, u64)>,
 }
 
 impl Container {
@@ -104,6 +109,8 @@ impl Container {
             memory_policy: state.memory_policy,
             state_dir: Some(directory.to_path_buf()),
             warnings: Vec::new(),
+            trace: Trace::default(),
+            host_mount: state.host_mount,
         };
         Ok(Self { parts, created, owner, terminal: None })
     }
@@ -133,6 +140,7 @@ impl Container {
             own_pid_namespace: parts.own_pid_namespace,
             personality: parts.personality,
             memory_policy: parts.memory_policy.clone(),
+            host_mount: parts.host_mount.clone(),
         }
     }
 
@@ -236,6 +244,7 @@ impl Container {
             match channel.receive().during("talk to the container's init", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::SeccompListener, descriptors)) => self.hand_over_listener(descriptors)?,
+                Some((Message::Trace(step), _)) => self.parts.trace.say(|| step),
                 Some(_) => {}
                 // Exec closed the channel. If it is the init's death instead (a filter that does not even allow exec),
                 // that is the container's end, and the caller learns it from the exit status.
@@ -285,6 +294,10 @@ impl Container {
         // A unit is stopped before: its own end would be a failure to systemd, which would keep it.
         let stopped = self.parts.scope.as_ref().map_or(Ok(()), Scope::stop);
         let removed = self.parts.cgroup.remove();
+        let unmounted = match &self.parts.host_mount {
+            Some((path, id)) => host_mount::detach(path, *id).during("unmount", path.display()),
+            None => Ok(()),
+        };
         let mut hook_result = Ok(());
         if let Some(list) = self.parts.hooks.poststop() {
             let state = self.hook_state(Status::Stopped)?;
@@ -297,6 +310,7 @@ impl Container {
         stopped?;
         removed?;
         killed?;
+        unmounted?;
         hook_result.map_err(Error::Step)
     }
 }

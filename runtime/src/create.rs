@@ -3,6 +3,7 @@
 //! Whatever was made before a failure is taken back by guards: the child is killed and reaped, the control
 //! group removed. Nothing of the caller changes: no working directory, mask, namespace or signal.
 
+use crate::bind_source;
 use crate::cgroup::{Cgroup, CreatedCgroup, Layout, NewScope, Scope, check_annotations};
 use crate::container::{Container, Parts};
 use crate::error::{Error, While};
@@ -12,11 +13,13 @@ use crate::identity::Filter;
 use crate::idmap;
 use crate::init::{ChildStdio, Gate, Init, run_stage};
 use crate::label;
-use crate::plan::{MountSource, Plan};
+use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::cgroupfs::CgroupView;
+use crate::rootfs::host_mount::HostMountGuard;
 use crate::rootfs::root::PreparedRoot;
 use crate::state::{HookState, START_SOCKET, Status, process_status};
+use crate::trace::Trace;
 use crate::{capabilities, state};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -25,7 +28,6 @@ use std::path::{Path, PathBuf};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
 use wharf_sys::clone::{Child, CloneOptions, spawn};
-use wharf_sys::mount;
 use wharf_sys::pidfd;
 use wharf_sys::process::CStringArray;
 use wharf_sys::terminal::Size;
@@ -87,6 +89,8 @@ pub struct CreateRequest<'a> {
     pub no_pivot: bool,
     /// Do without the control groups the caller may not make; none: only if the caller is not privileged.
     pub ignore_cgroup_refusals: Option<bool>,
+    /// Told the steps as they are reached.
+    pub trace: Trace,
 }
 
 impl<'a> CreateRequest<'a> {
@@ -105,6 +109,7 @@ impl<'a> CreateRequest<'a> {
             new_keyring: true,
             no_pivot: false,
             ignore_cgroup_refusals: None,
+            trace: Trace::default(),
         }
     }
 }
@@ -203,7 +208,6 @@ impl Container {
         } else {
             refuse_foreign_processes(&cgroup, cgroup.path().is_some_and(Path::exists))?;
         }
-        let in_user_namespace = plan.namespaces.separate(Kind::User);
 
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
@@ -218,9 +222,15 @@ impl Container {
             Stdio::Terminal { size, .. } => *size,
             _ => None,
         };
+        let mounted_on = match &request.rootfs {
+            Rootfs::Path(path) => path.as_path(),
+            Rootfs::Overlay { .. } => request.bundle,
+        };
+        let host_mount = (!plan.namespaces.separate(Kind::Mount)).then_some(mounted_on);
+        let host_mount = host_mount.map(HostMountGuard::new).transpose().during("find rootfs of", &request.id)?;
         let mut init = Init {
             root: PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")?,
-            sources: bind_sources(&plan, in_user_namespace)?,
+            sources: bind_source::prepare(&plan, mounted_on, privileged)?,
             cgroup: CgroupView::new(cgroup.paths(), plan.namespaces.separate(Kind::Cgroup))
                 .during("prepare the view of cgroups", "")?,
             stdio: match request.stdio {
@@ -241,6 +251,7 @@ impl Container {
             no_pivot: request.no_pivot,
             last_capability: capabilities::last(),
             setgroups_allowed: id_maps.setgroups_allowed(),
+            trace: request.trace.is_on(),
         };
         // systemd's group is there only once the child can be put into it.
         let unified = if scope.is_none() { cgroup.open_unified().during("open cgroup", "")? } else { None };
@@ -305,7 +316,12 @@ impl Container {
             let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
             ours.send(&Message::Proceed, &descriptors).during("talk to the container's init", "")
         };
-        let mut conversation = Conversation { cgroup: cgroup.clone(), warnings: plan.warnings.clone(), terminal: None };
+        let mut conversation = Conversation {
+            cgroup: cgroup.clone(),
+            warnings: plan.warnings.clone(),
+            terminal: None,
+            trace: request.trace.clone(),
+        };
         match stage {
             Stage::None { .. } => {
                 if plan.namespaces.makes(Kind::User) {
@@ -348,6 +364,11 @@ impl Container {
                     hooks::run_all(&create_runtime, state.as_fd(), None)?;
                     ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;
                 }
+                (Message::SourceWanted(index), _) => {
+                    let mount = plan.mounts.get(index).ok_or_else(|| ended(guard.child(), "created"))?;
+                    let source = bind_source::open_late(mount, &plan, guard.child().pidfd.as_fd())?;
+                    ours.send(&Message::Proceed, &[source.as_fd()]).during("talk to the container's init", "")?;
+                }
                 (Message::Created, _) => break,
                 _ => {}
             }
@@ -356,6 +377,8 @@ impl Container {
         if let (Some(terminal), Some(size)) = (&terminal, terminal_size) {
             wharf_sys::terminal::set_size(terminal.as_fd(), size).during("set terminal size", "")?;
         }
+        let host_mount =
+            host_mount.map(HostMountGuard::keep).transpose().during("find the mounted rootfs of", &request.id)?;
         let child = guard.release();
         created_cgroup.into_iter().for_each(CreatedCgroup::keep);
         std::mem::forget(socket_guard);
@@ -378,6 +401,8 @@ impl Container {
             memory_policy: plan.process.memory_policy.clone(),
             state_dir: request.state_dir.map(Path::to_path_buf),
             warnings: conversation.warnings,
+            trace: request.trace,
+            host_mount,
         }))
     }
 }
@@ -411,6 +436,7 @@ struct Conversation {
     cgroup: Cgroup,
     warnings: Vec<String>,
     terminal: Option<OwnedFd>,
+    trace: Trace,
 }
 
 impl Conversation {
@@ -420,6 +446,7 @@ impl Conversation {
             match channel.receive().during("talk to the container's init", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
+                Some((Message::Trace(step), _)) => self.trace.say(|| step),
                 Some((Message::Terminal, descriptors)) => self.terminal = descriptors.into_iter().next(),
                 Some(message) => return Ok(message),
                 None if self.cgroup.oom_kills() > 0 => {
@@ -471,49 +498,6 @@ fn refuse_foreign_processes(cgroup: &Cgroup, existed: bool) -> Result<(), Error>
         }
         _ => Ok(()),
     }
-}
-
-/// In a user namespace the child may not reach the sources of bind mounts, so the runtime opens them; id-mapped
-/// mounts need privileges on the host in any case.
-fn bind_sources(plan: &Plan, in_user_namespace: bool) -> Result<Vec<Option<OwnedFd>>, Error> {
-    let mut sources = Vec::new();
-    for mount in &plan.mounts {
-        let MountSource::Bind { source, recursive } = &mount.source else {
-            sources.push(None);
-            continue;
-        };
-        if !in_user_namespace && mount.idmap.is_none() {
-            sources.push(None);
-            continue;
-        }
-        let shown = source.to_string_lossy();
-        let tree = match mount::clone_tree(None, source, *recursive) {
-            // It may be in the container's root, by a mount that is still to be made: the child will see. And an
-            // ordinary user may do nothing to mounts before the child is root of its own namespaces.
-            Err(error)
-                if matches!(error.raw_os_error(), Some(errno::ENOENT | errno::EPERM)) && mount.idmap.is_none() =>
-            {
-                sources.push(None);
-                continue;
-            }
-            result => result.during("open mount source", &shown)?,
-        };
-        if let Some(map) = &mount.idmap {
-            let userns = match plan.namespaces.joined(Kind::User) {
-                // Without mappings of its own the mount has those of the namespace that is joined.
-                Some(path) if map.uids.is_empty() => {
-                    OwnedFd::from(File::open(path).during("open namespace", path.display())?)
-                }
-                _ => idmap::user_namespace(map)?,
-            };
-            mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).during("map the ids of mount", &shown)?;
-        }
-        // Events of the host's mount still arrive, those of the container stay in it.
-        let slave = mount::Attributes { propagation: mount::MS_SLAVE, ..mount::Attributes::default() };
-        mount::set_attributes(tree.as_fd(), slave, true).during("set propagation of", &shown)?;
-        sources.push(Some(tree));
-    }
-    Ok(sources)
 }
 
 fn keyring_name(id: &ContainerId) -> std::ffi::CString {

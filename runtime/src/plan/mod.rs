@@ -102,6 +102,8 @@ impl Plan {
         }
         let mut process = process;
         process.personality = namespace::personality(&linux)?;
+        let cpu = linux.resources().as_ref().and_then(|resources| resources.cpu().as_ref());
+        process.cpus_restricted = cpu.is_some_and(|cpu| cpu.cpus().as_ref().is_some_and(|cpus| !cpus.is_empty()));
         process.memory_policy = process::memory_policy(&linux)?;
         Ok(Self {
             root_path: root.path().clone(),

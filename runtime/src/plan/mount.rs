@@ -192,6 +192,10 @@ impl Collected {
             return 0;
         }
         let access_time = self.0.clear & MOUNT_ATTR_ATIME != 0;
+        if !access_time {
+            // As with mount(2): what is not replaced by another access time is kept.
+            self.0.clear &= !MOUNT_ATTR_NODIRATIME;
+        }
         if access_time && self.0.set & MOUNT_ATTR_NODIRATIME == 0 {
             self.0.clear |= MOUNT_ATTR_NODIRATIME;
         }

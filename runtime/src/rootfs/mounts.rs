@@ -4,6 +4,7 @@ use super::cgroupfs::CgroupView;
 use super::copy_up;
 use super::finish;
 use super::target::{self, shown};
+use crate::bind_source::BindSource;
 use crate::handshake::{At, Failure, Step};
 use crate::plan::{Mount, MountSource};
 use std::ffi::{CStr, CString, OsStr};
@@ -14,17 +15,24 @@ use std::path::Path;
 use wharf_sys::mount::{self, Attributes, FsContext};
 use wharf_sys::{errno, fs, process};
 
-/// Mounts everything. `sources` holds, for each bind mount, the detached copy the runtime made before the
-/// clone, or `None` where the child is to make it.
+/// Where the sources of bind mounts come from.
+pub(crate) struct Sources<'a> {
+    pub(crate) prepared: &'a [BindSource],
+    /// Asks the runtime for one.
+    pub(crate) wanted: &'a dyn Fn(usize) -> Result<OwnedFd, Failure>,
+    /// The container is in a user namespace, where what the host's mount forbids stays forbidden.
+    pub(crate) locked: bool,
+}
+
+/// Mounts everything, in order.
 pub(crate) fn mount_all(
     root: BorrowedFd<'_>,
     mounts: &[Mount],
-    sources: &[Option<OwnedFd>],
+    sources: &Sources<'_>,
     cgroup: &CgroupView,
 ) -> Result<(), Failure> {
     for (index, mount) in mounts.iter().enumerate() {
-        let source = sources.get(index).and_then(Option::as_ref);
-        mount_one(root, mount, source, cgroup)?;
+        mount_one(root, mount, index, sources, cgroup)?;
     }
     Ok(())
 }
@@ -32,7 +40,8 @@ pub(crate) fn mount_all(
 fn mount_one(
     root: BorrowedFd<'_>,
     mount: &Mount,
-    source: Option<&OwnedFd>,
+    index: usize,
+    sources: &Sources<'_>,
     cgroup: &CgroupView,
 ) -> Result<(), Failure> {
     let destination = &mount.destination;
@@ -68,17 +77,25 @@ fn mount_one(
         MountSource::Bind { source: path, recursive } => {
             let object = || format!("{} on {}", shown(path), shown(destination));
             let opened;
-            let tree = match source {
-                Some(tree) => tree,
-                None => {
+            let tree = match sources.prepared.get(index) {
+                Some(BindSource::Opened(tree)) => tree,
+                Some(BindSource::Late) => {
+                    opened = (sources.wanted)(index)?;
+                    &opened
+                }
+                Some(BindSource::Child) | None => {
                     opened = mount::clone_tree(None, path, *recursive).at(Step::MountSource, shown(path))?;
                     &opened
                 }
             };
             let is_directory = fs::status(tree.as_fd()).at(Step::MountSource, shown(path))?.is(fs::S_IFDIR);
             let target = target::prepare(root, destination, is_directory)?;
+            let mut implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
+            if sources.locked {
+                implied &= !LOCKABLE;
+                keep_locked(tree.as_fd(), mount.attributes).at(Step::MountAttributes, object())?;
+            }
             let attributes = needed(tree.as_fd(), mount.attributes).at(Step::MountAttributes, object())?;
-            let implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
             if attributes != Attributes::default() || implied != 0 {
                 let exact = Attributes { clear: attributes.clear | implied, ..attributes };
                 let result = match mount::set_attributes(tree.as_fd(), exact, false) {
@@ -97,6 +114,23 @@ fn mount_one(
             complete(&made, mount, || format!("cgroup on {}", shown(destination)))
         }
     }
+}
+
+/// What of a mount its user namespace locks (mount_namespaces(7)), but for the access time.
+const LOCKABLE: u64 =
+    mount::MOUNT_ATTR_RDONLY | mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC;
+
+/// Refuses a change that a user namespace may not make to a mount of the host. The kernel does so itself where the
+/// mount was copied into the namespace, but not where the runtime has opened it outside.
+fn keep_locked(tree: BorrowedFd<'_>, wanted: Attributes) -> io::Result<()> {
+    const TIMES: u64 = mount::MOUNT_ATTR_ATIME | mount::MOUNT_ATTR_NODIRATIME;
+    let has = fs::mount_attributes(tree)?;
+    let times_change =
+        wanted.clear & mount::MOUNT_ATTR_ATIME != 0 && (has & !wanted.clear | wanted.set) & TIMES != has & TIMES;
+    if wanted.clear & has & LOCKABLE != 0 || times_change {
+        return Err(errno::error(errno::EPERM));
+    }
+    Ok(())
 }
 
 /// Permissions of a directory that is there already, which a tmpfs on it takes over.
@@ -217,6 +251,13 @@ fn unescape(text: &str) -> Vec<u8> {
         bytes.extend_from_slice(rest);
     }
     bytes
+}
+
+/// Enters a root in the mount namespace of the runtime, which keeps its own.
+pub(crate) fn enter_by_chroot(root: BorrowedFd<'_>) -> io::Result<()> {
+    process::change_directory(root)?;
+    process::change_root_here()?;
+    process::change_directory_to(c"/")
 }
 
 /// Enters the root: `pivot_root`, or with `no_pivot` (a root in an initramfs) a moved mount and `chroot`.
