@@ -292,6 +292,7 @@ impl Container {
         let killed = self.parts.cgroup.kill_all().during("kill the processes of", &self.parts.id);
         // The rest of a pid namespace is killed by the kernel with its init; the groups are empty after that.
         // A unit is stopped before: its own end would be a failure to systemd, which would keep it.
+        let there = self.parts.cgroup.path().is_some_and(Path::exists);
         let stopped = self.parts.scope.as_ref().map_or(Ok(()), Scope::stop);
         let removed = self.parts.cgroup.remove();
         let unmounted = match &self.parts.host_mount {
@@ -307,7 +308,10 @@ impl Container {
                 hook_result = hook_result.and(result);
             }
         }
-        stopped?;
+        // Of a group that has gone, a manager that has gone too (its user has left) is no hindrance.
+        if there {
+            stopped?;
+        }
         removed?;
         killed?;
         unmounted?;

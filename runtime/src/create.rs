@@ -4,7 +4,7 @@
 //! group removed. Nothing of the caller changes: no working directory, mask, namespace or signal.
 
 use crate::bind_source;
-use crate::cgroup::{Cgroup, CreatedCgroup, Layout, NewScope, Scope, check_annotations};
+use crate::cgroup::Cgroup;
 use crate::container::{Container, Parts};
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
@@ -13,6 +13,7 @@ use crate::identity::Filter;
 use crate::idmap;
 use crate::init::{ChildStdio, Gate, Init, run_stage};
 use crate::label;
+use crate::placement::Placement;
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::cgroupfs::CgroupView;
@@ -21,7 +22,7 @@ use crate::rootfs::root::PreparedRoot;
 use crate::state::{HookState, START_SOCKET, Status, process_status};
 use crate::trace::Trace;
 use crate::{capabilities, state};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -182,32 +183,8 @@ impl Container {
             }
             joins.push((join.kind, OwnedFd::from(file)));
         }
-        let layout = Layout::detect()?;
-        let strict = !request.ignore_cgroup_refusals.unwrap_or(!privileged);
-        let devices = privileged && !plan.namespaces.separate(Kind::User);
-        let no_annotations = HashMap::new();
-        let annotations = request.spec.annotations().as_ref().unwrap_or(&no_annotations);
-        let scope = match request.cgroup_driver {
-            CgroupDriver::Cgroupfs => None,
-            CgroupDriver::Systemd => {
-                check_annotations(annotations)?;
-                let user = request.ignore_cgroup_refusals.unwrap_or_else(Scope::needs_user_manager);
-                Some(Scope::of(plan.cgroups_path.as_deref(), request.id.as_str(), user)?)
-            }
-        };
-        let mut cgroup = match &scope {
-            None => Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str()),
-            Some(scope) => scope.locate(&layout)?,
-        };
         // Before the child in this function, so that it is given up after it.
-        let mut created_cgroup = None;
-        if scope.is_none() {
-            let created = created_cgroup.insert(cgroup.create(strict)?);
-            refuse_foreign_processes(&cgroup, created.existed(&cgroup))?;
-            cgroup.apply(plan.resources.as_ref(), devices)?;
-        } else {
-            refuse_foreign_processes(&cgroup, cgroup.path().is_some_and(Path::exists))?;
-        }
+        let mut place = Placement::prepare(&request, &plan, privileged)?;
 
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
@@ -231,7 +208,7 @@ impl Container {
         let mut init = Init {
             root: PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")?,
             sources: bind_source::prepare(&plan, mounted_on, privileged)?,
-            cgroup: CgroupView::new(cgroup.paths(), plan.namespaces.separate(Kind::Cgroup))
+            cgroup: CgroupView::new(place.cgroup.paths(), plan.namespaces.separate(Kind::Cgroup))
                 .during("prepare the view of cgroups", "")?,
             stdio: match request.stdio {
                 Stdio::Inherit => ChildStdio::Inherit,
@@ -253,9 +230,7 @@ impl Container {
             setgroups_allowed: id_maps.setgroups_allowed(),
             trace: request.trace.is_on(),
         };
-        // systemd's group is there only once the child can be put into it.
-        let unified = if scope.is_none() { cgroup.open_unified().during("open cgroup", "")? } else { None };
-        // Into the group at once, not after the start: on v2 no moment is spent outside of the limits.
+        let unified = place.target()?;
         let options =
             |namespaces| CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
         let child = match &stage {
@@ -273,19 +248,9 @@ impl Container {
         let Init { channel, stdio, preserve, gate, sources, .. } = init;
         drop((channel, stdio, preserve, gate, sources, unified));
 
-        if let Some(scope) = &scope {
-            let new = NewScope {
-                pid: guard.child().pid,
-                id: request.id.as_str(),
-                resources: plan.resources.as_ref(),
-                annotations,
-                privileged: devices,
-                strict,
-            };
-            scope.start(&mut cgroup, &new, &mut created_cgroup)?;
-        }
-        let annotations: BTreeMap<String, String> = annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        cgroup.add(guard.child().pid, false)?;
+        let annotations: BTreeMap<String, String> =
+            request.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        place.admit(guard.child().pid, request.id.as_str(), request.spec, &plan)?;
         limit::reset_affinity(guard.child().pid);
         if let Some(score) = plan.process.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", guard.child().pid);
@@ -317,7 +282,7 @@ impl Container {
             ours.send(&Message::Proceed, &descriptors).during("talk to the container's init", "")
         };
         let mut conversation = Conversation {
-            cgroup: cgroup.clone(),
+            cgroup: place.cgroup.clone(),
             warnings: plan.warnings.clone(),
             terminal: None,
             trace: request.trace.clone(),
@@ -380,7 +345,7 @@ impl Container {
         let host_mount =
             host_mount.map(HostMountGuard::keep).transpose().during("find the mounted rootfs of", &request.id)?;
         let child = guard.release();
-        created_cgroup.into_iter().for_each(CreatedCgroup::keep);
+        let (cgroup, scope) = place.keep();
         std::mem::forget(socket_guard);
         let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
         Ok(Self::from_parts(Parts {
@@ -476,28 +441,6 @@ fn make_gate(state_dir: Option<&Path>) -> Result<(Gate, SocketGuard), Error> {
     let short = crate::container::socket_path(&open);
     let listener = socket::listen(socket::Kind::SeqPacket, &short, 1).during("listen in", directory.display())?;
     Ok((Gate::Listener(listener), SocketGuard(Some(directory.join(START_SOCKET)))))
-}
-
-/// A group that was there before and has processes belongs to someone else: the limits of two would mix.
-fn refuse_foreign_processes(cgroup: &Cgroup, existed: bool) -> Result<(), Error> {
-    // In whichever hierarchy it is: the init would stop there before it has said a word.
-    if cgroup.is_frozen() {
-        let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
-        return Err(Error::Unsupported(format!("container's cgroup unexpectedly frozen: {path} was there before")));
-    }
-    if !existed {
-        return Ok(());
-    }
-    match cgroup.pids() {
-        Ok(pids) if !pids.is_empty() => {
-            let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
-            Err(Error::Unsupported(format!(
-                "container's cgroup is not empty: {} process(es) found in {path}",
-                pids.len()
-            )))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn keyring_name(id: &ContainerId) -> std::ffi::CString {

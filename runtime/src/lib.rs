@@ -7,7 +7,7 @@
 //! | [`create`], [`container`], [`exec`] | the operations, seen from the runtime |
 //! | `init`, `identity`, `rootfs` | the cloned child, step by step |
 //! | [`handshake`] | what the two say to each other |
-//! | [`cgroup`] | control groups on v1, hybrid and v2 hosts |
+//! | [`cgroup`], `placement` | control groups on v1, hybrid and v2 hosts, made by us or by systemd over [`dbus`] |
 //! | [`capabilities`], [`seccomp`], `hooks`, `terminal`, `idmap`, `label` | one OCI topic each |
 //! | [`state`] | `state.json` |
 //! | [`own_binary`] | keeps containers from overwriting the runtime |
@@ -33,6 +33,7 @@ mod idmap;
 mod init;
 pub mod label;
 pub mod own_binary;
+mod placement;
 pub mod plan;
 mod rootfs;
 pub mod seccomp;
