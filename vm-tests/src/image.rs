@@ -72,6 +72,8 @@ impl Image {
         image.data("/etc/hostname", "wharf-vm\n")?;
         image.file(init, "/init")?;
         image.modules()?;
+        // kmod's reads binary indices only, which its depmod would have to make.
+        image.link("/usr/sbin/modprobe", "../bin/busybox")?;
         systemd::configure(&mut image, user)?;
         Ok(image)
     }
