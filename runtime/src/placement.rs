@@ -1,6 +1,6 @@
 //! The control group of a container that is being made: by the runtime before the clone, or by systemd after it.
 
-use crate::cgroup::{Cgroup, CreatedCgroup, Layout, NewScope, Scope, check_annotations};
+use crate::cgroup::{Cgroup, CreatedCgroup, Layout, NewScope, Scope, check_annotations, ownership};
 use crate::create::{CgroupDriver, CreateRequest};
 use crate::error::{Error, While};
 use crate::plan::Plan;
@@ -14,6 +14,7 @@ pub(crate) struct Placement {
     pub(crate) cgroup: Cgroup,
     scope: Option<Scope>,
     made: Option<CreatedCgroup>,
+    privileged: bool,
     /// The caller may set device rules.
     devices: bool,
     /// See [`Cgroup::create`].
@@ -35,13 +36,13 @@ impl Placement {
             let scope = Scope::of(path, id, user)?;
             let cgroup = scope.locate(&layout)?;
             refuse_foreign_processes(&cgroup, cgroup.path().is_some_and(Path::exists))?;
-            return Ok(Self { cgroup, scope: Some(scope), made: None, devices, strict });
+            return Ok(Self { cgroup, scope: Some(scope), made: None, privileged, devices, strict });
         }
         let mut cgroup = Cgroup::locate(&layout, path, id);
         let made = cgroup.create(strict)?;
         refuse_foreign_processes(&cgroup, made.existed(&cgroup))?;
         cgroup.apply(plan.resources.as_ref(), devices)?;
-        Ok(Self { cgroup, scope: None, made: Some(made), devices, strict })
+        Ok(Self { cgroup, scope: None, made: Some(made), privileged, devices, strict })
     }
 
     /// The group to clone into on cgroup v2, so that no moment is spent outside of the limits. With systemd there is
@@ -67,7 +68,12 @@ impl Placement {
             };
             scope.start(&mut self.cgroup, &new, &mut self.made)?;
         }
-        Ok(self.cgroup.add(pid, false)?)
+        self.cgroup.add(pid, false)?;
+        // A user's groups are the user's already, and cannot be given to others.
+        match ownership::owner(spec).filter(|_| self.privileged) {
+            Some(user) => Ok(ownership::give(&self.cgroup, user)?),
+            None => Ok(()),
+        }
     }
 
     /// The container exists: its group is removed with it.

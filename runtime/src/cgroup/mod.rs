@@ -6,6 +6,7 @@
 
 mod detect;
 mod devices;
+pub(crate) mod ownership;
 mod stats;
 mod systemd;
 mod tree;
@@ -334,9 +335,9 @@ impl Cgroup {
             move |source| Error::Directory { operation: if frozen { "freeze" } else { "thaw" }, path, source }
         };
         if let Some(path) = self.v1("freezer") {
-            v1::freeze(path, frozen).map_err(fail(path))
+            thawed_if_gone(v1::freeze(path, frozen), frozen).map_err(fail(path))
         } else if let Some(path) = &self.unified {
-            v2::freeze(path, frozen).map_err(fail(path))
+            thawed_if_gone(v2::freeze(path, frozen), frozen).map_err(fail(path))
         } else {
             Err(Error::NoController { field: "pause".into(), controller: "freezer".into() })
         }
@@ -379,6 +380,14 @@ impl Cgroup {
     }
 }
 
+/// A group that was removed meanwhile, as systemd does with an empty one, has nobody left to be thawed.
+fn thawed_if_gone(result: io::Result<()>, frozen: bool) -> io::Result<()> {
+    match result {
+        Err(error) if !frozen && matches!(error.raw_os_error(), Some(errno::ENOENT | errno::ENODEV)) => Ok(()),
+        result => result,
+    }
+}
+
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(errno::EACCES | errno::EPERM | errno::EROFS))
 }
@@ -394,7 +403,7 @@ fn check_usage(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error>
     };
     let usage = fs::read_to_string(file).unwrap_or_default();
     if usage.trim().parse::<i64>().is_ok_and(|usage| usage > bytes) {
-        let problem = format!("{bytes} is below the usage of {} bytes", usage.trim());
+        let problem = format!("rejecting memory limit {bytes}, which is below the usage of {} bytes", usage.trim());
         return Err(Error::Value { field: "memory.limit".into(), problem });
     }
     Ok(())

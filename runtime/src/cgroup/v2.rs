@@ -74,13 +74,23 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         }
     }
     for huge in resources.hugepage_limits().iter().flatten() {
+        if huge.page_size().is_empty() {
+            let problem = "has no pageSize, such as \"2MB\"".into();
+            return Err(Error::Value { field: "hugepageLimits".into(), problem });
+        }
         let file = format!("hugetlb.{}.max", huge.page_size());
         group.limit("hugetlb", &file, huge.limit(), "hugepageLimits")?;
     }
     for (device, rdma) in resources.rdma().iter().flatten() {
         group.limit("rdma", "rdma.max", rdma_line(device, rdma), "rdma")?;
     }
-    for (file, value) in resources.unified().iter().flatten() {
+    let unified = resources.unified().as_ref();
+    let file = |name: &str| unified.and_then(|files| files.get(name)).map(|value| value.trim());
+    let idle_and_weight = file("cpu.idle") == Some("1") && file("cpu.weight").is_some();
+    for (file, value) in unified.into_iter().flatten() {
+        if file == "cpu.weight" && idle_and_weight {
+            continue;
+        }
         if file.contains('/') {
             return Err(Error::Value { field: format!("unified[{file:?}]"), problem: "is not a file name".into() });
         }
@@ -88,6 +98,10 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         for line in value.lines() {
             group.limit(controller, file, line, &format!("unified[{file:?}]"))?;
         }
+    }
+    if idle_and_weight {
+        let problem = "unable to apply both cpu.weight and cpu.idle: an idle group has no weight".into();
+        return Err(Error::Value { field: "unified[\"cpu.weight\"]".into(), problem });
     }
     Ok(())
 }
@@ -143,11 +157,15 @@ impl Group {
     }
 
     fn cpu(&self, cpu: &LinuxCpu) -> Result<(), Error> {
-        if let Some(shares) = cpu.shares().filter(|v| *v != 0) {
-            self.limit("cpu", "cpu.weight", weight(shares), "cpu.shares")?;
-        }
         if let Some(idle) = cpu.idle() {
             self.limit("cpu", "cpu.idle", idle, "cpu.idle")?;
+        }
+        if let Some(shares) = cpu.shares().filter(|v| *v != 0) {
+            if cpu.idle() == Some(1) {
+                let problem = "unable to apply both shares and idle: an idle group has no weight".into();
+                return Err(Error::Value { field: "cpu.shares".into(), problem });
+            }
+            self.limit("cpu", "cpu.weight", weight(shares), "cpu.shares")?;
         }
         let (period, quota) = (cpu.period().filter(|v| *v != 0), cpu.quota().filter(|v| *v != 0));
         if period.is_some() || quota.is_some() {
