@@ -15,7 +15,8 @@ const BEFORE_4_15: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\
 pub(crate) fn owner(spec: &Spec) -> Option<u32> {
     let linux = spec.linux().as_ref()?;
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
-    let own_namespace = |kind| namespaces.iter().any(|space| space.typ() == kind && space.path().is_none());
+    let joined = |path: &Option<std::path::PathBuf>| path.as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+    let own_namespace = |kind| namespaces.iter().any(|space| space.typ() == kind && !joined(space.path()));
     let writable = spec.mounts().iter().flatten().any(|mount| {
         let cgroup = matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
         cgroup && !mount.options().iter().flatten().any(|option| option == "ro")
