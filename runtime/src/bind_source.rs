@@ -9,7 +9,9 @@ use crate::error::{Error, While};
 use crate::handshake::{At, Channel, Failure, Message, Step};
 use crate::idmap;
 use crate::plan::{IdMap, Mount, MountSource, Plan};
+use std::ffi::CStr;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,11 @@ pub(crate) enum BindSource {
     Opened(OwnedFd),
     /// The runtime, when the child asks for it.
     Late,
+}
+
+/// A detached copy of the mount at a path.
+pub(crate) fn clone(source: &CStr, recursive: bool, nofollow: bool) -> io::Result<OwnedFd> {
+    if nofollow { mount::clone_tree_nofollow(source, recursive) } else { mount::clone_tree(None, source, recursive) }
 }
 
 /// Opens what can be opened before the child exists. `rootfs` is where the container's own mounts will lie. A runtime
@@ -62,7 +69,7 @@ pub(crate) fn open_late(mount: &Mount, plan: &Plan, init: BorrowedFd<'_>) -> Res
 
 /// A detached copy of the source, with its ids mapped; the path is that of the caller, or of `init`.
 fn open(mount: &Mount, plan: &Plan, init: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
-    let MountSource::Bind { source, recursive } = &mount.source else {
+    let MountSource::Bind { source, recursive, nofollow } = &mount.source else {
         return Err(Error::Unsupported("a mount without source asks for one".into()));
     };
     let shown = source.to_string_lossy();
@@ -72,7 +79,7 @@ fn open(mount: &Mount, plan: &Plan, init: Option<BorrowedFd<'_>>) -> Result<Owne
         None => None,
     };
     let copy = || -> Result<OwnedFd, Failure> {
-        let tree = mount::clone_tree(None, source, *recursive).at(Step::MountSource, &shown)?;
+        let tree = clone(source, *recursive, *nofollow).at(Step::MountSource, &shown)?;
         if let Some((users, recursive)) = &users {
             mount::set_idmap(tree.as_fd(), users.as_fd(), *recursive)
                 .at(Step::MountAttributes, format!("{shown}, mapping its ids"))?;

@@ -16,6 +16,7 @@ use crate::cgroup::{Cgroup, Scope};
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
 use crate::hooks;
+use crate::intel_rdt::RdtGroup;
 use crate::rootfs::host_mount;
 use crate::state::{self, HookState, START_SOCKET, State, Status, process_status};
 use crate::trace::Trace;
@@ -62,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) trace: Trace,
     /// Where the root is mounted on the host and the number of that mount, for a container without a mount namespace.
     pub(crate) host_mount: Option<(PathBuf, u64)>,
+    pub(crate) rdt: Option<RdtGroup>,
 }
 
 impl Container {
@@ -111,6 +113,7 @@ impl Container {
             warnings: Vec::new(),
             trace: Trace::default(),
             host_mount: state.host_mount,
+            rdt: state.rdt,
         };
         Ok(Self { parts, created, owner, terminal: None })
     }
@@ -141,6 +144,7 @@ impl Container {
             personality: parts.personality,
             memory_policy: parts.memory_policy.clone(),
             host_mount: parts.host_mount.clone(),
+            rdt: parts.rdt.clone(),
         }
     }
 
@@ -172,6 +176,22 @@ impl Container {
         match &self.parts.scope {
             Some(scope) => Ok(scope.update(&self.parts.cgroup, resources)?),
             None => Ok(self.parts.cgroup.update(resources)?),
+        }
+    }
+
+    /// Changes the cache and memory bandwidth schemata of the container's class (`linux.intelRdt`).
+    ///
+    /// # Errors
+    /// Lines of another form, a container without a class, or what resctrl refuses.
+    pub fn update_rdt(&self, l3: Option<&str>, bandwidth: Option<&str>) -> Result<(), Error> {
+        let lines = crate::intel_rdt::lines_of_update(l3, bandwidth).map_err(Error::Unsupported)?;
+        match &self.parts.rdt {
+            _ if lines.is_empty() => Ok(()),
+            Some(group) => group.update(&lines),
+            None => Err(Error::Unsupported(format!(
+                "container {} has no class of service; one is made where config.json has linux.intelRdt",
+                self.parts.id
+            ))),
         }
     }
 
@@ -299,6 +319,7 @@ impl Container {
             Some((path, id)) => host_mount::detach(path, *id).during("unmount", path.display()),
             None => Ok(()),
         };
+        let rdt = self.parts.rdt.as_ref().map_or(Ok(()), RdtGroup::remove);
         let mut hook_result = Ok(());
         if let Some(list) = self.parts.hooks.poststop() {
             let state = self.hook_state(Status::Stopped)?;
@@ -315,6 +336,7 @@ impl Container {
         removed?;
         killed?;
         unmounted?;
+        rdt.during("remove from resctrl", &self.parts.id)?;
         hook_result.map_err(Error::Step)
     }
 }

@@ -12,7 +12,9 @@ use crate::hooks;
 use crate::identity::Filter;
 use crate::idmap;
 use crate::init::{ChildStdio, Gate, Init, run_stage};
+use crate::intel_rdt::{RdtGroup, RdtGuard};
 use crate::label;
+use crate::net_device::MovedDevices;
 use crate::placement::Placement;
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
@@ -273,6 +275,17 @@ impl Container {
             let json = serde_json::to_vec(&state).unwrap_or_default();
             fs::sealed_memfd(c"state", &json).during("make the hooks' state", "")
         };
+        let move_devices = |pid| -> Result<Option<MovedDevices<'_>>, Error> {
+            if plan.net_devices.is_empty() {
+                return Ok(None);
+            }
+            let namespace = match plan.namespaces.joined(Kind::Network) {
+                Some(path) => path.to_path_buf(),
+                None => PathBuf::from(format!("/proc/{pid}/ns/net")),
+            };
+            let namespace = File::open(&namespace).during("open namespace", namespace.display())?;
+            MovedDevices::new(&plan.net_devices, namespace.into()).map(Some)
+        };
         let proceed = |pid| -> Result<(), Error> {
             let mut files = Vec::new();
             if plan.has_container_hooks() {
@@ -292,7 +305,6 @@ impl Container {
                 if plan.namespaces.makes(Kind::User) {
                     id_maps.write(guard.child().pid)?;
                 }
-                proceed(guard.child().pid)?;
             }
             Stage::Needed { .. } => {
                 ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;
@@ -311,9 +323,12 @@ impl Container {
                         _ => {}
                     }
                 }
-                proceed(guard.child().pid)?;
             }
         }
+        let devices = move_devices(guard.child().pid)?;
+        let rdt = plan.intel_rdt.as_ref().map(|rdt| RdtGroup::create(rdt, &request.id, guard.child().pid));
+        let rdt = RdtGuard::new(rdt.transpose()?);
+        proceed(guard.child().pid)?;
         loop {
             match conversation.next(&ours, &guard)? {
                 (Message::HooksDue, _) => {
@@ -345,6 +360,9 @@ impl Container {
         let host_mount =
             host_mount.map(HostMountGuard::keep).transpose().during("find the mounted rootfs of", &request.id)?;
         let child = guard.release();
+        if let Some(devices) = devices {
+            devices.keep();
+        }
         let (cgroup, scope) = place.keep();
         std::mem::forget(socket_guard);
         let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
@@ -368,6 +386,7 @@ impl Container {
             warnings: conversation.warnings,
             trace: request.trace,
             host_mount,
+            rdt: rdt.keep(),
         }))
     }
 }

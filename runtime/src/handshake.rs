@@ -50,6 +50,7 @@ steps! {
     Session = "start session",
     Keyring = "join session keyring",
     Loopback = "set loopback device up",
+    NetDevice = "move network device",
     Propagation = "set propagation of",
     Rootfs = "mount rootfs",
     MountSource = "error mounting: open source",

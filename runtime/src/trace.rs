@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 /// A listener to steps, or none; then nothing is told, and the child is not asked to.
 #[derive(Clone, Default)]
-pub struct Trace(Option<Rc<dyn Fn(&str)>>);
+pub struct Trace(Option<Rc<Listener>>);
+
+type Listener = dyn Fn(&str);
 
 impl Trace {
     pub fn new(listener: impl Fn(&str) + 'static) -> Self {

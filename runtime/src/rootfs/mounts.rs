@@ -4,7 +4,7 @@ use super::cgroupfs::CgroupView;
 use super::copy_up;
 use super::finish;
 use super::target::{self, shown};
-use crate::bind_source::BindSource;
+use crate::bind_source::{self, BindSource};
 use crate::handshake::{At, Failure, Step};
 use crate::plan::{Mount, MountSource};
 use std::ffi::{CStr, CString, OsStr};
@@ -51,7 +51,7 @@ fn mount_one(
                 refuse_link(root, destination, fstype)?;
             }
             let existing_mode = existing_mode(root, destination);
-            let target = target::prepare(root, destination, true)?;
+            let target = target::prepare_for(root, mount, true)?;
             let object = || format!("{} on {}", fstype.to_string_lossy(), shown(destination));
             if *copy_up {
                 let writable = mount.attributes.set & !mount::MOUNT_ATTR_RDONLY;
@@ -74,7 +74,7 @@ fn mount_one(
             let made = file_system(fstype, source, &parameters, attributes, object)?;
             attach(&made, target.as_fd(), mount, object)
         }
-        MountSource::Bind { source: path, recursive } => {
+        MountSource::Bind { source: path, recursive, nofollow } => {
             let object = || format!("{} on {}", shown(path), shown(destination));
             let opened;
             let tree = match sources.prepared.get(index) {
@@ -84,12 +84,12 @@ fn mount_one(
                     &opened
                 }
                 Some(BindSource::Child) | None => {
-                    opened = mount::clone_tree(None, path, *recursive).at(Step::MountSource, shown(path))?;
+                    opened = bind_source::clone(path, *recursive, *nofollow).at(Step::MountSource, shown(path))?;
                     &opened
                 }
             };
             let is_directory = fs::status(tree.as_fd()).at(Step::MountSource, shown(path))?.is(fs::S_IFDIR);
-            let target = target::prepare(root, destination, is_directory)?;
+            let target = target::prepare_for(root, mount, is_directory)?;
             let mut implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
             if sources.locked {
                 implied &= !LOCKABLE;
@@ -108,12 +108,52 @@ fn mount_one(
             }
             attach(tree, target.as_fd(), mount, object)
         }
+        MountSource::Remount { whole, parameters } => {
+            let target = target::prepare_for(root, mount, true)?;
+            remount(target.as_fd(), mount, *whole, parameters)
+        }
         MountSource::Cgroup => {
-            let target = target::prepare(root, destination, true)?;
+            let target = target::prepare_for(root, mount, true)?;
             let made = cgroup.mount(target.as_fd(), destination, mount.attributes)?;
             complete(&made, mount, || format!("cgroup on {}", shown(destination)))
         }
     }
+}
+
+fn remount(
+    target: BorrowedFd<'_>,
+    mount: &Mount,
+    whole: bool,
+    parameters: &[(CString, Option<CString>)],
+) -> Result<(), Failure> {
+    let object = || format!("{}, mounting it anew", shown(&mount.destination));
+    let exact = Attributes { clear: mount.attributes.clear | mount.implied_clear, ..mount.attributes };
+    if whole {
+        let context = FsContext::pick(target).at(Step::Mount, object())?;
+        let readonly = mount.attributes.set & mount::MOUNT_ATTR_RDONLY != 0;
+        let configure = || -> io::Result<()> {
+            context.set_flag(if readonly { c"ro" } else { c"rw" })?;
+            set_parameters(&context, parameters)?;
+            context.reconfigure()
+        };
+        configure().map_err(|error| refused(&context, &error, object()))?;
+    }
+    mount::set_attributes(target, exact, false).at(Step::MountAttributes, object())?;
+    let place = target.try_clone_to_owned().at(Step::Mount, object())?;
+    complete(&place, mount, object)
+}
+
+fn set_parameters(context: &FsContext, parameters: &[(CString, Option<CString>)]) -> io::Result<()> {
+    parameters.iter().try_for_each(|(key, value)| match value {
+        Some(value) => context.set_string(key, value),
+        None => context.set_flag(key),
+    })
+}
+
+/// A configuration that the file system refused, with its reason.
+fn refused(context: &FsContext, error: &io::Error, object: String) -> Failure {
+    let why = context.message().map(|text| format!(" ({text})")).unwrap_or_default();
+    Failure { step: Step::Mount, errno: errno::number(error), object: object + &why }
 }
 
 /// What of a mount its user namespace locks (mount_namespaces(7)), but for the access time.
@@ -172,19 +212,10 @@ pub(crate) fn file_system(
         if !source.is_empty() {
             context.set_string(c"source", source)?;
         }
-        for (key, value) in parameters {
-            match value {
-                Some(value) => context.set_string(key, value)?,
-                None => context.set_flag(key)?,
-            }
-        }
+        set_parameters(&context, parameters)?;
         context.mount(attributes)
     };
-    configure().map_err(|error| {
-        let why = context.message().map(|text| format!(" ({text})")).unwrap_or_default();
-        let number = errno::number(&error);
-        Failure { step: Step::Mount, errno: number, object: object() + &why }
-    })
+    configure().map_err(|error| refused(&context, &error, object()))
 }
 
 fn attach(made: &OwnedFd, target: BorrowedFd<'_>, mount: &Mount, object: impl Fn() -> String) -> Result<(), Failure> {
