@@ -152,7 +152,8 @@ fn a_paused_container_goes_on_and_a_new_process_joins_the_scope() {
 fn a_container_that_ends_by_itself_leaves_no_unit() {
     require_systemd!("a_container_that_ends_by_itself_leaves_no_unit");
     let bundle = bundle(&["sh", "-c", "exit 3"]);
-    assert_eq!(runw(&bundle, &["run", &bundle.id]).code, Some(3));
+    let outcome = runw(&bundle, &["run", &bundle.id]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(3), ""));
     assert_no_unit_left(&bundle);
 }
 

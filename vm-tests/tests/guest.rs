@@ -14,8 +14,8 @@ fn short() -> Options {
 }
 
 fn shell(kernel: Kernel, script: &str) -> Image {
-    let programs = cargo::programs().expect("build the programs");
-    let mut image = Image::new(kernel, &programs.init).expect("image");
+    let init = cargo::init().expect("build the init");
+    let mut image = Image::new(kernel, &init).expect("image");
     image.command(&["sh".into(), "-c".into(), script.into()]).expect("command");
     image
 }

@@ -15,12 +15,12 @@ fn the_suite_passes(test: &str, user: Option<&str>, hierarchy: Hierarchy) {
         println!("SKIP {test}: {error:#}");
         return;
     }
-    let programs = cargo::programs().expect("build the programs");
+    let init = cargo::init().expect("build the init");
     let built = cargo::suites("runtime").expect("build the suites");
     let _alone = alone();
     let archive = debian::archive(&[]).expect("make the root file system");
     let start = Instant::now();
-    let mut image = Image::debian(kernel, &programs.init, archive, user).expect("image");
+    let mut image = Image::debian(kernel, &init, archive, user).expect("image");
     add_suites(&mut image, &built, |name| name == "runw_systemd").expect("add the suite");
     let (ended, output, errors) =
         run(&image, Options { timeout: LIMIT, hierarchy, memory_mib: 2048, ..Options::default() });

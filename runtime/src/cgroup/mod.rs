@@ -300,6 +300,8 @@ impl Cgroup {
                 Ok(()) => return Ok(()),
                 // The file came with kernel 5.14, and the root group has none.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Removed between open and write: systemd does so once the last process has left.
+                Err(error) if error.raw_os_error() == Some(errno::ENODEV) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }

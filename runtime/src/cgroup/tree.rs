@@ -74,7 +74,12 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.raw_os_error() != Some(errno::EBUSY) => return Err(error),
         Err(_) => {}
     }
-    for entry in fs::read_dir(path)? {
+    let entries = match fs::read_dir(path) {
+        // Somebody else was faster, as systemd can be.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             remove(&entry.path())?;
