@@ -36,6 +36,17 @@ vm: ## Run the privileged suites in throwaway VMs: a stock kernel, pure cgroup v
 	@scripts/install vm
 	$(CARGO) test --locked --package vm-tests -- --show-output
 
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZ_SECONDS (60)
+	@scripts/install fuzz
+	@[ -x target/tools/bin/cargo-fuzz ] || $(CARGO) install --locked cargo-fuzz --root target/tools
+	PATH="$$PWD/target/tools/bin:$$PATH" scripts/fuzz
+
+.PHONY: soak
+soak: ## Create, run and delete 2,000 containers, eight at a time, and look for what is left
+	@scripts/install test
+	WHARF_CYCLES=2000 $(CARGO) test --locked --package wharf-runtime --test runw_cycles -- --show-output
+
 .PHONY: check
 check: ## Format, lints, licences and advisories of dependencies
 	$(CARGO) fmt --all --check

@@ -8,16 +8,16 @@ use crate::create::ChildGuard;
 use crate::error::{Error, While};
 use crate::handshake::{At, Channel, Failure, Message, Step};
 use crate::idmap;
+use crate::joins;
 use crate::plan::{IdMap, Mount, MountSource, Plan};
 use std::ffi::CStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use wharf_specs::oci::LinuxNamespaceType as Kind;
 use wharf_sys::clone::{CloneOptions, spawn};
-use wharf_sys::{fs, mount, namespace, pidfd, process};
+use wharf_sys::{mount, namespace, pidfd, process};
 
 /// Who opens the source of a mount, and when.
 #[derive(Debug)]
@@ -122,13 +122,7 @@ fn open(mount: &Mount, plan: &Plan, init: Option<BorrowedFd<'_>>) -> Result<Owne
 fn users_of(map: &IdMap, plan: &Plan) -> Result<OwnedFd, Error> {
     match plan.namespaces.joined(Kind::User) {
         // Without mappings of its own the mount has those of the namespace that is joined.
-        Some(path) if map.uids.is_empty() => {
-            let file = File::open(path).during("open namespace", path.display())?;
-            if fs::filesystem_magic(file.as_fd()).during("open namespace", path.display())? != fs::NSFS_MAGIC {
-                return Err(Error::Unsupported(format!("{} is not a namespace", path.display())));
-            }
-            Ok(file.into())
-        }
+        Some(join) if map.uids.is_empty() => joins::open_as(join),
         _ => idmap::user_namespace(map),
     }
 }

@@ -261,7 +261,7 @@ impl Container {
 
     fn wait_for_exec(&self, channel: &Channel) -> Result<(), Error> {
         loop {
-            match channel.receive().during("talk to the container's init", "")? {
+            match channel.receive_from(self.pid()).during("talk to the container's init", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::SeccompListener, descriptors)) => self.hand_over_listener(descriptors)?,
                 Some((Message::Trace(step), _)) => self.parts.trace.say(|| step),

@@ -13,6 +13,7 @@ use crate::identity::Filter;
 use crate::idmap;
 use crate::init::{ChildStdio, Gate, Init, run_stage};
 use crate::intel_rdt::{RdtGroup, RdtGuard};
+use crate::joins;
 use crate::label;
 use crate::net_device::MovedDevices;
 use crate::placement::Placement;
@@ -176,15 +177,7 @@ impl Container {
             Some(source) => Some(Filter { program: source.program(request.seccomp_cache)?, flags: source.flags }),
             None => None,
         };
-        let mut joins = Vec::new();
-        for join in &plan.namespaces.join {
-            let file = File::open(&join.path).during("open namespace", join.path.display())?;
-            if fs::filesystem_magic(file.as_fd()).during("open namespace", join.path.display())? != fs::NSFS_MAGIC {
-                let problem = format!("{} is not a namespace", join.path.display());
-                return Err(Error::Refused(crate::plan::Refusal { field: "linux.namespaces".into(), problem }));
-            }
-            joins.push((join.kind, OwnedFd::from(file)));
-        }
+        let joins = joins::open_all(&plan)?;
         // Before the child in this function, so that it is given up after it.
         let mut place = Placement::prepare(&request, &plan, privileged)?;
 
@@ -280,7 +273,7 @@ impl Container {
                 return Ok(None);
             }
             let namespace = match plan.namespaces.joined(Kind::Network) {
-                Some(path) => path.to_path_buf(),
+                Some(join) => join.path.clone(),
                 None => PathBuf::from(format!("/proc/{pid}/ns/net")),
             };
             let namespace = File::open(&namespace).during("open namespace", namespace.display())?;
@@ -427,7 +420,7 @@ impl Conversation {
     /// The next message that is not kept here; a failure or the end of the child is an error.
     fn next(&mut self, channel: &Channel, guard: &ChildGuard) -> Result<(Message, Vec<OwnedFd>), Error> {
         loop {
-            match channel.receive().during("talk to the container's init", "")? {
+            match channel.receive_from(guard.child().pid).during("talk to the container's init", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
                 Some((Message::Trace(step), _)) => self.trace.say(|| step),

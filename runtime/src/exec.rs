@@ -126,7 +126,8 @@ impl Container {
         // Opened anew: the init's own descriptor may be of a process that has gone.
         let target = pidfd::open(self.pid()).during("open process", self.pid())?;
         let kinds = differing_namespaces(self.pid())?;
-        if pidfd::poll_exit(target.as_fd(), 0).unwrap_or(true) {
+        // Looked at after opening: from here on the descriptor cannot mean another process that has got the number.
+        if !self.state().init_alive() || pidfd::poll_exit(target.as_fd(), 0).unwrap_or(true) {
             return Err(Error::WrongState { operation: "exec in", status: Status::Stopped });
         }
         // Without a mount namespace to join, the root of the container's init is what makes its file system.
@@ -167,7 +168,8 @@ impl Container {
         let Execution { channel, stdio, preserve, .. } = execution;
         drop((channel, stdio, preserve));
         if let Some(cpus) = &plan.affinity_initial {
-            limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "")?;
+            limit::set_affinity(guard.child().pid, cpus)
+                .during("set cpu affinity", "process.execCPUAffinity.initial")?;
             request.trace.say(|| format!("nsexec[{}]: affinity: {}", guard.child().pid, mask_of(cpus)));
         }
         self.join_cgroup(guard.child().pid, &request.sub_cgroups)?;
@@ -175,7 +177,7 @@ impl Container {
             limit::reset_affinity(guard.child().pid);
         }
         if let Some(cpus) = &plan.affinity_final {
-            limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "")?;
+            limit::set_affinity(guard.child().pid, cpus).during("set cpu affinity", "process.execCPUAffinity.final")?;
         }
         if let Some(score) = plan.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", guard.child().pid);
@@ -184,7 +186,7 @@ impl Container {
         ours.send(&Message::Proceed, &[]).during("talk to the process", "")?;
         let mut terminal = None;
         loop {
-            match ours.receive().during("talk to the process", "")? {
+            match ours.receive_from(guard.child().pid).during("talk to the process", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::Terminal, descriptors)) => terminal = descriptors.into_iter().next(),
                 Some((Message::Init(pid), descriptors)) => {
@@ -204,7 +206,7 @@ impl Container {
             wharf_sys::terminal::set_size(terminal.as_fd(), size).during("set terminal size", "")?;
         }
         loop {
-            match ours.receive().during("talk to the process", "")? {
+            match ours.receive_from(guard.child().pid).during("talk to the process", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::SeccompListener, descriptors)) => {
                     if let (Some(listener), Some(seccomp)) = (descriptors.into_iter().next(), self.seccomp()) {
@@ -355,9 +357,21 @@ impl Execution<'_> {
         self.channel.send(&Message::Trace(step.into()), &[]).at(Step::Handshake, "")
     }
 
+    /// Close-on-exec is not enough: until then the working directory, the program and whatever a link in the container
+    /// leads to can be a path through a descriptor, such as `/proc/self/fd/7/bin/sh` (CVE-2024-21626).
+    fn close_what_the_program_must_not_reach(&self) -> Result<(), Failure> {
+        let mut kept = vec![self.channel.as_fd()];
+        kept.extend(self.preserve.iter().map(AsFd::as_fd));
+        if let ChildStdio::Descriptors(stdio) = &self.stdio {
+            kept.extend(stdio.iter().map(AsFd::as_fd));
+        }
+        process::close_all_but(&kept).at(Step::Stdio, "to be closed")
+    }
+
     fn become_program(&self) -> Result<(), Failure> {
         self.tell("child process in init()")?;
         identity::reset_signals();
+        self.close_what_the_program_must_not_reach()?;
         process::new_session().at(Step::Session, "")?;
         match &self.stdio {
             ChildStdio::Inherit => {}

@@ -15,10 +15,11 @@
 //!
 //! At any point the child may say `Failed` with a typed [`Failure`] and exit.
 
+use crate::state::process_status;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use wharf_sys::{errno, socket};
+use wharf_sys::{errno, event, socket};
 
 /// Longest object name that travels in a message; longer ones are cut.
 const MAX_OBJECT_BYTES: usize = 4096;
@@ -88,6 +89,34 @@ steps! {
     Gate = "wait for start",
 }
 
+impl Step {
+    /// JSON path of what the step carries out, where it is one field.
+    pub fn field(self) -> Option<&'static str> {
+        Some(match self {
+            Step::TimeOffsets => "linux.timeOffsets",
+            Step::Device => "linux.devices",
+            Step::Hostname => "hostname",
+            Step::Domainname => "domainname",
+            Step::Sysctl => "linux.sysctl",
+            Step::MaskedPath => "linux.maskedPaths",
+            Step::Rlimit => "process.rlimits",
+            Step::OomScore => "process.oomScoreAdj",
+            Step::IoPriority => "process.ioPriority",
+            Step::Scheduler => "process.scheduler",
+            Step::Affinity => "process.execCPUAffinity",
+            Step::Personality => "linux.personality",
+            Step::MemoryPolicy => "linux.memoryPolicy",
+            Step::WorkingDirectory => "process.cwd",
+            Step::Groups => "process.user.additionalGids",
+            Step::User => "process.user",
+            Step::Capabilities => "process.capabilities",
+            Step::Seccomp => "linux.seccomp",
+            Step::FindProgram => "process.args[0]",
+            _ => return None,
+        })
+    }
+}
+
 /// A step that failed in the child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -103,6 +132,9 @@ impl fmt::Display for Failure {
         f.write_str(self.step.operation())?;
         if !self.object.is_empty() {
             write!(f, " {}", self.object)?;
+        }
+        if let Some(field) = self.step.field() {
+            write!(f, " ({field})")?;
         }
         if self.errno != 0 {
             // Programs that call a runtime look for the plain sentence here.
@@ -150,7 +182,7 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let (tag, step, number, object) = match self {
             Message::Proceed => (0, 0, 0, ""),
             Message::MapIds => (1, 0, 0, ""),
@@ -173,7 +205,7 @@ impl Message {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (&[tag, step, a, b, c, d], object) = bytes.split_first_chunk::<6>()?;
         let number = i32::from_le_bytes([a, b, c, d]);
         let object = || String::from_utf8_lossy(object).into_owned();
@@ -232,6 +264,27 @@ impl Channel {
             Some(message) => Ok(Some((message, descriptors))),
             None => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }
+    }
+}
+
+impl Channel {
+    /// As [`Channel::receive`], from a process that others in its pid namespace can stop: it would be waited for until
+    /// they let it go on, and nothing else tells of a stop.
+    pub(crate) fn receive_from(&self, pid: i32) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+        const LOOK_EVERY_MILLISECONDS: i32 = 250;
+        /// Not at the first look: a terminal stops and continues whole process groups.
+        const LOOKS: u32 = 4;
+        let mut stopped = 0;
+        while !event::wait_readable(self.as_fd(), LOOK_EVERY_MILLISECONDS)? {
+            match process_status(pid) {
+                Some(('T', _)) => stopped += 1,
+                _ => stopped = 0,
+            }
+            if stopped == LOOKS {
+                return Err(io::Error::other(format!("process {pid} was stopped by a signal")));
+            }
+        }
+        self.receive()
     }
 }
 

@@ -83,6 +83,8 @@ impl Init<'_> {
         process::close_on_exec_from(3).at(Step::Stdio, "to be closed")?;
         // The maps are written and the cgroups joined once this arrives.
         let states = self.proceed()?;
+        // Before anything is joined that others are in, and again once joining has set it back to the system's default.
+        process::set_dumpable(false).at(Step::Handshake, "")?;
         self.tell(&self.channel, "nsexec container setup")?;
         self.enter_namespaces()?;
         self.tell(&self.channel, "child process in init()")?;
@@ -97,6 +99,10 @@ impl Init<'_> {
         }
         let root = self.build_root(states.first())?;
         self.enter_root(&root)?;
+        drop(root);
+        // Nothing of the caller's and of the host stays open: close-on-exec is not enough, as until then the working
+        // directory and the program can be a path through a descriptor (CVE-2024-21626).
+        self.close_all_but_what_the_start_needs(&states)?;
         let plan = self.plan;
         identity::assume(&plan.process, self.last_capability, self.setgroups_allowed)?;
         // From 0 to another user the flag was reset to the system's default, which may be "dumpable".
@@ -105,9 +111,6 @@ impl Init<'_> {
         let program = identity::find_program(&plan.process)?;
         self.channel.send(&Message::Created, &[]).at(Step::Handshake, "")?;
 
-        // From here the process may wait for days: nothing of the caller's and of the host stays open in it.
-        drop(root);
-        self.close_all_but_what_the_start_needs(&states)?;
         let connection = self.wait_for_start()?;
         let report = connection.as_ref().unwrap_or(&self.channel);
         let finish = || -> Result<std::convert::Infallible, Failure> {
@@ -311,6 +314,11 @@ pub(crate) fn run_stage(init: &Init<'_>, unshare_user: bool, init_namespaces: i3
     let work = || -> Result<(), Failure> {
         process::close_on_exec_from(3).at(Step::Stdio, "to be closed")?;
         init.proceed()?;
+        if !unshare_user {
+            // Whoever is in those namespaces must not get at this process. (The maps of a new user namespace can only be
+            // written while it is dumpable; nobody else sees it before its init is cloned.)
+            process::set_dumpable(false).at(Step::Handshake, "")?;
+        }
         join_all(joins)?;
         if unshare_user {
             namespace::unshare(clone::CLONE_NEWUSER).at(Step::Unshare, "user")?;

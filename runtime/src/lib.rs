@@ -32,6 +32,7 @@ mod identity;
 mod idmap;
 mod init;
 pub mod intel_rdt;
+mod joins;
 pub mod label;
 mod net_device;
 pub mod own_binary;
@@ -43,6 +44,8 @@ mod seccomp_listener;
 pub mod state;
 mod terminal;
 mod trace;
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use container::Container;
 pub use create::{CgroupDriver, CreateRequest, Stdio};

@@ -9,56 +9,63 @@
 //! taken.
 //!
 //! Where the kernel has no overlay, a detached read-only bind mount takes its place; that holds against all but
-//! CAP_SYS_ADMIN of the host. Without that capability of its own (rootless) the program cannot make a mount; the container then has
-//! no more rights over the file than the user who runs it, and the program goes on as it is.
+//! CAP_SYS_ADMIN of the host. Without that capability of its own (rootless), or where the file is not in the mount
+//! namespace, the program cannot make a mount. It then runs from a sealed copy of itself in memory: the file may well be
+//! the caller's own, and with it the container root's.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use wharf_sys::fs;
 use wharf_sys::mount::{self, Attributes, FsContext};
 use wharf_sys::process::{CStringArray, exec_descriptor};
-use wharf_sys::{fs, mount::MOUNT_ATTR_RDONLY};
 
 /// An overlay without an upper layer needs two lower ones: directories of which one is not above or below that of the
 /// program. What is in them does not matter, as the program's own layer is on top.
 const SECOND_LAYERS: [&str; 3] = ["/run", "/dev", "/tmp"];
+
+/// What the mount has: read-only is what counts, the others tell it from a read-only mount of the host's, which may
+/// become writable one day.
+const ATTRIBUTES: u64 = mount::MOUNT_ATTR_RDONLY | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOSYMFOLLOW;
 
 /// How the program was kept from being overwritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seal {
     Overlay,
     ReadOnlyMount,
+    Copy,
 }
 
-/// Executes this program once more, from a mount on which it cannot be written, unless it already runs from one. To be
+/// Executes this program once more, from where it cannot be written, unless it already runs from there. To be
 /// called first thing, before anything was started. `announce` is told how, just before.
 ///
 /// # Errors
 /// What kept the program from being executed again.
 pub fn make_unwritable(announce: impl FnOnce(Seal)) -> io::Result<()> {
     let own = fs::open_at(None, c"/proc/self/exe", fs::O_PATH, 0, 0)?;
-    if fs::mount_attributes(own.as_fd())? & MOUNT_ATTR_RDONLY != 0 {
+    if fs::mount_attributes(own.as_fd())? & ATTRIBUTES == ATTRIBUTES {
         return Ok(());
     }
-    let sealed = match overlay() {
-        Ok(program) => Some((program, Seal::Overlay)),
-        Err(_) => read_only_mount(own.as_fd()).ok().map(|program| (program, Seal::ReadOnlyMount)),
+    let mounted: io::Result<_> = overlay()
+        .map(|program| (program, Seal::Overlay))
+        .or_else(|_| Ok((read_only_mount(own.as_fd())?, Seal::ReadOnlyMount)));
+    let (program, seal) = match mounted {
+        Ok(sealed) => sealed,
+        Err(_) => {
+            let mut file = File::from(fs::open_at(None, c"/proc/self/exe", fs::O_RDONLY, 0, 0)?);
+            if fs::is_sealed(file.as_fd()) {
+                return Ok(());
+            }
+            let mut program = Vec::new();
+            file.read_to_end(&mut program)?;
+            (fs::sealed_memfd(c"runw", &program)?.into(), Seal::Copy)
+        }
     };
-    let Some((program, seal)) = sealed else { return Ok(()) };
-    let text = |text: std::ffi::OsString| CString::new(text.into_vec());
-    let arguments = std::env::args_os().map(text).collect::<Result<Vec<_>, _>>()?;
-    let environment = std::env::vars_os()
-        .map(|(mut name, value)| {
-            name.push("=");
-            name.push(value);
-            text(name)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
     announce(seal);
-    let error = exec_descriptor(program.as_fd(), &CStringArray::new(arguments), &CStringArray::new(environment));
-    Err(io::Error::new(error.kind(), format!("execute own binary from a sealed mount: {error}")))
+    Err(execute(program.as_fd()))
 }
 
 /// This program through an overlay of its directory.
@@ -75,7 +82,7 @@ fn overlay() -> io::Result<OwnedFd> {
     context.set_string(c"lowerdir", &CString::new(layers)?)?;
     // Of no use here, and its automatic choice leaves a line in the kernel's log.
     let _ = context.set_string(c"xino", c"off");
-    let made = context.mount(MOUNT_ATTR_RDONLY | mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV)?;
+    let made = context.mount(ATTRIBUTES | mount::MOUNT_ATTR_NOSUID)?;
     let name = CString::new(name.as_bytes())?;
     fs::open_at(Some(made.as_fd()), &name, fs::O_PATH | fs::O_NOFOLLOW, 0, 0)
 }
@@ -95,7 +102,25 @@ fn escaped(path: &OsStr) -> Vec<u8> {
 fn read_only_mount(own: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let empty: &CStr = c"";
     let copy = mount::clone_tree(Some(own), empty, false)?;
-    let readonly = Attributes { set: MOUNT_ATTR_RDONLY, ..Attributes::default() };
-    mount::set_attributes(copy.as_fd(), readonly, false)?;
+    mount::set_attributes(copy.as_fd(), Attributes { set: ATTRIBUTES, ..Attributes::default() }, false)?;
     Ok(copy)
+}
+
+/// Returns only on failure.
+fn execute(program: BorrowedFd<'_>) -> io::Error {
+    let text = |text: std::ffi::OsString| CString::new(text.into_vec());
+    let arguments = || -> io::Result<CStringArray> {
+        Ok(CStringArray::new(std::env::args_os().map(text).collect::<Result<Vec<_>, _>>()?))
+    };
+    let environment = || -> io::Result<CStringArray> {
+        let entry = |(mut name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            name.push("=");
+            name.push(value);
+            text(name)
+        };
+        Ok(CStringArray::new(std::env::vars_os().map(entry).collect::<Result<Vec<_>, _>>()?))
+    };
+    let run = || -> io::Result<io::Error> { Ok(exec_descriptor(program, &arguments()?, &environment()?)) };
+    let (Ok(error) | Err(error)) = run();
+    io::Error::new(error.kind(), format!("execute own binary from where it cannot be written: {error}"))
 }

@@ -4,10 +4,13 @@ use crate::error::{Error, While};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File, Metadata};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{Hooks, LinuxSeccomp};
+use wharf_sys::credential;
 
 /// File in the container's state directory.
 const FILE: &str = "state.json";
@@ -103,8 +106,25 @@ impl State {
     /// Reads the state of a container.
     pub fn load(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(FILE);
-        let bytes = fs::read(&path).during("read", path.display())?;
+        let file = Self::open(directory)?;
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes).during("read", path.display())?;
         serde_json::from_slice(&bytes).map_err(|error| Error::State { path, problem: error.to_string() })
+    }
+
+    /// Opens the file of a state that is the caller's own.
+    fn open(directory: &Path) -> Result<File, Error> {
+        let path = directory.join(FILE);
+        let file = File::open(&path).during("read", path.display())?;
+        for (shown, open) in [(directory, &File::open(directory).during("read", path.display())?), (&path, &file)] {
+            refuse_of_others(shown, &open.metadata().during("read", path.display())?)?;
+        }
+        Ok(file)
+    }
+
+    /// Whether there is a state that is not the caller's own, and why it is not.
+    pub fn of_others(directory: &Path) -> Option<Error> {
+        Self::open(directory).err().filter(|error| matches!(error, Error::State { .. }))
     }
 
     /// Writes the state: whole, under its final name only once it is complete.
@@ -113,7 +133,10 @@ impl State {
         let path = directory.join(FILE);
         let bytes =
             serde_json::to_vec(self).map_err(|e| Error::State { path: path.clone(), problem: e.to_string() })?;
-        fs::write(&temporary, bytes).during("write", temporary.display())?;
+        let mut options = File::options();
+        // Whatever the caller's mask is, others must not be able to write it.
+        let open = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+        open.and_then(|mut file| file.write_all(&bytes)).during("write", temporary.display())?;
         fs::rename(&temporary, &path).during("write", path.display())
     }
 
@@ -137,6 +160,20 @@ impl State {
     }
 }
 
+/// A state says what is run (hooks) and what is killed: only the caller's own is believed.
+fn refuse_of_others(path: &Path, found: &Metadata) -> Result<(), Error> {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    let own = credential::effective_user();
+    let problem = if found.uid() != own {
+        format!("belongs to user {}, not to {own}, who would act on it", found.uid())
+    } else if found.mode() & WRITABLE_BY_OTHERS != 0 {
+        format!("can be written by others (mode {:o})", found.mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(Error::State { path: path.to_path_buf(), problem })
+}
+
 /// The directory of one container below the runtime's root.
 pub fn directory(root: &Path, id: &ContainerId) -> PathBuf {
     root.join(id)
@@ -148,7 +185,7 @@ pub(crate) fn process_status(pid: i32) -> Option<(char, u64)> {
 }
 
 /// The command in parentheses may hold anything, so the fields are counted from its end (proc(5)).
-fn parse_stat(text: &str) -> Option<(char, u64)> {
+pub(crate) fn parse_stat(text: &str) -> Option<(char, u64)> {
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?.chars().next()?;

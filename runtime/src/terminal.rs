@@ -2,7 +2,6 @@
 
 use crate::handshake::{At, Failure, Step};
 use crate::rootfs::target;
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use wharf_sys::terminal::{self, Size};
@@ -42,18 +41,7 @@ pub(crate) fn open(root: BorrowedFd<'_>, size: Option<Size>, plain_line_feeds: b
 pub(crate) fn bind_console(root: BorrowedFd<'_>, peer: BorrowedFd<'_>) -> Result<(), Failure> {
     let bind = || -> io::Result<()> {
         let (dev, name) = target::parent(root, c"/dev/console")?;
-        let name: &CStr = &name;
-        let flags = fs::O_CREAT | fs::O_WRONLY | fs::O_NOFOLLOW | fs::O_NOCTTY | fs::O_NONBLOCK;
-        let place = match fs::open_at(Some(dev.as_fd()), name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH) {
-            Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
-                fs::open_at(Some(dev.as_fd()), name, flags, 0o620, fs::RESOLVE_BENEATH)?;
-                fs::open_at(Some(dev.as_fd()), name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH)?
-            }
-            other => other?,
-        };
-        if fs::status(place.as_fd())?.is(fs::S_IFLNK) {
-            return Err(errno::error(errno::ELOOP));
-        }
+        let place = target::file(dev.as_fd(), &name, 0o620)?;
         let tree = mount::clone_tree(Some(peer), c"", false)?;
         mount::move_mount(tree.as_fd(), place.as_fd())
     };

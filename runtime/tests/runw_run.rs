@@ -329,19 +329,6 @@ fn a_terminal_is_given_in_the_foreground() {
     assert_eq!(bundle.output(), "/dev/pts/0\nconsole\n1000\n");
 }
 
-#[test]
-fn the_containers_own_binary_links_cannot_be_opened_for_writing() {
-    require_root!("the_containers_own_binary_links_cannot_be_opened_for_writing");
-    // The classic: have the runtime execute itself and write to what it was executed from.
-    let bundle = Bundle::new(&["/proc/self/exe", "--version"]).set("/process/capabilities", json!({}));
-    let before = fs::metadata(support::RUNW).expect("own binary");
-    bundle.run();
-    let bundle = Bundle::script("true > /proc/1/exe; echo $?").set("/process/noNewPrivileges", json!(false));
-    bundle.run();
-    let after = fs::metadata(support::RUNW).expect("own binary");
-    assert_eq!(before.len(), after.len());
-}
-
 fn open_to_all(path: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");

@@ -36,23 +36,32 @@ pub fn parse_process(bytes: &[u8]) -> Result<Parsed<Process>, InvalidDocument> {
     parse("process.json", bytes)
 }
 
+/// Parses resources, as `update --resources` takes them (runtime-spec, config-linux.md#control-groups).
+pub fn parse_resources(bytes: &[u8]) -> Result<Parsed<LinuxResources>, InvalidDocument> {
+    Ok(Parsed { value: deserialize("resources", bytes)?, warnings: Vec::new() })
+}
+
+/// What `oci-spec` does not read as the standard's users write it is mended once, and the document read again.
 fn parse<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<Parsed<T>, InvalidDocument> {
-    match deserialize(document, bytes) {
-        Ok(value) => Ok(Parsed { value, warnings: Vec::new() }),
-        Err(InvalidDocument::Field { field, .. }) if field.contains("capabilities.") => {
-            parse_without_unknown_capabilities(document, bytes)
-        }
-        Err(InvalidDocument::Field { field, problem, .. }) if field.contains("scheduler.flags") => {
-            let error = InvalidDocument::Field { document: document.into(), field, problem };
-            parse_with_own_scheduler_flags(document, bytes)?.ok_or(error)
-        }
-        Err(InvalidDocument::Field { field, problem, .. })
-            if matches!(field.as_str(), "process" | ".") && problem == "missing field \"user\"" =>
-        {
-            parse_with_root_as_user(document, bytes)
-        }
-        Err(error) => Err(error),
+    let error = match deserialize(document, bytes) {
+        Ok(value) => return Ok(Parsed { value, warnings: Vec::new() }),
+        Err(error) => error,
+    };
+    let InvalidDocument::Field { field, problem, .. } = &error else { return Err(error) };
+    let missing_user = matches!(field.as_str(), "process" | ".") && problem == "missing field \"user\"";
+    if !missing_user && !field.contains("capabilities.") && !field.contains("scheduler.flags") {
+        return Err(error);
     }
+    let mut tree: serde_json::Value = deserialize(document, bytes)?;
+    let mut warnings = Vec::new();
+    let process = if document == "config.json" { tree.get_mut("process") } else { Some(&mut tree) };
+    if let Some(serde_json::Value::Object(process)) = process {
+        // Callers' tools leave zeroes out: a process without `user` is root's, as other runtimes read it.
+        process.entry("user").or_insert_with(|| serde_json::json!({}));
+        mend_scheduler_flags(process);
+        drop_unknown_capabilities(document, process, &mut warnings);
+    }
+    Ok(Parsed { value: deserialize(document, tree.to_string().as_bytes())?, warnings })
 }
 
 fn deserialize<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<T, InvalidDocument> {
@@ -96,58 +105,34 @@ fn explain(error: &serde_json::Error, field: &str) -> String {
     format!("{found:?} is not {noun}; allowed: {allowed}")
 }
 
+type Object = serde_json::Map<String, serde_json::Value>;
+
 /// `oci-spec` writes two of the standard's scheduler flags in its own way; the standard's are turned into those.
-/// None if there are none of them.
-fn parse_with_own_scheduler_flags<T: DeserializeOwned>(
-    document: &str,
-    bytes: &[u8],
-) -> Result<Option<Parsed<T>>, InvalidDocument> {
-    let mut tree: serde_json::Value = deserialize(document, bytes)?;
-    let mut changed = false;
-    let pointer = if tree.get("process").is_some() { "/process/scheduler/flags" } else { "/scheduler/flags" };
-    for flag in tree.pointer_mut(pointer).and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
+fn mend_scheduler_flags(process: &mut Object) {
+    let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
+    for flag in flags.and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
         *flag = match flag.as_str() {
             Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK".into(),
             Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN".into(),
             _ => continue,
         };
-        changed = true;
     }
-    if changed { parse(document, tree.to_string().as_bytes()).map(Some) } else { Ok(None) }
 }
 
-/// A process without `user` is root's, as other runtimes read it: callers' tools leave zeroes out.
-fn parse_with_root_as_user<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<Parsed<T>, InvalidDocument> {
-    let mut tree: serde_json::Value = deserialize(document, bytes)?;
-    let process = if tree.get("process").is_some() { &mut tree["process"] } else { &mut tree };
-    process["user"] = serde_json::json!({});
-    parse(document, tree.to_string().as_bytes())
-}
-
-/// The names `oci-spec` refuses are taken out of the capability lists, with a warning each, and the document
-/// is read once more: a newer caller may know capabilities that this kernel interface does not.
-fn parse_without_unknown_capabilities<T: DeserializeOwned>(
-    document: &str,
-    bytes: &[u8],
-) -> Result<Parsed<T>, InvalidDocument> {
-    let mut tree: serde_json::Value = deserialize(document, bytes)?;
-    let mut warnings = Vec::new();
-    let pointer = if tree.get("process").is_some() { "/process/capabilities" } else { "/capabilities" };
-    if let Some(serde_json::Value::Object(sets)) = tree.pointer_mut(pointer) {
-        for (set, names) in sets.iter_mut() {
-            if let serde_json::Value::Array(names) = names {
-                names.retain(|name| {
-                    let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
-                    if !known && name.is_string() {
-                        warnings.push(format!("{document}: capabilities.{set}: unknown capability {name} is ignored"));
-                    }
-                    known || !name.is_string()
-                });
+/// The names `oci-spec` refuses are taken out of the capability lists, with a warning each: a newer caller may know
+/// capabilities that this kernel interface does not.
+fn drop_unknown_capabilities(document: &str, process: &mut Object, warnings: &mut Vec<String>) {
+    let Some(serde_json::Value::Object(sets)) = process.get_mut("capabilities") else { return };
+    for (set, names) in sets.iter_mut() {
+        let serde_json::Value::Array(names) = names else { continue };
+        names.retain(|name| {
+            let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+            if !known && name.is_string() {
+                warnings.push(format!("{document}: capabilities.{set}: unknown capability {name} is ignored"));
             }
-        }
+            known || !name.is_string()
+        });
     }
-    let bytes = tree.to_string();
-    Ok(Parsed { value: deserialize(document, bytes.as_bytes())?, warnings })
 }
 
 #[cfg(test)]
@@ -184,6 +169,21 @@ mod tests {
         let process = parse_process(br#"{"cwd":"/","args":["a"]}"#).expect("parse").value;
         assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
         assert!(parse_config(br#"{"process":{"cwd":"/","args":["a"]}}"#).is_ok());
+    }
+
+    #[test]
+    fn a_process_inside_a_process_document_is_no_process() {
+        for json in [r#"{"process":{},"cwd":"/"}"#, r#"{"process":5,"cwd":"/"}"#] {
+            let process = parse_process(json.as_bytes()).expect("parse").value;
+            assert_eq!(process.user().uid(), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_mended_is_mended_together() {
+        let json = r#"{"process":{"cwd":"/","capabilities":{"bounding":["CAP_DREAM"]},
+            "scheduler":{"policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_DL_OVERRUN"]}}}"#;
+        assert_eq!(parse_config(json.as_bytes()).expect("parse").warnings.len(), 1);
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Layout {
     }
 
     /// From the texts of `/proc/self/mountinfo` and `/proc/self/cgroup` (proc(5), cgroups(7)).
-    pub(super) fn parse(mountinfo: &str, cgroup: &str) -> Self {
+    pub(crate) fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mut layout = Self::default();
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };

@@ -216,6 +216,13 @@ fn program(rules: &[Rule]) -> Vec<Instruction> {
     program
 }
 
+/// Whether the rules can be written for both versions of cgroups.
+pub(crate) fn compile(resources: &LinuxResources) -> bool {
+    rules(Some(resources)).is_ok_and(|rules| {
+        rules.iter().all(|rule| !rule.lines().is_empty() || rule.is_everything()) && !program(&rules).is_empty()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ mod v1;
 mod v2;
 
 pub use detect::{Hierarchy, Layout};
+pub(crate) use devices::compile as device_rules_compile;
 pub use stats::{OomWatch, Stats};
 pub use systemd::{NewScope, Scope, check_annotations};
 pub use tree::CreatedCgroup;
@@ -22,11 +23,11 @@ use crate::dbus;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 use wharf_specs::oci::LinuxResources;
-use wharf_sys::errno;
+use wharf_sys::{errno, pidfd};
 
 /// How long removal waits for killed processes to leave.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -108,11 +109,12 @@ impl Cgroup {
             None => (false, PathBuf::from(id)),
         };
         let place = |hierarchy: &Hierarchy, unified: bool| {
-            let own = hierarchy.own.strip_prefix("/").unwrap_or(&hierarchy.own);
+            // Seen from inside of another cgroup namespace, the own group can be above the root: `/../x`.
+            let own = clean(&hierarchy.own);
             let start = match (relative, unified) {
                 (false, _) => Path::new(""),
                 (true, true) => own.parent().unwrap_or(Path::new("")),
-                (true, false) => own,
+                (true, false) => &own,
             };
             hierarchy.mountpoint.join(start).join(&inner)
         };
@@ -171,9 +173,7 @@ impl Cgroup {
         let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(Error::Layout)?;
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(Error::Layout)?;
         let layout = Layout::parse(&mounts, &groups);
-        let place = |hierarchy: &Hierarchy| {
-            hierarchy.mountpoint.join(hierarchy.own.strip_prefix("/").unwrap_or(&hierarchy.own))
-        };
+        let place = |hierarchy: &Hierarchy| hierarchy.mountpoint.join(clean(&hierarchy.own));
         Ok(Self {
             unified: layout.unified.as_ref().map(place),
             legacy: layout.legacy.iter().map(|hierarchy| (hierarchy.controllers.clone(), place(hierarchy))).collect(),
@@ -311,7 +311,12 @@ impl Cgroup {
     /// Sends a signal to every process in the group and below.
     pub fn signal_all(&self, signal: i32) -> io::Result<()> {
         for pid in self.pids()? {
-            match wharf_sys::process::kill(pid, signal) {
+            let send = || {
+                let process = pidfd::open(pid)?;
+                // Looked for once more: the number may be another process's by now, but not the descriptor.
+                if self.pids()?.contains(&pid) { pidfd::send_signal(process.as_fd(), signal) } else { Ok(()) }
+            };
+            match send() {
                 Err(error) if error.raw_os_error() != Some(errno::ESRCH) => return Err(error),
                 _ => {}
             }
@@ -412,7 +417,7 @@ fn check_usage(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error>
 }
 
 /// Removes `.` and `..` as a path below `/` would read them: nothing above the root can be named.
-fn clean(path: &Path) -> PathBuf {
+pub(crate) fn clean(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::new();
     for component in path.components() {
         match component {

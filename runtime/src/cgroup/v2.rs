@@ -51,6 +51,9 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         if let Some(weight) = io.weight().filter(|v| *v != 0) {
             if group.path.join("io.bfq.weight").exists() {
                 group.limit("io", "io.bfq.weight", weight, "blockIO.weight")?;
+            } else if !(10..=1000).contains(&weight) {
+                let problem = format!("{weight} is out of range; allowed: 10 to 1000");
+                return Err(Error::Value { field: "blockIO.weight".into(), problem });
             } else {
                 group.limit("io", "io.weight", io_weight(weight), "blockIO.weight")?;
             }

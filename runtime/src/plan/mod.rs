@@ -11,6 +11,7 @@ mod process;
 mod sysctl;
 
 pub use device::Device;
+pub(crate) use mount::ALLOWED_INSIDE_PROC;
 pub use mount::{IdMap, Mount, MountSource, OPTIONS as MOUNT_OPTIONS};
 pub(crate) use namespace::name as namespace_name;
 pub use namespace::{Join, Namespaces};
@@ -21,6 +22,7 @@ pub use sysctl::Sysctl;
 
 use crate::intel_rdt::RdtPlan;
 use crate::seccomp::FilterSource;
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::path::Path;
 use wharf_specs::oci::{Hooks, Linux, LinuxNamespaceType, LinuxResources, Spec};
@@ -115,7 +117,7 @@ impl Plan {
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
             seccomp: linux.seccomp().as_ref().map(FilterSource::compile).transpose()?,
-            cgroups_path: linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()),
+            cgroups_path: cgroups_path(&linux)?,
             resources: linux.resources().clone(),
             hooks: checked_hooks(spec)?,
             process,
@@ -159,6 +161,17 @@ impl EmptyLinux for Option<wharf_specs::oci::Linux> {
             linux
         })
     }
+}
+
+/// The root of the hierarchy is everybody's: to end the container would be to end every process of the host.
+fn cgroups_path(linux: &wharf_specs::oci::Linux) -> Result<Option<std::path::PathBuf>, Refusal> {
+    let Some(path) = linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()) else { return Ok(None) };
+    if crate::cgroup::clean(&path).as_os_str().is_empty() {
+        let problem = format!("{path:?} is the root of the hierarchy; allowed: a path below it");
+        return Err(Refusal::new("linux.cgroupsPath", problem));
+    }
+    c_string(path.as_os_str().as_encoded_bytes(), "linux.cgroupsPath")?;
+    Ok(Some(path))
 }
 
 fn refuse_other_platforms(spec: &Spec) -> Result<(), Refusal> {
@@ -218,6 +231,12 @@ fn checked_hooks(spec: &Spec) -> Result<Hooks, Refusal> {
             if !hook.path().is_absolute() {
                 return Err(Refusal::new(field("path"), format!("{:?} is not an absolute path", hook.path())));
             }
+            c_string(hook.path().as_os_str().as_encoded_bytes(), &field("path"))?;
+            for (name, list) in [("args", hook.args()), ("env", hook.env())] {
+                for (place, text) in list.iter().flatten().enumerate() {
+                    c_string(text, &format!("hooks.{kind}[{index}].{name}[{place}]"))?;
+                }
+            }
             if hook.timeout().is_some_and(|seconds| seconds <= 0) {
                 return Err(Refusal::new(field("timeout"), "is not a positive number of seconds"));
             }
@@ -233,14 +252,9 @@ fn path_list(paths: Option<&[String]>, field: &str) -> Result<Vec<CString>, Refu
         }
         c_string(path, &format!("{field}[{index}]"))
     };
-    let mut list: Vec<CString> = Vec::new();
-    for path in paths.unwrap_or_default().iter().enumerate().map(check) {
-        let path = path?;
-        if !list.contains(&path) {
-            list.push(path);
-        }
-    }
-    Ok(list)
+    let list: Vec<CString> = paths.unwrap_or_default().iter().enumerate().map(check).collect::<Result<_, _>>()?;
+    let mut known = HashSet::new();
+    Ok(list.iter().filter(|path| known.insert(*path)).cloned().collect())
 }
 
 /// The kernel's form of a string from the configuration.

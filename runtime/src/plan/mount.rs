@@ -325,31 +325,33 @@ fn compile(
     })
 }
 
-/// A file system inside `/proc` could pass for the kernel's, to the container and to the runtime; what LXCFS and
-/// the like put there is allowed.
+/// What LXCFS and the like mount inside `/proc`.
+pub(crate) const ALLOWED_INSIDE_PROC: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/random/boot_id",
+];
+
+/// A file system inside `/proc` could pass for the kernel's, to the container and to the runtime. This sees what the
+/// path says; where links lead is seen when the place is opened.
 fn refuse_over_proc(mount: &oci::Mount, field: &str, destination: &Path) -> Result<(), Refusal> {
-    const ALLOWED: [&str; 11] = [
-        "cpuinfo",
-        "diskstats",
-        "meminfo",
-        "stat",
-        "swaps",
-        "uptime",
-        "loadavg",
-        "slabinfo",
-        "sys/kernel/ns_last_pid",
-        "sys/crypto/fips_enabled",
-        "sys/kernel/random/boot_id",
-    ];
     let inside = std::path::absolute(destination).unwrap_or_default();
     let Ok(inside) = inside.strip_prefix("/proc") else { return Ok(()) };
     let whole = inside.as_os_str().is_empty();
     let is_proc =
         mount.typ().as_deref() == Some("proc") || mount.source().as_deref().is_some_and(|s| s.starts_with("/proc"));
-    if (whole && is_proc) || ALLOWED.iter().any(|name| inside == Path::new(name)) {
+    if (whole && is_proc) || ALLOWED_INSIDE_PROC.iter().any(|name| inside == Path::new(name)) {
         return Ok(());
     }
-    let problem = format!("{destination:?} cannot be mounted because it is inside /proc");
+    let problem = format!("{destination:?} cannot be mounted because it is inside /proc; allowed: procfs on /proc");
     Err(Refusal::new(field, problem))
 }
 
@@ -372,6 +374,8 @@ fn compile_idmap(
     if uids.is_empty() != gids.is_empty() {
         return Err(Refusal::new(field("gidMappings"), "uidMappings and gidMappings must be given together"));
     }
+    super::namespace::check_map(&field("uidMappings"), &uids)?;
+    super::namespace::check_map(&field("gidMappings"), &gids)?;
     let (uids, gids) = if uids.is_empty() {
         if !namespaces.separate(LinuxNamespaceType::User) {
             let problem = "idmap without mappings needs a user namespace";

@@ -2,12 +2,14 @@
 
 use super::Refusal;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use wharf_specs::oci::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxPersonalityDomain};
 
 /// A namespace that exists already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {
+    /// Its place in `linux.namespaces`.
+    pub index: usize,
     pub kind: LinuxNamespaceType,
     pub path: PathBuf,
 }
@@ -43,7 +45,7 @@ impl Namespaces {
                         let field = format!("linux.namespaces[{index}].path");
                         return Err(Refusal::new(field, format!("{path:?} is not an absolute path")));
                     }
-                    namespaces.join.push(Join { kind, path: path.clone() });
+                    namespaces.join.push(Join { index, kind, path: path.clone() });
                 }
                 _ => namespaces.new |= kind as i32,
             }
@@ -62,11 +64,7 @@ impl Namespaces {
             if !self.separate(LinuxNamespaceType::User) && !map.is_empty() {
                 return Err(Refusal::new(field, "is given, but linux.namespaces has no user namespace"));
             }
-            for (index, entry) in map.iter().enumerate() {
-                if entry.size() == 0 {
-                    return Err(Refusal::new(format!("{field}[{index}].size"), "is 0; allowed: 1 and more"));
-                }
-            }
+            check_map(field, map)?;
         }
         Ok(())
     }
@@ -84,6 +82,11 @@ impl Namespaces {
                 return Err(Refusal::new("linux.timeOffsets", problem));
             }
             let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            const MOST_NANOSECONDS: u32 = 999_999_999;
+            if nanos > MOST_NANOSECONDS {
+                let problem = format!("{nanos} is out of range; allowed: 0 to {MOST_NANOSECONDS}");
+                return Err(Refusal::new(format!("linux.timeOffsets.{clock}.nanosecs"), problem));
+            }
             lines.extend(format!("{clock} {secs} {nanos}\n").into_bytes());
         }
         Ok(lines)
@@ -94,15 +97,47 @@ impl Namespaces {
         self.new & kind as i32 != 0 || self.join.iter().any(|join| join.kind == kind)
     }
 
-    /// The path of the namespace of this kind that is joined.
-    pub fn joined(&self, kind: LinuxNamespaceType) -> Option<&Path> {
-        self.join.iter().find(|join| join.kind == kind).map(|join| join.path.as_path())
+    /// The namespace of this kind that is joined.
+    pub fn joined(&self, kind: LinuxNamespaceType) -> Option<&Join> {
+        self.join.iter().find(|join| join.kind == kind)
     }
 
     /// Whether a namespace of this kind is made.
     pub fn makes(&self, kind: LinuxNamespaceType) -> bool {
         self.new & kind as i32 != 0
     }
+}
+
+/// What the kernel asks of a mapping (user_namespaces(7)); it would answer EINVAL to all of it.
+pub(super) fn check_map(field: &str, map: &[LinuxIdMapping]) -> Result<(), Refusal> {
+    const MAX_ENTRIES: usize = 340;
+    if map.len() > MAX_ENTRIES {
+        return Err(Refusal::new(field, format!("has {} entries; allowed: up to {MAX_ENTRIES}", map.len())));
+    }
+    for (index, entry) in map.iter().enumerate() {
+        if entry.size() == 0 {
+            return Err(Refusal::new(format!("{field}[{index}].size"), "is 0; allowed: 1 and more"));
+        }
+        // The largest number is no id.
+        let end = |first: u32| u64::from(first) + u64::from(entry.size());
+        for (name, first) in [("containerID", entry.container_id()), ("hostID", entry.host_id())] {
+            if end(first) > u64::from(u32::MAX) {
+                let problem = format!("{name} {first} with size {} goes beyond the largest id", entry.size());
+                return Err(Refusal::new(format!("{field}[{index}]"), problem));
+            }
+        }
+        let meets = |first: u32, other: u32, size: u32| {
+            u64::from(first) < u64::from(other) + u64::from(size) && u64::from(other) < end(first)
+        };
+        let overlaps = |other: &LinuxIdMapping| {
+            meets(entry.container_id(), other.container_id(), other.size())
+                || meets(entry.host_id(), other.host_id(), other.size())
+        };
+        if let Some(other) = map[..index].iter().position(overlaps) {
+            return Err(Refusal::new(format!("{field}[{index}]"), format!("overlaps with entry {other}")));
+        }
+    }
+    Ok(())
 }
 
 /// The name of a namespace kind in `config.json`.

@@ -2,6 +2,7 @@
 
 use super::{Refusal, c_string};
 use crate::capabilities;
+use std::collections::HashMap;
 use std::ffi::CString;
 use wharf_specs::oci::{
     self, Capabilities, IOPriorityClass, Linux, LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType,
@@ -74,7 +75,7 @@ impl Process {
             );
             return Err(Refusal::new(field("cwd"), problem));
         }
-        let mut env: Vec<CString> = Vec::new();
+        let (mut env, mut places) = (Vec::new(), HashMap::new());
         let (mut search_path, mut has_home) = (Vec::new(), false);
         for (index, entry) in process.env().iter().flatten().enumerate() {
             let name = format!("{at}.env[{index}]");
@@ -86,15 +87,12 @@ impl Process {
                 "HOME" => has_home = !value.is_empty(),
                 _ => {}
             }
-            let entry = c_string(entry, &name)?;
+            let value = c_string(entry, &name)?;
             // The last setting of a variable wins, as in a shell.
-            let same = |old: &CString| {
-                old.as_bytes().starts_with(key.as_bytes()) && old.as_bytes().get(key.len()) == Some(&b'=')
-            };
-            env.retain(|old| !same(old));
-            if key != "HOME" || has_home {
-                env.push(entry);
+            if let Some(earlier) = places.insert(key, env.len()) {
+                env[earlier] = None;
             }
+            env.push((key != "HOME" || has_home).then_some(value));
         }
         let user = process.user();
         if user.umask().is_some_and(|mask| mask > 0o777) {
@@ -105,14 +103,17 @@ impl Process {
         };
         let affinity = process.exec_cpu_affinity().as_ref();
         Ok(Self {
-            args: args.iter().map(|arg| c_string(arg, &field("args"))).collect::<Result<_, _>>()?,
-            env,
+            args: (0..)
+                .zip(args)
+                .map(|(index, arg)| c_string(arg, &field(&format!("args[{index}]"))))
+                .collect::<Result<_, _>>()?,
+            env: env.into_iter().flatten().collect(),
             search_path,
             has_home,
             cwd: c_string(process.cwd().as_os_str().as_encoded_bytes(), &field("cwd"))?,
-            uid: user.uid(),
-            gid: user.gid(),
-            groups: user.additional_gids().clone().unwrap_or_default(),
+            uid: id(user.uid(), &field("user.uid"))?,
+            gid: id(user.gid(), &field("user.gid"))?,
+            groups: groups(user, &field("user.additionalGids"))?,
             umask: user.umask(),
             capabilities: {
                 let plan = process.capabilities().as_ref().map(capability_plan).unwrap_or_default();
@@ -135,6 +136,24 @@ impl Process {
             memory_policy: None,
         })
     }
+}
+
+/// The largest number means "leave it" to the kernel: the process would keep the runtime's id.
+fn id(id: u32, field: &str) -> Result<u32, Refusal> {
+    if id == u32::MAX {
+        return Err(Refusal::new(field, format!("{id} is no id; allowed: 0 to {}", u32::MAX - 1)));
+    }
+    Ok(id)
+}
+
+fn groups(user: &oci::User, field: &str) -> Result<Vec<u32>, Refusal> {
+    /// `NGROUPS_MAX` (linux/limits.h).
+    const MAX_GROUPS: usize = 65_536;
+    let groups = user.additional_gids().as_deref().unwrap_or_default();
+    if groups.len() > MAX_GROUPS {
+        return Err(Refusal::new(field, format!("has {} groups; allowed: up to {MAX_GROUPS}", groups.len())));
+    }
+    (0..).zip(groups).map(|(index, group)| id(*group, &format!("{field}[{index}]"))).collect()
 }
 
 fn capability_plan(sets: &oci::LinuxCapabilities) -> CapabilityPlan {
@@ -298,8 +317,14 @@ pub(super) fn memory_policy(linux: &Linux) -> Result<Option<(i32, Vec<usize>)>, 
 /// Parses the kernel's list format, `0-3,7`.
 pub(crate) fn index_list(list: &str, field: &str) -> Result<Vec<usize>, Refusal> {
     const MAX_INDEX: usize = 8191;
-    let wrong = || Refusal::new(field, format!("{list:?} is not a list such as 0-3,7 of numbers up to {MAX_INDEX}"));
-    let mut indices = Vec::new();
+    /// Every index by itself, with its comma.
+    const MAX_BYTES: usize = 5 * (MAX_INDEX + 1);
+    let shown: String = list.chars().take(64).collect();
+    let wrong = || Refusal::new(field, format!("{shown:?} is not a list such as 0-3,7 of numbers up to {MAX_INDEX}"));
+    if list.len() > MAX_BYTES {
+        return Err(wrong());
+    }
+    let mut named = vec![false; MAX_INDEX + 1];
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let parse =
@@ -308,9 +333,9 @@ pub(crate) fn index_list(list: &str, field: &str) -> Result<Vec<usize>, Refusal>
         if first > last {
             return Err(wrong());
         }
-        indices.extend(first..=last);
+        named[first..=last].fill(true);
     }
-    Ok(indices)
+    Ok((0..).zip(named).filter_map(|(index, named)| named.then_some(index)).collect())
 }
 
 #[cfg(test)]
@@ -336,6 +361,10 @@ mod tests {
     fn wrong_fields_are_named() {
         for (json, field) in [
             (r#"{"user":{},"cwd":"/"}"#, "process.args"),
+            (r#"{"user":{},"cwd":"/","args":["a","b\u0000"]}"#, "process.args[1]"),
+            (r#"{"user":{"uid":4294967295},"cwd":"/","args":["a"]}"#, "process.user.uid"),
+            (r#"{"user":{"gid":4294967295},"cwd":"/","args":["a"]}"#, "process.user.gid"),
+            (r#"{"user":{"additionalGids":[1,4294967295]},"cwd":"/","args":["a"]}"#, "process.user.additionalGids[1]"),
             (r#"{"user":{},"cwd":"x","args":["a"]}"#, "process.cwd"),
             (r#"{"user":{},"cwd":"/","args":["a"],"env":["A"]}"#, "process.env[0]"),
             (r#"{"user":{},"cwd":"/","args":["a"],"oomScoreAdj":1001}"#, "process.oomScoreAdj"),
@@ -356,6 +385,10 @@ mod tests {
     fn index_lists_are_the_kernels() {
         assert_eq!(index_list("0-2,7", "f"), Ok(vec![0, 1, 2, 7]));
         assert!(index_list("3-1", "f").is_err());
+        assert!(index_list("2-1", "f").is_err());
         assert!(index_list("0-99999999", "f").is_err());
+        assert_eq!(index_list("7,7,0-7,1", "f").map(|list| list.len()), Ok(8));
+        let refused = index_list(&"0-8191,".repeat(1 << 20), "f").expect_err("too long");
+        assert!(refused.problem.len() < 200, "{refused}");
     }
 }

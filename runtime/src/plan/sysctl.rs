@@ -9,6 +9,8 @@ use wharf_specs::oci::LinuxNamespaceType;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sysctl {
     pub name: String,
+    /// The namespace it belongs to.
+    pub kind: LinuxNamespaceType,
     /// Below `/proc/sys`.
     pub path: CString,
     pub value: Vec<u8>,
@@ -81,7 +83,7 @@ fn compile(key: &str, value: &str, namespaces: &Namespaces) -> Result<Sysctl, Re
             format!("needs a {kind} namespace, which is not in a separate kernel namespace here"),
         ));
     }
-    Ok(Sysctl { name: key.to_string(), path: c_string(&path, &field)?, value: value.as_bytes().to_vec() })
+    Ok(Sysctl { name: key.to_string(), kind: needed, path: c_string(&path, &field)?, value: value.as_bytes().to_vec() })
 }
 
 #[cfg(test)]

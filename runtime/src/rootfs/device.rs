@@ -57,9 +57,7 @@ fn bind_node(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
         return Err(errno::error(errno::ENODEV));
     }
     let (parent, name) = target::parent(root, &device.path)?;
-    let flags = fs::O_CREAT | fs::O_WRONLY | fs::O_NOFOLLOW;
-    fs::open_at(Some(parent.as_fd()), &name, flags, 0o644, fs::RESOLVE_BENEATH)?;
-    let place = fs::open_at(Some(parent.as_fd()), &name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH)?;
+    let place = target::file(parent.as_fd(), &name, 0o644)?;
     mount::move_mount(tree.as_fd(), place.as_fd())
 }
 

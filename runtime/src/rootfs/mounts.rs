@@ -6,14 +6,17 @@ use super::finish;
 use super::target::{self, shown};
 use crate::bind_source::{self, BindSource};
 use crate::handshake::{At, Failure, Step};
-use crate::plan::{Mount, MountSource};
+use crate::plan::{ALLOWED_INSIDE_PROC, Mount, MountSource};
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use wharf_sys::mount::{self, Attributes, FsContext};
 use wharf_sys::{errno, fs, process};
+
+/// Inode of every procfs's root directory (`PROC_ROOT_INO` of the kernel).
+const PROC_ROOT_INODE: u64 = 1;
 
 /// Where the sources of bind mounts come from.
 pub(crate) struct Sources<'a> {
@@ -32,7 +35,8 @@ pub(crate) fn mount_all(
     cgroup: &CgroupView,
 ) -> Result<(), Failure> {
     for (index, mount) in mounts.iter().enumerate() {
-        mount_one(root, mount, index, sources, cgroup)?;
+        mount_one(root, mount, index, sources, cgroup)
+            .map_err(|failure| Failure { object: format!("{} (mounts[{index}])", failure.object), ..failure })?;
     }
     Ok(())
 }
@@ -52,6 +56,7 @@ fn mount_one(
             }
             let existing_mode = existing_mode(root, destination);
             let target = target::prepare_for(root, mount, true)?;
+            refuse_inside_proc(root, target.as_fd(), destination, fstype.as_c_str() == c"proc")?;
             let object = || format!("{} on {}", fstype.to_string_lossy(), shown(destination));
             if *copy_up {
                 let writable = mount.attributes.set & !mount::MOUNT_ATTR_RDONLY;
@@ -88,8 +93,11 @@ fn mount_one(
                     &opened
                 }
             };
-            let is_directory = fs::status(tree.as_fd()).at(Step::MountSource, shown(path))?.is(fs::S_IFDIR);
-            let target = target::prepare_for(root, mount, is_directory)?;
+            let status = fs::status(tree.as_fd()).at(Step::MountSource, shown(path))?;
+            let target = target::prepare_for(root, mount, status.is(fs::S_IFDIR))?;
+            let magic = fs::filesystem_magic(tree.as_fd()).at(Step::MountSource, shown(path))?;
+            let is_procfs = magic == fs::PROC_MAGIC && status.inode == PROC_ROOT_INODE;
+            refuse_inside_proc(root, target.as_fd(), destination, is_procfs)?;
             let mut implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
             if sources.locked {
                 implied &= !LOCKABLE;
@@ -114,6 +122,7 @@ fn mount_one(
         }
         MountSource::Cgroup => {
             let target = target::prepare_for(root, mount, true)?;
+            refuse_inside_proc(root, target.as_fd(), destination, false)?;
             let made = cgroup.mount(target.as_fd(), destination, mount.attributes)?;
             complete(&made, mount, || format!("cgroup on {}", shown(destination)))
         }
@@ -190,6 +199,29 @@ fn refuse_link(root: BorrowedFd<'_>, destination: &CStr, fstype: &CStr) -> Resul
     Ok(())
 }
 
+/// Inside `/proc`, wherever links in the image and `..` have led, nothing is mounted but procfs itself: a file system
+/// there could pass for the kernel's (CVE-2025-52881).
+fn refuse_inside_proc(
+    root: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    destination: &CStr,
+    is_procfs: bool,
+) -> Result<(), Failure> {
+    let place = |fd: BorrowedFd<'_>| {
+        let link =
+            CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|_| errno::error(errno::EINVAL))?;
+        fs::read_link_at(None, &link)
+    };
+    let (root, target) = (place(root).at(Step::MountTarget, "/")?, place(target).at(Step::MountTarget, "/")?);
+    let Ok(inside) = target.strip_prefix(root).unwrap_or(&target).strip_prefix("proc") else { return Ok(()) };
+    let whole = inside.as_os_str().is_empty();
+    if (whole && is_procfs) || ALLOWED_INSIDE_PROC.iter().any(|name| inside == Path::new(name)) {
+        return Ok(());
+    }
+    let object = format!("on {}: cannot be mounted because it is inside /proc", shown(destination));
+    Err(Failure { step: Step::Mount, errno: 0, object })
+}
+
 /// Of what is to be cleared, only what is set: clearing a flag that a user namespace locked is refused even if
 /// nothing would change.
 fn needed(tree: BorrowedFd<'_>, mut attributes: Attributes) -> io::Result<Attributes> {
@@ -260,7 +292,7 @@ fn hide_kernel_files(rootfs: &CStr) -> io::Result<()> {
 }
 
 /// Where procfs and sysfs are mounted, from `mountinfo` (proc(5)).
-fn kernel_file_systems(mountinfo: &str) -> Vec<Vec<u8>> {
+pub(crate) fn kernel_file_systems(mountinfo: &str) -> Vec<Vec<u8>> {
     let place = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
         let kernel = right.starts_with("proc ") || right.starts_with("sysfs ");

@@ -15,13 +15,19 @@ const FILE_MODE: u32 = 0o644;
 
 /// Opens `path` in the root, made if it is missing, as a place to mount a directory or a file on.
 pub(crate) fn prepare(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> Result<OwnedFd, Failure> {
-    match fs::open_in_root(root, path, fs::O_PATH, 0) {
-        Ok(found) => Ok(found),
-        Err(error) if error.raw_os_error() == Some(errno::ENOENT) => {
-            make(root, path, directory, 0).at(Step::MountTarget, shown(path))
+    let open = || -> io::Result<OwnedFd> {
+        let found = match fs::open_in_root(root, path, fs::O_PATH, 0) {
+            Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make(root, path, directory, 0)?,
+            other => other?,
+        };
+        // The kernel would say EINVAL to either.
+        match (fs::status(found.as_fd())?.is(fs::S_IFDIR), directory) {
+            (true, false) => Err(errno::error(errno::EISDIR)),
+            (false, true) => Err(errno::error(errno::ENOTDIR)),
+            _ => Ok(found),
         }
-        Err(error) => Err(error).at(Step::MountTarget, shown(path)),
-    }
+    };
+    open().at(Step::MountTarget, shown(path))
 }
 
 /// The place of a mount of the configuration.
@@ -101,16 +107,31 @@ fn make(root: BorrowedFd<'_>, path: &CStr, directory: bool, links: u32) -> io::R
 
 /// Makes one component that is missing and is no symbolic link.
 fn make_one(parent: BorrowedFd<'_>, name: &CStr, directory: bool) -> io::Result<OwnedFd> {
-    if directory {
-        match fs::mkdir_at(parent, name, DIRECTORY_MODE) {
-            Err(error) if error.raw_os_error() != Some(errno::EEXIST) => return Err(error),
-            _ => {}
-        }
-    } else {
-        let flags = fs::O_CREAT | fs::O_WRONLY | fs::O_NOFOLLOW;
-        fs::open_at(Some(parent), name, flags, FILE_MODE, fs::RESOLVE_BENEATH | fs::RESOLVE_NO_MAGICLINKS)?;
+    if !directory {
+        return file(parent, name, FILE_MODE);
     }
-    fs::open_at(Some(parent), name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH | fs::RESOLVE_NO_SYMLINKS)
+    match fs::mkdir_at(parent, name, DIRECTORY_MODE) {
+        Err(error) if error.raw_os_error() != Some(errno::EEXIST) => return Err(error),
+        _ => {}
+    }
+    place(parent, name)
+}
+
+/// The place of a file to mount on, made if it is missing. It is not opened: what a container has put there may be a
+/// pipe, which would wait for its other end, or a device.
+pub(crate) fn file(parent: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<OwnedFd> {
+    match fs::mknod_at(parent, name, fs::S_IFREG | mode, 0, 0) {
+        Err(error) if error.raw_os_error() != Some(errno::EEXIST) => return Err(error),
+        _ => {}
+    }
+    place(parent, name)
+}
+
+/// Opens `name` as a place; a symbolic link is refused with `ELOOP`.
+fn place(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = fs::O_PATH | fs::O_NOFOLLOW;
+    let place = fs::open_at(Some(parent), name, flags, 0, fs::RESOLVE_BENEATH | fs::RESOLVE_NO_SYMLINKS)?;
+    if fs::status(place.as_fd())?.is(fs::S_IFLNK) { Err(errno::error(errno::ELOOP)) } else { Ok(place) }
 }
 
 /// Parent directory and last component of an absolute path.

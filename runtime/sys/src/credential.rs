@@ -34,15 +34,27 @@ struct CapData {
 }
 
 /// Sets real, effective and saved user id.
+///
+/// # Errors
+/// `EINVAL` for the largest number, which would mean "unchanged" here.
 pub fn set_user(uid: u32) -> io::Result<()> {
+    refuse_unchanged(uid)?;
     // SAFETY: setresuid takes integers.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
 /// Sets real, effective and saved group id.
+///
+/// # Errors
+/// As [`set_user`].
 pub fn set_group(gid: u32) -> io::Result<()> {
+    refuse_unchanged(gid)?;
     // SAFETY: setresgid takes integers.
     check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+fn refuse_unchanged(id: u32) -> io::Result<()> {
+    if id == u32::MAX { Err(io::Error::from_raw_os_error(libc::EINVAL)) } else { Ok(()) }
 }
 
 /// Replaces the supplementary groups.

@@ -107,6 +107,19 @@ impl AsFd for SignalFd {
     }
 }
 
+/// Waits until `fd` is readable or at its end, or `timeout_ms` milliseconds passed (`-1`: for ever). True if it is.
+pub fn wait_readable(fd: BorrowedFd<'_>, timeout_ms: i32) -> io::Result<bool> {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    loop {
+        // SAFETY: `entry` is one valid pollfd, as the count says.
+        match check_int(unsafe { libc::poll(&raw mut entry, 1, timeout_ms) }) {
+            Ok(ready) => return Ok(ready == 1),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// A non-blocking counter that can be waited for.
 pub fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: eventfd takes integers.

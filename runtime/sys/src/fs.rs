@@ -221,10 +221,18 @@ pub fn sealed_memfd(name: &CStr, contents: &[u8]) -> io::Result<File> {
     let mut file = File::from(owned(unsafe { libc::memfd_create(name.as_ptr(), flags) }.into())?);
     file.write_all(contents)?;
     file.rewind()?;
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
     // SAFETY: F_ADD_SEALS takes an integer.
-    check_int(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+    check_int(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, ALL_SEALS) })?;
     Ok(file)
+}
+
+const ALL_SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+
+/// Whether an open file is one of [`sealed_memfd`]'s.
+pub fn is_sealed(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: F_GET_SEALS takes no argument.
+    let seals = check_int(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) });
+    seals.is_ok_and(|seals| seals & ALL_SEALS == ALL_SEALS)
 }
 
 /// Reads into `buffer` from an open file.

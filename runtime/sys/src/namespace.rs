@@ -10,6 +10,15 @@ pub fn join(fd: BorrowedFd<'_>, kinds: i32) -> io::Result<()> {
     check_int(unsafe { libc::setns(fd.as_raw_fd(), kinds) }).map(drop)
 }
 
+/// Which kind of namespace (`CLONE_NEW*`) a descriptor refers to.
+///
+/// # Errors
+/// `ENOTTY` if it is no namespace.
+pub fn kind_of(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    // SAFETY: NS_GET_NSTYPE takes no argument.
+    check_int(unsafe { libc::ioctl(fd.as_raw_fd(), libc::NS_GET_NSTYPE) })
+}
+
 /// Moves the caller into new namespaces `kinds`.
 pub fn unshare(kinds: i32) -> io::Result<()> {
     // SAFETY: unshare takes an integer. The callers are single-threaded, so nothing shared changes hands.

@@ -72,15 +72,7 @@ fn wait_with(pidfd: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Option<Exi
 /// Waits until the process has ended or `timeout_ms` milliseconds passed (`-1`: for ever), without reaping.
 /// True if it has ended.
 pub fn poll_exit(pidfd: BorrowedFd<'_>, timeout_ms: i32) -> io::Result<bool> {
-    let mut entry = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    loop {
-        // SAFETY: `entry` is one valid pollfd, as the count says.
-        match check_int(unsafe { libc::poll(&raw mut entry, 1, timeout_ms) }) {
-            Ok(ready) => return Ok(ready == 1),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    crate::event::wait_readable(pidfd, timeout_ms)
 }
 
 /// Duplicates descriptor number `fd` of another process.

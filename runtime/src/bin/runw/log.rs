@@ -31,14 +31,15 @@ impl Log {
 
     /// An error ends the program: it is said on standard error in any case.
     pub(crate) fn error(&self, message: &str, bare: bool) {
-        self.write("error", message);
-        let message = message.replace('\n', " ");
+        let message = one_line(message);
+        self.write("error", &message);
         // "NAME run failed: …" begins with the name already.
         let named = message.strip_prefix(&self.0.name).is_some_and(|rest| rest.starts_with(' '));
         if named || bare { eprintln!("{message}") } else { eprintln!("{}: {message}", self.0.name) }
     }
 
     pub(crate) fn warn(&self, message: &str) {
+        let message = &one_line(message);
         self.write("warning", message);
         if self.0.file.is_none() {
             eprintln!("{}: warning: {message}", self.0.name);
@@ -74,6 +75,37 @@ impl Log {
     }
 }
 
+/// Messages quote what stands in configurations and images: it must not be able to add lines, to steer a terminal or
+/// to fill a disk.
+fn one_line(message: &str) -> String {
+    const MAX_CHARACTERS: usize = 4096;
+    let shown = |c: char| {
+        if c == '\n' {
+            ' '
+        } else if c.is_control() {
+            '\u{fffd}'
+        } else {
+            c
+        }
+    };
+    let mut line: String = message.chars().take(MAX_CHARACTERS).map(shown).collect();
+    if message.chars().nth(MAX_CHARACTERS).is_some() {
+        line += "…";
+    }
+    line
+}
+
 fn text_line(level: &str, message: &str) -> String {
     format!("time={:?} level={level} msg={message:?}\n", now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_without_control_characters() {
+        assert_eq!(one_line("a\nb\x1b[2Jc\rd"), "a b\u{fffd}[2Jc\u{fffd}d");
+        assert_eq!(one_line(&"x".repeat(1 << 20)).chars().count(), 4097);
+    }
 }

@@ -114,7 +114,11 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
 fn seal_own_binary(log: &log::Log) -> Result<(), Fault> {
     use wharf_runtime::own_binary::{Seal, make_unwritable};
     let announce = |seal| {
-        let with = if seal == Seal::Overlay { "overlayfs" } else { "a read-only mount" };
+        let with = match seal {
+            Seal::Overlay => "overlayfs",
+            Seal::ReadOnlyMount => "a read-only mount",
+            Seal::Copy => "a sealed copy in memory",
+        };
         log.debug(&format!("{} exeseal: using {with} for sealed /proc/self/exe", program_name()));
         log.debug(&format!("{} exeseal: using /proc/self/exe clone", program_name()));
     };

@@ -4,7 +4,7 @@ use crate::Fault;
 use crate::log::Log;
 use crate::store::Store;
 use wharf_runtime::handshake::Step;
-use wharf_runtime::state::Status;
+use wharf_runtime::state::{State, Status};
 use wharf_runtime::{ContainerId, Error};
 use wharf_sys::pidfd;
 
@@ -16,6 +16,8 @@ pub(crate) fn run(id: &str, force: bool, store: &Store, log: &Log) -> Result<u8,
     let parsed = ContainerId::parse(id)?;
     let container = match store.load(id) {
         Ok(container) => container,
+        // What it says is not believed, nor is it this user's to remove: there may be a container.
+        Err(fault) if State::of_others(&store.directory(&parsed)).is_some() => return Err(fault),
         Err(_) if force => {
             // What cannot be read any more is removed as far as it is known.
             store.forget(&parsed)?;

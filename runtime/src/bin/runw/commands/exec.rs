@@ -114,8 +114,11 @@ fn process(options: &ExecOptions, bundle: &Path, log: &Log) -> Result<Process, F
 /// `UID` or `UID:GID`, digits only: a name would have to be looked up in a file the container can write.
 fn parse_user(text: &str) -> Result<(u32, Option<u32>), Fault> {
     let number = |text: &str| {
-        text.parse::<u32>()
-            .map_err(|_| Fault::new(format!("--user: {text:?} is not a number; allowed: UID or UID:GID")))
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        digits
+            .then(|| text.parse::<u32>().ok())
+            .flatten()
+            .ok_or_else(|| Fault::new(format!("--user: {text:?} is not a number; allowed: UID or UID:GID")))
     };
     match text.split_once(':') {
         Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),

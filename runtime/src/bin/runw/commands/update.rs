@@ -3,8 +3,8 @@
 use crate::Fault;
 use crate::cli::UpdateOptions;
 use crate::store::Store;
-use std::io::Read;
 use std::path::Path;
+use wharf_runtime::bundle::{load_resources, read_resources};
 use wharf_runtime::state::Status;
 use wharf_specs::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
@@ -23,14 +23,8 @@ pub(crate) fn run(options: &UpdateOptions, store: &Store) -> Result<u8, Fault> {
 }
 
 fn from_file(path: &Path) -> Result<LinuxResources, Fault> {
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
-    };
-    read.map_err(|error| Fault::new(format!("read resources {}: {error}", path.display())))?;
-    serde_json::from_str(&text).map_err(|error| Fault::new(format!("resources {}: {error}", path.display())))
+    let parsed = if path == Path::new("-") { read_resources(std::io::stdin())? } else { load_resources(path)? };
+    Ok(parsed.value)
 }
 
 fn from_flags(options: &UpdateOptions) -> Result<LinuxResources, Fault> {
