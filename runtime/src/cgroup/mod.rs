@@ -399,19 +399,31 @@ fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(errno::EACCES | errno::EPERM | errno::EROFS))
 }
 
-/// Refuses a memory limit below what is used at present, if the configuration wants that checked.
+/// Refuses a limit of memory, or of memory and swap, below what is used at present, if the configuration wants that
+/// checked.
 fn check_usage(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
-    let Some(memory) = resources.memory() else { return Ok(()) };
-    let (Some(bytes @ 1..), Some(true)) = (memory.limit(), memory.check_before_update()) else { return Ok(()) };
-    let file = match (cgroup.v1("memory"), cgroup.unified_path()) {
-        (Some(path), _) => path.join("memory.usage_in_bytes"),
-        (None, Some(path)) => path.join("memory.current"),
+    let Some(memory) = resources.memory().as_ref().filter(|it| it.check_before_update() == Some(true)) else {
+        return Ok(());
+    };
+    let read = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<i64>().ok();
+    let (usage, with_swap) = match (cgroup.v1("memory"), cgroup.unified_path()) {
+        (Some(path), _) => (read(path.join("memory.usage_in_bytes")), read(path.join("memory.memsw.usage_in_bytes"))),
+        (None, Some(path)) => {
+            let usage = read(path.join("memory.current"));
+            let swap = read(path.join("memory.swap.current")).unwrap_or(0);
+            (usage, usage.map(|usage| usage + swap))
+        }
         (None, None) => return Ok(()),
     };
-    let usage = fs::read_to_string(file).unwrap_or_default();
-    if usage.trim().parse::<i64>().is_ok_and(|usage| usage > bytes) {
-        let problem = format!("rejecting memory limit {bytes}, which is below the usage of {} bytes", usage.trim());
-        return Err(Error::Value { field: "memory.limit".into(), problem });
+    for (limit, usage, what, field) in
+        [(memory.swap(), with_swap, "memory+swap", "memory.swap"), (memory.limit(), usage, "memory", "memory.limit")]
+    {
+        if let (Some(limit @ 1..), Some(usage)) = (limit, usage)
+            && usage > limit
+        {
+            let problem = format!("rejecting {what} limit {limit}, which is below the usage of {usage} bytes");
+            return Err(Error::Value { field: field.into(), problem });
+        }
     }
     Ok(())
 }
