@@ -84,7 +84,7 @@ impl Placement {
 }
 
 /// A group that was there before and has processes belongs to someone else: the limits of two would mix.
-fn refuse_foreign_processes(cgroup: &Cgroup, existed: bool) -> Result<(), Error> {
+pub(crate) fn refuse_foreign_processes(cgroup: &Cgroup, existed: bool) -> Result<(), Error> {
     // In whichever hierarchy it is: the init would stop there before it has said a word.
     if cgroup.is_frozen() {
         let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
