@@ -12,7 +12,7 @@
 //!   delete: only from Stopped, or by force from all
 //! ```
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Scope};
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
 use crate::hooks;
@@ -25,7 +25,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use wharf_specs::id::ContainerId;
-use wharf_specs::oci::{Hooks, LinuxSeccomp};
+use wharf_specs::oci::{Hooks, LinuxResources, LinuxSeccomp};
 use wharf_sys::clone::Child;
 use wharf_sys::{credential, errno, pidfd, socket};
 
@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) channel: Option<Channel>,
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) cgroup: Cgroup,
+    /// The unit, if systemd looks after the group.
+    pub(crate) scope: Option<Scope>,
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: PathBuf,
     pub(crate) annotations: BTreeMap<String, String>,
@@ -98,6 +100,7 @@ impl Container {
             channel: None,
             terminal: None,
             cgroup: Cgroup::from_paths(state.cgroup_paths),
+            scope: state.systemd_scope,
             bundle: state.bundle,
             rootfs: state.rootfs,
             annotations: state.annotations,
@@ -136,6 +139,7 @@ impl Container {
             owner: self.owner,
             annotations: parts.annotations.clone(),
             cgroup_paths: parts.cgroup.paths(),
+            systemd_scope: parts.scope.clone(),
             hooks: parts.hooks.clone(),
             seccomp: parts.seccomp.clone(),
             own_pid_namespace: parts.own_pid_namespace,
@@ -164,6 +168,18 @@ impl Container {
     /// The control group.
     pub fn cgroup(&self) -> &Cgroup {
         &self.parts.cgroup
+    }
+
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.parts.scope.as_ref()
+    }
+
+    /// Changes limits, devices excepted.
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        match &self.parts.scope {
+            Some(scope) => Ok(scope.update(&self.parts.cgroup, resources)?),
+            None => Ok(self.parts.cgroup.update(resources)?),
+        }
     }
 
     /// Changes the cache and memory bandwidth schemata of the container's class (`linux.intelRdt`).
@@ -297,6 +313,9 @@ impl Container {
     pub fn delete(self) -> Result<(), Error> {
         let killed = self.parts.cgroup.kill_all().during("kill the processes of", &self.parts.id);
         // The rest of a pid namespace is killed by the kernel with its init; the groups are empty after that.
+        // A unit is stopped before: its own end would be a failure to systemd, which would keep it.
+        let there = self.parts.cgroup.path().is_some_and(Path::exists);
+        let stopped = self.parts.scope.as_ref().map_or(Ok(()), Scope::stop);
         let removed = self.parts.cgroup.remove();
         let unmounted = match &self.parts.host_mount {
             Some((path, id)) => host_mount::detach(path, *id).during("unmount", path.display()),
@@ -311,6 +330,10 @@ impl Container {
                 let result = hooks::run_all(std::slice::from_ref(&hook), state.as_fd(), None);
                 hook_result = hook_result.and(result);
             }
+        }
+        // Of a group that has gone, a manager that has gone too (its user has left) is no hindrance.
+        if there {
+            stopped?;
         }
         removed?;
         killed?;

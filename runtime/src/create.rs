@@ -4,7 +4,7 @@
 //! group removed. Nothing of the caller changes: no working directory, mask, namespace or signal.
 
 use crate::bind_source;
-use crate::cgroup::{Cgroup, CreatedCgroup, Layout};
+use crate::cgroup::Cgroup;
 use crate::container::{Container, Parts};
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
@@ -16,6 +16,7 @@ use crate::intel_rdt::{RdtGroup, RdtGuard};
 use crate::joins;
 use crate::label;
 use crate::net_device::MovedDevices;
+use crate::placement::Placement;
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::cgroupfs::CgroupView;
@@ -65,6 +66,8 @@ pub enum CgroupDriver {
     /// The runtime writes to the cgroup file systems.
     #[default]
     Cgroupfs,
+    /// systemd makes a scope for the container: the system's manager, or the caller's own.
+    Systemd,
 }
 
 /// Everything [`Container::create`] needs.
@@ -164,7 +167,6 @@ impl Container {
     /// A refusal of the configuration, before anything was made; or the step that failed, after everything was
     /// taken back.
     pub fn create(request: CreateRequest<'_>) -> Result<Self, Error> {
-        let CgroupDriver::Cgroupfs = request.cgroup_driver;
         let plan = Plan::compile(request.spec, request.bundle)?;
         if let Some((field, problem)) = label::unsupported(&plan.process) {
             return Err(Error::Refused(crate::plan::Refusal { field: format!("process.{field}"), problem }));
@@ -175,12 +177,8 @@ impl Container {
             None => None,
         };
         let joins = joins::open_all(&plan)?;
-        let layout = Layout::detect()?;
-        let mut cgroup = Cgroup::locate(&layout, plan.cgroups_path.as_deref(), request.id.as_str());
-        let created_cgroup = cgroup.create(!request.ignore_cgroup_refusals.unwrap_or(!privileged))?;
-        refuse_foreign_processes(&cgroup, &created_cgroup)?;
-        let in_user_namespace = plan.namespaces.separate(Kind::User);
-        cgroup.apply(plan.resources.as_ref(), privileged && !in_user_namespace)?;
+        // Before the child in this function, so that it is given up after it.
+        let mut place = Placement::prepare(&request, &plan, privileged)?;
 
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
@@ -204,7 +202,7 @@ impl Container {
         let mut init = Init {
             root: PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")?,
             sources: bind_source::prepare(&plan, mounted_on, privileged)?,
-            cgroup: CgroupView::new(cgroup.paths(), plan.namespaces.separate(Kind::Cgroup))
+            cgroup: CgroupView::new(place.cgroup.paths(), plan.namespaces.separate(Kind::Cgroup))
                 .during("prepare the view of cgroups", "")?,
             stdio: match request.stdio {
                 Stdio::Inherit => ChildStdio::Inherit,
@@ -226,8 +224,7 @@ impl Container {
             setgroups_allowed: id_maps.setgroups_allowed(),
             trace: request.trace.is_on(),
         };
-        let unified = cgroup.open_unified().during("open cgroup", "")?;
-        // Into the group at once, not after the start: on v2 no moment is spent outside of the limits.
+        let unified = place.target()?;
         let options =
             |namespaces| CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
         let child = match &stage {
@@ -247,7 +244,7 @@ impl Container {
 
         let annotations: BTreeMap<String, String> =
             request.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        cgroup.add(guard.child().pid, false)?;
+        place.admit(guard.child().pid, request.id.as_str(), request.spec, &plan)?;
         limit::reset_affinity(guard.child().pid);
         if let Some(score) = plan.process.oom_score_adj {
             let path = format!("/proc/{}/oom_score_adj", guard.child().pid);
@@ -289,7 +286,7 @@ impl Container {
             ours.send(&Message::Proceed, &descriptors).during("talk to the container's init", "")
         };
         let mut conversation = Conversation {
-            cgroup: cgroup.clone(),
+            cgroup: place.cgroup.clone(),
             warnings: plan.warnings.clone(),
             terminal: None,
             trace: request.trace.clone(),
@@ -354,10 +351,10 @@ impl Container {
         let host_mount =
             host_mount.map(HostMountGuard::keep).transpose().during("find the mounted rootfs of", &request.id)?;
         let child = guard.release();
-        created_cgroup.keep();
         if let Some(devices) = devices {
             devices.keep();
         }
+        let (cgroup, scope) = place.keep();
         std::mem::forget(socket_guard);
         let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
         let stdio = crate::checkpoint::stdio_of(child.pid);
@@ -367,6 +364,7 @@ impl Container {
             channel: request.state_dir.is_none().then_some(ours),
             terminal,
             cgroup,
+            scope,
             bundle: request.bundle.to_path_buf(),
             rootfs: request.rootfs.shown().to_path_buf(),
             annotations,
@@ -461,28 +459,6 @@ fn make_gate(state_dir: Option<&Path>) -> Result<(Gate, SocketGuard), Error> {
 pub(crate) fn is_privileged() -> Result<bool, Error> {
     let held = credential::capabilities().during("read capabilities", "")?;
     Ok(credential::effective_user() == 0 && held.effective & SYS_ADMIN != 0)
-}
-
-/// A group that was there before and has processes belongs to someone else: the limits of two would mix.
-pub(crate) fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<(), Error> {
-    // In whichever hierarchy it is: the init would stop there before it has said a word.
-    if cgroup.is_frozen() {
-        let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
-        return Err(Error::Unsupported(format!("container's cgroup unexpectedly frozen: {path} was there before")));
-    }
-    if !created.existed(cgroup) {
-        return Ok(());
-    }
-    match cgroup.pids() {
-        Ok(pids) if !pids.is_empty() => {
-            let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();
-            Err(Error::Unsupported(format!(
-                "container's cgroup is not empty: {} process(es) found in {path}",
-                pids.len()
-            )))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn keyring_name(id: &ContainerId) -> std::ffi::CString {

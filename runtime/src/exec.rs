@@ -231,6 +231,12 @@ impl Container {
             {
                 Ok(cgroup.of_process(self.pid())?.add(pid, true)?)
             }
+            // A user may not move processes out of a login session; systemd may.
+            Err(crate::cgroup::Error::Join { source, .. })
+                if matches!(source.raw_os_error(), Some(errno::EACCES | errno::EPERM)) && self.scope().is_some() =>
+            {
+                self.scope().map_or(Ok(()), |scope| Ok(scope.attach(pid, below)?))
+            }
             result => Ok(result?),
         }
     }

@@ -322,10 +322,7 @@ pub(crate) fn run_stage(init: &Init<'_>, unshare_user: bool, init_namespaces: i3
             // written while it is dumpable; nobody else sees it before its init is cloned.)
             process::set_dumpable(false).at(Step::Handshake, "")?;
         }
-        for (kind, fd) in joins {
-            let named = || format!("{} by path", namespace_name(*kind));
-            namespace::join(fd.as_fd(), *kind as i32).at(Step::JoinNamespace, named())?;
-        }
+        join_all(joins)?;
         if unshare_user {
             namespace::unshare(clone::CLONE_NEWUSER).at(Step::Unshare, "user")?;
             init.channel.send(&Message::MapIds, &[]).at(Step::Handshake, "")?;
@@ -363,4 +360,23 @@ pub(crate) fn run_stage(init: &Init<'_>, unshare_user: bool, init_namespaces: i3
             1
         }
     }
+}
+
+/// Joins namespaces, with the rights the caller has now where that is enough, for they are lost with the user namespace;
+/// those that belong to the user namespace after it (an ordinary user's).
+fn join_all(joins: &[(Kind, OwnedFd)]) -> Result<(), Failure> {
+    let join = |(kind, fd): &(Kind, OwnedFd)| namespace::join(fd.as_fd(), *kind as i32);
+    let named = |(kind, _): &(Kind, OwnedFd)| format!("{} by path", namespace_name(*kind));
+    let (users, others): (Vec<_>, Vec<_>) = joins.iter().partition(|(kind, _)| *kind == Kind::User);
+    let mut later = Vec::new();
+    for other in others {
+        match join(other) {
+            Err(error) if errno::number(&error) == errno::EPERM && !users.is_empty() => later.push(other),
+            result => result.at(Step::JoinNamespace, named(other))?,
+        }
+    }
+    for one in users.into_iter().chain(later) {
+        join(one).at(Step::JoinNamespace, named(one))?;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@
 //! | [`checkpoint`] | checkpoint and restore by CRIU |
 //! | `init`, `identity`, `rootfs` | the cloned child, step by step |
 //! | [`handshake`] | what the two say to each other |
-//! | [`cgroup`] | control groups on v1, hybrid and v2 hosts |
+//! | [`cgroup`], `placement` | control groups on v1, hybrid and v2 hosts, made by us or by systemd over [`dbus`] |
 //! | [`capabilities`], [`seccomp`], `hooks`, `terminal`, `idmap`, `label` | one OCI topic each |
 //! | [`state`] | `state.json` |
 //! | [`own_binary`] | keeps containers from overwriting the runtime |
@@ -25,6 +25,7 @@ pub mod cgroup;
 pub mod checkpoint;
 pub mod container;
 pub mod create;
+pub mod dbus;
 mod error;
 pub mod exec;
 pub mod handshake;
@@ -37,6 +38,7 @@ mod joins;
 pub mod label;
 mod net_device;
 pub mod own_binary;
+mod placement;
 pub mod plan;
 mod rootfs;
 pub mod seccomp;

@@ -88,6 +88,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// Directories of its control group; see [`crate::cgroup::Cgroup::paths`].
     pub cgroup_paths: Vec<(String, PathBuf)>,
+    /// The unit, if systemd looks after the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd_scope: Option<crate::cgroup::Scope>,
     #[serde(default)]
     pub hooks: Hooks,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -37,6 +37,12 @@ pub fn programs() -> Result<Programs> {
     Ok(Programs { init: built.swap_remove(init), programs: built })
 }
 
+/// Builds the guest's init alone.
+pub fn init() -> Result<PathBuf> {
+    let built = artifacts(&["build", "--workspace", "--bin", INIT])?;
+    built.into_iter().next().map(|artifact| artifact.file).context("cargo built no guest-init")
+}
+
 /// Builds the integration tests in `directory/tests`, the directory being that of a package of this workspace.
 pub fn suites(directory: &str) -> Result<Suites> {
     let folder = workspace().join(directory).join("tests");

@@ -6,6 +6,13 @@ const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 
+/// Numeric ids.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Owner {
+    pub user: u32,
+    pub group: u32,
+}
+
 /// Writes entries one after the other. Parents must come before what lies in them.
 pub struct Writer<W> {
     output: W,
@@ -18,33 +25,67 @@ impl<W: Write> Writer<W> {
     }
 
     pub fn directory(&mut self, path: &str, permissions: u32) -> io::Result<()> {
-        self.entry(path, DIRECTORY | permissions, 2, 0, &mut io::empty())
+        self.owned_directory(path, permissions, Owner::default())
+    }
+
+    pub fn owned_directory(&mut self, path: &str, permissions: u32, owner: Owner) -> io::Result<()> {
+        self.entry(path, DIRECTORY | permissions, owner, 2, 0, &mut io::empty()).map(drop)
     }
 
     pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
-        self.entry(path, LINK | 0o777, 1, target.len() as u64, &mut target.as_bytes())
+        self.entry(path, LINK | 0o777, Owner::default(), 1, target.len() as u64, &mut target.as_bytes()).map(drop)
     }
 
     /// `content` must hold `length` bytes at least; the rest is not read.
     pub fn file(&mut self, path: &str, permissions: u32, length: u64, content: &mut dyn Read) -> io::Result<()> {
-        self.entry(path, REGULAR | permissions, 1, length, content)
+        self.entry(path, REGULAR | permissions, Owner::default(), 1, length, content).map(drop)
+    }
+
+    /// As [`Writer::file`]; gives back the number by which [`Writer::hard_link`] knows the file.
+    pub fn owned_file(
+        &mut self,
+        path: &str,
+        permissions: u32,
+        owner: Owner,
+        length: u64,
+        content: &mut dyn Read,
+    ) -> io::Result<u32> {
+        // With a second link announced the kernel remembers the file.
+        self.entry(path, REGULAR | permissions, owner, 2, length, content)
+    }
+
+    /// Another name of a file that was written before.
+    pub fn hard_link(&mut self, path: &str, permissions: u32, owner: Owner, inode: u32) -> io::Result<()> {
+        let next = std::mem::replace(&mut self.inode, inode - 1);
+        let written = self.entry(path, REGULAR | permissions, owner, 2, 0, &mut io::empty());
+        self.inode = next;
+        written.map(drop)
     }
 
     /// Ends the archive and gives the output back.
     pub fn finish(mut self) -> io::Result<W> {
-        self.entry("TRAILER!!!", 0, 1, 0, &mut io::empty())?;
+        self.entry("TRAILER!!!", 0, Owner::default(), 1, 0, &mut io::empty())?;
         self.output.flush()?;
         Ok(self.output)
     }
 
-    fn entry(&mut self, path: &str, mode: u32, links: u32, length: u64, content: &mut dyn Read) -> io::Result<()> {
+    /// Writes an entry and returns its inode number.
+    fn entry(
+        &mut self,
+        path: &str,
+        mode: u32,
+        owner: Owner,
+        links: u32,
+        length: u64,
+        content: &mut dyn Read,
+    ) -> io::Result<u32> {
         let name = path.trim_start_matches('/');
         let size = u32::try_from(length)
             .map_err(|_| io::Error::other(format!("{path} has {length} bytes, more than a cpio entry can hold")))?;
         self.inode += 1;
         // inode, mode, uid, gid, links, mtime, size, device and rdev as major and minor, name with its NUL, checksum
         let name_size = name.len() as u32 + 1;
-        let fields = [self.inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name_size, 0];
+        let fields = [self.inode, mode, owner.user, owner.group, links, 0, size, 0, 0, 0, 0, name_size, 0];
         let mut header = String::from("070701");
         for field in fields {
             header += &format!("{field:08x}");
@@ -57,7 +98,8 @@ impl<W: Write> Writer<W> {
         if copied != length {
             return Err(io::Error::other(format!("{path} became shorter while it was read")));
         }
-        self.pad(length)
+        self.pad(length)?;
+        Ok(self.inode)
     }
 
     /// Names and contents start at multiples of four bytes.

@@ -6,6 +6,8 @@ pub const COMMAND: &str = "/.wharf-vm/command";
 pub const BOOT_MODULES: &str = "/.wharf-vm/modules";
 /// Exists for an interactive command: rows and columns of the terminal that the console `hvc0` is shown on.
 pub const TERMINAL: &str = "/.wharf-vm/terminal";
+/// Exists where systemd is process 1: the user whose login session the command runs in, empty for none.
+pub const SYSTEMD: &str = "/.wharf-vm/systemd";
 /// An empty directory, where the init binds the initramfs onto itself.
 pub const NEW_ROOT: &str = "/.wharf-vm/root";
 

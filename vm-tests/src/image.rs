@@ -1,7 +1,7 @@
 //! What a guest consists of: a kernel, and the files of its initramfs.
 
 use crate::cargo::Programs;
-use crate::{cpio, guest, host_program, kernel::Kernel, modules};
+use crate::{cpio, guest, host_program, kernel::Kernel, modules, systemd};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::MemfdFlags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,13 +29,15 @@ enum Entry {
 #[derive(Debug)]
 pub struct Image {
     kernel: Kernel,
+    /// An archive that is unpacked before the entries.
+    base: Option<PathBuf>,
     entries: BTreeMap<String, Entry>,
 }
 
 impl Image {
     /// Busybox with its applets, the kernel's modules, and the init; no command yet.
     pub fn new(kernel: Kernel, init: &Path) -> Result<Self> {
-        let mut image = Self { kernel, entries: BTreeMap::new() };
+        let mut image = Self { kernel, base: None, entries: BTreeMap::new() };
         for directory in ["/dev", "/etc", "/proc", "/run", "/sys", "/usr/bin", "/usr/sbin", "/usr/lib", guest::NEW_ROOT]
         {
             image.directory(directory, 0o755);
@@ -58,6 +60,21 @@ impl Image {
         image.file(init, "/init")?;
         image.busybox()?;
         image.modules()?;
+        Ok(image)
+    }
+
+    /// A Debian root file system ([`crate::debian::archive`]) with systemd as process 1. The command is a service of
+    /// it, or runs in a login session of `user`.
+    pub fn debian(kernel: Kernel, init: &Path, archive: PathBuf, user: Option<&str>) -> Result<Self> {
+        let mut image = Self { kernel, base: Some(archive), entries: BTreeMap::new() };
+        image.directory(guest::NEW_ROOT, 0o755);
+        image.data("/etc/hosts", HOSTS)?;
+        image.data("/etc/hostname", "wharf-vm\n")?;
+        image.file(init, "/init")?;
+        image.modules()?;
+        // kmod's reads binary indices only, which its depmod would have to make.
+        image.link("/usr/sbin/modprobe", "../bin/busybox")?;
+        systemd::configure(&mut image, user)?;
         Ok(image)
     }
 
@@ -118,7 +135,12 @@ impl Image {
     pub fn pack(&self) -> Result<File> {
         let memory =
             rustix::fs::memfd_create("wharf-vm-initramfs", MemfdFlags::CLOEXEC).context("make a memory file")?;
-        let mut writer = cpio::Writer::new(BufWriter::with_capacity(1 << 20, File::from(memory)));
+        let mut memory = File::from(memory);
+        if let Some(base) = &self.base {
+            let mut archive = File::open(base).with_context(|| format!("open {}", base.display()))?;
+            std::io::copy(&mut archive, &mut memory).with_context(|| format!("pack {}", base.display()))?;
+        }
+        let mut writer = cpio::Writer::new(BufWriter::with_capacity(1 << 20, memory));
         let mut made = BTreeSet::new();
         for (path, entry) in &self.entries {
             parents(path, &mut |parent| {

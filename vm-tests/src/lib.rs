@@ -9,18 +9,22 @@
 //! ```
 //!
 //! [`kernel`] fetches the package, [`modules`] orders and indexes its modules, [`cpio`] writes the archive,
+//! [`debian`] makes a root file system in which [`systemd`] is process 1, for what a bare init does not show,
 //! [`host_program`] packs a program of this machine with its libraries, [`cargo`] builds what is of this workspace,
 //! [`guest`] is what host and guest agree on.
 
 pub mod cargo;
 pub mod cpio;
+pub mod debian;
 pub mod guest;
 pub mod host_program;
 pub mod image;
 pub mod kernel;
 pub mod modules;
+pub mod systemd;
 pub mod vm;
 
 pub use image::Image;
 pub use kernel::Kernel;
+pub use systemd::Hierarchy;
 pub use vm::{Ending, Options, Vm};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use vm_tests::vm::Ended;
-use vm_tests::{Ending, Image, Kernel, Options, Vm, cargo, kernel};
+use vm_tests::{Ending, Hierarchy, Image, Kernel, Options, Vm, cargo, debian, kernel};
 
 /// As timeout(1).
 const EXIT_TIMED_OUT: u8 = 124;
@@ -46,9 +46,21 @@ struct Machine {
     /// Debian's package of the kernel
     #[arg(long, default_value = kernel::DEFAULT_PACKAGE, value_name = "PACKAGE")]
     kernel: String,
-    /// Memory in MiB
-    #[arg(long, default_value_t = 1024, value_name = "MIB")]
-    mem: u32,
+    /// Boot Debian with systemd as process 1
+    #[arg(long)]
+    systemd: bool,
+    /// Run in a login session of this user, for whom systemd runs a manager and a bus; `wharf` is there
+    #[arg(long, value_name = "NAME", requires = "systemd")]
+    user: Option<String>,
+    /// Install this package of Debian too
+    #[arg(long, value_name = "NAME", requires = "systemd")]
+    package: Vec<String>,
+    /// The cgroup hierarchies that systemd mounts: v2, hybrid, v1
+    #[arg(long, default_value = "v2", value_parser = ["v2", "hybrid", "v1"], value_name = "KIND", requires = "systemd")]
+    cgroup: String,
+    /// Memory in MiB, 1024 if not given, 2048 with --systemd
+    #[arg(long, value_name = "MIB")]
+    mem: Option<u32>,
     /// QEMU's accelerator: tcg emulates and works everywhere, kvm needs a /dev/kvm that boots a stock kernel
     #[arg(long, default_value = "tcg", value_parser = ["tcg", "kvm"])]
     accel: String,
@@ -106,7 +118,12 @@ fn prepare(machine: &Machine) -> Result<(Image, Options)> {
     let programs = cargo::programs()?;
     let kernel = Kernel::of_package(&machine.kernel)?;
     eprintln!("vm-tests: booting {}", kernel.release);
-    let mut image = Image::new(kernel, &programs.init)?;
+    let mut image = if machine.systemd {
+        let archive = debian::archive(&machine.package)?;
+        Image::debian(kernel, &programs.init, archive, machine.user.as_deref())?
+    } else {
+        Image::new(kernel, &programs.init)?
+    };
     image.programs(&programs)?;
     for (host, guest) in &machine.add {
         image.file(host, guest)?;
@@ -114,7 +131,13 @@ fn prepare(machine: &Machine) -> Result<(Image, Options)> {
     for name in &machine.with {
         image.host_program(name)?;
     }
-    let options = Options { memory_mib: machine.mem, accelerator: machine.accel.clone(), ..Options::default() };
+    let hierarchy = match machine.cgroup.as_str() {
+        "hybrid" => Hierarchy::Hybrid,
+        "v1" => Hierarchy::Legacy,
+        _ => Hierarchy::Unified,
+    };
+    let memory_mib = machine.mem.unwrap_or(if machine.systemd { 2048 } else { 1024 });
+    let options = Options { memory_mib, accelerator: machine.accel.clone(), hierarchy, ..Options::default() };
     Ok((image, options))
 }
 

@@ -1,6 +1,6 @@
 //! One boot: QEMU from start to end, which is the command's exit, a panic, or the time limit.
 
-use crate::{Image, guest};
+use crate::{Hierarchy, Image, guest};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
@@ -14,8 +14,7 @@ const QEMU: &str = "qemu-system-x86_64";
 /// No AVX: QEMU 7.2's emulation of it breaks Go programs. RDRAND, so that the guest need not wait for entropy.
 const CPU: &str = "Westmere,+rdrand";
 /// `panic=-1` with QEMU's `-no-reboot` makes a panic the end of the VM.
-const KERNEL_ARGUMENTS: &str =
-    "console=ttyS0 quiet panic=-1 oops=panic cgroup_no_v1=all mitigations=off nokaslr random.trust_cpu=on";
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr random.trust_cpu=on";
 /// How often QEMU is looked after while nothing is heard of the command.
 const POLL: Duration = Duration::from_millis(50);
 const TAIL_LINES: usize = 60;
@@ -28,11 +27,18 @@ pub struct Options {
     pub timeout: Duration,
     /// QEMU's accelerator: `tcg` (emulation, everywhere) or `kvm`.
     pub accelerator: String,
+    /// What systemd mounts; without systemd it is always the unified one.
+    pub hierarchy: Hierarchy,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { memory_mib: 1024, timeout: Duration::from_secs(300), accelerator: "tcg".into() }
+        Self {
+            memory_mib: 1024,
+            timeout: Duration::from_secs(300),
+            accelerator: "tcg".into(),
+            hierarchy: Hierarchy::default(),
+        }
     }
 }
 
@@ -161,7 +167,7 @@ impl<'a> Vm<'a> {
         command.args(["-cpu", cpu, "-smp", "1", "-m", &self.options.memory_mib.to_string()]);
         command.arg("-kernel").arg(&self.image.kernel().image);
         command.arg("-initrd").arg(own_descriptor(initramfs.as_raw_fd()));
-        command.args(["-append", KERNEL_ARGUMENTS]);
+        command.args(["-append", &format!("{KERNEL_ARGUMENTS} {}", self.options.hierarchy.kernel_arguments())]);
         command.arg("-chardev").arg(format!("file,id=console,path={}", own_descriptor(console.as_raw_fd())));
         command.args(["-serial", "chardev:console", "-device", "virtio-serial-pci"]);
         command

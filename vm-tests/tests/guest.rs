@@ -1,41 +1,23 @@
 //! The harness itself, and the runtime's privileged tests under pure cgroup v2 on a stock Debian kernel.
 
-use std::fmt::Write as _;
-use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
-use vm_tests::vm::Ended;
-use vm_tests::{Ending, Image, Kernel, Options, Vm, cargo, host_program, kernel};
+mod support;
 
-/// An emulated guest takes a core for itself: one after the other, or time limits mean nothing.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use std::time::{Duration, Instant};
+use support::{add_suites, alone, kernel, run};
+use vm_tests::{Ending, Image, Kernel, Options, cargo, host_program};
+
 /// For one boot and a moment's work, on a machine that is busy with other tests.
 const SHORT: Duration = Duration::from_secs(120);
 
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// The kernel, or nothing after saying why the test does not run.
-fn kernel(test: &str) -> Option<Kernel> {
-    let needs = ["qemu-system-x86_64", "setpriv", "busybox"].map(host_program::find);
-    let result =
-        needs.into_iter().collect::<Result<Vec<_>, _>>().and_then(|_| Kernel::of_package(kernel::DEFAULT_PACKAGE));
-    result.inspect_err(|error| println!("SKIP {test}: {error:#}")).ok()
+fn short() -> Options {
+    Options { timeout: SHORT, ..Options::default() }
 }
 
 fn shell(kernel: Kernel, script: &str) -> Image {
-    let programs = cargo::programs().expect("build the programs");
-    let mut image = Image::new(kernel, &programs.init).expect("image");
+    let init = cargo::init().expect("build the init");
+    let mut image = Image::new(kernel, &init).expect("image");
     image.command(&["sh".into(), "-c".into(), script.into()]).expect("command");
     image
-}
-
-fn run(image: &Image, timeout: Duration) -> (Ended, String, String) {
-    let (mut output, mut errors) = (Vec::new(), Vec::new());
-    let options = Options { timeout, ..Options::default() };
-    let ended = Vm::new(image, &options).run(&mut output, &mut errors).expect("run the VM");
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    (ended, text(output), text(errors))
 }
 
 #[test]
@@ -45,7 +27,7 @@ fn output_errors_and_exit_code_of_the_command_come_out() {
     // More than a pipe holds, a background process that outlives the command, and the guest's cgroups.
     let script = "sleep 1000 & seq 20000; stat -f -c %T /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.subtree_control;
         echo wrong > /dev/stderr; exit 7";
-    let (ended, output, errors) = run(&shell(kernel, script), SHORT);
+    let (ended, output, errors) = run(&shell(kernel, script), short());
     assert_eq!(ended.ending, Ending::Exit(7), "{}", ended.console_tail());
     assert_eq!(errors, "wrong\n");
     let (numbers, rest) = output.split_at(output.find("20000\n").expect("the last number") + 6);
@@ -59,7 +41,7 @@ fn a_panic_is_reported_with_the_console() {
     let _alone = alone();
     // What was written needs a moment to reach the host: a crash takes along what is still in the guest.
     let (ended, output, _) =
-        run(&shell(kernel, "echo before; sleep 2; echo c > /proc/sysrq-trigger; sleep 100"), SHORT);
+        run(&shell(kernel, "echo before; sleep 2; echo c > /proc/sysrq-trigger; sleep 100"), short());
     assert_eq!(ended.ending, Ending::Panic);
     assert_eq!(output, "before\n");
     assert!(ended.console_tail().contains("sysrq triggered crash"), "{}", ended.console_tail());
@@ -71,7 +53,7 @@ fn a_hang_ends_at_the_time_limit_and_leaves_no_qemu() {
     let _alone = alone();
     let image = shell(kernel, "echo hanging > /dev/kmsg; sleep 1000");
     let limit = Duration::from_secs(25);
-    let (ended, ..) = run(&image, limit);
+    let (ended, ..) = run(&image, Options { timeout: limit, ..Options::default() });
     assert_eq!(ended.ending, Ending::TimedOut);
     assert!(ended.duration >= limit && ended.duration < limit + Duration::from_secs(10), "{:?}", ended.duration);
     let own = format!("/proc/{}/fd/", std::process::id());
@@ -88,21 +70,8 @@ fn the_runtime_passes_its_privileged_tests_under_cgroup_v2() {
     const LIMIT: Duration = Duration::from_secs(900);
     let Some(kernel) = kernel("the_runtime_passes_its_privileged_tests_under_cgroup_v2") else { return };
     let built = cargo::suites("runtime").expect("build the suites");
-    let mut script = String::from("failed=0\n");
-    for (name, _) in &built.suites {
-        // One processor: more threads only add to the time a single test takes.
-        let _ = writeln!(
-            script,
-            "echo suite {name}; /suites/{name} --test-threads=1 --show-output 2>&1 || {{ echo FAILED {name}; failed=1; }}"
-        );
-    }
-    let mut image = shell(kernel, &(script + "exit $failed"));
-    for (name, file) in &built.suites {
-        image.file(file, &format!("/suites/{name}")).expect("add suite");
-    }
-    for file in &built.binaries {
-        image.file(file, &file.to_string_lossy()).expect("add binary");
-    }
+    let mut image = shell(kernel, "true");
+    add_suites(&mut image, &built, |_| true).expect("add the suites");
     // The peer that one test compares with; what dumps processes, and what packs their file systems for it. As far as
     // this machine has them.
     for program in ["runc", "criu", "tar"] {
@@ -112,11 +81,8 @@ fn the_runtime_passes_its_privileged_tests_under_cgroup_v2() {
     }
     let _alone = alone();
     let start = Instant::now();
-    let (ended, output, errors) = run(&image, LIMIT);
-    // As the suites said it: the summary of all tests counts these too, and lists what was skipped in the guest.
-    for line in output.lines() {
-        println!("{}", line.replacen("SKIP ", "SKIP in the VM: ", 1));
-    }
+    let (ended, output, errors) = run(&image, Options { timeout: LIMIT, ..Options::default() });
+    support::show(&output);
     println!("{} suites in a VM with cgroup v2: {:.0} s", built.suites.len(), start.elapsed().as_secs_f64());
     assert_eq!(ended.ending, Ending::Exit(0), "{errors}\n{}", ended.console_tail());
 }

@@ -29,6 +29,11 @@ impl Layout {
         Ok(Self::parse(&mounts, &groups))
     }
 
+    /// Whether v1 has controllers, so that limits are set there.
+    pub fn has_v1_controllers(&self) -> bool {
+        self.legacy.iter().any(|hierarchy| has_controllers(&hierarchy.controllers))
+    }
+
     /// From the texts of `/proc/self/mountinfo` and `/proc/self/cgroup` (proc(5), cgroups(7)).
     pub(crate) fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mut layout = Self::default();
@@ -57,6 +62,11 @@ impl Layout {
         }
         layout
     }
+}
+
+/// Whether a v1 hierarchy has any but its name.
+pub(super) fn has_controllers(controllers: &[String]) -> bool {
+    controllers.iter().any(|name| !name.starts_with("name="))
 }
 
 /// The line of `/proc/self/cgroup` for a v1 mount: the one whose controllers all stand in the mount's options.

@@ -13,24 +13,24 @@ use wharf_sys::errno;
 /// One rule; later rules win.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
-    allow: bool,
+    pub(super) allow: bool,
     /// `None` is both block and character devices.
-    kind: Option<Kind>,
+    pub(super) kind: Option<Kind>,
     /// `None` is any.
-    major: Option<u32>,
-    minor: Option<u32>,
-    access: Access,
+    pub(super) major: Option<u32>,
+    pub(super) minor: Option<u32>,
+    pub(super) access: Access,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Block,
     Character,
 }
 
 /// Bits as the kernel's BPF context has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Access(u32);
+pub(super) struct Access(u32);
 
 impl Access {
     const MKNOD: u32 = 1;
@@ -38,7 +38,7 @@ impl Access {
     const WRITE: u32 = 4;
     const ALL: Access = Access(7);
 
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         let letters = [(Self::READ, 'r'), (Self::WRITE, 'w'), (Self::MKNOD, 'm')];
         letters.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, letter)| letter).collect()
     }
@@ -94,8 +94,12 @@ pub(super) fn rules(resources: Option<&LinuxResources>) -> Result<Vec<Rule>, Err
 }
 
 impl Rule {
-    fn is_everything(&self) -> bool {
+    pub(super) fn is_everything(&self) -> bool {
         self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == Access::ALL
+    }
+
+    pub(super) fn same_devices(&self, other: &Self) -> bool {
+        (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
     }
 
     /// The line of `devices.allow` and `devices.deny`; a rule for both kinds needs two.

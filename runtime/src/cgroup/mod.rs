@@ -1,4 +1,4 @@
-//! Control groups of containers, with the cgroupfs driver, on v1, hybrid and v2 hosts.
+//! Control groups of containers, on v1, hybrid and v2 hosts: made by the runtime itself, or by systemd ([`Scope`]).
 //!
 //! A container has one directory in every hierarchy that is mounted: all v1 hierarchies, and the unified one
 //! (on a hybrid host it carries no controllers, but still processes: kill and events). A controller that is
@@ -6,14 +6,20 @@
 
 mod detect;
 mod devices;
+pub(crate) mod ownership;
 mod stats;
+mod systemd;
+mod tree;
 mod v1;
 mod v2;
 
 pub use detect::{Hierarchy, Layout};
 pub(crate) use devices::compile as device_rules_compile;
 pub use stats::{OomWatch, Stats};
+pub use systemd::{NewScope, Scope, check_annotations};
+pub use tree::CreatedCgroup;
 
+use crate::dbus;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -43,6 +49,18 @@ pub enum Error {
     Value { field: String, problem: String },
     #[error("find the cgroup hierarchies: {0}")]
     Layout(#[source] io::Error),
+    #[error("linux.cgroupsPath: {problem}")]
+    UnitName { problem: String },
+    #[error("annotations[\"org.systemd.property.{name}\"]: {problem}")]
+    Annotation { name: String, problem: String },
+    #[error(
+        "systemd does not run here (there is no /run/systemd/system): use the cgroupfs driver, without --systemd-cgroup"
+    )]
+    NoSystemd,
+    #[error("a user's systemd manages no limits on cgroup v1: boot with cgroup v2, or run as root")]
+    UserOnV1,
+    #[error("{operation} unit {unit}: {source}{advice}")]
+    Systemd { operation: &'static str, unit: String, source: dbus::Error, advice: String },
 }
 
 /// A group below the container's: in these hierarchies, or in all of them if no controller is named.
@@ -193,7 +211,7 @@ impl Cgroup {
         let mut made = Vec::new();
         let mut refused = HashSet::new();
         for (controllers, path) in self.paths() {
-            let result = create_directory(&path, &mut made).and_then(|()| {
+            let result = tree::create(&path, &mut made).and_then(|()| {
                 if controllers.is_empty() {
                     v2::enable_controllers(&path)
                 } else if controllers.split(',').any(|name| name == "cpuset") {
@@ -208,14 +226,14 @@ impl Cgroup {
                     refused.insert(path);
                 }
                 Err(source) => {
-                    remove_all(&made);
+                    tree::remove_all(&made);
                     return Err(Error::Directory { operation: "create", path, source });
                 }
             }
         }
         self.unified = self.unified.take().filter(|path| !refused.contains(path));
         self.legacy.retain(|(_, path)| !refused.contains(path));
-        Ok(CreatedCgroup { made, kept: false })
+        Ok(CreatedCgroup { made, scope: None, kept: false })
     }
 
     /// Writes the limits; what the configuration leaves out is left alone. Device rules are those of the
@@ -237,11 +255,13 @@ impl Cgroup {
 
     /// Changes the limits of a live group, devices excepted.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        if self.legacy.iter().any(|(controllers, _)| controllers.iter().any(|name| !name.starts_with("name="))) {
-            v1::apply(self, resources)
-        } else {
-            v2::apply(self, resources)
-        }
+        check_usage(self, resources)?;
+        if self.is_v1() { v1::apply(self, resources) } else { v2::apply(self, resources) }
+    }
+
+    /// Whether limits are those of v1.
+    fn is_v1(&self) -> bool {
+        self.legacy.iter().any(|(controllers, _)| detect::has_controllers(controllers))
     }
 
     /// The unified directory, open for `CLONE_INTO_CGROUP`.
@@ -280,6 +300,8 @@ impl Cgroup {
                 Ok(()) => return Ok(()),
                 // The file came with kernel 5.14, and the root group has none.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Removed between open and write: systemd does so once the last process has left.
+                Err(error) if error.raw_os_error() == Some(errno::ENODEV) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
@@ -320,9 +342,9 @@ impl Cgroup {
             move |source| Error::Directory { operation: if frozen { "freeze" } else { "thaw" }, path, source }
         };
         if let Some(path) = self.v1("freezer") {
-            v1::freeze(path, frozen).map_err(fail(path))
+            thawed_if_gone(v1::freeze(path, frozen), frozen).map_err(fail(path))
         } else if let Some(path) = &self.unified {
-            v2::freeze(path, frozen).map_err(fail(path))
+            thawed_if_gone(v2::freeze(path, frozen), frozen).map_err(fail(path))
         } else {
             Err(Error::NoController { field: "pause".into(), controller: "freezer".into() })
         }
@@ -347,7 +369,7 @@ impl Cgroup {
         for (_, path) in self.paths() {
             let mut pause = Duration::from_millis(1);
             loop {
-                match remove_tree(&path) {
+                match tree::remove(&path) {
                     Ok(()) => break,
                     Err(error) if error.raw_os_error() == Some(errno::EBUSY) && Instant::now() < deadline => {
                         // Between a process's death and its leaving there is no event to wait for on v1.
@@ -365,35 +387,45 @@ impl Cgroup {
     }
 }
 
-/// Removes what [`Cgroup::create`] made unless [`CreatedCgroup::keep`] is called.
-#[derive(Debug)]
-pub struct CreatedCgroup {
-    made: Vec<PathBuf>,
-    kept: bool,
-}
-
-impl CreatedCgroup {
-    /// The container exists: its group is removed with it.
-    pub fn keep(mut self) {
-        self.kept = true;
-    }
-
-    /// Whether the group's own directory was there before.
-    pub fn existed(&self, cgroup: &Cgroup) -> bool {
-        cgroup.path().is_some_and(|path| !self.made.iter().any(|made| made == path))
-    }
-}
-
-impl Drop for CreatedCgroup {
-    fn drop(&mut self) {
-        if !self.kept {
-            remove_all(&self.made);
-        }
+/// A group that was removed meanwhile, as systemd does with an empty one, has nobody left to be thawed.
+fn thawed_if_gone(result: io::Result<()>, frozen: bool) -> io::Result<()> {
+    match result {
+        Err(error) if !frozen && matches!(error.raw_os_error(), Some(errno::ENOENT | errno::ENODEV)) => Ok(()),
+        result => result,
     }
 }
 
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(errno::EACCES | errno::EPERM | errno::EROFS))
+}
+
+/// Refuses a limit of memory, or of memory and swap, below what is used at present, if the configuration wants that
+/// checked.
+fn check_usage(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
+    let Some(memory) = resources.memory().as_ref().filter(|it| it.check_before_update() == Some(true)) else {
+        return Ok(());
+    };
+    let read = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<i64>().ok();
+    let (usage, with_swap) = match (cgroup.v1("memory"), cgroup.unified_path()) {
+        (Some(path), _) => (read(path.join("memory.usage_in_bytes")), read(path.join("memory.memsw.usage_in_bytes"))),
+        (None, Some(path)) => {
+            let usage = read(path.join("memory.current"));
+            let swap = read(path.join("memory.swap.current")).unwrap_or(0);
+            (usage, usage.map(|usage| usage + swap))
+        }
+        (None, None) => return Ok(()),
+    };
+    for (limit, usage, what, field) in
+        [(memory.swap(), with_swap, "memory+swap", "memory.swap"), (memory.limit(), usage, "memory", "memory.limit")]
+    {
+        if let (Some(limit @ 1..), Some(usage)) = (limit, usage)
+            && usage > limit
+        {
+            let problem = format!("rejecting {what} limit {limit}, which is below the usage of {usage} bytes");
+            return Err(Error::Value { field: field.into(), problem });
+        }
+    }
+    Ok(())
 }
 
 /// Removes `.` and `..` as a path below `/` would read them: nothing above the root can be named.
@@ -409,49 +441,6 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
         }
     }
     cleaned
-}
-
-/// As `mkdir -p`, noting each directory made.
-fn create_directory(path: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
-    match fs::create_dir(path) {
-        Ok(()) => {
-            made.push(path.to_path_buf());
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = path.parent().ok_or(error)?;
-            create_directory(parent, made)?;
-            create_directory(path, made)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn remove_all(made: &[PathBuf]) {
-    for path in made.iter().rev() {
-        // A parent that another container uses by now stays, and that is right.
-        let _ = fs::remove_dir(path);
-    }
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir(path) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.raw_os_error() != Some(errno::EBUSY) => return Err(error),
-        Err(_) => {}
-    }
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 fn collect_pids(directory: &Path, pids: &mut Vec<i32>) -> io::Result<()> {

@@ -64,13 +64,6 @@ fn apply_memory(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<(), Error> {
     let directory = || controller(cgroup, "memory", "memory");
     const LIMIT: &str = "memory.limit_in_bytes";
     const SWAP: &str = "memory.memsw.limit_in_bytes";
-    if let (Some(bytes), Some(true)) = (bytes, memory.check_before_update()) {
-        let usage = fs::read_to_string(directory()?.join("memory.usage_in_bytes")).unwrap_or_default();
-        if bytes > 0 && usage.trim().parse::<i64>().is_ok_and(|usage| usage > bytes) {
-            let problem = format!("{bytes} is below the usage of {} bytes", usage.trim());
-            return Err(Error::Value { field: "memory.limit".into(), problem });
-        }
-    }
     match (bytes, swap) {
         (Some(bytes), Some(swap)) => {
             let directory = directory()?;

@@ -55,9 +55,7 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
                 let problem = format!("{weight} is out of range; allowed: 10 to 1000");
                 return Err(Error::Value { field: "blockIO.weight".into(), problem });
             } else {
-                // blkio 10..1000 becomes io 1..10000, as the OCI community agreed for all runtimes.
-                let weight = 1 + (u64::from(weight) - 10) * 9999 / 990;
-                group.limit("io", "io.weight", weight, "blockIO.weight")?;
+                group.limit("io", "io.weight", io_weight(weight), "blockIO.weight")?;
             }
         }
         for device in io.weight_device().iter().flatten() {
@@ -79,13 +77,23 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         }
     }
     for huge in resources.hugepage_limits().iter().flatten() {
+        if huge.page_size().is_empty() {
+            let problem = "has no pageSize, such as \"2MB\"".into();
+            return Err(Error::Value { field: "hugepageLimits".into(), problem });
+        }
         let file = format!("hugetlb.{}.max", huge.page_size());
         group.limit("hugetlb", &file, huge.limit(), "hugepageLimits")?;
     }
     for (device, rdma) in resources.rdma().iter().flatten() {
         group.limit("rdma", "rdma.max", rdma_line(device, rdma), "rdma")?;
     }
-    for (file, value) in resources.unified().iter().flatten() {
+    let unified = resources.unified().as_ref();
+    let file = |name: &str| unified.and_then(|files| files.get(name)).map(|value| value.trim());
+    let idle_and_weight = file("cpu.idle") == Some("1") && file("cpu.weight").is_some();
+    for (file, value) in unified.into_iter().flatten() {
+        if file == "cpu.weight" && idle_and_weight {
+            continue;
+        }
         if file.contains('/') {
             return Err(Error::Value { field: format!("unified[{file:?}]"), problem: "is not a file name".into() });
         }
@@ -93,6 +101,10 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         for line in value.lines() {
             group.limit(controller, file, line, &format!("unified[{file:?}]"))?;
         }
+    }
+    if idle_and_weight {
+        let problem = "unable to apply both cpu.weight and cpu.idle: an idle group has no weight".into();
+        return Err(Error::Value { field: "unified[\"cpu.weight\"]".into(), problem });
     }
     Ok(())
 }
@@ -131,33 +143,12 @@ impl Group {
 
     fn memory(&self, memory: &LinuxMemory) -> Result<(), Error> {
         let bytes = memory.limit().filter(|v| *v != 0);
-        if let (Some(bytes), Some(true)) = (bytes, memory.check_before_update()) {
-            let usage = fs::read_to_string(self.path.join("memory.current")).unwrap_or_default();
-            if bytes > 0 && usage.trim().parse::<i64>().is_ok_and(|usage| usage > bytes) {
-                let problem = format!("{bytes} is below the usage of {} bytes", usage.trim());
-                return Err(Error::Value { field: "memory.limit".into(), problem });
-            }
-        }
-        match memory.swap().filter(|v| *v != 0) {
-            None if bytes == Some(-1) && self.path.join("memory.swap.max").exists() => {
-                self.limit("memory", "memory.swap.max", "max", "memory.swap")?;
-            }
+        match swap_alone(memory)? {
             None => {}
-            Some(-1) => self.limit("memory", "memory.swap.max", "max", "memory.swap")?,
-            // The standard counts memory and swap together, the kernel swap alone.
-            Some(total) => {
-                let swap = match bytes {
-                    Some(bytes) if bytes > 0 && total >= bytes => total - bytes,
-                    _ => {
-                        let problem =
-                            format!("{total} needs a memory limit at or below it: on cgroup v2 swap is counted alone");
-                        return Err(Error::Value { field: "memory.swap".into(), problem });
-                    }
-                };
-                if swap != 0 || self.path.join("memory.swap.max").exists() {
-                    self.limit("memory", "memory.swap.max", swap, "memory.swap")?;
-                }
-            }
+            // A kernel without swap accounting is as good as no swap.
+            Some(0) if !self.path.join("memory.swap.max").exists() => {}
+            Some(-1) if bytes == Some(-1) && !self.path.join("memory.swap.max").exists() => {}
+            Some(swap) => self.limit("memory", "memory.swap.max", maximum(swap), "memory.swap")?,
         }
         if let Some(bytes) = bytes {
             self.limit("memory", "memory.max", maximum(bytes), "memory.limit")?;
@@ -169,11 +160,15 @@ impl Group {
     }
 
     fn cpu(&self, cpu: &LinuxCpu) -> Result<(), Error> {
-        if let Some(shares) = cpu.shares().filter(|v| *v != 0) {
-            self.limit("cpu", "cpu.weight", weight(shares), "cpu.shares")?;
-        }
         if let Some(idle) = cpu.idle() {
             self.limit("cpu", "cpu.idle", idle, "cpu.idle")?;
+        }
+        if let Some(shares) = cpu.shares().filter(|v| *v != 0) {
+            if cpu.idle() == Some(1) {
+                let problem = "unable to apply both shares and idle: an idle group has no weight".into();
+                return Err(Error::Value { field: "cpu.shares".into(), problem });
+            }
+            self.limit("cpu", "cpu.weight", weight(shares), "cpu.shares")?;
         }
         let (period, quota) = (cpu.period().filter(|v| *v != 0), cpu.quota().filter(|v| *v != 0));
         if period.is_some() || quota.is_some() {
@@ -211,8 +206,31 @@ impl Group {
     }
 }
 
+/// The limit of swap, -1 for none. The standard counts memory and swap together, the kernel swap alone.
+pub(super) fn swap_alone(memory: &LinuxMemory) -> Result<Option<i64>, Error> {
+    let bytes = memory.limit().filter(|v| *v != 0);
+    match memory.swap().filter(|v| *v != 0) {
+        None if bytes == Some(-1) => Ok(Some(-1)),
+        None => Ok(None),
+        Some(-1) => Ok(Some(-1)),
+        Some(total) => match bytes {
+            Some(bytes) if bytes > 0 && total >= bytes => Ok(Some(total - bytes)),
+            _ => {
+                let problem =
+                    format!("{total} needs a memory limit at or below it: on cgroup v2 swap is counted alone");
+                Err(Error::Value { field: "memory.swap".into(), problem })
+            }
+        },
+    }
+}
+
+/// blkio 10..1000 becomes io 1..10000, as the OCI community agreed for all runtimes.
+pub(super) fn io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight.max(10) - 10) * 9999 / 990
+}
+
 /// v1 shares 2..262144 as v2 weight 1..10000, by the quadratic fit that maps 1024 to 100 (runc and crun use it since 1.3).
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,

@@ -7,10 +7,11 @@ use super::options::{self, Directories, Options};
 use super::{Error, RESTORE_LOG, log, stage};
 use crate::cgroup::{Cgroup, CreatedCgroup, Layout};
 use crate::container::{Container, Parts};
-use crate::create::{Stdio, is_privileged, refuse_foreign_processes};
+use crate::create::{Stdio, is_privileged};
 use crate::error::While;
 use crate::hooks;
 use crate::intel_rdt::{RdtGroup, RdtGuard};
+use crate::placement::refuse_foreign_processes;
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::root::PreparedRoot;
@@ -121,7 +122,7 @@ impl Container {
         let mut namespaces = Namespaces::open(&plan, &criu)?;
         let mut cgroup = Cgroup::locate(&Layout::detect()?, plan.cgroups_path.as_deref(), request.id.as_str());
         let created = cgroup.create(!request.ignore_cgroup_refusals.unwrap_or(!privileged))?;
-        refuse_foreign_processes(&cgroup, &created)?;
+        refuse_foreign_processes(&cgroup, created.existed(&cgroup))?;
         cgroup.apply(plan.resources.as_ref(), privileged && !plan.namespaces.separate(Kind::User))?;
 
         let place = RootPlace(request.state_dir.join(ROOT));
@@ -216,6 +217,7 @@ impl Container {
             channel: None,
             terminal,
             cgroup,
+            scope: None,
             bundle: request.bundle.to_path_buf(),
             rootfs: request.rootfs.shown().to_path_buf(),
             annotations,

@@ -47,7 +47,7 @@ pub fn skip(test: &str) -> bool {
     true
 }
 
-fn wharf_is_root() -> bool {
+pub fn wharf_is_root() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t0\t"))
 }
 
@@ -76,7 +76,9 @@ impl Bundle {
             symlink("busybox", rootfs.join("bin").join(applet)).expect("link applet");
         }
         let bundle = directory.path().join("bundle");
-        let made = Command::new(RUNW).args(["spec", "-b"]).arg(&bundle).status().expect("runw spec");
+        let mut spec = Command::new(RUNW);
+        spec.args(["spec", "-b"]).arg(&bundle).args((!wharf_is_root()).then_some("--rootless"));
+        let made = spec.status().expect("runw spec");
         assert!(made.success());
         let text = fs::read(bundle.join("config.json")).expect("read config.json");
         let mut config: Value = serde_json::from_slice(&text).expect("parse config.json");

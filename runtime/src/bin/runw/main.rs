@@ -11,6 +11,7 @@ mod store;
 use clap::{CommandFactory, FromArgMatches};
 use cli::{Arguments, Command};
 use std::process::ExitCode;
+use wharf_runtime::CgroupDriver;
 
 /// A command that failed: one line, and the code to exit with.
 #[derive(Debug)]
@@ -78,11 +79,6 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         let _ = cli::with_help(Arguments::command(), &program_name()).print_help();
         return Ok(0);
     };
-    if arguments.systemd_cgroup {
-        return Err(Fault::new(
-            "--systemd-cgroup is not supported by this version; the cgroupfs driver is used without it",
-        ));
-    }
     if matches!(command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
         seal_own_binary(log)?;
     }
@@ -94,7 +90,8 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         "false" => Some(false),
         _ => None,
     };
-    let store = store::Store::new(arguments.root.as_deref(), ignore_cgroup_refusals);
+    let driver = if arguments.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+    let store = store::Store::new(arguments.root.as_deref(), ignore_cgroup_refusals, driver);
     match command {
         Command::Checkpoint(options) => commands::checkpoint::run(options, &store, log),
         Command::Restore(options) => commands::restore::run(options, &store, log),

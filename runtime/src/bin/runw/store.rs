@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use wharf_runtime::{Container, ContainerId, state};
+use wharf_runtime::{CgroupDriver, Container, ContainerId, state};
 use wharf_sys::credential;
 
 /// Not a container id, as those have no `@`.
@@ -15,6 +15,8 @@ pub(crate) struct Store {
     root: PathBuf,
     /// What `--rootless` says of control groups that cannot be made; none is for this program to see.
     pub(crate) ignore_cgroup_refusals: Option<bool>,
+    /// Of containers to be made; those that are there keep theirs.
+    pub(crate) cgroup_driver: CgroupDriver,
     /// The caller named the root, and is wrong if it is not there.
     named: bool,
 }
@@ -27,7 +29,7 @@ pub(crate) struct NewState {
 
 impl Store {
     /// The root given, or `/run/runw`, or for users `$XDG_RUNTIME_DIR/runw`.
-    pub(crate) fn new(root: Option<&Path>, ignore_cgroup_refusals: Option<bool>) -> Self {
+    pub(crate) fn new(root: Option<&Path>, ignore_cgroup_refusals: Option<bool>, cgroup_driver: CgroupDriver) -> Self {
         let default = || {
             let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
             match runtime {
@@ -37,7 +39,7 @@ impl Store {
         };
         let named = root.is_some();
         let root = root.map_or_else(default, Path::to_path_buf);
-        Self { root: std::path::absolute(&root).unwrap_or(root), ignore_cgroup_refusals, named }
+        Self { root: std::path::absolute(&root).unwrap_or(root), ignore_cgroup_refusals, cgroup_driver, named }
     }
 
     pub(crate) fn seccomp_cache(&self) -> PathBuf {

@@ -78,7 +78,7 @@ impl Pod {
             Operation::ReopenLog { container } => self.reopen_log(&container),
             Operation::Update { container, resources } => {
                 let container = self.find(&container)?;
-                container.runtime.cgroup().update(&resources).map_err(internal)?;
+                container.runtime.update(&resources).map_err(internal)?;
                 Ok(Answer::Done.into())
             }
             Operation::Subscribe => Ok(Answer::Done.into()),

@@ -14,9 +14,9 @@ const NOT_FOUND: u8 = 127;
 
 /// Output and errors go through pipes, not straight to the ports: a port can be opened once only, so that
 /// `echo > /dev/stderr` would fail on it.
-pub fn with_ports(arguments: &[&str]) -> Result<u8> {
+pub fn with_ports(arguments: &[&str], user: Option<&str>) -> Result<u8> {
     let (output, mut errors) = (ports::open(guest::PORT_OUTPUT)?, ports::open(guest::PORT_ERRORS)?);
-    let mut command = prepare(arguments)?;
+    let mut command = prepare(arguments, user)?;
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = match child {
         Ok(child) => child,
@@ -36,7 +36,7 @@ pub fn with_ports(arguments: &[&str]) -> Result<u8> {
 }
 
 /// The command on the console that the host shows on its terminal.
-pub fn on_terminal(arguments: &[&str], size: &str) -> Result<u8> {
+pub fn on_terminal(arguments: &[&str], user: Option<&str>, size: &str) -> Result<u8> {
     let console = || File::options().read(true).write(true).open("/dev/hvc0").context("open /dev/hvc0");
     // The size is forgotten when the last descriptor is closed, so one stays open.
     let _held = console()?;
@@ -46,13 +46,17 @@ pub fn on_terminal(arguments: &[&str], size: &str) -> Result<u8> {
     // `setsid -c` makes the console the controlling terminal, for job control and ^C.
     let mut all = vec!["setsid", "-c"];
     all.extend(arguments);
-    let child = prepare(&all)?.stdin(console()?).stdout(console()?).stderr(console()?).spawn();
+    let child = prepare(&all, user)?.stdin(console()?).stdout(console()?).stderr(console()?).spawn();
     let code = reap_until(child.context("start the command")?.id())?;
     kill_all();
     Ok(code)
 }
 
-fn prepare(arguments: &[&str]) -> Result<Command> {
+fn prepare(arguments: &[&str], user: Option<&str>) -> Result<Command> {
+    // Logging in by PAM is what makes systemd start a session, and with the first one the user's manager.
+    let quoted = quote(arguments);
+    let login = user.map(|user| ["su", "--login", "--shell", "/bin/sh", "--command", &quoted, user]);
+    let arguments = login.as_ref().map_or(arguments, |login| login.as_slice());
     let (program, rest) = arguments.split_first().context("there is no command")?;
     // Bring the loopback device up: it is down in a machine that has just started.
     let up = ["ip", "link", "set", "lo", "up"];
@@ -61,6 +65,13 @@ fn prepare(arguments: &[&str]) -> Result<Command> {
     command.args(rest).current_dir("/root").env_clear();
     command.envs([("PATH", guest::PATH), ("HOME", "/root"), ("USER", "root"), ("TERM", "linux"), ("LANG", "C.UTF-8")]);
     Ok(command)
+}
+
+/// One line for a shell, which becomes the command.
+fn quote(arguments: &[&str]) -> String {
+    let quoted: Vec<String> =
+        arguments.iter().map(|argument| format!("'{}'", argument.replace('\'', "'\\''"))).collect();
+    format!("exec {}", quoted.join(" "))
 }
 
 /// A loop of our own: `io::copy` would splice, and the port's splice takes an empty pipe for an ended one.
@@ -88,7 +99,7 @@ fn reap_until(command: u32) -> Result<u8> {
     }
 }
 
-/// `kill(-1)` from process 1 reaches everyone else.
+/// `kill(-1)` reaches everyone else, but process 1.
 fn kill_all() {
     let _ = kill_process_group(Pid::INIT, Signal::KILL);
 }

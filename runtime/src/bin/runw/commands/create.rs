@@ -63,6 +63,7 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
         new_keyring: !options.no_new_keyring,
         no_pivot: options.no_pivot,
         ignore_cgroup_refusals: store.ignore_cgroup_refusals,
+        cgroup_driver: store.cgroup_driver,
         trace: log.trace(),
         ..CreateRequest::new(id, &bundle.path, &spec, Rootfs::Path(rootfs))
     };

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use wharf_runtime::bundle::Bundle;
 use wharf_runtime::checkpoint::RestoreRequest;
-use wharf_runtime::{Container, ContainerId, Rootfs, Stdio};
+use wharf_runtime::{CgroupDriver, Container, ContainerId, Rootfs, Stdio};
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreOptions {
@@ -44,6 +44,11 @@ pub(crate) struct RestoreOptions {
 }
 
 pub(crate) fn run(options: &RestoreOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
+    if store.cgroup_driver == CgroupDriver::Systemd {
+        return Err(Fault::new(
+            "restore is not possible with --systemd-cgroup yet; leave it out, and name a cgroupsPath such as /web",
+        ));
+    }
     warn_without_root("restore", log);
     if options.no_pivot {
         return Err(Fault::new("--no-pivot is not possible with restore: criu enters the root by pivot_root"));

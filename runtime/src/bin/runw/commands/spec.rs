@@ -33,8 +33,11 @@ const DEFAULT: &str = include_str!("default_config.json");
 
 /// The default for this host: the cgroup namespace is only of use where the hierarchy is unified.
 fn default() -> String {
-    let legacy = Layout::detect().is_ok_and(|layout| !layout.legacy.is_empty());
-    if legacy { without_cgroup_namespace(DEFAULT) } else { DEFAULT.to_owned() }
+    if legacy() { without_cgroup_namespace(DEFAULT) } else { DEFAULT.to_owned() }
+}
+
+fn legacy() -> bool {
+    Layout::detect().is_ok_and(|layout| !layout.legacy.is_empty())
 }
 
 fn without_cgroup_namespace(text: &str) -> String {
@@ -57,7 +60,10 @@ fn make_rootless(spec: &mut Value) {
         namespaces.push(json!({ "type": "user" }));
     }
     if let Some(mounts) = spec["mounts"].as_array_mut() {
-        mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+        // A hierarchy of v1 cannot be mounted in a user namespace.
+        if legacy() {
+            mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+        }
         for mount in mounts {
             if mount["destination"] == "/dev/pts"
                 && let Some(options) = mount["options"].as_array_mut()
