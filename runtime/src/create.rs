@@ -191,7 +191,7 @@ impl Container {
         };
         let mut init = Init {
             root: PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")?,
-            sources: bind_sources(&plan, in_user_namespace)?,
+            sources: bind_sources(&plan, privileged && in_user_namespace)?,
             cgroup: CgroupView::new(cgroup.paths(), plan.namespaces.separate(Kind::Cgroup))
                 .during("prepare the view of cgroups", "")?,
             stdio: match request.stdio {
@@ -432,16 +432,17 @@ fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<
     }
 }
 
-/// In a user namespace the child may not reach the sources of bind mounts, so the runtime opens them; id-mapped
-/// mounts need privileges on the host in any case.
-fn bind_sources(plan: &Plan, in_user_namespace: bool) -> Result<Vec<Option<OwnedFd>>, Error> {
+/// In a user namespace the child may not reach the sources of bind mounts, so a privileged runtime opens them; id-mapped
+/// mounts need privileges on the host in any case. Without privileges only the child, which has a mount namespace of its
+/// own, may copy mounts at all.
+fn bind_sources(plan: &Plan, opened_here: bool) -> Result<Vec<Option<OwnedFd>>, Error> {
     let mut sources = Vec::new();
     for mount in &plan.mounts {
         let MountSource::Bind { source, recursive } = &mount.source else {
             sources.push(None);
             continue;
         };
-        if !in_user_namespace && mount.idmap.is_none() {
+        if !opened_here && mount.idmap.is_none() {
             sources.push(None);
             continue;
         }
