@@ -16,7 +16,10 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
 use crate::hooks;
+use crate::intel_rdt::RdtGroup;
+use crate::rootfs::host_mount;
 use crate::state::{self, HookState, START_SOCKET, State, Status, process_status};
+use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -55,6 +58,10 @@ pub(crate) struct Parts {
     pub(crate) memory_policy: Option<(i32, Vec<usize>)>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) trace: Trace,
+    /// Where the root is mounted on the host and the number of that mount, for a container without a mount namespace.
+    pub(crate) host_mount: Option<(PathBuf, u64)>,
+    pub(crate) rdt: Option<RdtGroup>,
 }
 
 impl Container {
@@ -101,6 +108,9 @@ impl Container {
             memory_policy: state.memory_policy,
             state_dir: Some(directory.to_path_buf()),
             warnings: Vec::new(),
+            trace: Trace::default(),
+            host_mount: state.host_mount,
+            rdt: state.rdt,
         };
         Ok(Self { parts, created, owner, terminal: None })
     }
@@ -129,6 +139,8 @@ impl Container {
             own_pid_namespace: parts.own_pid_namespace,
             personality: parts.personality,
             memory_policy: parts.memory_policy.clone(),
+            host_mount: parts.host_mount.clone(),
+            rdt: parts.rdt.clone(),
         }
     }
 
@@ -149,6 +161,22 @@ impl Container {
     /// The control group.
     pub fn cgroup(&self) -> &Cgroup {
         &self.parts.cgroup
+    }
+
+    /// Changes the cache and memory bandwidth schemata of the container's class (`linux.intelRdt`).
+    ///
+    /// # Errors
+    /// Lines of another form, a container without a class, or what resctrl refuses.
+    pub fn update_rdt(&self, l3: Option<&str>, bandwidth: Option<&str>) -> Result<(), Error> {
+        let lines = crate::intel_rdt::lines_of_update(l3, bandwidth).map_err(Error::Unsupported)?;
+        match &self.parts.rdt {
+            _ if lines.is_empty() => Ok(()),
+            Some(group) => group.update(&lines),
+            None => Err(Error::Unsupported(format!(
+                "container {} has no class of service; one is made where config.json has linux.intelRdt",
+                self.parts.id
+            ))),
+        }
     }
 
     /// What was left out on the way, one line each.
@@ -220,6 +248,7 @@ impl Container {
             match channel.receive_from(self.pid()).during("talk to the container's init", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::SeccompListener, descriptors)) => self.hand_over_listener(descriptors)?,
+                Some((Message::Trace(step), _)) => self.parts.trace.say(|| step),
                 Some(_) => {}
                 // Exec closed the channel. If it is the init's death instead (a filter that does not even allow exec),
                 // that is the container's end, and the caller learns it from the exit status.
@@ -267,6 +296,11 @@ impl Container {
         let killed = self.parts.cgroup.kill_all().during("kill the processes of", &self.parts.id);
         // The rest of a pid namespace is killed by the kernel with its init; the groups are empty after that.
         let removed = self.parts.cgroup.remove();
+        let unmounted = match &self.parts.host_mount {
+            Some((path, id)) => host_mount::detach(path, *id).during("unmount", path.display()),
+            None => Ok(()),
+        };
+        let rdt = self.parts.rdt.as_ref().map_or(Ok(()), RdtGroup::remove);
         let mut hook_result = Ok(());
         if let Some(list) = self.parts.hooks.poststop() {
             let state = self.hook_state(Status::Stopped)?;
@@ -278,6 +312,8 @@ impl Container {
         }
         removed?;
         killed?;
+        unmounted?;
+        rdt.during("remove from resctrl", &self.parts.id)?;
         hook_result.map_err(Error::Step)
     }
 }

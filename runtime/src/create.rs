@@ -3,6 +3,7 @@
 //! Whatever was made before a failure is taken back by guards: the child is killed and reaped, the control
 //! group removed. Nothing of the caller changes: no working directory, mask, namespace or signal.
 
+use crate::bind_source;
 use crate::cgroup::{Cgroup, CreatedCgroup, Layout};
 use crate::container::{Container, Parts};
 use crate::error::{Error, While};
@@ -11,13 +12,17 @@ use crate::hooks;
 use crate::identity::Filter;
 use crate::idmap;
 use crate::init::{ChildStdio, Gate, Init, run_stage};
+use crate::intel_rdt::{RdtGroup, RdtGuard};
 use crate::joins;
 use crate::label;
-use crate::plan::{MountSource, Plan};
+use crate::net_device::MovedDevices;
+use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::cgroupfs::CgroupView;
+use crate::rootfs::host_mount::HostMountGuard;
 use crate::rootfs::root::PreparedRoot;
 use crate::state::{HookState, START_SOCKET, Status, process_status};
+use crate::trace::Trace;
 use crate::{capabilities, state};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,7 +31,6 @@ use std::path::{Path, PathBuf};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
 use wharf_sys::clone::{Child, CloneOptions, spawn};
-use wharf_sys::mount;
 use wharf_sys::pidfd;
 use wharf_sys::process::CStringArray;
 use wharf_sys::terminal::Size;
@@ -86,6 +90,8 @@ pub struct CreateRequest<'a> {
     pub no_pivot: bool,
     /// Do without the control groups the caller may not make; none: only if the caller is not privileged.
     pub ignore_cgroup_refusals: Option<bool>,
+    /// Told the steps as they are reached.
+    pub trace: Trace,
 }
 
 impl<'a> CreateRequest<'a> {
@@ -104,6 +110,7 @@ impl<'a> CreateRequest<'a> {
             new_keyring: true,
             no_pivot: false,
             ignore_cgroup_refusals: None,
+            trace: Trace::default(),
         }
     }
 }
@@ -189,9 +196,15 @@ impl Container {
             Stdio::Terminal { size, .. } => *size,
             _ => None,
         };
+        let mounted_on = match &request.rootfs {
+            Rootfs::Path(path) => path.as_path(),
+            Rootfs::Overlay { .. } => request.bundle,
+        };
+        let host_mount = (!plan.namespaces.separate(Kind::Mount)).then_some(mounted_on);
+        let host_mount = host_mount.map(HostMountGuard::new).transpose().during("find rootfs of", &request.id)?;
         let mut init = Init {
             root: PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")?,
-            sources: bind_sources(&plan, privileged && in_user_namespace)?,
+            sources: bind_source::prepare(&plan, mounted_on, privileged)?,
             cgroup: CgroupView::new(cgroup.paths(), plan.namespaces.separate(Kind::Cgroup))
                 .during("prepare the view of cgroups", "")?,
             stdio: match request.stdio {
@@ -212,6 +225,7 @@ impl Container {
             no_pivot: request.no_pivot,
             last_capability: capabilities::last(),
             setgroups_allowed: id_maps.setgroups_allowed(),
+            trace: request.trace.is_on(),
         };
         let unified = cgroup.open_unified().during("open cgroup", "")?;
         // Into the group at once, not after the start: on v2 no moment is spent outside of the limits.
@@ -257,6 +271,17 @@ impl Container {
             let json = serde_json::to_vec(&state).unwrap_or_default();
             fs::sealed_memfd(c"state", &json).during("make the hooks' state", "")
         };
+        let move_devices = |pid| -> Result<Option<MovedDevices<'_>>, Error> {
+            if plan.net_devices.is_empty() {
+                return Ok(None);
+            }
+            let namespace = match plan.namespaces.joined(Kind::Network) {
+                Some(join) => join.path.clone(),
+                None => PathBuf::from(format!("/proc/{pid}/ns/net")),
+            };
+            let namespace = File::open(&namespace).during("open namespace", namespace.display())?;
+            MovedDevices::new(&plan.net_devices, namespace.into()).map(Some)
+        };
         let proceed = |pid| -> Result<(), Error> {
             let mut files = Vec::new();
             if plan.has_container_hooks() {
@@ -265,13 +290,17 @@ impl Container {
             let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
             ours.send(&Message::Proceed, &descriptors).during("talk to the container's init", "")
         };
-        let mut conversation = Conversation { cgroup: cgroup.clone(), warnings: plan.warnings.clone(), terminal: None };
+        let mut conversation = Conversation {
+            cgroup: cgroup.clone(),
+            warnings: plan.warnings.clone(),
+            terminal: None,
+            trace: request.trace.clone(),
+        };
         match stage {
             Stage::None { .. } => {
                 if plan.namespaces.makes(Kind::User) {
                     id_maps.write(guard.child().pid)?;
                 }
-                proceed(guard.child().pid)?;
             }
             Stage::Needed { .. } => {
                 ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;
@@ -290,9 +319,12 @@ impl Container {
                         _ => {}
                     }
                 }
-                proceed(guard.child().pid)?;
             }
         }
+        let devices = move_devices(guard.child().pid)?;
+        let rdt = plan.intel_rdt.as_ref().map(|rdt| RdtGroup::create(rdt, &request.id, guard.child().pid));
+        let rdt = RdtGuard::new(rdt.transpose()?);
+        proceed(guard.child().pid)?;
         loop {
             match conversation.next(&ours, &guard)? {
                 (Message::HooksDue, _) => {
@@ -308,6 +340,11 @@ impl Container {
                     hooks::run_all(&create_runtime, state.as_fd(), None)?;
                     ours.send(&Message::Proceed, &[]).during("talk to the container's init", "")?;
                 }
+                (Message::SourceWanted(index), _) => {
+                    let mount = plan.mounts.get(index).ok_or_else(|| ended(guard.child(), "created"))?;
+                    let source = bind_source::open_late(mount, &plan, guard.child().pidfd.as_fd())?;
+                    ours.send(&Message::Proceed, &[source.as_fd()]).during("talk to the container's init", "")?;
+                }
                 (Message::Created, _) => break,
                 _ => {}
             }
@@ -316,8 +353,13 @@ impl Container {
         if let (Some(terminal), Some(size)) = (&terminal, terminal_size) {
             wharf_sys::terminal::set_size(terminal.as_fd(), size).during("set terminal size", "")?;
         }
+        let host_mount =
+            host_mount.map(HostMountGuard::keep).transpose().during("find the mounted rootfs of", &request.id)?;
         let child = guard.release();
         created_cgroup.keep();
+        if let Some(devices) = devices {
+            devices.keep();
+        }
         std::mem::forget(socket_guard);
         let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
         Ok(Self::from_parts(Parts {
@@ -337,6 +379,9 @@ impl Container {
             memory_policy: plan.process.memory_policy.clone(),
             state_dir: request.state_dir.map(Path::to_path_buf),
             warnings: conversation.warnings,
+            trace: request.trace,
+            host_mount,
+            rdt: rdt.keep(),
         }))
     }
 }
@@ -370,6 +415,7 @@ struct Conversation {
     cgroup: Cgroup,
     warnings: Vec<String>,
     terminal: Option<OwnedFd>,
+    trace: Trace,
 }
 
 impl Conversation {
@@ -379,6 +425,7 @@ impl Conversation {
             match channel.receive_from(guard.child().pid).during("talk to the container's init", "")? {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
+                Some((Message::Trace(step), _)) => self.trace.say(|| step),
                 Some((Message::Terminal, descriptors)) => self.terminal = descriptors.into_iter().next(),
                 Some(message) => return Ok(message),
                 None if self.cgroup.oom_kills() > 0 => {
@@ -430,45 +477,6 @@ fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<
         }
         _ => Ok(()),
     }
-}
-
-/// In a user namespace the child may not reach the sources of bind mounts, so a privileged runtime opens them; id-mapped
-/// mounts need privileges on the host in any case. Without privileges only the child, which has a mount namespace of its
-/// own, may copy mounts at all.
-fn bind_sources(plan: &Plan, opened_here: bool) -> Result<Vec<Option<OwnedFd>>, Error> {
-    let mut sources = Vec::new();
-    for mount in &plan.mounts {
-        let MountSource::Bind { source, recursive } = &mount.source else {
-            sources.push(None);
-            continue;
-        };
-        if !opened_here && mount.idmap.is_none() {
-            sources.push(None);
-            continue;
-        }
-        let shown = source.to_string_lossy();
-        let tree = match mount::clone_tree(None, source, *recursive) {
-            // It may be in the container's root, by a mount that is still to be made: the child will see.
-            Err(error) if error.raw_os_error() == Some(errno::ENOENT) && mount.idmap.is_none() => {
-                sources.push(None);
-                continue;
-            }
-            result => result.during("open mount source", &shown)?,
-        };
-        if let Some(map) = &mount.idmap {
-            let userns = match plan.namespaces.joined(Kind::User) {
-                // Without mappings of its own the mount has those of the namespace that is joined.
-                Some(join) if map.uids.is_empty() => joins::open_as(join)?,
-                _ => idmap::user_namespace(map)?,
-            };
-            mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).during("map the ids of mount", &shown)?;
-        }
-        // Events of the host's mount still arrive, those of the container stay in it.
-        let slave = mount::Attributes { propagation: mount::MS_SLAVE, ..mount::Attributes::default() };
-        mount::set_attributes(tree.as_fd(), slave, true).during("set propagation of", &shown)?;
-        sources.push(Some(tree));
-    }
-    Ok(sources)
 }
 
 fn keyring_name(id: &ContainerId) -> std::ffi::CString {

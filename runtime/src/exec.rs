@@ -10,9 +10,11 @@ use crate::identity::{self, Filter};
 use crate::init::ChildStdio;
 use crate::label;
 use crate::plan;
+use crate::rootfs::mounts;
 use crate::seccomp::FilterSource;
 use crate::state::Status;
 use crate::terminal;
+use crate::trace::Trace;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -48,6 +50,8 @@ pub struct ExecRequest<'a> {
     pub sub_cgroups: Vec<SubGroup>,
     /// Also in a paused container, where the process then waits.
     pub ignore_paused: bool,
+    /// Told the steps as they are reached.
+    pub trace: Trace,
 }
 
 impl<'a> ExecRequest<'a> {
@@ -60,6 +64,7 @@ impl<'a> ExecRequest<'a> {
             seccomp_cache: None,
             sub_cgroups: Vec::new(),
             ignore_paused: false,
+            trace: Trace::default(),
         }
     }
 }
@@ -88,6 +93,9 @@ struct Execution<'a> {
     last_capability: u8,
     setgroups_allowed: bool,
     in_user_namespace: bool,
+    trace: bool,
+    /// Root of the container, if it shares the mount namespace of the runtime.
+    root: Option<OwnedFd>,
 }
 
 impl Container {
@@ -122,6 +130,11 @@ impl Container {
         if !self.state().init_alive() || pidfd::poll_exit(target.as_fd(), 0).unwrap_or(true) {
             return Err(Error::WrongState { operation: "exec in", status: Status::Stopped });
         }
+        // Without a mount namespace to join, the root of the container's init is what makes its file system.
+        let root = match kinds & Kind::Mount as i32 {
+            0 => other_root(self.pid())?,
+            _ => None,
+        };
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
         let terminal_size = match &request.stdio {
@@ -145,6 +158,8 @@ impl Container {
             setgroups_allowed: fs::read_to_string(format!("/proc/{}/setgroups", self.pid()))
                 .is_ok_and(|t| t.trim() == "allow"),
             in_user_namespace: kinds & Kind::User as i32 != 0,
+            trace: request.trace.is_on(),
+            root,
         };
         let stages = kinds & Kind::Pid as i32 != 0;
         let child = spawn(CloneOptions::default(), || if stages { execution.run_stage() } else { execution.run() })
@@ -155,6 +170,7 @@ impl Container {
         if let Some(cpus) = &plan.affinity_initial {
             limit::set_affinity(guard.child().pid, cpus)
                 .during("set cpu affinity", "process.execCPUAffinity.initial")?;
+            request.trace.say(|| format!("nsexec[{}]: affinity: {}", guard.child().pid, mask_of(cpus)));
         }
         self.join_cgroup(guard.child().pid, &request.sub_cgroups)?;
         if plan.affinity_initial.is_none() {
@@ -181,6 +197,7 @@ impl Container {
                     ours.send(&Message::Proceed, &[]).during("talk to the process", "")?;
                 }
                 Some((Message::Start, _)) => break,
+                Some((Message::Trace(step), _)) => request.trace.say(|| step),
                 Some(_) => {}
                 None => return Err(ended(guard.child(), "started")),
             }
@@ -196,6 +213,7 @@ impl Container {
                         crate::seccomp_listener::hand_over(listener, seccomp, &self.state(), Status::Running)?;
                     }
                 }
+                Some((Message::Trace(step), _)) => request.trace.say(|| step),
                 Some(_) => {}
                 None => break,
             }
@@ -216,6 +234,29 @@ impl Container {
             result => Ok(result?),
         }
     }
+}
+
+/// The root of a process, if it is not that of the caller.
+fn other_root(pid: i32) -> Result<Option<OwnedFd>, Error> {
+    let open = |owner: &str| -> std::io::Result<(OwnedFd, (u64, u64, u64))> {
+        use wharf_sys::fs;
+        let path = fs::c_path(Path::new(&format!("/proc/{owner}/root")))?;
+        let root = fs::open_at(None, &path, fs::O_PATH | fs::O_DIRECTORY, 0, 0)?;
+        let status = fs::status(root.as_fd())?;
+        let id = (status.device, status.inode, fs::mount_id(root.as_fd())?);
+        Ok((root, id))
+    };
+    let (_, own) = open("self").during("open own root", "")?;
+    let (root, theirs) = open(&pid.to_string()).during("open the root of", pid)?;
+    Ok((theirs != own).then_some(root))
+}
+
+/// A list of CPUs as one number in hexadecimal, the first CPU as its lowest bit.
+fn mask_of(cpus: &[usize]) -> String {
+    let highest = cpus.iter().max().copied().unwrap_or(0);
+    let digit = |index: usize| (0..4).filter(|bit| cpus.contains(&(index * 4 + bit))).map(|bit| 1 << bit).sum();
+    let digits = (0..=highest / 4).rev().map(digit);
+    format!("0x{}", digits.filter_map(|digit: u32| char::from_digit(digit, 16)).collect::<String>())
 }
 
 /// `CLONE_NEW*` of the namespaces in which `pid` is not where the caller is.
@@ -286,10 +327,14 @@ impl Execution<'_> {
     }
 
     fn join(&self) -> Result<(), Failure> {
+        self.tell("nsexec container setup")?;
         process::set_dumpable(false).at(Step::Handshake, "")?;
         label::set_exec_label(self.plan)?;
         if self.kinds != 0 {
             namespace::join(self.target.as_fd(), self.kinds).at(Step::JoinNamespace, "of the container")?;
+        }
+        if let Some(root) = &self.root {
+            mounts::enter_by_chroot(root.as_fd()).at(Step::ChangeRoot, "that of the container")?;
         }
         if self.in_user_namespace {
             credential::set_group(0).at(Step::User, "group 0 of the user namespace")?;
@@ -297,6 +342,13 @@ impl Execution<'_> {
             process::set_dumpable(false).at(Step::Handshake, "")?;
         }
         Ok(())
+    }
+
+    fn tell(&self, step: &str) -> Result<(), Failure> {
+        if !self.trace {
+            return Ok(());
+        }
+        self.channel.send(&Message::Trace(step.into()), &[]).at(Step::Handshake, "")
     }
 
     /// Close-on-exec is not enough: until then the working directory, the program and whatever a link in the container
@@ -311,6 +363,7 @@ impl Execution<'_> {
     }
 
     fn become_program(&self) -> Result<(), Failure> {
+        self.tell("child process in init()")?;
         identity::reset_signals();
         self.close_what_the_program_must_not_reach()?;
         process::new_session().at(Step::Session, "")?;
@@ -334,6 +387,7 @@ impl Execution<'_> {
         let announce = |listener: OwnedFd| self.channel.send(&Message::SeccompListener, &[listener.as_fd()]);
         identity::confine(self.plan, self.filter.as_ref(), announce, || Ok(()))?;
         identity::place_descriptors(&self.preserve)?;
+        self.tell("setns_init: about to exec")?;
         let error = process::exec(&program, &self.args, &environment);
         let object = program.to_string_lossy().into_owned();
         Err(Failure { step: Step::Exec, errno: errno::number(&error), object })

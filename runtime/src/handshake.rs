@@ -51,17 +51,19 @@ steps! {
     Session = "start session",
     Keyring = "join session keyring",
     Loopback = "set loopback device up",
+    NetDevice = "move network device",
     Propagation = "set propagation of",
     Rootfs = "mount rootfs",
-    MountSource = "open mount source",
-    MountTarget = "prepare mount target",
-    Mount = "mount",
-    MountAttributes = "set attributes of mount",
+    MountSource = "error mounting: open source",
+    MountTarget = "error mounting: prepare target",
+    Mount = "error mounting",
+    MountAttributes = "error mounting: set attributes of",
     Device = "create device",
     Link = "create link",
     Terminal = "set up terminal",
     Hook = "error running",
     PivotRoot = "pivot_root to",
+    ChangeRoot = "change root to",
     Hostname = "set hostname",
     Domainname = "set domainname",
     Sysctl = "write sysctl",
@@ -109,7 +111,7 @@ impl Step {
             Step::User => "process.user",
             Step::Capabilities => "process.capabilities",
             Step::Seccomp => "linux.seccomp",
-            Step::FindProgram | Step::Exec => "process.args[0]",
+            Step::FindProgram => "process.args[0]",
             _ => return None,
         })
     }
@@ -166,10 +168,14 @@ pub(crate) enum Message {
     /// The intermediate process has cloned the init with this pid; its pidfd comes along.
     Init(i32),
     HooksDue,
+    /// The source of the mount with this index is to be opened by the runtime.
+    SourceWanted(usize),
     Terminal,
     SeccompListener,
     /// Something was not done that the standard allows to be left out.
     Warning(String),
+    /// A step was reached; only said to a runtime that has asked for it.
+    Trace(String),
     Created,
     Start,
     Failed(Failure),
@@ -187,6 +193,8 @@ impl Message {
             Message::Warning(text) => (6, 0, 0, text.as_str()),
             Message::Created => (7, 0, 0, ""),
             Message::Start => (8, 0, 0, ""),
+            Message::Trace(text) => (10, 0, 0, text.as_str()),
+            Message::SourceWanted(index) => (11, 0, *index as i32, ""),
             Message::Failed(failure) => (9, failure.step as u8, failure.errno, failure.object.as_str()),
         };
         let object = &object.as_bytes()[..object.len().min(MAX_OBJECT_BYTES)];
@@ -215,6 +223,8 @@ impl Message {
                 let step = *Step::ALL.get(usize::from(step))?;
                 Message::Failed(Failure { step, errno: number, object: object() })
             }
+            10 => Message::Trace(object()),
+            11 => Message::SourceWanted(usize::try_from(number).ok()?),
             _ => return None,
         })
     }
@@ -296,9 +306,11 @@ mod tests {
             Message::MapIds,
             Message::Init(4711),
             Message::HooksDue,
+            Message::SourceWanted(7),
             Message::Terminal,
             Message::SeccompListener,
             Message::Warning("w".into()),
+            Message::Trace("t".into()),
             Message::Created,
             Message::Start,
             Message::Failed(failure),
@@ -313,6 +325,6 @@ mod tests {
     #[test]
     fn failure_reads_as_operation_object_cause() {
         let failure = Failure { step: Step::Mount, errno: errno::EPERM, object: "proc on /proc".into() };
-        assert_eq!(failure.to_string(), "mount proc on /proc: EPERM (operation not permitted)");
+        assert_eq!(failure.to_string(), "error mounting proc on /proc: EPERM (operation not permitted)");
     }
 }

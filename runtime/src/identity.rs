@@ -74,7 +74,11 @@ fn set_limits(plan: &Process) -> Result<(), Failure> {
         limit::set_io_priority(class, level).at(Step::IoPriority, level)?;
     }
     if let Some(scheduling) = plan.scheduler {
-        limit::set_scheduling(scheduling).at(Step::Scheduler, "policy")?;
+        let object = match plan.cpus_restricted {
+            true => "policy: process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)",
+            false => "policy",
+        };
+        limit::set_scheduling(scheduling).at(Step::Scheduler, object)?;
     }
     if let Some((mode, nodes)) = &plan.memory_policy {
         limit::set_memory_policy(*mode, nodes).at(Step::MemoryPolicy, "nodes")?;

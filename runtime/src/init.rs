@@ -6,6 +6,7 @@
 //! The process is made non-dumpable before it joins anything of the container: nobody in there can open its
 //! `/proc` entries, and with them the runtime's binary and descriptors, until the user's program runs.
 
+use crate::bind_source::BindSource;
 use crate::handshake::{At, Channel, Failure, Message, Step};
 use crate::hooks::{self, Hook};
 use crate::identity::{self, Filter};
@@ -51,8 +52,8 @@ pub(crate) struct Init<'a> {
     pub(crate) root: PreparedRoot,
     /// Namespaces to join, in order.
     pub(crate) joins: Vec<(Kind, OwnedFd)>,
-    /// Bind sources opened by the runtime, by index of the mount.
-    pub(crate) sources: Vec<Option<OwnedFd>>,
+    /// Where bind sources come from, by index of the mount.
+    pub(crate) sources: Vec<BindSource>,
     pub(crate) cgroup: CgroupView,
     pub(crate) stdio: ChildStdio,
     pub(crate) gate: Gate,
@@ -65,6 +66,8 @@ pub(crate) struct Init<'a> {
     pub(crate) no_pivot: bool,
     pub(crate) last_capability: u8,
     pub(crate) setgroups_allowed: bool,
+    /// Tell the runtime which steps are reached.
+    pub(crate) trace: bool,
 }
 
 impl Init<'_> {
@@ -82,7 +85,9 @@ impl Init<'_> {
         let states = self.proceed()?;
         // Before anything is joined that others are in, and again once joining has set it back to the system's default.
         process::set_dumpable(false).at(Step::Handshake, "")?;
+        self.tell(&self.channel, "nsexec container setup")?;
         self.enter_namespaces()?;
+        self.tell(&self.channel, "child process in init()")?;
         process::set_dumpable(false).at(Step::Handshake, "")?;
         process::new_session().at(Step::Session, "")?;
         if let Some(name) = &self.keyring {
@@ -121,6 +126,7 @@ impl Init<'_> {
             let above = 3 + self.preserve.len() as i32;
             let kept = process::duplicate_above(report.as_fd(), above).at(Step::Stdio, "")?;
             identity::place_descriptors(&self.preserve)?;
+            self.tell(report, "init: closing the pipe to signal completion")?;
             let error = process::exec(&program, &self.args, &environment);
             let failure = Failure {
                 step: Step::Exec,
@@ -133,6 +139,13 @@ impl Init<'_> {
         let Err(failure) = finish();
         let _ = report.send(&Message::Failed(failure), &[]);
         process::exit_now(1)
+    }
+
+    fn tell(&self, to: &Channel, step: &str) -> Result<(), Failure> {
+        if !self.trace {
+            return Ok(());
+        }
+        to.send(&Message::Trace(step.into()), &[]).at(Step::Handshake, "")
     }
 
     /// Waits for the runtime; descriptors that come along are the hooks' state, as it is now and once created.
@@ -169,9 +182,18 @@ impl Init<'_> {
     /// Builds the root file system and runs the hooks that see it before it is entered.
     fn build_root(&self, state: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
         let plan = self.plan;
-        let root = self.root.mount(plan.root_propagation)?;
+        let root = if plan.namespaces.separate(Kind::Mount) {
+            self.root.mount(plan.root_propagation)?
+        } else {
+            self.root.mount_on_host()?
+        };
         let mask = process::set_umask(0);
-        mounts::mount_all(root.as_fd(), &plan.mounts, &self.sources, &self.cgroup)?;
+        let sources = mounts::Sources {
+            prepared: &self.sources,
+            wanted: &|index| self.fetch_source(index),
+            locked: plan.namespaces.separate(Kind::User),
+        };
+        mounts::mount_all(root.as_fd(), &plan.mounts, &sources, &self.cgroup)?;
         process::set_umask(mask);
         if plan.makes_devices() {
             device::make_all(root.as_fd(), &plan.devices, plan.namespaces.separate(Kind::User))?;
@@ -188,6 +210,12 @@ impl Init<'_> {
             hooks::run_all(&self.create_container, state.as_fd(), None)?;
         }
         Ok(root)
+    }
+
+    fn fetch_source(&self, index: usize) -> Result<OwnedFd, Failure> {
+        self.channel.send(&Message::SourceWanted(index), &[]).at(Step::Handshake, "")?;
+        // If the runtime could not open it, it has gone, and this process with it.
+        self.proceed()?.into_iter().next().ok_or_else(|| process::exit_now(1))
     }
 
     fn lay_out_stdio(&self, root: BorrowedFd<'_>) -> Result<(), Failure> {
@@ -217,7 +245,11 @@ impl Init<'_> {
         crate::label::set_exec_label(&plan.process)?;
         let null = if plan.masked_paths.is_empty() { None } else { Some(finish::open_null()?) };
         let shared = plan.root_propagation.is_some_and(|(flag, _)| flag == MS_SHARED);
-        mounts::enter(root.as_fd(), self.root.path(), self.no_pivot, shared)?;
+        if plan.namespaces.separate(Kind::Mount) {
+            mounts::enter(root.as_fd(), self.root.path(), self.no_pivot, shared)?;
+        } else {
+            mounts::enter_by_chroot(root.as_fd()).at(Step::ChangeRoot, self.root.path().to_string_lossy())?;
+        }
         if let Some((propagation, recursive)) = plan.root_propagation {
             let attributes = Attributes { propagation, ..Attributes::default() };
             mount::set_attributes(root.as_fd(), attributes, recursive).at(Step::Propagation, "the new root")?;

@@ -11,11 +11,13 @@
 //! | [`capabilities`], [`seccomp`], `hooks`, `terminal`, `idmap`, `label` | one OCI topic each |
 //! | [`state`] | `state.json` |
 //! | [`own_binary`] | keeps containers from overwriting the runtime |
+//! | [`Trace`] | hears the steps of a creation, for `--debug` |
 //!
 //! The library is for single-threaded processes: the child of `clone3` runs on a copy of their memory. It
 //! changes nothing of its caller, sets close-on-exec on everything, and reaps only helpers of its own; the init of
 //! a container is reaped by the caller, through [`Container::pidfd`].
 
+mod bind_source;
 pub mod bundle;
 pub mod capabilities;
 pub mod cgroup;
@@ -28,8 +30,10 @@ mod hooks;
 mod identity;
 mod idmap;
 mod init;
+pub mod intel_rdt;
 mod joins;
 pub mod label;
+mod net_device;
 pub mod own_binary;
 pub mod plan;
 mod rootfs;
@@ -37,6 +41,7 @@ pub mod seccomp;
 mod seccomp_listener;
 pub mod state;
 mod terminal;
+mod trace;
 #[doc(hidden)]
 pub mod untrusted;
 
@@ -45,4 +50,5 @@ pub use create::{CgroupDriver, CreateRequest, Stdio};
 pub use error::Error;
 pub use exec::{ExecProcess, ExecRequest};
 pub use rootfs::Rootfs;
+pub use trace::Trace;
 pub use wharf_specs::id::ContainerId;

@@ -92,6 +92,11 @@ pub struct State {
     /// Mode and nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_policy: Option<(i32, Vec<usize>)>,
+    /// Where the root is mounted on the host and the number of that mount, for a container without a mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_mount: Option<(PathBuf, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<crate::intel_rdt::RdtGroup>,
 }
 
 impl State {

@@ -125,7 +125,7 @@ fn a_failed_creation_leaves_nothing(directory: &Path) {
     let mounts = json!([{"destination": "/m", "source": "/nonexistent", "options": ["bind"]}]);
     spec.set_mounts(serde_json::from_value(mounts).expect("mounts"));
     let error = Container::create(request(directory, &bundle, &spec)).expect_err("must fail").to_string();
-    assert_eq!(error, "open mount source /nonexistent (mounts[0]): ENOENT (no such file or directory)");
+    assert_eq!(error, "error mounting: open source /nonexistent (mounts[0]): ENOENT (no such file or directory)");
 }
 
 fn a_missing_program_is_a_typed_failure(directory: &Path) {

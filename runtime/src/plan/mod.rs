@@ -6,6 +6,7 @@
 mod device;
 mod mount;
 mod namespace;
+mod net_device;
 mod process;
 mod sysctl;
 
@@ -14,15 +15,17 @@ pub(crate) use mount::ALLOWED_INSIDE_PROC;
 pub use mount::{IdMap, Mount, MountSource, OPTIONS as MOUNT_OPTIONS};
 pub(crate) use namespace::name as namespace_name;
 pub use namespace::{Join, Namespaces};
+pub use net_device::NetDevice;
 pub(crate) use process::index_list;
 pub use process::{CapabilityPlan, Process};
 pub use sysctl::Sysctl;
 
+use crate::intel_rdt::RdtPlan;
 use crate::seccomp::FilterSource;
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::path::Path;
-use wharf_specs::oci::{Hooks, LinuxNamespaceType, LinuxResources, Spec};
+use wharf_specs::oci::{Hooks, Linux, LinuxNamespaceType, LinuxResources, Spec};
 
 /// A field of `config.json` that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +54,8 @@ pub struct Plan {
     pub root_propagation: Option<(u64, bool)>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
+    pub net_devices: Vec<NetDevice>,
+    pub intel_rdt: Option<RdtPlan>,
     pub masked_paths: Vec<CString>,
     pub readonly_paths: Vec<CString>,
     pub sysctls: Vec<Sysctl>,
@@ -93,24 +98,19 @@ impl Plan {
                 return Err(Refusal::new(field, "is longer than the 64 bytes the kernel allows"));
             }
         }
-        for (field, on) in [
-            ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
-            ("linux.intelRdt", linux.intel_rdt().is_some()),
-            ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-        ] {
-            if on {
-                return Err(Refusal::new(field, "is not supported by this version"));
-            }
-        }
         let mut process = process;
         process.personality = namespace::personality(&linux)?;
+        let cpu = linux.resources().as_ref().and_then(|resources| resources.cpu().as_ref());
+        process.cpus_restricted = cpu.is_some_and(|cpu| cpu.cpus().as_ref().is_some_and(|cpus| !cpus.is_empty()));
         process.memory_policy = process::memory_policy(&linux)?;
         Ok(Self {
             root_path: root.path().clone(),
             readonly_root: root.readonly().unwrap_or(false),
             root_propagation: mount::root_propagation(linux.rootfs_propagation().as_deref())?,
-            mounts: mount::compile_all(spec, &namespaces, bundle)?,
+            mounts: labelled(mount::compile_all(spec, &namespaces, bundle)?, &linux, &mut warnings)?,
             devices: device::compile_all(&linux)?,
+            intel_rdt: linux.intel_rdt().as_ref().map(RdtPlan::compile).transpose()?,
+            net_devices: net_device::compile_all(&linux, &namespaces)?,
             masked_paths: path_list(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
             readonly_paths: path_list(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
             sysctls: sysctl::compile_all(linux.sysctl().as_ref(), &namespaces)?,
@@ -191,6 +191,27 @@ fn refuse_other_platforms(spec: &Spec) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Gives the file systems of the container the SELinux context of `linux.mountLabel`. Where there is no SELinux a label
+/// has no meaning and protects nothing; mounts are then without, with a warning.
+fn labelled(mut mounts: Vec<Mount>, linux: &Linux, warnings: &mut Vec<String>) -> Result<Vec<Mount>, Refusal> {
+    let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) else { return Ok(mounts) };
+    if !crate::label::selinux_enabled() {
+        warnings.push(format!("linux.mountLabel: {label:?} is not set, as SELinux is not enabled on this host"));
+        return Ok(mounts);
+    }
+    let label = c_string(label, "linux.mountLabel")?;
+    for mount in &mut mounts {
+        if let MountSource::FileSystem { fstype, parameters, .. } = &mut mount.source
+            // The kernel labels the files of these by itself.
+            && !matches!(fstype.as_bytes(), b"proc" | b"sysfs" | b"mqueue")
+            && parameters.iter().all(|(key, _)| key.as_bytes() != b"context")
+        {
+            parameters.push((c"context".to_owned(), Some(label.clone())));
+        }
+    }
+    Ok(mounts)
 }
 
 fn checked_hooks(spec: &Spec) -> Result<Hooks, Refusal> {

@@ -13,7 +13,14 @@ pub enum MountSource {
     /// A new file system with its parameters, in order; those without value are flags.
     FileSystem { fstype: CString, source: CString, parameters: Vec<(CString, Option<CString>)>, copy_up: bool },
     /// A copy of a mount of the host.
-    Bind { source: CString, recursive: bool },
+    Bind {
+        source: CString,
+        recursive: bool,
+        /// A symbolic link at the end of the path is bound itself.
+        nofollow: bool,
+    },
+    /// Other options for what is mounted there already: of the mount alone, or of its file system too.
+    Remount { whole: bool, parameters: Vec<(CString, Option<CString>)> },
     /// The container's view of the cgroup hierarchies, whatever their version.
     Cgroup,
 }
@@ -32,6 +39,8 @@ pub struct IdMap {
 pub struct Mount {
     /// Absolute path in the container.
     pub destination: CString,
+    /// A symbolic link at the end of the destination is mounted on itself.
+    pub destination_nofollow: bool,
     pub source: MountSource,
     pub attributes: Attributes,
     /// Attributes of a bind mount's source that go unless a user namespace has locked them: as with runc, a bind
@@ -100,6 +109,7 @@ pub const OPTIONS: &[&str] = &[
     "atime",
     "bind",
     "defaults",
+    "dest-nofollow",
     "dev",
     "diratime",
     "dirsync",
@@ -123,6 +133,7 @@ pub const OPTIONS: &[&str] = &[
     "rdev",
     "rdiratime",
     "relatime",
+    "remount",
     "rexec",
     "ridmap",
     "rnoatime",
@@ -147,6 +158,7 @@ pub const OPTIONS: &[&str] = &[
     "rw",
     "shared",
     "slave",
+    "src-nofollow",
     "strictatime",
     "suid",
     "symfollow",
@@ -192,6 +204,10 @@ impl Collected {
             return 0;
         }
         let access_time = self.0.clear & MOUNT_ATTR_ATIME != 0;
+        if !access_time {
+            // As with mount(2): what is not replaced by another access time is kept.
+            self.0.clear &= !MOUNT_ATTR_NODIRATIME;
+        }
         if access_time && self.0.set & MOUNT_ATTR_NODIRATIME == 0 {
             self.0.clear |= MOUNT_ATTR_NODIRATIME;
         }
@@ -231,6 +247,7 @@ fn compile(
     let (mut own, mut recursive) = (Collected::default(), Collected::default());
     let (mut propagation, mut parameters) = (Vec::new(), Vec::new());
     let (mut bind, mut copy_up, mut idmap) = (None, false, None);
+    let (mut source_nofollow, mut destination_nofollow, mut remount) = (false, false, false);
     for (position, option) in mount.options().iter().flatten().enumerate() {
         let name = format!("mounts[{index}].options[{position}]");
         match (option.as_str(), word(option)) {
@@ -242,13 +259,9 @@ fn compile(
             ("tmpcopyup", _) => copy_up = true,
             ("idmap", _) => idmap = Some(false),
             ("ridmap", _) => idmap = Some(true),
-            ("src-nofollow", _) => return Err(Refusal::new(name, "\"src-nofollow\" is not supported by this version")),
-            ("dest-nofollow", _) => {
-                return Err(Refusal::new(name, "\"dest-nofollow\" is not supported by this version"));
-            }
-            ("remount", _) => {
-                return Err(Refusal::new(name, "\"remount\" is not supported; mount with the options wanted"));
-            }
+            ("src-nofollow", _) => source_nofollow = true,
+            ("dest-nofollow", _) => destination_nofollow = true,
+            ("remount", _) => remount = true,
             // States that a new mount has anyway; the last two are about kernel messages.
             ("async" | "nomand" | "nolazytime" | "loud" | "silent", _) => {}
             (text, None) => {
@@ -263,13 +276,19 @@ fn compile(
     let fstype = mount.typ().as_deref().unwrap_or_default();
     let source_path = mount.source().as_deref().unwrap_or(Path::new(""));
     let bind = bind.or((fstype == "bind").then_some(false));
-    let source = if let Some(recursive) = bind {
+    let source = if remount {
+        MountSource::Remount { whole: bind.is_none(), parameters }
+    } else if let Some(recursive) = bind {
         if source_path.as_os_str().is_empty() {
             return Err(Refusal::new(field("source"), "is missing; a bind mount needs the path to be bound"));
         }
         // Parameters of a file system have no meaning for a bind mount, and the kernel ignores them there.
         let source = bundle.join(source_path);
-        MountSource::Bind { source: c_string(source.as_os_str().as_encoded_bytes(), &field("source"))?, recursive }
+        MountSource::Bind {
+            source: c_string(source.as_os_str().as_encoded_bytes(), &field("source"))?,
+            recursive,
+            nofollow: source_nofollow,
+        }
     } else {
         match fstype {
             "" | "none" => {
@@ -290,9 +309,13 @@ fn compile(
     if copy_up && fstype != "tmpfs" {
         return Err(Refusal::new(field("options"), "tmpcopyup is only for type tmpfs"));
     }
-    let implied_clear = if bind.is_some() { own.complete_for_bind() } else { 0 };
+    if source_nofollow && !matches!(source, MountSource::Bind { .. }) {
+        return Err(Refusal::new(field("options"), "src-nofollow is only for bind mounts"));
+    }
+    let implied_clear = if bind.is_some() || remount { own.complete_for_bind() } else { 0 };
     Ok(Mount {
         implied_clear,
+        destination_nofollow,
         destination: c_string(destination.as_os_str().as_encoded_bytes(), &field("destination"))?,
         idmap: compile_idmap(mount, index, idmap, &source, namespaces)?,
         source,
@@ -405,7 +428,10 @@ mod tests {
         let mount = compile_json(r#"{"destination":"x","type":"none","source":"data","options":["rbind","rro"]}"#)
             .expect("compile");
         assert_eq!(mount.destination.as_bytes(), b"/x");
-        assert_eq!(mount.source, MountSource::Bind { source: c"/bundle/data".to_owned(), recursive: true });
+        assert_eq!(
+            mount.source,
+            MountSource::Bind { source: c"/bundle/data".to_owned(), recursive: true, nofollow: false }
+        );
         assert_eq!(mount.recursive_attributes.set, mount::MOUNT_ATTR_RDONLY);
     }
 

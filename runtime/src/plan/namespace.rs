@@ -50,10 +50,6 @@ impl Namespaces {
                 _ => namespaces.new |= kind as i32,
             }
         }
-        if !namespaces.separate(LinuxNamespaceType::Mount) {
-            let problem = "has no mount namespace; the mounts of the container would be made on the host";
-            return Err(Refusal::new("linux.namespaces", problem));
-        }
         namespaces.check_mappings()?;
         namespaces.time_offsets = namespaces.compile_offsets(linux)?;
         Ok(namespaces)

@@ -47,6 +47,8 @@ pub struct Process {
     /// Class and level.
     pub io_priority: Option<(u32, u32)>,
     pub scheduler: Option<Scheduling>,
+    /// The control group leaves out some CPUs, with which SCHED_DEADLINE does not go together.
+    pub cpus_restricted: bool,
     /// Cpus before and after the process enters the container's cgroup; `exec` only.
     pub affinity_initial: Option<Vec<usize>>,
     pub affinity_final: Option<Vec<usize>>,
@@ -127,6 +129,7 @@ impl Process {
             selinux_label: process.selinux_label().clone().filter(|label| !label.is_empty()),
             io_priority: io_priority(process, &field("ioPriority.priority"))?,
             scheduler: scheduler(process, &field("scheduler"))?,
+            cpus_restricted: false,
             affinity_initial: cpus(affinity.and_then(|a| a.initial().as_ref()), "execCPUAffinity.initial")?,
             affinity_final: cpus(affinity.and_then(|a| a.cpu_affinity_final().as_ref()), "execCPUAffinity.final")?,
             personality: None,

@@ -1,4 +1,4 @@
-//! The container's file system, built by the child inside its own mount namespace.
+//! The container's file system, built by the child inside its own mount namespace (or on the host, for one without).
 //!
 //! Every path in it is resolved by `openat2` in the root and used as a descriptor from then on.
 
@@ -6,6 +6,7 @@ pub(crate) mod cgroupfs;
 pub(crate) mod copy_up;
 pub(crate) mod device;
 pub(crate) mod finish;
+pub(crate) mod host_mount;
 pub(crate) mod mounts;
 pub(crate) mod root;
 pub(crate) mod target;

@@ -4,6 +4,7 @@ use super::cgroupfs::CgroupView;
 use super::copy_up;
 use super::finish;
 use super::target::{self, shown};
+use crate::bind_source::{self, BindSource};
 use crate::handshake::{At, Failure, Step};
 use crate::plan::{ALLOWED_INSIDE_PROC, Mount, MountSource};
 use std::ffi::{CStr, CString, OsStr};
@@ -17,17 +18,24 @@ use wharf_sys::{errno, fs, process};
 /// Inode of every procfs's root directory (`PROC_ROOT_INO` of the kernel).
 const PROC_ROOT_INODE: u64 = 1;
 
-/// Mounts everything. `sources` holds, for each bind mount, the detached copy the runtime made before the
-/// clone, or `None` where the child is to make it.
+/// Where the sources of bind mounts come from.
+pub(crate) struct Sources<'a> {
+    pub(crate) prepared: &'a [BindSource],
+    /// Asks the runtime for one.
+    pub(crate) wanted: &'a dyn Fn(usize) -> Result<OwnedFd, Failure>,
+    /// The container is in a user namespace, where what the host's mount forbids stays forbidden.
+    pub(crate) locked: bool,
+}
+
+/// Mounts everything, in order.
 pub(crate) fn mount_all(
     root: BorrowedFd<'_>,
     mounts: &[Mount],
-    sources: &[Option<OwnedFd>],
+    sources: &Sources<'_>,
     cgroup: &CgroupView,
 ) -> Result<(), Failure> {
     for (index, mount) in mounts.iter().enumerate() {
-        let source = sources.get(index).and_then(Option::as_ref);
-        mount_one(root, mount, source, cgroup)
+        mount_one(root, mount, index, sources, cgroup)
             .map_err(|failure| Failure { object: format!("{} (mounts[{index}])", failure.object), ..failure })?;
     }
     Ok(())
@@ -36,7 +44,8 @@ pub(crate) fn mount_all(
 fn mount_one(
     root: BorrowedFd<'_>,
     mount: &Mount,
-    source: Option<&OwnedFd>,
+    index: usize,
+    sources: &Sources<'_>,
     cgroup: &CgroupView,
 ) -> Result<(), Failure> {
     let destination = &mount.destination;
@@ -46,7 +55,7 @@ fn mount_one(
                 refuse_link(root, destination, fstype)?;
             }
             let existing_mode = existing_mode(root, destination);
-            let target = target::prepare(root, destination, true)?;
+            let target = target::prepare_for(root, mount, true)?;
             refuse_inside_proc(root, target.as_fd(), destination, fstype.as_c_str() == c"proc")?;
             let object = || format!("{} on {}", fstype.to_string_lossy(), shown(destination));
             if *copy_up {
@@ -70,23 +79,31 @@ fn mount_one(
             let made = file_system(fstype, source, &parameters, attributes, object)?;
             attach(&made, target.as_fd(), mount, object)
         }
-        MountSource::Bind { source: path, recursive } => {
+        MountSource::Bind { source: path, recursive, nofollow } => {
             let object = || format!("{} on {}", shown(path), shown(destination));
             let opened;
-            let tree = match source {
-                Some(tree) => tree,
-                None => {
-                    opened = mount::clone_tree(None, path, *recursive).at(Step::MountSource, shown(path))?;
+            let tree = match sources.prepared.get(index) {
+                Some(BindSource::Opened(tree)) => tree,
+                Some(BindSource::Late) => {
+                    opened = (sources.wanted)(index)?;
+                    &opened
+                }
+                Some(BindSource::Child) | None => {
+                    opened = bind_source::clone(path, *recursive, *nofollow).at(Step::MountSource, shown(path))?;
                     &opened
                 }
             };
             let status = fs::status(tree.as_fd()).at(Step::MountSource, shown(path))?;
-            let target = target::prepare(root, destination, status.is(fs::S_IFDIR))?;
+            let target = target::prepare_for(root, mount, status.is(fs::S_IFDIR))?;
             let magic = fs::filesystem_magic(tree.as_fd()).at(Step::MountSource, shown(path))?;
             let is_procfs = magic == fs::PROC_MAGIC && status.inode == PROC_ROOT_INODE;
             refuse_inside_proc(root, target.as_fd(), destination, is_procfs)?;
+            let mut implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
+            if sources.locked {
+                implied &= !LOCKABLE;
+                keep_locked(tree.as_fd(), mount.attributes).at(Step::MountAttributes, object())?;
+            }
             let attributes = needed(tree.as_fd(), mount.attributes).at(Step::MountAttributes, object())?;
-            let implied = mount.implied_clear & fs::mount_attributes(tree.as_fd()).unwrap_or(0);
             if attributes != Attributes::default() || implied != 0 {
                 let exact = Attributes { clear: attributes.clear | implied, ..attributes };
                 let result = match mount::set_attributes(tree.as_fd(), exact, false) {
@@ -99,13 +116,70 @@ fn mount_one(
             }
             attach(tree, target.as_fd(), mount, object)
         }
+        MountSource::Remount { whole, parameters } => {
+            let target = target::prepare_for(root, mount, true)?;
+            remount(target.as_fd(), mount, *whole, parameters)
+        }
         MountSource::Cgroup => {
-            let target = target::prepare(root, destination, true)?;
+            let target = target::prepare_for(root, mount, true)?;
             refuse_inside_proc(root, target.as_fd(), destination, false)?;
             let made = cgroup.mount(target.as_fd(), destination, mount.attributes)?;
             complete(&made, mount, || format!("cgroup on {}", shown(destination)))
         }
     }
+}
+
+fn remount(
+    target: BorrowedFd<'_>,
+    mount: &Mount,
+    whole: bool,
+    parameters: &[(CString, Option<CString>)],
+) -> Result<(), Failure> {
+    let object = || format!("{}, mounting it anew", shown(&mount.destination));
+    let exact = Attributes { clear: mount.attributes.clear | mount.implied_clear, ..mount.attributes };
+    if whole {
+        let context = FsContext::pick(target).at(Step::Mount, object())?;
+        let readonly = mount.attributes.set & mount::MOUNT_ATTR_RDONLY != 0;
+        let configure = || -> io::Result<()> {
+            context.set_flag(if readonly { c"ro" } else { c"rw" })?;
+            set_parameters(&context, parameters)?;
+            context.reconfigure()
+        };
+        configure().map_err(|error| refused(&context, &error, object()))?;
+    }
+    mount::set_attributes(target, exact, false).at(Step::MountAttributes, object())?;
+    let place = target.try_clone_to_owned().at(Step::Mount, object())?;
+    complete(&place, mount, object)
+}
+
+fn set_parameters(context: &FsContext, parameters: &[(CString, Option<CString>)]) -> io::Result<()> {
+    parameters.iter().try_for_each(|(key, value)| match value {
+        Some(value) => context.set_string(key, value),
+        None => context.set_flag(key),
+    })
+}
+
+/// A configuration that the file system refused, with its reason.
+fn refused(context: &FsContext, error: &io::Error, object: String) -> Failure {
+    let why = context.message().map(|text| format!(" ({text})")).unwrap_or_default();
+    Failure { step: Step::Mount, errno: errno::number(error), object: object + &why }
+}
+
+/// What of a mount its user namespace locks (mount_namespaces(7)), but for the access time.
+const LOCKABLE: u64 =
+    mount::MOUNT_ATTR_RDONLY | mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC;
+
+/// Refuses a change that a user namespace may not make to a mount of the host. The kernel does so itself where the
+/// mount was copied into the namespace, but not where the runtime has opened it outside.
+fn keep_locked(tree: BorrowedFd<'_>, wanted: Attributes) -> io::Result<()> {
+    const TIMES: u64 = mount::MOUNT_ATTR_ATIME | mount::MOUNT_ATTR_NODIRATIME;
+    let has = fs::mount_attributes(tree)?;
+    let times_change =
+        wanted.clear & mount::MOUNT_ATTR_ATIME != 0 && (has & !wanted.clear | wanted.set) & TIMES != has & TIMES;
+    if wanted.clear & has & LOCKABLE != 0 || times_change {
+        return Err(errno::error(errno::EPERM));
+    }
+    Ok(())
 }
 
 /// Permissions of a directory that is there already, which a tmpfs on it takes over.
@@ -170,19 +244,10 @@ pub(crate) fn file_system(
         if !source.is_empty() {
             context.set_string(c"source", source)?;
         }
-        for (key, value) in parameters {
-            match value {
-                Some(value) => context.set_string(key, value)?,
-                None => context.set_flag(key)?,
-            }
-        }
+        set_parameters(&context, parameters)?;
         context.mount(attributes)
     };
-    configure().map_err(|error| {
-        let why = context.message().map(|text| format!(" ({text})")).unwrap_or_default();
-        let number = errno::number(&error);
-        Failure { step: Step::Mount, errno: number, object: object() + &why }
-    })
+    configure().map_err(|error| refused(&context, &error, object()))
 }
 
 fn attach(made: &OwnedFd, target: BorrowedFd<'_>, mount: &Mount, object: impl Fn() -> String) -> Result<(), Failure> {
@@ -249,6 +314,13 @@ fn unescape(text: &str) -> Vec<u8> {
         bytes.extend_from_slice(rest);
     }
     bytes
+}
+
+/// Enters a root in the mount namespace of the runtime, which keeps its own.
+pub(crate) fn enter_by_chroot(root: BorrowedFd<'_>) -> io::Result<()> {
+    process::change_directory(root)?;
+    process::change_root_here()?;
+    process::change_directory_to(c"/")
 }
 
 /// Enters the root: `pivot_root`, or with `no_pivot` (a root in an initramfs) a moved mount and `chroot`.

@@ -41,6 +41,29 @@ impl PreparedRoot {
 
     /// Cuts the mount namespace off from the host and mounts the root; returns the root mount.
     pub(crate) fn mount(&self, propagation: Option<(u64, bool)>) -> Result<OwnedFd, Failure> {
+        let shown = || self.path().to_string_lossy().into_owned();
+        let target = self.separate(propagation)?;
+        let root = self.detached()?;
+        mount::move_mount(root.as_fd(), target.as_fd()).at(Step::Rootfs, shown())?;
+        Ok(root)
+    }
+
+    /// Mounts the root in the mount namespace of the runtime, for a container without one of its own; returns the root
+    /// mount. What is mounted in the root stays in it, whatever the propagation of the mount that it was a part of.
+    pub(crate) fn mount_on_host(&self) -> Result<OwnedFd, Failure> {
+        let shown = || self.path().to_string_lossy().into_owned();
+        let target = fs::open_at(None, self.path(), fs::O_PATH | fs::O_DIRECTORY, 0, 0).at(Step::Rootfs, shown())?;
+        let root = self.detached()?;
+        let private = Attributes { propagation: MS_PRIVATE, ..Attributes::default() };
+        mount::set_attributes(root.as_fd(), private, true).at(Step::Propagation, shown())?;
+        mount::move_mount(root.as_fd(), target.as_fd()).at(Step::Rootfs, shown())?;
+        // A mount on one that is shared becomes shared.
+        mount::set_attributes(root.as_fd(), private, true).at(Step::Propagation, shown())?;
+        Ok(root)
+    }
+
+    /// Cuts the mount namespace off; returns what the root is mounted on.
+    fn separate(&self, propagation: Option<(u64, bool)>) -> Result<OwnedFd, Failure> {
         let (flag, recursive) = match propagation.unwrap_or((MS_SLAVE, true)) {
             // The rootfs must still be bound; it becomes unbindable once it is entered.
             (MS_UNBINDABLE, true) => (MS_PRIVATE, true),
@@ -57,12 +80,14 @@ impl PreparedRoot {
             // pivot_root refuses a root whose parent mount is shared.
             make_parent_private(target.as_fd()).at(Step::Propagation, shown())?;
         }
-        let root = match self {
-            Self::Path(path) => mount::clone_tree(None, path, true).at(Step::Rootfs, shown())?,
-            Self::Overlay { lower, upper, work, .. } => overlay(lower, upper, work)?,
-        };
-        mount::move_mount(root.as_fd(), target.as_fd()).at(Step::Rootfs, shown())?;
-        Ok(root)
+        Ok(target)
+    }
+
+    fn detached(&self) -> Result<OwnedFd, Failure> {
+        match self {
+            Self::Path(path) => mount::clone_tree(None, path, true).at(Step::Rootfs, path.to_string_lossy()),
+            Self::Overlay { lower, upper, work, .. } => overlay(lower, upper, work),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Mount targets: found in the root, or made there, one component at a time.
 
 use crate::handshake::{At, Failure, Step};
+use crate::plan::Mount;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,6 +25,23 @@ pub(crate) fn prepare(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> Res
             (true, false) => Err(errno::error(errno::EISDIR)),
             (false, true) => Err(errno::error(errno::ENOTDIR)),
             _ => Ok(found),
+        }
+    };
+    open().at(Step::MountTarget, shown(path))
+}
+
+/// The place of a mount of the configuration.
+pub(crate) fn prepare_for(root: BorrowedFd<'_>, mount: &Mount, directory: bool) -> Result<OwnedFd, Failure> {
+    let path = mount.destination.as_c_str();
+    if !mount.destination_nofollow {
+        return prepare(root, path, directory);
+    }
+    let open = || {
+        let (parent, name) = parent(root, path)?;
+        let resolve = fs::RESOLVE_BENEATH | fs::RESOLVE_NO_MAGICLINKS;
+        match fs::open_at(Some(parent.as_fd()), &name, fs::O_PATH | fs::O_NOFOLLOW, 0, resolve) {
+            Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make_one(parent.as_fd(), &name, directory),
+            result => result,
         }
     };
     open().at(Step::MountTarget, shown(path))

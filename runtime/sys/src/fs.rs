@@ -170,6 +170,17 @@ pub fn filesystem_magic(file: BorrowedFd<'_>) -> io::Result<i64> {
     Ok(stat.f_type as i64)
 }
 
+/// The number of the mount under a descriptor; no other mount has it at the same time.
+pub fn mount_id(file: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: statx is plain data for which all zeroes is valid.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is empty, which AT_EMPTY_PATH allows, and `stat` is writable.
+    check_int(unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID, &raw mut stat)
+    })?;
+    Ok(stat.stx_mnt_id)
+}
+
 /// `MOUNT_ATTR_*` flags that the mount under a descriptor has.
 pub fn mount_attributes(file: BorrowedFd<'_>) -> io::Result<u64> {
     /// Of the kernel's `linux/statfs.h`; the C library has no name for it.
@@ -178,7 +189,8 @@ pub fn mount_attributes(file: BorrowedFd<'_>) -> io::Result<u64> {
     let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: `stat` is writable for the duration of the call.
     check_int(unsafe { libc::fstatvfs(file.as_raw_fd(), &raw mut stat) })?;
-    let mut attributes = 0;
+    let times = libc::ST_NOATIME | libc::ST_RELATIME;
+    let mut attributes = if stat.f_flag & times == 0 { libc::MOUNT_ATTR_STRICTATIME } else { 0 };
     for (flag, attribute) in [
         (libc::ST_RDONLY, libc::MOUNT_ATTR_RDONLY),
         (libc::ST_NOSUID, libc::MOUNT_ATTR_NOSUID),

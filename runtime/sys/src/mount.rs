@@ -22,6 +22,9 @@ const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_SET_FD: libc::c_uint = 5;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+const FSPICK_CLOEXEC: libc::c_uint = 1;
+const FSPICK_EMPTY_PATH: libc::c_uint = 8;
 
 /// A file system being configured.
 #[derive(Debug)]
@@ -32,6 +35,20 @@ impl FsContext {
     pub fn open(fstype: &CStr) -> io::Result<Self> {
         // SAFETY: `fstype` is a NUL-terminated string; 1 is FSOPEN_CLOEXEC.
         owned(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), 1) }).map(Self)
+    }
+
+    /// Starts the reconfiguration of the file system whose mount's root `root` refers to.
+    pub fn pick(root: BorrowedFd<'_>) -> io::Result<Self> {
+        // SAFETY: the path is empty, which FSPICK_EMPTY_PATH allows.
+        owned(unsafe {
+            libc::syscall(libc::SYS_fspick, root.as_raw_fd(), c"".as_ptr(), FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+        })
+        .map(Self)
+    }
+
+    /// Applies what was set to the file system that was picked.
+    pub fn reconfigure(&self) -> io::Result<()> {
+        self.config(FSCONFIG_CMD_RECONFIGURE, ptr::null(), ptr::null(), 0)
     }
 
     /// Sets `key` to `value`.
@@ -88,6 +105,16 @@ pub fn clone_tree(directory: Option<BorrowedFd<'_>>, path: &CStr, recursive: boo
     let directory = directory.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
     // SAFETY: `path` is a NUL-terminated string, the others are integers.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) })
+}
+
+/// As [`clone_tree`] from the working directory, but a symbolic link at the end of `path` is what is copied.
+pub fn clone_tree_nofollow(path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_SYMLINK_NOFOLLOW as libc::c_uint;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as libc::c_uint;
+    }
+    // SAFETY: `path` is a NUL-terminated string, the others are integers.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
 }
 
 /// Attaches the mount `mount` on what `target` refers to.

@@ -53,6 +53,12 @@ fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
     Ok((address, length as libc::socklen_t))
 }
 
+/// A socket to the kernel's network configuration (rtnetlink(7)), in the network namespace of the caller.
+pub fn route() -> io::Result<OwnedFd> {
+    // SAFETY: socket takes integers.
+    owned(unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE) }.into())
+}
+
 fn socket(kind: Kind) -> io::Result<OwnedFd> {
     // SAFETY: socket takes integers.
     owned(unsafe { libc::socket(libc::AF_UNIX, kind.raw(), 0) }.into())

@@ -27,7 +27,7 @@ fn a_wrong_mount_is_named() {
     assert_all_refused(
         bundle,
         &[
-            ("/mounts/-", bind("/nonexistent", "/m"), &["mounts[7]", "open mount source /nonexistent", "ENOENT"]),
+            ("/mounts/-", bind("/nonexistent", "/m"), &["mounts[7]", "open source /nonexistent", "ENOENT"]),
             ("/mounts/-", bind("a\0b", "/m"), &["mounts[7].source", "NUL"]),
             ("/mounts/-", json!({"destination": "/m", "options": ["bind"]}), &["mounts[7].source", "missing"]),
             ("/mounts/-", json!({"destination": "/m"}), &["mounts[7].type", "file system type"]),

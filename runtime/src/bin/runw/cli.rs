@@ -273,6 +273,12 @@ pub(crate) struct UpdateOptions {
     /// most processes
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,
+    /// cache schema of the container's class, such as "L3:0=f;1=f"
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) l3_cache_schema: Option<String>,
+    /// memory bandwidth schema of the container's class, such as "MB:0=20;1=70"
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) mem_bw_schema: Option<String>,
     /// scheduling idle state
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) cpu_idle: Option<i64>,

@@ -5,9 +5,15 @@ use serde_json::json;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::rc::Rc;
+use wharf_runtime::Trace;
 use wharf_runtime::state::now;
 
-pub(crate) struct Log {
+/// The log of this command; copies share it.
+#[derive(Clone)]
+pub(crate) struct Log(Rc<Settings>);
+
+struct Settings {
     file: Option<File>,
     format: LogFormat,
     debug: bool,
@@ -20,36 +26,47 @@ impl Log {
             let file = File::options().append(true).create(true).open(path);
             file.map_err(|error| format!("open log file {}: {error}", path.display()))
         };
-        Ok(Self { file: path.map(open).transpose()?, format, debug, name: name.to_string() })
+        Ok(Self(Rc::new(Settings { file: path.map(open).transpose()?, format, debug, name: name.to_string() })))
     }
 
     /// An error ends the program: it is said on standard error in any case.
-    pub(crate) fn error(&self, message: &str) {
-        let message = &one_line(message);
-        self.write("error", message);
-        eprintln!("{}: {message}", self.name);
+    pub(crate) fn error(&self, message: &str, bare: bool) {
+        let message = one_line(message);
+        self.write("error", &message);
+        // "NAME run failed: …" begins with the name already.
+        let named = message.strip_prefix(&self.0.name).is_some_and(|rest| rest.starts_with(' '));
+        if named || bare { eprintln!("{message}") } else { eprintln!("{}: {message}", self.0.name) }
     }
 
     pub(crate) fn warn(&self, message: &str) {
         let message = &one_line(message);
         self.write("warning", message);
-        if self.file.is_none() {
-            eprintln!("{}: warning: {message}", self.name);
+        if self.0.file.is_none() {
+            eprintln!("{}: warning: {message}", self.0.name);
         }
     }
 
     pub(crate) fn debug(&self, message: &str) {
-        if self.debug {
+        if self.0.debug {
             self.write("debug", message);
-            if self.file.is_none() {
+            if self.0.file.is_none() {
                 eprintln!("{}", text_line("debug", message).trim_end());
             }
         }
     }
 
+    /// Hears the runtime's steps, if they are wanted.
+    pub(crate) fn trace(&self) -> Trace {
+        if !self.0.debug {
+            return Trace::default();
+        }
+        let log = self.clone();
+        Trace::new(move |step| log.debug(step))
+    }
+
     fn write(&self, level: &str, message: &str) {
-        let Some(mut file) = self.file.as_ref() else { return };
-        let line = match self.format {
+        let Some(mut file) = self.0.file.as_ref() else { return };
+        let line = match self.0.format {
             LogFormat::Text => text_line(level, message),
             LogFormat::Json => format!("{}\n", json!({"level": level, "msg": message, "time": now()})),
         };

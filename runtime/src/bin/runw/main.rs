@@ -17,17 +17,27 @@ use std::process::ExitCode;
 struct Fault {
     message: String,
     code: u8,
+    /// The program's own failure: said without the name of this one and of the command, as a shell would.
+    bare: bool,
 }
 
 impl<E: std::fmt::Display> From<E> for Fault {
     fn from(error: E) -> Self {
-        Self { message: error.to_string(), code: 1 }
+        Self { message: error.to_string(), code: 1, bare: false }
     }
 }
 
 impl Fault {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 1 }
+        Self { message: message.into(), code: 1, bare: false }
+    }
+
+    /// As the failure of a whole command, in runc's form.
+    fn of(self, command: &str) -> Self {
+        if self.bare {
+            return self;
+        }
+        Self { message: format!("{} {command} failed: {}", program_name(), self.message), ..self }
     }
 }
 
@@ -57,7 +67,7 @@ fn main() -> ExitCode {
     match run(&arguments, &log) {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
-            log.error(&fault.message);
+            log.error(&fault.message, fault.bare);
             ExitCode::from(fault.code)
         }
     }
@@ -74,7 +84,7 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         ));
     }
     if matches!(command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
-        wharf_runtime::own_binary::make_unwritable()?;
+        seal_own_binary(log)?;
     }
     if arguments.criu.is_some() {
         log.warn("--criu has no effect, as in runc");
@@ -102,6 +112,20 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         Command::Resume { id } => commands::pause::run(id, false, &store),
         Command::Update(options) => commands::update::run(options, &store),
     }
+}
+
+fn seal_own_binary(log: &log::Log) -> Result<(), Fault> {
+    use wharf_runtime::own_binary::{Seal, make_unwritable};
+    let announce = |seal| {
+        let with = match seal {
+            Seal::Overlay => "overlayfs",
+            Seal::ReadOnlyMount => "a read-only mount",
+            Seal::Copy => "a sealed copy in memory",
+        };
+        log.debug(&format!("{} exeseal: using {with} for sealed /proc/self/exe", program_name()));
+        log.debug(&format!("{} exeseal: using /proc/self/exe clone", program_name()));
+    };
+    Ok(make_unwritable(announce)?)
 }
 
 /// The name the program was called by, for messages.

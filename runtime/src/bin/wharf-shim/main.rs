@@ -50,7 +50,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    let protected = own_binary::make_unwritable().map_err(|error| error.to_string());
+    let protected = own_binary::make_unwritable(|_| ()).map_err(|error| error.to_string());
     // Executed through a descriptor, the process would be named after its number.
     let _ = process::set_name(c"wharf-shim");
     match protected.and_then(|()| start(&arguments.dir).map_err(|error| error.to_string())) {

@@ -12,7 +12,7 @@ use wharf_runtime::seccomp::FilterSource;
 use wharf_runtime::{Container, ContainerId, CreateRequest, Rootfs, Stdio};
 
 pub(crate) fn run(options: &CreateOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
-    let made = make(options, store, log, Use::Detached { started: false })?;
+    let made = make(options, store, log, Use::Detached { started: false }).map_err(|fault| fault.of("create"))?;
     made.state.keep();
     Ok(0)
 }
@@ -63,9 +63,10 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
         new_keyring: !options.no_new_keyring,
         no_pivot: options.no_pivot,
         ignore_cgroup_refusals: store.ignore_cgroup_refusals,
+        trace: log.trace(),
         ..CreateRequest::new(id, &bundle.path, &spec, Rootfs::Path(rootfs))
     };
-    let container = Container::create(request)?;
+    let container = Container::create(request).map_err(not_started)?;
     container.warnings().iter().for_each(|warning| log.warn(warning));
     let announce = || -> Result<(), Fault> {
         container.save(state.path())?;
@@ -87,6 +88,20 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
     }
     log.debug(&format!("created container {} with init {}", container.id(), container.pid()));
     Ok(Made { container, state })
+}
+
+/// What kept a process from running: a failure in it reads as it does from runc, which callers look into.
+pub(crate) fn not_started(error: wharf_runtime::Error) -> Fault {
+    use wharf_runtime::handshake::{Failure, Step};
+    if let wharf_runtime::Error::Step(failure @ Failure { step: Step::Exec, .. }) = &error {
+        return Fault { bare: true, ..Fault::new(failure.to_string()) };
+    }
+    let during = match &error {
+        wharf_runtime::Error::Step(_) => "unable to start container process: error during container init: ",
+        wharf_runtime::Error::InitEnded { .. } => "unable to start container process: ",
+        _ => "",
+    };
+    Fault::new(format!("{during}{error}"))
 }
 
 /// Takes back a container that this process has created.

@@ -1,6 +1,6 @@
 //! `exec`.
 
-use super::create::write_pid;
+use super::create::{not_started, write_pid};
 use crate::cli::ExecOptions;
 use crate::log::Log;
 use crate::store::Store;
@@ -17,7 +17,11 @@ use wharf_specs::oci::{Capability, LinuxCapabilities, Process};
 const CANNOT_RUN: u8 = 255;
 
 pub(crate) fn run(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
-    execute(options, store, log).map_err(|fault| Fault { code: CANNOT_RUN, ..fault })
+    execute(options, store, log).map_err(|fault| Fault {
+        code: CANNOT_RUN,
+        message: format!("exec failed: {}", fault.message),
+        bare: false,
+    })
 }
 
 fn execute(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
@@ -34,9 +38,10 @@ fn execute(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault>
         seccomp_cache: Some(&cache),
         sub_cgroups: options.cgroup.iter().map(|text| SubGroup::parse(text)).collect(),
         ignore_paused: options.ignore_paused,
+        trace: log.trace(),
         ..ExecRequest::new(&process, stdio)
     };
-    let executed = container.exec(request)?;
+    let executed = container.exec(request).map_err(not_started)?;
     executed.warnings.iter().for_each(|warning| log.warn(warning));
     log.debug(&format!("process {} runs in container {}", executed.pid, options.id));
     if let Some(path) = &options.pidfd_socket {

@@ -1,17 +1,21 @@
 //! `run`: create, start, and unless detached wait and delete.
 
-use super::create::{Use, destroy, make};
+use super::create::{Use, destroy, make, not_started};
 use crate::cli::RunOptions;
 use crate::log::Log;
 use crate::store::Store;
 use crate::{Fault, foreground};
 
 pub(crate) fn run(options: &RunOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
+    execute(options, store, log).map_err(|fault| fault.of("run"))
+}
+
+fn execute(options: &RunOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
     if options.detach {
         let mut made = make(&options.create, store, log, Use::Detached { started: true })?;
         if let Err(error) = made.container.start() {
             let _ = destroy(made.container);
-            return Err(error.into());
+            return Err(not_started(error));
         }
         made.state.keep();
         return Ok(0);
@@ -23,7 +27,7 @@ pub(crate) fn run(options: &RunOptions, store: &Store, log: &Log) -> Result<u8, 
     let mut made = make(&options.create, store, log, Use::Foreground)?;
     if let Err(error) = made.container.start() {
         let _ = destroy(made.container);
-        return Err(error.into());
+        return Err(not_started(error));
     }
     let terminal = made.container.terminal.take();
     let result = foreground::attend(made.container.pidfd(), terminal, &signals);

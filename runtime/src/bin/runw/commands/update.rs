@@ -17,6 +17,7 @@ pub(crate) fn run(options: &UpdateOptions, store: &Store) -> Result<u8, Fault> {
         Some(path) => from_file(path)?,
         None => from_flags(options)?,
     };
+    container.update_rdt(options.l3_cache_schema.as_deref(), options.mem_bw_schema.as_deref())?;
     container.cgroup().update(&resources)?;
     Ok(0)
 }
