@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{Hooks, LinuxSeccomp};
 use wharf_sys::clone::Child;
-use wharf_sys::{credential, errno, fs, pidfd, socket};
+use wharf_sys::{credential, errno, pidfd, socket};
 
 /// A container and what the runtime holds of it.
 #[derive(Debug)]
@@ -57,6 +57,7 @@ pub(crate) struct Parts {
     pub(crate) personality: Option<u32>,
     pub(crate) memory_policy: Option<(i32, Vec<usize>)>,
     pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) stdio: Vec<String>,
     pub(crate) warnings: Vec<String>,
     pub(crate) trace: Trace,
     /// Where the root is mounted on the host and the number of that mount, for a container without a mount namespace.
@@ -107,6 +108,7 @@ impl Container {
             personality: state.personality,
             memory_policy: state.memory_policy,
             state_dir: Some(directory.to_path_buf()),
+            stdio: state.stdio,
             warnings: Vec::new(),
             trace: Trace::default(),
             host_mount: state.host_mount,
@@ -139,6 +141,7 @@ impl Container {
             own_pid_namespace: parts.own_pid_namespace,
             personality: parts.personality,
             memory_policy: parts.memory_policy.clone(),
+            stdio: parts.stdio.clone(),
             host_mount: parts.host_mount.clone(),
             rdt: parts.rdt.clone(),
         }
@@ -274,8 +277,7 @@ impl Container {
             bundle: &parts.bundle,
             annotations: &parts.annotations,
         };
-        let json = serde_json::to_vec(&state).unwrap_or_default();
-        fs::sealed_memfd(c"state", &json).during("make the hooks' state", "")
+        state.file()
     }
 
     /// Sends a signal to the init.

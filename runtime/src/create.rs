@@ -34,7 +34,7 @@ use wharf_sys::clone::{Child, CloneOptions, spawn};
 use wharf_sys::pidfd;
 use wharf_sys::process::CStringArray;
 use wharf_sys::terminal::Size;
-use wharf_sys::{credential, errno, fs, limit, socket};
+use wharf_sys::{credential, errno, limit, socket};
 
 const SIGKILL: i32 = 9;
 /// What a caller needs for ids, mounts and groups of its own making: CAP_SYS_ADMIN.
@@ -169,8 +169,7 @@ impl Container {
         if let Some((field, problem)) = label::unsupported(&plan.process) {
             return Err(Error::Refused(crate::plan::Refusal { field: format!("process.{field}"), problem }));
         }
-        let held = credential::capabilities().during("read capabilities", "")?;
-        let privileged = credential::effective_user() == 0 && held.effective & SYS_ADMIN != 0;
+        let privileged = is_privileged()?;
         let filter = match &plan.seccomp {
             Some(source) => Some(Filter { program: source.program(request.seccomp_cache)?, flags: source.flags }),
             None => None,
@@ -268,8 +267,7 @@ impl Container {
                 bundle: request.bundle,
                 annotations: &annotations,
             };
-            let json = serde_json::to_vec(&state).unwrap_or_default();
-            fs::sealed_memfd(c"state", &json).during("make the hooks' state", "")
+            state.file()
         };
         let move_devices = |pid| -> Result<Option<MovedDevices<'_>>, Error> {
             if plan.net_devices.is_empty() {
@@ -362,6 +360,7 @@ impl Container {
         }
         std::mem::forget(socket_guard);
         let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
+        let stdio = crate::checkpoint::stdio_of(child.pid);
         Ok(Self::from_parts(Parts {
             id: request.id,
             child,
@@ -378,6 +377,7 @@ impl Container {
             personality: plan.process.personality,
             memory_policy: plan.process.memory_policy.clone(),
             state_dir: request.state_dir.map(Path::to_path_buf),
+            stdio,
             warnings: conversation.warnings,
             trace: request.trace,
             host_mount,
@@ -457,8 +457,14 @@ fn make_gate(state_dir: Option<&Path>) -> Result<(Gate, SocketGuard), Error> {
     Ok((Gate::Listener(listener), SocketGuard(Some(directory.join(START_SOCKET)))))
 }
 
+/// Whether the caller may do what takes root and CAP_SYS_ADMIN.
+pub(crate) fn is_privileged() -> Result<bool, Error> {
+    let held = credential::capabilities().during("read capabilities", "")?;
+    Ok(credential::effective_user() == 0 && held.effective & SYS_ADMIN != 0)
+}
+
 /// A group that was there before and has processes belongs to someone else: the limits of two would mix.
-fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<(), Error> {
+pub(crate) fn refuse_foreign_processes(cgroup: &Cgroup, created: &CreatedCgroup) -> Result<(), Error> {
     // In whichever hierarchy it is: the init would stop there before it has said a word.
     if cgroup.is_frozen() {
         let path = cgroup.path().unwrap_or(Path::new("")).display().to_string();

@@ -1,7 +1,7 @@
 //! What can go wrong between a bundle and a running container.
 
 use crate::handshake::Failure;
-use crate::{bundle, cgroup, plan, seccomp};
+use crate::{bundle, cgroup, checkpoint, plan, seccomp};
 use std::io;
 use std::path::PathBuf;
 use wharf_sys::errno;
@@ -17,6 +17,8 @@ pub enum Error {
     Seccomp(#[from] seccomp::Error),
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
     /// A step in the cloned child; the child has gone.
     #[error(transparent)]
     Step(#[from] Failure),

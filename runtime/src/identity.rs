@@ -267,6 +267,27 @@ pub(crate) fn place_stdio(stdio: [BorrowedFd<'_>; 3]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Puts the container's null device in the place of the host's where that is standard input, output or error: a
+/// checkpoint can hold what lies in the container only. Where that is not possible the host's stays.
+pub(crate) fn use_own_null() {
+    let null = |file: BorrowedFd<'_>| fs::status(file).is_ok_and(|it| it.is(fs::S_IFCHR) && it.rdev == (1, 3));
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let standard = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    if standard.iter().all(|file| !null(*file)) {
+        return;
+    }
+    let flags = fs::O_RDWR | fs::O_NOFOLLOW | fs::O_NOCTTY | fs::O_NONBLOCK;
+    let Ok(own) = fs::open_at(None, c"/dev/null", flags, 0, fs::RESOLVE_NO_SYMLINKS) else { return };
+    if !null(own.as_fd()) || fs::set_nonblocking(own.as_fd(), false).is_err() {
+        return;
+    }
+    for (number, file) in (0..).zip(standard) {
+        if null(file) {
+            let _ = process::place(own.as_fd(), number);
+        }
+    }
+}
+
 /// Default actions and an empty mask: what exec would hand on otherwise is the runtime's.
 pub(crate) fn reset_signals() {
     event::reset_signal_actions();

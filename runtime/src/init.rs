@@ -104,6 +104,9 @@ impl Init<'_> {
         // directory and the program can be a path through a descriptor (CVE-2024-21626).
         self.close_all_but_what_the_start_needs(&states)?;
         let plan = self.plan;
+        if plan.makes_devices() {
+            identity::use_own_null();
+        }
         identity::assume(&plan.process, self.last_capability, self.setgroups_allowed)?;
         // From 0 to another user the flag was reset to the system's default, which may be "dumpable".
         process::set_dumpable(false).at(Step::Handshake, "")?;

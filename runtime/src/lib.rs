@@ -5,6 +5,7 @@
 //! | [`bundle`] | a directory with `config.json` |
 //! | [`plan`] | `config.json` compiled and checked, before anything is made |
 //! | [`create`], [`container`], [`exec`] | the operations, seen from the runtime |
+//! | [`checkpoint`] | checkpoint and restore by CRIU |
 //! | `init`, `identity`, `rootfs` | the cloned child, step by step |
 //! | [`handshake`] | what the two say to each other |
 //! | [`cgroup`] | control groups on v1, hybrid and v2 hosts |
@@ -21,6 +22,7 @@ mod bind_source;
 pub mod bundle;
 pub mod capabilities;
 pub mod cgroup;
+pub mod checkpoint;
 pub mod container;
 pub mod create;
 mod error;

@@ -56,6 +56,14 @@ pub(crate) struct HookState<'a> {
     pub(crate) annotations: &'a BTreeMap<String, String>,
 }
 
+impl HookState<'_> {
+    /// The JSON in a file that hooks can read.
+    pub(crate) fn file(&self) -> Result<fs::File, Error> {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        wharf_sys::fs::sealed_memfd(c"state", &json).during("make the hooks' state", "")
+    }
+}
+
 fn is_zero(pid: &i32) -> bool {
     *pid == 0
 }
@@ -92,6 +100,9 @@ pub struct State {
     /// Mode and nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_policy: Option<(i32, Vec<usize>)>,
+    /// What its standard descriptors were when it was made, as `/proc/PID/fd` names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stdio: Vec<String>,
     /// Where the root is mounted on the host and the number of that mount, for a container without a mount namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_mount: Option<(PathBuf, u64)>,

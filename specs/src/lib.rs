@@ -6,6 +6,7 @@
 //! | [`oci`] | OCI runtime-spec `config.json` and state |
 //! | [`shim`] | the private protocol between `wharfd` and `wharf-shim` |
 //! | [`cri`] | Kubernetes CRI `runtime.v1` (feature `cri`) |
+//! | [`criu`] | CRIU's RPC protocol (feature `criu`) |
 //! | [`manifest`] | Kubernetes objects in YAML and JSON (feature `manifest`) |
 //! | [`config`] | `wharfd.toml` (feature `config`) |
 
@@ -13,7 +14,10 @@
 pub mod config;
 #[cfg(feature = "cri")]
 pub mod cri;
+#[cfg(feature = "criu")]
+pub mod criu;
 pub mod id;
+mod json_path;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod oci;

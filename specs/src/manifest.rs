@@ -3,6 +3,7 @@
 //! [`parse`] gives each document as a JSON value whose shape was checked against the type of its kind, so that a wrong
 //! type is reported with its line and field. [`check`] does the same for an object that is JSON already.
 
+use crate::json_path::path_at;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use serde::Serialize;
@@ -46,7 +47,7 @@ struct KnownKind {
     api_version: &'static str,
     kind: &'static str,
     check_yaml: fn(&str) -> Result<Value, serde_yaml_ng::Error>,
-    check_json: fn(&Value) -> Result<Value, serde_path_to_error::Error<serde_json::Error>>,
+    check_json: fn(&str) -> Result<Value, serde_json::Error>,
 }
 
 impl KnownKind {
@@ -76,10 +77,8 @@ fn read_yaml<T: DeserializeOwned + Serialize>(text: &str) -> Result<Value, serde
     Ok(serde_json::to_value(typed).unwrap_or_default())
 }
 
-fn read_json<T: DeserializeOwned + Serialize>(
-    object: &Value,
-) -> Result<Value, serde_path_to_error::Error<serde_json::Error>> {
-    let typed: T = serde_path_to_error::deserialize(object)?;
+fn read_json<T: DeserializeOwned + Serialize>(text: &str) -> Result<Value, serde_json::Error> {
+    let typed: T = serde_json::from_str(text)?;
     Ok(serde_json::to_value(typed).unwrap_or_default())
 }
 
@@ -170,8 +169,13 @@ pub struct Checked {
 pub fn check(api_version: &str, kind: &str, object: &Value) -> Result<Checked, ShapeError> {
     let known = known_kind(api_version, kind)
         .ok_or_else(|| ShapeError::UnknownKind { api_version: api_version.into(), kind: kind.into() })?;
-    let typed = (known.check_json)(object)
-        .map_err(|error| ShapeError::Type { field: error.path().to_string(), message: error.inner().to_string() })?;
+    // As text again: the place of an error in it leads to the field.
+    let text = object.to_string();
+    let typed = (known.check_json)(&text).map_err(|error| {
+        let message = error.to_string();
+        let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text).to_string();
+        ShapeError::Type { field: path_at(text.as_bytes(), error.line(), error.column()), message }
+    })?;
     let unknown_fields = lost_fields(object, &typed);
     Ok(Checked { object: typed, unknown_fields })
 }

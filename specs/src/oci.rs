@@ -5,6 +5,7 @@
 
 pub use oci_spec::runtime::*;
 
+use crate::json_path::path_at;
 use serde::de::DeserializeOwned;
 
 /// Why a document was refused.
@@ -66,15 +67,12 @@ fn parse<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<Parsed<T>,
 
 fn deserialize<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<T, InvalidDocument> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let field = error.path().to_string();
-        let inner = error.into_inner();
-        match inner.classify() {
-            serde_json::error::Category::Data => {
-                InvalidDocument::Field { document: document.into(), problem: explain(&inner, &field), field }
-            }
-            _ => InvalidDocument::Syntax { document: document.into(), problem: inner.to_string() },
+    let value = T::deserialize(&mut deserializer).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => {
+            let field = path_at(bytes, error.line(), error.column());
+            InvalidDocument::Field { document: document.into(), problem: explain(&error, &field), field }
         }
+        _ => InvalidDocument::Syntax { document: document.into(), problem: error.to_string() },
     })?;
     deserializer
         .end()

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 pub const BOOT: [&str; 2] = ["virtio_pci", "virtio_console"];
 
 /// Packed so that the kernel can ask for them (`request_module`): what containers, their networks and stores use.
-pub const ON_DEMAND: [&str; 33] = [
+pub const ON_DEMAND: [&str; 41] = [
+    "af_packet_diag",
     "br_netfilter",
     "bridge",
     "dummy",
     "fuse",
+    "inet_diag",
     "ip6t_REJECT",
     "ipt_REJECT",
     "iptable_filter",
@@ -23,6 +25,7 @@ pub const ON_DEMAND: [&str; 33] = [
     "ipvlan",
     "loop",
     "macvlan",
+    "netlink_diag",
     "nf_conntrack_netlink",
     "nf_tables",
     "nft_chain_nat",
@@ -38,13 +41,18 @@ pub const ON_DEMAND: [&str; 33] = [
     "nft_redir",
     "nft_reject_inet",
     "overlay",
+    "raw_diag",
+    "tcp_diag",
     "tun",
+    "udp_diag",
+    "unix_diag",
     "veth",
     "virtio_blk",
     "virtiofs",
     "vxlan",
     "xt_MASQUERADE",
     "xt_conntrack",
+    "xt_mark",
 ];
 
 /// One module file and what its `.modinfo` section says.

@@ -85,7 +85,7 @@ fn a_hang_ends_at_the_time_limit_and_leaves_no_qemu() {
 #[test]
 fn the_runtime_passes_its_privileged_tests_under_cgroup_v2() {
     /// All suites, emulated, on a machine that is busy with other tests.
-    const LIMIT: Duration = Duration::from_secs(600);
+    const LIMIT: Duration = Duration::from_secs(900);
     let Some(kernel) = kernel("the_runtime_passes_its_privileged_tests_under_cgroup_v2") else { return };
     let built = cargo::suites("runtime").expect("build the suites");
     let mut script = String::from("failed=0\n");
@@ -103,9 +103,12 @@ fn the_runtime_passes_its_privileged_tests_under_cgroup_v2() {
     for file in &built.binaries {
         image.file(file, &file.to_string_lossy()).expect("add binary");
     }
-    // The peer that one test compares with, if this machine has it.
-    if host_program::find("runc").is_ok() {
-        image.host_program("runc").expect("add runc");
+    // The peer that one test compares with; what dumps processes, and what packs their file systems for it. As far as
+    // this machine has them.
+    for program in ["runc", "criu", "tar"] {
+        if host_program::find(program).is_ok() {
+            image.host_program(program).expect("add program");
+        }
     }
     let _alone = alone();
     let start = Instant::now();

@@ -54,8 +54,7 @@ impl CgroupView {
                     None => parameters.push((text(name)?, None)),
                 }
             }
-            let short = |name: &str| name.rsplit('=').next().unwrap_or(name).to_string();
-            let name = text(&names.iter().map(|name| short(name)).collect::<Vec<_>>().join(","))?;
+            let name = text(&directory_name(&controllers))?;
             let aliases =
                 if names.len() > 1 { names.iter().map(|n| text(n)).collect::<Result<_, _>>()? } else { Vec::new() };
             parts.push(Part { name, aliases, parameters, directory });
@@ -125,6 +124,11 @@ impl CgroupView {
             other => other,
         }
     }
+}
+
+/// Directory of a v1 hierarchy in the view, by its comma-separated controllers; named ones lose their `name=`.
+pub(crate) fn directory_name(controllers: &str) -> String {
+    controllers.split(',').map(|name| name.rsplit('=').next().unwrap_or(name)).collect::<Vec<_>>().join(",")
 }
 
 fn bound(part: &Part, attributes: u64) -> io::Result<OwnedFd> {

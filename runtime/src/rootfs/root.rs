@@ -83,7 +83,8 @@ impl PreparedRoot {
         Ok(target)
     }
 
-    fn detached(&self) -> Result<OwnedFd, Failure> {
+    /// The root mount, not attached anywhere yet.
+    pub(crate) fn detached(&self) -> Result<OwnedFd, Failure> {
         match self {
             Self::Path(path) => mount::clone_tree(None, path, true).at(Step::Rootfs, path.to_string_lossy()),
             Self::Overlay { lower, upper, work, .. } => overlay(lower, upper, work),

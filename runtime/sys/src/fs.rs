@@ -284,6 +284,13 @@ pub fn set_nonblocking(file: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     check_int(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
 }
 
+/// Whether a descriptor was opened for writing.
+pub fn is_writable(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: F_GETFL takes no argument.
+    let flags = check_int(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })?;
+    Ok(flags & libc::O_ACCMODE != libc::O_RDONLY && flags & libc::O_PATH == 0)
+}
+
 /// A path as the kernel takes it; `EINVAL` if it holds a NUL byte.
 pub fn c_path(path: &std::path::Path) -> io::Result<CString> {
     use std::os::unix::ffi::OsStrExt;

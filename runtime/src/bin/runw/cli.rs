@@ -1,5 +1,7 @@
 //! The command line, as runc has it.
 
+use crate::commands::checkpoint::CheckpointOptions;
+use crate::commands::restore::RestoreOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +53,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// checkpoint a running container
+    Checkpoint(CheckpointOptions),
     /// create a container
     Create(CreateOptions),
     /// delete any resources held by the container
@@ -101,6 +105,8 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// restore a container from a previous checkpoint
+    Restore(RestoreOptions),
     /// resume all processes that have been previously paused
     Resume { id: String },
     /// create and run a container
@@ -326,11 +332,20 @@ pub(crate) fn with_help(mut command: clap::Command, name: &str) -> clap::Command
 
 /// Says what is wrong with the command line; prints the help that was asked for.
 pub(crate) fn explain(error: &clap::Error, name: &str) -> ExitCode {
-    use clap::error::{ContextKind, ErrorKind};
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
     if error.kind() == ErrorKind::InvalidSubcommand
         && let Some(command) = error.get(ContextKind::InvalidSubcommand)
     {
         eprintln!("{name}: No help topic for '{command}': there is no such command; see {name} --help");
+        return ExitCode::FAILURE;
+    }
+    if error.kind() == ErrorKind::InvalidValue
+        && let (Some(ContextValue::String(option)), Some(ContextValue::String(value))) =
+            (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
+        && value.is_empty()
+    {
+        // Callers find out by these words whether an option is known.
+        eprintln!("{name}: flag needs an argument: {option}");
         return ExitCode::FAILURE;
     }
     let _ = error.print();

@@ -96,6 +96,8 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
     };
     let store = store::Store::new(arguments.root.as_deref(), ignore_cgroup_refusals);
     match command {
+        Command::Checkpoint(options) => commands::checkpoint::run(options, &store, log),
+        Command::Restore(options) => commands::restore::run(options, &store, log),
         Command::Spec(options) => commands::spec::run(options),
         Command::Features => commands::features::run(),
         Command::Create(options) => commands::create::run(options, &store, log),

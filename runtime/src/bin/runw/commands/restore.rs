@@ -1,0 +1,94 @@
+//! `restore`.
+
+use super::checkpoint::{ImageOptions, warn_without_root};
+use super::create::{destroy, write_pid};
+use crate::log::Log;
+use crate::store::Store;
+use crate::{Fault, console, foreground};
+use clap::Args;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use wharf_runtime::bundle::Bundle;
+use wharf_runtime::checkpoint::RestoreRequest;
+use wharf_runtime::{Container, ContainerId, Rootfs, Stdio};
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreOptions {
+    #[command(flatten)]
+    pub(crate) images: ImageOptions,
+    /// the bundle directory
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// leave the container running and return
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// unix socket that receives the terminal's descriptor
+    #[arg(long, value_name = "PATH")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// file to write the init's pid to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// do not adopt orphans of the container
+    #[arg(long)]
+    pub(crate) no_subreaper: bool,
+    /// refused: criu enters the root by pivot_root
+    #[arg(long)]
+    pub(crate) no_pivot: bool,
+    /// security label for the processes instead of theirs
+    #[arg(long, value_name = "TYPE:NAME")]
+    pub(crate) lsm_profile: Option<String>,
+    /// selinux context for the mounts instead of theirs
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) lsm_mount_context: Option<String>,
+    pub(crate) id: String,
+}
+
+pub(crate) fn run(options: &RestoreOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
+    warn_without_root("restore", log);
+    if options.no_pivot {
+        return Err(Fault::new("--no-pivot is not possible with restore: criu enters the root by pivot_root"));
+    }
+    let id = ContainerId::parse(&options.id)?;
+    let bundle = Bundle::load(&options.bundle)?;
+    bundle.warnings.iter().for_each(|warning| log.warn(warning));
+    let terminal = bundle.spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
+    console::check(terminal, options.detach, options.console_socket.as_deref())?;
+    let signals = if options.detach { None } else { Some(foreground::Signals::block()?) };
+    if !options.detach && !options.no_subreaper {
+        wharf_sys::process::set_child_subreaper(true)?;
+    }
+    let rootfs = if bundle.spec.root().is_some() { bundle.rootfs()? } else { bundle.path.clone() };
+    let state = store.reserve(&id)?;
+    let (images, work) = (options.images.images()?, options.images.work()?);
+    let mut request = RestoreRequest::new(id, &bundle.path, &bundle.spec, Rootfs::Path(rootfs), state.path(), &images);
+    if terminal {
+        request.stdio = Stdio::Terminal { size: None, plain_line_feeds: !options.detach };
+    }
+    request.work = work.as_deref();
+    request.options = options.images.options();
+    request.lsm_profile = options.lsm_profile.as_deref().filter(|label| !label.is_empty());
+    request.lsm_mount_context = options.lsm_mount_context.as_deref().filter(|context| !context.is_empty());
+    request.ignore_cgroup_refusals = store.ignore_cgroup_refusals;
+    request.trace = log.trace();
+    let mut container = Container::restore(request)?;
+    let announce = || -> Result<(), Fault> {
+        container.save(state.path())?;
+        if let (Some(path), Some(terminal)) = (&options.console_socket, &container.terminal) {
+            console::send(path, "/dev/ptmx", terminal.as_fd())?;
+        }
+        options.pid_file.as_deref().map_or(Ok(()), |path| write_pid(path, container.pid()))
+    };
+    if let Err(fault) = announce() {
+        destroy(container)?;
+        return Err(fault);
+    }
+    log.debug(&format!("restored container {} with init {}", container.id(), container.pid()));
+    let Some(signals) = signals else {
+        state.keep();
+        return Ok(0);
+    };
+    let terminal = container.terminal.take();
+    let result = foreground::attend(container.pidfd(), terminal, &signals);
+    destroy(container)?;
+    result
+}
