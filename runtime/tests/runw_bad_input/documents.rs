@@ -72,7 +72,7 @@ fn a_wrong_process_document_is_named_and_the_container_runs_on() {
         ("oomScoreAdj", json!(-1001), &["process.oomScoreAdj", "-1000 to 1000"]),
         ("ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), &["process.ioPriority.priority", "0 to 7"]),
         ("scheduler", json!({"policy": "SCHED_OTHER", "nice": 20}), &["process.scheduler.nice", "-20 to 19"]),
-        ("execCPUAffinity", json!({"initial": "0-"}), &["process.json: execCPUAffinity.initial", "format: 0-"]),
+        ("execCPUAffinity", json!({"initial": "0-"}), &["process.json: execCPUAffinity", "format: 0-"]),
         ("execCPUAffinity", json!({"final": "8000"}), &["process.execCPUAffinity", "cpu affinity", "EINVAL"]),
         ("capabilities", json!({"bounding": 5}), &["process.json: capabilities.bounding", "invalid type"]),
         ("consoleSize", json!({"height": 1, "width": 65536}), &["process.consoleSize", "65535"]),

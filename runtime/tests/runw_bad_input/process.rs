@@ -132,7 +132,7 @@ fn wrong_limits_and_scheduling_are_named() {
                 json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_X"]}),
                 &["process.scheduler.flags[0]", "SCHED_FLAG_X", "allowed"],
             ),
-            ("/process/execCPUAffinity", json!({"initial": "a"}), &["process.execCPUAffinity.initial", "format: a"]),
+            ("/process/execCPUAffinity", json!({"initial": "a"}), &["process.execCPUAffinity", "format: a"]),
             (
                 "/process/execCPUAffinity",
                 json!({"final": "3-1"}),
