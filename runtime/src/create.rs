@@ -16,7 +16,7 @@ use crate::intel_rdt::{RdtGroup, RdtGuard};
 use crate::joins;
 use crate::label;
 use crate::net_device::MovedDevices;
-use crate::placement::Placement;
+use crate::placement::{Placement, Wanted};
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::cgroupfs::CgroupView;
@@ -178,7 +178,13 @@ impl Container {
         };
         let joins = joins::open_all(&plan)?;
         // Before the child in this function, so that it is given up after it.
-        let mut place = Placement::prepare(&request, &plan, privileged)?;
+        let wanted = Wanted {
+            id: &request.id,
+            spec: request.spec,
+            driver: request.cgroup_driver,
+            ignore_refusals: request.ignore_cgroup_refusals,
+        };
+        let mut place = Placement::prepare(&wanted, &plan, privileged)?;
 
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;

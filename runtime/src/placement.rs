@@ -1,13 +1,23 @@
 //! The control group of a container that is being made: by the runtime before the clone, or by systemd after it.
 
 use crate::cgroup::{Cgroup, CreatedCgroup, Layout, NewScope, Scope, check_annotations, ownership};
-use crate::create::{CgroupDriver, CreateRequest};
+use crate::create::CgroupDriver;
 use crate::error::{Error, While};
 use crate::plan::Plan;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
+
+/// For whom a group is made, and by whom.
+pub(crate) struct Wanted<'a> {
+    pub(crate) id: &'a ContainerId,
+    pub(crate) spec: &'a Spec,
+    pub(crate) driver: CgroupDriver,
+    /// See [`crate::CreateRequest::ignore_cgroup_refusals`].
+    pub(crate) ignore_refusals: Option<bool>,
+}
 
 /// A group, taken back unless it is kept. It must be given up after the child: systemd would wait for that.
 pub(crate) struct Placement {
@@ -23,16 +33,16 @@ pub(crate) struct Placement {
 
 impl Placement {
     /// Finds the place; with the cgroupfs driver the group is made, with its limits.
-    pub(crate) fn prepare(request: &CreateRequest<'_>, plan: &Plan, privileged: bool) -> Result<Self, Error> {
+    pub(crate) fn prepare(wanted: &Wanted<'_>, plan: &Plan, privileged: bool) -> Result<Self, Error> {
         let layout = Layout::detect()?;
-        let (path, id) = (plan.cgroups_path.as_deref(), request.id.as_str());
-        let strict = !request.ignore_cgroup_refusals.unwrap_or(!privileged);
+        let (path, id) = (plan.cgroups_path.as_deref(), wanted.id.as_str());
+        let strict = !wanted.ignore_refusals.unwrap_or(!privileged);
         let devices = privileged && !plan.namespaces.separate(Kind::User);
-        if request.cgroup_driver == CgroupDriver::Systemd {
-            if let Some(annotations) = request.spec.annotations() {
+        if wanted.driver == CgroupDriver::Systemd {
+            if let Some(annotations) = wanted.spec.annotations() {
                 check_annotations(annotations)?;
             }
-            let user = request.ignore_cgroup_refusals.unwrap_or_else(Scope::needs_user_manager);
+            let user = wanted.ignore_refusals.unwrap_or_else(Scope::needs_user_manager);
             let scope = Scope::of(path, id, user)?;
             let cgroup = scope.locate(&layout)?;
             refuse_foreign_processes(&cgroup, cgroup.path().is_some_and(Path::exists))?;
@@ -73,6 +83,15 @@ impl Placement {
         match ownership::owner(spec).filter(|_| self.privileged) {
             Some(user) => Ok(ownership::give(&self.cgroup, user)?),
             None => Ok(()),
+        }
+    }
+
+    /// Takes the group back with whatever has been made in it since.
+    pub(crate) fn abandon(self) {
+        // Nobody else's processes are in it: those would have been refused.
+        let _ = self.cgroup.kill_all();
+        if self.scope.is_none() && self.made.as_ref().is_some_and(|made| !made.existed(&self.cgroup)) {
+            let _ = self.cgroup.remove();
         }
     }
 

@@ -5,7 +5,7 @@ mod support;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use support::{Bundle, Outcome, wharf_is_root};
 
 /// Leaves a test that cannot run here, saying so.
@@ -39,6 +39,14 @@ fn succeed(bundle: &Bundle, args: &[&str]) -> String {
     let outcome = runw(bundle, args);
     assert_eq!(outcome.code, Some(0), "{args:?}: {outcome:?}");
     outcome.stdout
+}
+
+/// For a container that lives on: it has no descriptor of the test's.
+fn in_background(bundle: &Bundle, args: &[&str]) {
+    let mut all = vec!["--systemd-cgroup"];
+    all.extend(args);
+    let status = bundle.command(&all).stdout(Stdio::null()).status().expect("run runw");
+    assert!(status.success(), "{args:?}");
 }
 
 /// A property as `systemctl show` prints it.
@@ -235,4 +243,31 @@ fn without_systemd_one_line_says_so() {
     assert!(outcome.stderr.contains("systemd does not run here"), "{outcome:?}");
     assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
     bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_restored_container_has_a_scope_again() {
+    require_systemd!("a_restored_container_has_a_scope_again");
+    if !wharf_is_root() {
+        println!("SKIP a_restored_container_has_a_scope_again: criu needs root");
+        return;
+    }
+    let limits = json!({"memory": {"limit": 33_554_432}});
+    let bundle = bundle(&["sleep", "1000"]).set("/linux/resources", limits);
+    in_background(&bundle, &["run", "-d", &bundle.id]);
+    let images = bundle.scratch().join("images");
+    let images = images.to_str().expect("text");
+    succeed(&bundle, &["checkpoint", "--image-path", images, &bundle.id]);
+    assert_no_unit_left(&bundle);
+    in_background(&bundle, &["restore", "-d", "--image-path", images, &bundle.id]);
+    assert_eq!(property(&bundle, "ActiveState"), "active");
+    assert_eq!(memory_limit(&bundle), "33554432");
+    succeed(&bundle, &["delete", "-f", &bundle.id]);
+    assert_no_unit_left(&bundle);
+    // One that fails leaves no unit either.
+    fs::remove_dir_all(images).expect("remove");
+    fs::create_dir(images).expect("mkdir");
+    fs::write(Path::new(images).join("descriptors.json"), "[]").expect("write");
+    assert_eq!(runw(&bundle, &["restore", "-d", "--image-path", images, &bundle.id]).code, Some(1));
+    assert_no_unit_left(&bundle);
 }

@@ -5,13 +5,12 @@ use super::dump::DESCRIPTORS;
 use super::external::{self, Namespaces};
 use super::options::{self, Directories, Options};
 use super::{Error, RESTORE_LOG, log, stage};
-use crate::cgroup::{Cgroup, CreatedCgroup, Layout};
 use crate::container::{Container, Parts};
-use crate::create::{Stdio, is_privileged};
+use crate::create::{CgroupDriver, Stdio, is_privileged};
 use crate::error::While;
 use crate::hooks;
 use crate::intel_rdt::{RdtGroup, RdtGuard};
-use crate::placement::refuse_foreign_processes;
+use crate::placement::{Placement, Wanted};
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::root::PreparedRoot;
@@ -57,6 +56,7 @@ pub struct RestoreRequest<'a> {
     pub lsm_mount_context: Option<&'a str>,
     /// Do without the control groups the caller may not make; none: only if the caller is not privileged.
     pub ignore_cgroup_refusals: Option<bool>,
+    pub cgroup_driver: CgroupDriver,
     /// Told the steps as they are reached.
     pub trace: Trace,
 }
@@ -84,6 +84,7 @@ impl<'a> RestoreRequest<'a> {
             lsm_profile: None,
             lsm_mount_context: None,
             ignore_cgroup_refusals: None,
+            cgroup_driver: CgroupDriver::Cgroupfs,
             trace: Trace::default(),
         }
     }
@@ -120,10 +121,13 @@ impl Container {
         let recorded = read_descriptors(request.images)?;
         let privileged = is_privileged()?;
         let mut namespaces = Namespaces::open(&plan, &criu)?;
-        let mut cgroup = Cgroup::locate(&Layout::detect()?, plan.cgroups_path.as_deref(), request.id.as_str());
-        let created = cgroup.create(!request.ignore_cgroup_refusals.unwrap_or(!privileged))?;
-        refuse_foreign_processes(&cgroup, created.existed(&cgroup))?;
-        cgroup.apply(plan.resources.as_ref(), privileged && !plan.namespaces.separate(Kind::User))?;
+        let wanted = Wanted {
+            id: &request.id,
+            spec: request.spec,
+            driver: request.cgroup_driver,
+            ignore_refusals: request.ignore_cgroup_refusals,
+        };
+        let mut group = Placement::prepare(&wanted, &plan, privileged)?;
 
         let place = RootPlace(request.state_dir.join(ROOT));
         fs::create_dir(&place.0).during("make directory", place.0.display())?;
@@ -131,7 +135,7 @@ impl Container {
         let root_place = wharf_sys::fs::c_path(&place.0).during("prepare rootfs", "")?;
         let directories: Vec<&Path> = std::iter::once(request.images).chain(request.work).collect();
         let prepare = || stage::prepare(&root, &root_place, &plan.mounts, &directories);
-        let unified = cgroup.open_unified().during("open cgroup", "")?;
+        let unified = group.target()?;
         let (stdio, terminal) = match request.stdio {
             Stdio::Inherit => (ChildIo::Inherit, None),
             Stdio::Fds { stdin, stdout, stderr } => (ChildIo::Descriptors([stdin, stdout, stderr]), None),
@@ -162,7 +166,7 @@ impl Container {
         let rdt = plan.intel_rdt.as_ref().map(|rdt| RdtGroup::create(rdt, &request.id, session.pid()));
         let rdt = RdtGuard::new(rdt.transpose()?);
         let run = |restore: &mut Restore<'_>| -> Result<Child, crate::Error> {
-            cgroup.add(session.pid(), false)?;
+            group.admit(session.pid(), request.id.as_str(), request.spec, &plan)?;
             let protocol = |problem: &str| Error::Protocol { operation: "restore", problem: problem.into() };
             let directories = directories.ok_or_else(|| protocol("its directories were not opened"))?;
             let mut wire =
@@ -173,7 +177,7 @@ impl Container {
             wire.lsm_profile = request.lsm_profile.map(Into::into);
             wire.lsm_mount_context = request.lsm_mount_context.map(Into::into);
             wire.cg_root = groups_of(session.pid())?;
-            wire.external = external::restore_mounts(&plan, &cgroup)?;
+            wire.external = external::restore_mounts(&plan, &group.cgroup)?;
             wire.join_ns = namespaces.joined;
             wire.inherit_fd = namespaces.inherited;
             wire.inherit_fd.extend(external::inherited_stdio(&recorded));
@@ -195,21 +199,19 @@ impl Container {
         let child = match result {
             Ok(child) => child,
             Err(error) => {
-                // None of it was there before: nobody else's processes are in the group.
                 session.abandon();
-                let _ = cgroup.kill_all();
-                remove_own(&cgroup, &created);
+                group.abandon();
                 return Err(error);
             }
         };
         let guard = crate::create::ChildGuard::new(child);
         if let Err(error) = session.finish() {
             drop(guard);
-            remove_own(&cgroup, &created);
+            group.abandon();
             return Err(error);
         }
         let child = guard.release();
-        created.keep();
+        let (cgroup, scope) = group.keep();
         let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
         Ok(Self::from_parts(Parts {
             id: request.id,
@@ -217,7 +219,7 @@ impl Container {
             channel: None,
             terminal,
             cgroup,
-            scope: None,
+            scope,
             bundle: request.bundle.to_path_buf(),
             rootfs: request.rootfs.shown().to_path_buf(),
             annotations,
@@ -234,13 +236,6 @@ impl Container {
             host_mount: None,
             rdt: rdt.keep(),
         }))
-    }
-}
-
-/// Removes a group that was made for a restore that failed, with what criu has made below it.
-fn remove_own(cgroup: &Cgroup, created: &CreatedCgroup) {
-    if !created.existed(cgroup) {
-        let _ = cgroup.remove();
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use wharf_runtime::bundle::Bundle;
 use wharf_runtime::checkpoint::RestoreRequest;
-use wharf_runtime::{CgroupDriver, Container, ContainerId, Rootfs, Stdio};
+use wharf_runtime::{Container, ContainerId, Rootfs, Stdio};
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreOptions {
@@ -44,11 +44,6 @@ pub(crate) struct RestoreOptions {
 }
 
 pub(crate) fn run(options: &RestoreOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
-    if store.cgroup_driver == CgroupDriver::Systemd {
-        return Err(Fault::new(
-            "restore is not possible with --systemd-cgroup yet; leave it out, and name a cgroupsPath such as /web",
-        ));
-    }
     warn_without_root("restore", log);
     if options.no_pivot {
         return Err(Fault::new("--no-pivot is not possible with restore: criu enters the root by pivot_root"));
@@ -74,6 +69,7 @@ pub(crate) fn run(options: &RestoreOptions, store: &Store, log: &Log) -> Result<
     request.lsm_profile = options.lsm_profile.as_deref().filter(|label| !label.is_empty());
     request.lsm_mount_context = options.lsm_mount_context.as_deref().filter(|context| !context.is_empty());
     request.ignore_cgroup_refusals = store.ignore_cgroup_refusals;
+    request.cgroup_driver = store.cgroup_driver;
     request.trace = log.trace();
     let mut container = Container::restore(request)?;
     let announce = || -> Result<(), Fault> {
