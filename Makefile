@@ -15,9 +15,10 @@ help: ## List the targets
 .PHONY: build
 build: ## Install what a build needs, and build the programs into target/release
 	@scripts/install build
-	$(CARGO) build --release --locked --package wharf-runtime --package wharf-supervisor
+	$(CARGO) build --profile small --locked --package wharf-runtime
+	$(CARGO) build --release --locked --package wharf-supervisor
 	@mkdir -p target/release
-	@cd target/release && for program in $(PROGRAMS); do ln -f ../$(HOST)/release/$$program $$program; done
+	@cd target/release && ln -f ../$(HOST)/small/runw ../$(HOST)/small/wharf-shim ../$(HOST)/release/wharf ../$(HOST)/release/wharfd .
 
 .PHONY: demo
 demo: build ## Show the main job on a throwaway node

@@ -1,4 +1,4 @@
-//! Gives `runw --version` the commit it is built from.
+//! Gives `runw --version` the commit it is built from, and has the programs linked small.
 
 use std::process::Command;
 
@@ -12,6 +12,10 @@ fn main() {
         && std::path::Path::new(&log).exists()
     {
         println!("cargo::rerun-if-changed={log}");
+    }
+    if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|environment| environment == "gnu") {
+        // A tenth of the program would be a table of addresses otherwise, read in full at each start.
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
     println!("cargo::rerun-if-changed=build.rs");
 }

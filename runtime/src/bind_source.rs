@@ -82,7 +82,7 @@ fn open(mount: &Mount, plan: &Plan, init: Option<BorrowedFd<'_>>) -> Result<Owne
         let tree = clone(source, *recursive, *nofollow).at(Step::MountSource, &shown)?;
         if let Some((users, recursive)) = &users {
             mount::set_idmap(tree.as_fd(), users.as_fd(), *recursive)
-                .at(Step::MountAttributes, format!("{shown}, mapping its ids"))?;
+                .at(Step::MountAttributes, format!("{shown}, mapping its ids (its file system must support that)"))?;
         }
         // Events of the host's mount still arrive, those of the container stay in it.
         let slave = mount::Attributes { propagation: mount::MS_SLAVE, ..mount::Attributes::default() };

@@ -107,6 +107,10 @@ fn the_seccomp_agent_gets_the_listener_with_state_and_metadata() {
 #[test]
 fn a_mount_takes_the_ids_of_a_user_namespace_that_is_joined() {
     require_root!("a_mount_takes_the_ids_of_a_user_namespace_that_is_joined");
+    if let Some(reason) = support::no_id_maps() {
+        println!("SKIP a_mount_takes_the_ids_of_a_user_namespace_that_is_joined: {reason}");
+        return;
+    }
     let owner = in_user_namespace(Bundle::new(&["sleep", "1000"]));
     owner.start();
     let namespace = format!("/proc/{}/ns/user", owner.state()["pid"]);

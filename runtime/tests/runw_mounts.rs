@@ -59,32 +59,45 @@ fn a_container_without_a_mount_namespace_leaves_no_mount_on_the_host() {
 #[test]
 fn a_source_in_the_root_is_what_earlier_mounts_have_put_there() {
     require_root!("a_source_in_the_root_is_what_earlier_mounts_have_put_there");
+    bind_what_was_mounted_before(false);
+}
+
+#[test]
+fn a_source_in_the_root_can_have_its_ids_mapped() {
+    require_root!("a_source_in_the_root_can_have_its_ids_mapped");
+    if let Some(reason) = support::no_id_maps() {
+        println!("SKIP a_source_in_the_root_can_have_its_ids_mapped: {reason}");
+        return;
+    }
+    bind_what_was_mounted_before(true);
+}
+
+fn bind_what_was_mounted_before(map_ids: bool) {
     for user_namespace in [false, true] {
-        for options in [vec!["rbind"], vec!["rbind", "idmap"]] {
-            let mut bundle = Bundle::script("cat /final/inner/file");
-            let hidden = bundle.scratch().join("hidden");
-            let (outer, inner) = (hidden.join("outer"), hidden.join("inner"));
-            fs::create_dir_all(outer.join("inner")).expect("mkdir");
-            fs::create_dir_all(&inner).expect("mkdir");
-            fs::write(inner.join("file"), "found\n").expect("write");
-            fs::create_dir(bundle.rootfs().join("mnt")).expect("mkdir");
-            // The container's root cannot get there by itself.
-            fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).expect("chmod");
-            bundle.change("/mounts/-", bind(&outer, "/mnt", &["bind"]));
-            bundle.change("/mounts/-", bind(&inner, "/mnt/inner", &["bind"]));
-            let mut last = bind(&bundle.rootfs().join("mnt"), "/final", &options);
-            if options.contains(&"idmap") {
-                let map = json!([{"containerID": 0, "hostID": 0, "size": 65_536}]);
-                last["uidMappings"] = map.clone();
-                last["gidMappings"] = map;
-            }
-            bundle.change("/mounts/-", last);
-            if user_namespace {
-                bundle = in_user_namespace(bundle);
-            }
-            assert_eq!(bundle.output(), "found\n", "user namespace {user_namespace}, {options:?}");
-            bundle.assert_nothing_left();
+        let mut bundle = Bundle::script("cat /final/inner/file");
+        let hidden = bundle.scratch().join("hidden");
+        let (outer, inner) = (hidden.join("outer"), hidden.join("inner"));
+        fs::create_dir_all(outer.join("inner")).expect("mkdir");
+        fs::create_dir_all(&inner).expect("mkdir");
+        fs::write(inner.join("file"), "found\n").expect("write");
+        fs::create_dir(bundle.rootfs().join("mnt")).expect("mkdir");
+        // The container's root cannot get there by itself.
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).expect("chmod");
+        bundle.change("/mounts/-", bind(&outer, "/mnt", &["bind"]));
+        bundle.change("/mounts/-", bind(&inner, "/mnt/inner", &["bind"]));
+        let options: &[&str] = if map_ids { &["rbind", "idmap"] } else { &["rbind"] };
+        let mut last = bind(&bundle.rootfs().join("mnt"), "/final", options);
+        if map_ids {
+            let map = json!([{"containerID": 0, "hostID": 0, "size": 65_536}]);
+            last["uidMappings"] = map.clone();
+            last["gidMappings"] = map;
         }
+        bundle.change("/mounts/-", last);
+        if user_namespace {
+            bundle = in_user_namespace(bundle);
+        }
+        assert_eq!(bundle.output(), "found\n", "user namespace {user_namespace}");
+        bundle.assert_nothing_left();
     }
 }
 

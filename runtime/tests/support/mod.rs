@@ -51,6 +51,18 @@ pub fn wharf_is_root() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t0\t"))
 }
 
+/// Why mounts of temporary files cannot have their ids mapped here, if they cannot.
+pub fn no_id_maps() -> Option<&'static str> {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    let directory = tempfile::tempdir().expect("temp dir");
+    let on_tmpfs = rustix::fs::statfs(directory.path()).expect("statfs").f_type as u64 == TMPFS_MAGIC;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (on_tmpfs && version < (6, 3))
+        .then_some("the temporary folder is on tmpfs, whose ids kernels before 6.3 cannot map")
+}
+
 /// Leaves a test that cannot run here, saying so.
 #[macro_export]
 macro_rules! require_root {
