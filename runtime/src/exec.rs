@@ -225,9 +225,14 @@ impl Container {
     fn join_cgroup(&self, pid: i32, below: &[SubGroup]) -> Result<(), Error> {
         let cgroup = self.cgroup().below(below)?;
         match cgroup.add(pid, true) {
-            // The container has moved its own processes further down (systemd in a container): join its init there.
+            // The container has moved its own processes further down (systemd in a container), or elsewhere, and the
+            // group has gone: join its init there.
             Err(crate::cgroup::Error::Join { source, .. })
-                if below.is_empty() && matches!(source.raw_os_error(), Some(errno::EBUSY | errno::EOPNOTSUPP)) =>
+                if below.is_empty()
+                    && matches!(
+                        source.raw_os_error(),
+                        Some(errno::EBUSY | errno::EOPNOTSUPP | errno::ENOENT | errno::ENODEV)
+                    ) =>
             {
                 Ok(cgroup.of_process(self.pid())?.add(pid, true)?)
             }

@@ -44,17 +44,21 @@ pub fn parse_resources(bytes: &[u8]) -> Result<Parsed<LinuxResources>, InvalidDo
 
 /// What `oci-spec` does not read as the standard's users write it is mended once, and the document read again.
 fn parse<T: DeserializeOwned>(document: &str, bytes: &[u8]) -> Result<Parsed<T>, InvalidDocument> {
-    let error = match deserialize(document, bytes) {
-        Ok(value) => return Ok(Parsed { value, warnings: Vec::new() }),
-        Err(error) => error,
-    };
-    let InvalidDocument::Field { field, problem, .. } = &error else { return Err(error) };
-    let missing_user = matches!(field.as_str(), "process" | ".") && problem == "missing field \"user\"";
-    if !missing_user && !field.contains("capabilities.") && !field.contains("scheduler.flags") {
-        return Err(error);
+    let page_sizes = bytes.windows(PAGE_SIZE_IN_SMALL.len()).any(|window| window == PAGE_SIZE_IN_SMALL);
+    if !page_sizes {
+        let error = match deserialize(document, bytes) {
+            Ok(value) => return Ok(Parsed { value, warnings: Vec::new() }),
+            Err(error) => error,
+        };
+        let InvalidDocument::Field { field, problem, .. } = &error else { return Err(error) };
+        let missing_user = matches!(field.as_str(), "process" | ".") && problem == "missing field \"user\"";
+        if !missing_user && !field.contains("capabilities.") && !field.contains("scheduler.flags") {
+            return Err(error);
+        }
     }
     let mut tree: serde_json::Value = deserialize(document, bytes)?;
     let mut warnings = Vec::new();
+    mend_page_sizes(&mut tree);
     let process = if document == "config.json" { tree.get_mut("process") } else { Some(&mut tree) };
     if let Some(serde_json::Value::Object(process)) = process {
         // Callers' tools leave zeroes out: a process without `user` is root's, as other runtimes read it.
@@ -103,6 +107,18 @@ fn explain(error: &serde_json::Error, field: &str) -> String {
     format!("{found:?} is not {noun}; allowed: {allowed}")
 }
 
+/// A key that callers in Go get away with, as their parser does not tell capitals from small letters.
+const PAGE_SIZE_IN_SMALL: &[u8] = b"\"pagesize\"";
+
+fn mend_page_sizes(tree: &mut serde_json::Value) {
+    let limits = tree.pointer_mut("/linux/resources/hugepageLimits").and_then(serde_json::Value::as_array_mut);
+    for limit in limits.into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
+        if let Some(size) = limit.remove("pagesize") {
+            limit.entry("pageSize").or_insert(size);
+        }
+    }
+}
+
 type Object = serde_json::Map<String, serde_json::Value>;
 
 /// `oci-spec` writes two of the standard's scheduler flags in its own way; the standard's are turned into those.
@@ -136,6 +152,19 @@ fn drop_unknown_capabilities(document: &str, process: &mut Object, warnings: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_size_in_small_letters_is_read() {
+        let text = r#"{"ociVersion":"1.2.0","process":{"user":{"uid":0,"gid":0},"cwd":"/","args":["a"]},
+            "linux":{"resources":{"hugepageLimits":[{"pagesize":"2MB","limit":4}]}}}"#;
+        let spec = parse_config(text.as_bytes()).expect("parse").value;
+        let limits = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().as_ref())
+            .and_then(|r| r.hugepage_limits().clone());
+        assert_eq!(limits.expect("limits")[0].page_size(), "2MB");
+    }
 
     fn message(json: &str) -> String {
         parse_config(json.as_bytes()).expect_err("the document must be refused").to_string()

@@ -37,7 +37,7 @@ const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("{operation} cgroup {}: {}", path.display(), cause(source))]
     Directory { operation: &'static str, path: PathBuf, source: io::Error },
-    #[error("adding pid {pid} to cgroup {}: {}", path.display(), cause(source))]
+    #[error("adding pid {pid} to cgroups {}: {}", path.display(), cause(source))]
     Join { pid: i32, path: PathBuf, source: io::Error },
     #[error("{0}")]
     SubGroup(String),
