@@ -26,7 +26,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
-use wharf_specs::oci::LinuxResources;
+use wharf_specs::oci::{LinuxHugepageLimit, LinuxResources};
 use wharf_sys::{errno, pidfd};
 
 /// How long removal waits for killed processes to leave.
@@ -399,6 +399,18 @@ fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(errno::EACCES | errno::EPERM | errno::EROFS))
 }
 
+/// The size of huge pages as the kernel's files are named.
+fn page_size(limit: &LinuxHugepageLimit) -> Result<&str, Error> {
+    let size = limit.page_size();
+    let number = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit)).unwrap_or_default();
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        let problem =
+            format!("{size:?} is not the size of a page; allowed: a number with KB, MB or GB, such as \"2MB\"");
+        return Err(Error::Value { field: "hugepageLimits.pageSize".into(), problem });
+    }
+    Ok(size)
+}
+
 /// Refuses a limit of memory, or of memory and swap, below what is used at present, if the configuration wants that
 /// checked.
 fn check_usage(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
@@ -473,6 +485,19 @@ fn limit(directory: &Path, file: &str, value: impl ToString, field: &str) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_size_names_a_file_and_no_path() {
+        let check = |size: &str| {
+            let json = format!(r#"{{"pageSize":{size:?},"limit":1}}"#);
+            let limit: LinuxHugepageLimit = serde_json::from_str(&json).expect("parse");
+            page_size(&limit).map(str::to_string)
+        };
+        assert_eq!(check("64KB").expect("a size"), "64KB");
+        for wrong in ["", "MB", "2", "2mb", "2MB/../../x", "../2MB", "-2MB"] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+    }
 
     fn layout() -> Layout {
         let hierarchy = |controllers: &[&str], mountpoint: &str, own: &str| Hierarchy {

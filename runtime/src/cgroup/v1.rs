@@ -28,8 +28,13 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
     }
     for huge in resources.hugepage_limits().iter().flatten() {
         let directory = controller(cgroup, "hugetlb", "hugepageLimits")?;
-        let file = format!("hugetlb.{}.limit_in_bytes", huge.page_size());
-        limit(directory, &file, huge.limit(), "hugepageLimits")?;
+        let size = super::page_size(huge)?;
+        limit(directory, &format!("hugetlb.{size}.limit_in_bytes"), huge.limit(), "hugepageLimits")?;
+        // Reservations too, which kernels before 5.7 do not count.
+        let reserved = format!("hugetlb.{size}.rsvd.limit_in_bytes");
+        if directory.join(&reserved).exists() {
+            limit(directory, &reserved, huge.limit(), "hugepageLimits")?;
+        }
     }
     if let Some(network) = resources.network() {
         if let Some(class) = network.class_id().filter(|class| *class != 0) {

@@ -77,12 +77,13 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         }
     }
     for huge in resources.hugepage_limits().iter().flatten() {
-        if huge.page_size().is_empty() {
-            let problem = "has no pageSize, such as \"2MB\"".into();
-            return Err(Error::Value { field: "hugepageLimits".into(), problem });
+        let size = super::page_size(huge)?;
+        group.limit("hugetlb", &format!("hugetlb.{size}.max"), huge.limit(), "hugepageLimits")?;
+        // Reservations too, which kernels before 5.7 do not count.
+        let reserved = format!("hugetlb.{size}.rsvd.max");
+        if cgroup.unified_path().is_some_and(|path| path.join(&reserved).exists()) {
+            group.limit("hugetlb", &reserved, huge.limit(), "hugepageLimits")?;
         }
-        let file = format!("hugetlb.{}.max", huge.page_size());
-        group.limit("hugetlb", &file, huge.limit(), "hugepageLimits")?;
     }
     for (device, rdma) in resources.rdma().iter().flatten() {
         group.limit("rdma", "rdma.max", rdma_line(device, rdma), "rdma")?;
