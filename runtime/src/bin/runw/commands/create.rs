@@ -6,6 +6,7 @@ use crate::store::{NewState, Store};
 use crate::{Fault, console};
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::Path;
 use wharf_runtime::bundle::Bundle;
 use wharf_runtime::seccomp::FilterSource;
@@ -69,26 +70,45 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
     };
     let container = Container::create(request).map_err(not_started)?;
     container.warnings().iter().for_each(|warning| log.warn(warning));
-    let announce = || -> Result<(), Fault> {
-        container.save(state.path())?;
-        if let Some(path) = &options.pidfd_socket {
-            console::send(path, "pidfd", container.pidfd())?;
-        }
-        if let (Some(path), Some(terminal)) = (&options.console_socket, &container.terminal) {
-            use std::os::fd::AsFd;
-            console::send(path, "/dev/ptmx", terminal.as_fd())?;
-        }
-        options.pid_file.as_deref().map_or(Ok(()), |path| write_pid(path, container.pid()))
+    let told = Announcement {
+        pidfd_socket: options.pidfd_socket.as_deref(),
+        console_socket: options.console_socket.as_deref(),
+        pid_file: options.pid_file.as_deref(),
     };
-    if let Err(fault) = announce() {
-        destroy(container)?;
-        return Err(fault);
-    }
+    let container = announced(container, &state, &told)?;
     if let Some(seccomp) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
         log.debug(&format!("seccomp filter flags: {}", FilterSource::compile(seccomp)?.flags));
     }
     log.debug(&format!("created container {} with init {}", container.id(), container.pid()));
     Ok(Made { container, state })
+}
+
+/// Where a caller hears of a new container.
+pub(crate) struct Announcement<'a> {
+    pub(crate) pidfd_socket: Option<&'a Path>,
+    pub(crate) console_socket: Option<&'a Path>,
+    pub(crate) pid_file: Option<&'a Path>,
+}
+
+/// Saves the container's state and tells the caller; a container of which that cannot be told goes again.
+pub(crate) fn announced(container: Container, state: &NewState, to: &Announcement<'_>) -> Result<Container, Fault> {
+    let announce = || -> Result<(), Fault> {
+        container.save(state.path())?;
+        if let Some(path) = to.pidfd_socket {
+            console::send(path, "pidfd", container.pidfd())?;
+        }
+        if let (Some(path), Some(terminal)) = (to.console_socket, &container.terminal) {
+            console::send(path, "/dev/ptmx", terminal.as_fd())?;
+        }
+        to.pid_file.map_or(Ok(()), |path| write_pid(path, container.pid()))
+    };
+    match announce() {
+        Ok(()) => Ok(container),
+        Err(fault) => {
+            destroy(container)?;
+            Err(fault)
+        }
+    }
 }
 
 /// What kept a process from running: a failure in it reads as it does from runc, which callers look into.

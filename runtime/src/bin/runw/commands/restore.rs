@@ -1,12 +1,11 @@
 //! `restore`.
 
 use super::checkpoint::{ImageOptions, warn_without_root};
-use super::create::{destroy, write_pid};
+use super::create::{Announcement, announced, destroy};
 use crate::log::Log;
 use crate::store::Store;
 use crate::{Fault, console, foreground};
 use clap::Args;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use wharf_runtime::bundle::Bundle;
 use wharf_runtime::checkpoint::RestoreRequest;
@@ -71,18 +70,12 @@ pub(crate) fn run(options: &RestoreOptions, store: &Store, log: &Log) -> Result<
     request.ignore_cgroup_refusals = store.ignore_cgroup_refusals;
     request.cgroup_driver = store.cgroup_driver;
     request.trace = log.trace();
-    let mut container = Container::restore(request)?;
-    let announce = || -> Result<(), Fault> {
-        container.save(state.path())?;
-        if let (Some(path), Some(terminal)) = (&options.console_socket, &container.terminal) {
-            console::send(path, "/dev/ptmx", terminal.as_fd())?;
-        }
-        options.pid_file.as_deref().map_or(Ok(()), |path| write_pid(path, container.pid()))
+    let told = Announcement {
+        pidfd_socket: None,
+        console_socket: options.console_socket.as_deref(),
+        pid_file: options.pid_file.as_deref(),
     };
-    if let Err(fault) = announce() {
-        destroy(container)?;
-        return Err(fault);
-    }
+    let mut container = announced(Container::restore(request)?, &state, &told)?;
     log.debug(&format!("restored container {} with init {}", container.id(), container.pid()));
     let Some(signals) = signals else {
         state.keep();
