@@ -1,4 +1,4 @@
-use crate::{Daemon, Engine, lines_on_terminal, missing, output, support, text};
+use crate::{BOUNDED, Daemon, Engine, lines_on_terminal, missing, output, support, text};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -36,7 +36,7 @@ fn image(engine: &Engine) -> std::path::PathBuf {
 
 #[test]
 fn containerd_runs_containers_with_runw() {
-    if missing("containerd_runs_containers_with_runw", &["containerd", "ctr", "nsenter", "unshare", "script", "tar"]) {
+    if missing("containerd_runs_containers_with_runw", &["containerd", "ctr", "nsenter", "unshare", "tar"]) {
         return;
     }
     let engine = Engine::new("containerd");
@@ -51,7 +51,7 @@ fn containerd_runs_containers_with_runw() {
     let ctr = |arguments: &[&str]| {
         let mut command = Command::new("nsenter");
         // The client's pipes are in /run, which is the daemon's own. The namespace names the control groups.
-        command.args([&daemon.mount_namespace(), "timeout", "60", "ctr", "-n", &engine.mark, "-a"]);
+        command.arg(daemon.mount_namespace()).args(BOUNDED).args(["ctr", "-n", &engine.mark, "-a"]);
         command.arg(engine.path("sock")).args(arguments);
         command
     };

@@ -1,18 +1,21 @@
-use crate::{Daemon, Engine, lines, lines_on_terminal, missing, output, support, text};
+use crate::{BOUNDED, Daemon, Engine, lines, lines_on_terminal, missing, output, support, text};
 use serde_json::json;
 use std::fs;
 use std::process::Command;
 
 fn docker(engine: &Engine, arguments: &[&str]) -> Command {
     // Ends also where an event does not come.
-    let mut command = Command::new("timeout");
-    command.args(["60", "docker", "-H", &format!("unix://{}", engine.path("sock").display())]).args(arguments);
+    let mut command = Command::new(BOUNDED[0]);
+    command
+        .args(&BOUNDED[1..])
+        .args(["docker", "-H", &format!("unix://{}", engine.path("sock").display())])
+        .args(arguments);
     command
 }
 
 #[test]
 fn docker_runs_containers_with_runw() {
-    if missing("docker_runs_containers_with_runw", &["dockerd", "docker", "containerd", "unshare", "script", "tar"]) {
+    if missing("docker_runs_containers_with_runw", &["dockerd", "docker", "containerd", "unshare", "tar"]) {
         return;
     }
     let engine = Engine::new("docker");

@@ -3,23 +3,30 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 mod containerd;
 mod docker;
 mod podman;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
+use wharf_sys::pidfd;
+use wharf_sys::terminal::Size;
 
 const SIGTERM: i32 = 15;
 /// Longer than any engine takes for one thing.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Runs a client for so long: its exit is waited for. Engines hand SIGTERM on to what they run.
+const BOUNDED: [&str; 4] = ["timeout", "--kill-after", "5", "60"];
 
 /// True, saying so, if a program of the engine is missing.
 fn missing(test: &str, programs: &[&str]) -> bool {
@@ -149,14 +156,24 @@ impl Daemon {
 
     /// Ends it as its service would be, and waits.
     fn stop(mut self) {
-        self.end();
+        assert!(self.end(), "the daemon does not end");
     }
 
-    fn end(&mut self) {
-        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            let _ = wharf_sys::process::kill(self.child.id() as i32, SIGTERM);
-            let _ = self.child.wait();
+    /// False if it had to be killed.
+    fn end(&mut self) -> bool {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            return true;
         }
+        // It is not reaped before the end: the number is its own until then.
+        let _ = wharf_sys::process::kill(self.child.id() as i32, SIGTERM);
+        let patience = PATIENCE.as_millis() as i32;
+        let pidfd = pidfd::open(self.child.id() as i32);
+        let ended = pidfd.and_then(|daemon| pidfd::poll_exit(daemon.as_fd(), patience)).unwrap_or(false);
+        if !ended {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+        ended
     }
 }
 
@@ -174,20 +191,13 @@ fn output(mut command: Command) -> String {
     stdout.trim().replace('\r', "")
 }
 
-/// Runs a command with a terminal as its standard input and output, types a line, and returns the lines that appear.
+/// Runs a command on a terminal, types a line, and returns the lines that appear.
 fn lines_on_terminal(command: &Command) -> Vec<String> {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let line: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
-    let mut script = Command::new("script");
-    script.args(["-q", "-e", "-c", &line.join(" "), "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = script.spawn().expect("script");
-    let mut input = child.stdin.take().expect("stdin");
-    input.write_all(b"x\n").expect("write");
-    let mut said = String::new();
-    child.stdout.take().expect("stdout").read_to_string(&mut said).expect("read");
-    assert!(child.wait().expect("wait").success(), "{command:?}: {said}");
-    drop(input);
-    said.lines().map(|line| line.trim().to_string()).collect()
+    let (mut child, mut terminal) = terminal::spawn(command, Size { rows: 24, columns: 80 });
+    terminal.write_all(b"x\n").expect("type");
+    let shown = terminal::shown(&terminal);
+    assert!(child.wait().expect("wait").success(), "{command:?}: {shown}");
+    shown.lines().map(|line| line.trim().to_string()).collect()
 }
 
 /// Reads lines of a command that goes on for ever, up to `count`; then it is ended.

@@ -1,4 +1,4 @@
-use crate::{Engine, lines, lines_on_terminal, missing, output, support, text};
+use crate::{BOUNDED, Engine, lines, lines_on_terminal, missing, output, support, text};
 use std::path::Path;
 use std::process::Command;
 
@@ -7,9 +7,8 @@ const LIMITS: [&str; 4] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=10
 
 fn podman(engine: &Engine, arguments: &[&str]) -> Command {
     // Ends also where an event does not come.
-    let mut command = Command::new("timeout");
-    command.args([
-        "60",
+    let mut command = Command::new(BOUNDED[0]);
+    command.args(&BOUNDED[1..]).args([
         "podman",
         "--cgroup-manager",
         "cgroupfs",
@@ -36,7 +35,7 @@ impl Drop for Cleanup<'_> {
 
 #[test]
 fn podman_runs_containers_with_runw() {
-    if missing("podman_runs_containers_with_runw", &["podman", "script", "tar"]) {
+    if missing("podman_runs_containers_with_runw", &["podman", "tar"]) {
         return;
     }
     let engine = Engine::new("podman");

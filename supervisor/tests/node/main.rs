@@ -5,5 +5,7 @@ mod crictl;
 mod network;
 mod replicas;
 mod streaming;
+#[path = "../../../runtime/tests/support/terminal.rs"]
+mod terminal;
 mod testnode;
 mod wharf_command;

@@ -1,16 +1,23 @@
 //! The `wharf` command as a person uses it on a node that runs.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use crate::terminal;
 use crate::testnode::{self, IMAGE, TestNode};
+use wharf_sys::terminal::Size;
 
 /// A command line with what it must not outlive.
 fn wharf(node: &TestNode, arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command.arg("60").arg(env!("CARGO_BIN_EXE_wharf")).arg("--state").arg(node.path("run")).args(arguments);
+    command
+        .args(["--kill-after", "5", "60"])
+        .arg(env!("CARGO_BIN_EXE_wharf"))
+        .arg("--state")
+        .arg(node.path("run"))
+        .args(arguments);
     command.stdin(Stdio::null());
     command
 }
@@ -95,21 +102,18 @@ async fn run_gives_back_streams_and_exit_codes() {
     );
 
     // A terminal: what was written before the client attached is there, and the size is the client's.
-    let line = format!(
-        "stty rows 33 cols 77; exec {} --state {} run --rm -it {IMAGE} sh -c 'echo first; printf name?; read name; echo =$name; busybox stty size; exit 4'",
-        env!("CARGO_BIN_EXE_wharf"),
-        node.path("run").display()
-    );
-    let mut terminal = Command::new("timeout");
-    terminal.args(["30", "script", "--quiet", "--return", "--command", &line, "/dev/null"]);
-    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut shown = BufReader::new(child.stdout.take().unwrap());
-    let mut text = Vec::new();
-    shown.read_until(b'?', &mut text).unwrap();
-    stdin.write_all(b"me\n").unwrap();
-    std::io::Read::read_to_end(&mut shown, &mut text).unwrap();
-    let text = String::from_utf8_lossy(&text);
+    let script = "echo first; printf name?; read name; echo =$name; busybox stty size; exit 4";
+    let line = wharf(&node, &["run", "--rm", "-it", IMAGE, "sh", "-c", script]);
+    let (mut child, mut screen) = terminal::spawn(&line, Size { rows: 33, columns: 77 });
+    // Byte by byte: what follows the question belongs to the next reader.
+    let mut text = String::new();
+    while !text.ends_with('?') {
+        let mut byte = [0];
+        screen.read_exact(&mut byte).unwrap();
+        text.push(byte[0].into());
+    }
+    screen.write_all(b"me\n").unwrap();
+    text += &terminal::shown(&screen);
     assert!(text.contains("first\r\nname?") && text.contains("=me\r\n") && text.contains("33 77"), "{text:?}");
     assert_eq!(child.wait().unwrap().code(), Some(4), "{text:?}");
 
