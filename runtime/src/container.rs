@@ -229,7 +229,7 @@ impl Container {
         let (channel, socket) = match self.parts.channel.take() {
             Some(channel) => (channel, None),
             None => {
-                let (channel, path) = self.connect_gate()?;
+                let (channel, path) = self.connect_gate("start")?;
                 (channel, Some(path))
             }
         };
@@ -246,8 +246,9 @@ impl Container {
         Ok(())
     }
 
-    fn connect_gate(&self) -> Result<(Channel, PathBuf), Error> {
-        let refuse = |status| Error::WrongState { operation: "start", status };
+    /// Reaches the init that waits, on behalf of `operation`.
+    pub(crate) fn connect_gate(&self, operation: &'static str) -> Result<(Channel, PathBuf), Error> {
+        let refuse = |status| Error::WrongState { operation, status };
         let Some(directory) = &self.parts.state_dir else { return Err(refuse(self.status())) };
         let open = File::open(directory).during("open", directory.display())?;
         match socket::connect(socket::Kind::SeqPacket, &socket_path(&open)) {

@@ -228,6 +228,7 @@ impl Container {
             no_pivot: request.no_pivot,
             last_capability: capabilities::last(),
             setgroups_allowed: id_maps.setgroups_allowed(),
+            keep_namespaces: !privileged && plan.namespaces.separate(Kind::User),
             trace: request.trace.is_on(),
         };
         let unified = place.target()?;

@@ -8,6 +8,7 @@ use crate::error::{Error, While};
 use crate::handshake::{At, Channel, Failure, Message, Step};
 use crate::identity::{self, Filter};
 use crate::init::ChildStdio;
+use crate::init_namespaces::Namespaces;
 use crate::label;
 use crate::plan;
 use crate::rootfs::mounts;
@@ -18,24 +19,11 @@ use crate::trace::Trace;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Process};
 use wharf_sys::clone::{CloneOptions, spawn};
 use wharf_sys::process::CStringArray;
-use wharf_sys::{credential, errno, limit, namespace, pidfd, process};
-
-/// The namespaces a process can differ in, by their names in `/proc/PID/ns`.
-const KINDS: [(&str, Kind); 8] = [
-    ("user", Kind::User),
-    ("ipc", Kind::Ipc),
-    ("uts", Kind::Uts),
-    ("net", Kind::Network),
-    ("pid", Kind::Pid),
-    ("cgroup", Kind::Cgroup),
-    ("time", Kind::Time),
-    ("mnt", Kind::Mount),
-];
+use wharf_sys::{credential, errno, limit, pidfd, process};
 
 /// What [`Container::exec`] runs.
 #[derive(Debug)]
@@ -85,7 +73,7 @@ struct Execution<'a> {
     plan: &'a plan::Process,
     channel: Channel,
     target: &'a OwnedFd,
-    kinds: i32,
+    namespaces: Namespaces,
     stdio: ChildStdio,
     preserve: Vec<OwnedFd>,
     filter: Option<Filter>,
@@ -125,16 +113,13 @@ impl Container {
         };
         // Opened anew: the init's own descriptor may be of a process that has gone.
         let target = pidfd::open(self.pid()).during("open process", self.pid())?;
-        let kinds = differing_namespaces(self.pid())?;
+        let namespaces = Namespaces::of(self)?;
         // Looked at after opening: from here on the descriptor cannot mean another process that has got the number.
         if !self.state().init_alive() || pidfd::poll_exit(target.as_fd(), 0).unwrap_or(true) {
             return Err(Error::WrongState { operation: "exec in", status: Status::Stopped });
         }
         // Without a mount namespace to join, the root of the container's init is what makes its file system.
-        let root = match kinds & Kind::Mount as i32 {
-            0 => other_root(self.pid())?,
-            _ => None,
-        };
+        let root = if namespaces.contain(Kind::Mount) { None } else { other_root(self.pid())? };
         let minimum = 3 + request.preserve_fds.len() as i32;
         let (ours, theirs) = Channel::pair(minimum).during("make handshake channel", "")?;
         let terminal_size = match &request.stdio {
@@ -146,7 +131,6 @@ impl Container {
             plan: &plan,
             channel: theirs,
             target: &target,
-            kinds,
             stdio: match request.stdio {
                 Stdio::Inherit => ChildStdio::Inherit,
                 Stdio::Fds { stdin, stdout, stderr } => ChildStdio::Descriptors([stdin, stdout, stderr]),
@@ -157,16 +141,17 @@ impl Container {
             last_capability: capabilities::last(),
             setgroups_allowed: fs::read_to_string(format!("/proc/{}/setgroups", self.pid()))
                 .is_ok_and(|t| t.trim() == "allow"),
-            in_user_namespace: kinds & Kind::User as i32 != 0,
+            in_user_namespace: namespaces.contain(Kind::User),
+            namespaces,
             trace: request.trace.is_on(),
             root,
         };
-        let stages = kinds & Kind::Pid as i32 != 0;
+        let stages = execution.namespaces.contain(Kind::Pid);
         let child = spawn(CloneOptions::default(), || if stages { execution.run_stage() } else { execution.run() })
             .during("clone a process", "")?;
         let mut guard = ChildGuard::new(child);
-        let Execution { channel, stdio, preserve, .. } = execution;
-        drop((channel, stdio, preserve));
+        let Execution { channel, stdio, preserve, namespaces, .. } = execution;
+        drop((channel, stdio, preserve, namespaces));
         if let Some(cpus) = &plan.affinity_initial {
             limit::set_affinity(guard.child().pid, cpus)
                 .during("set cpu affinity", "process.execCPUAffinity.initial")?;
@@ -270,24 +255,6 @@ fn mask_of(cpus: &[usize]) -> String {
     format!("0x{}", digits.filter_map(|digit: u32| char::from_digit(digit, 16)).collect::<String>())
 }
 
-/// `CLONE_NEW*` of the namespaces in which `pid` is not where the caller is.
-fn differing_namespaces(pid: i32) -> Result<i32, Error> {
-    let mut kinds = 0;
-    for (name, kind) in KINDS {
-        let id = |owner: &str| fs::metadata(format!("/proc/{owner}/ns/{name}")).map(|found| (found.dev(), found.ino()));
-        let theirs = match id(&pid.to_string()) {
-            Ok(theirs) => theirs,
-            // A kernel without this kind has it for nobody.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && id("self").is_err() => continue,
-            Err(error) => return Err(error).during("read the namespaces of", pid),
-        };
-        if id("self").during("read own namespace", name)? != theirs {
-            kinds |= kind as i32;
-        }
-    }
-    Ok(kinds)
-}
-
 impl Execution<'_> {
     /// Joins the namespaces and clones the process itself, as a pid namespace counts for children only.
     fn run_stage(&self) -> i32 {
@@ -341,9 +308,7 @@ impl Execution<'_> {
         self.tell("nsexec container setup")?;
         process::set_dumpable(false).at(Step::Handshake, "")?;
         label::set_exec_label(self.plan)?;
-        if self.kinds != 0 {
-            namespace::join(self.target.as_fd(), self.kinds).at(Step::JoinNamespace, "of the container")?;
-        }
+        self.namespaces.join(self.target).at(Step::JoinNamespace, "of the container")?;
         if let Some(root) = &self.root {
             mounts::enter_by_chroot(root.as_fd()).at(Step::ChangeRoot, "that of the container")?;
         }

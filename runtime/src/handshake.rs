@@ -178,6 +178,8 @@ pub(crate) enum Message {
     Trace(String),
     Created,
     Start,
+    /// Asked for by a runtime at the gate of an init that waits, and the answer, with a descriptor of each.
+    Namespaces,
     Failed(Failure),
 }
 
@@ -194,6 +196,7 @@ impl Message {
             Message::Created => (7, 0, 0, ""),
             Message::Start => (8, 0, 0, ""),
             Message::Trace(text) => (10, 0, 0, text.as_str()),
+            Message::Namespaces => (12, 0, 0, ""),
             Message::SourceWanted(index) => (11, 0, *index as i32, ""),
             Message::Failed(failure) => (9, failure.step as u8, failure.errno, failure.object.as_str()),
         };
@@ -225,6 +228,7 @@ impl Message {
             }
             10 => Message::Trace(object()),
             11 => Message::SourceWanted(usize::try_from(number).ok()?),
+            12 => Message::Namespaces,
             _ => return None,
         })
     }
@@ -313,6 +317,7 @@ mod tests {
             Message::Trace("t".into()),
             Message::Created,
             Message::Start,
+            Message::Namespaces,
             Message::Failed(failure),
         ];
         for message in all {

@@ -10,6 +10,7 @@ use crate::bind_source::BindSource;
 use crate::handshake::{At, Channel, Failure, Message, Step};
 use crate::hooks::{self, Hook};
 use crate::identity::{self, Filter};
+use crate::init_namespaces;
 use crate::plan::{Plan, namespace_name};
 use crate::rootfs::cgroupfs::CgroupView;
 use crate::rootfs::root::PreparedRoot;
@@ -66,6 +67,8 @@ pub(crate) struct Init<'a> {
     pub(crate) no_pivot: bool,
     pub(crate) last_capability: u8,
     pub(crate) setgroups_allowed: bool,
+    /// Keep the namespaces at hand while waiting for the start, for a runtime that cannot reach them otherwise.
+    pub(crate) keep_namespaces: bool,
     /// Tell the runtime which steps are reached.
     pub(crate) trace: bool,
 }
@@ -97,12 +100,14 @@ impl Init<'_> {
                 other => other.map(drop).at(Step::Keyring, "")?,
             }
         }
+        // While the host's /proc is there.
+        let namespaces = if self.keep_namespaces { init_namespaces::open_own()? } else { Vec::new() };
         let root = self.build_root(states.first())?;
         self.enter_root(&root)?;
         drop(root);
         // Nothing of the caller's and of the host stays open: close-on-exec is not enough, as until then the working
         // directory and the program can be a path through a descriptor (CVE-2024-21626).
-        self.close_all_but_what_the_start_needs(&states)?;
+        self.close_all_but_what_the_start_needs(states.iter().chain(&namespaces))?;
         let plan = self.plan;
         if plan.makes_devices() {
             identity::use_own_null();
@@ -114,7 +119,8 @@ impl Init<'_> {
         let program = identity::find_program(&plan.process)?;
         self.channel.send(&Message::Created, &[]).at(Step::Handshake, "")?;
 
-        let connection = self.wait_for_start()?;
+        let connection = self.wait_for_start(&namespaces)?;
+        drop(namespaces);
         let report = connection.as_ref().unwrap_or(&self.channel);
         let finish = || -> Result<std::convert::Infallible, Failure> {
             let announce = |listener: OwnedFd| report.send(&Message::SeccompListener, &[listener.as_fd()]);
@@ -269,17 +275,20 @@ impl Init<'_> {
         Ok(())
     }
 
-    fn close_all_but_what_the_start_needs(&self, states: &[OwnedFd]) -> Result<(), Failure> {
+    fn close_all_but_what_the_start_needs<'a>(
+        &'a self,
+        held: impl Iterator<Item = &'a OwnedFd>,
+    ) -> Result<(), Failure> {
         let mut kept: Vec<BorrowedFd<'_>> = vec![self.channel.as_fd()];
         if let Gate::Listener(listener) = &self.gate {
             kept.push(listener.as_fd());
         }
-        kept.extend(self.preserve.iter().chain(states).map(AsFd::as_fd));
+        kept.extend(self.preserve.iter().chain(held).map(AsFd::as_fd));
         process::close_all_but(&kept).at(Step::Stdio, "to be closed")
     }
 
     /// Waits at the gate. Returns the connection to report on, if it is not the handshake channel.
-    fn wait_for_start(&self) -> Result<Option<Channel>, Failure> {
+    fn wait_for_start(&self, namespaces: &[OwnedFd]) -> Result<Option<Channel>, Failure> {
         let Gate::Listener(listener) = &self.gate else {
             return match self.channel.receive().at(Step::Gate, "")? {
                 Some((Message::Start, _)) => Ok(None),
@@ -303,9 +312,17 @@ impl Init<'_> {
             }
             let connection = Channel::from_socket(socket::accept(listener.as_fd()).at(Step::Gate, "")?);
             // Someone who connects and leaves has only looked.
-            if let Ok(Some((Message::Start, _))) = connection.receive() {
-                event::set_signal_mask(&SignalSet::empty()).at(Step::Gate, "")?;
-                return Ok(Some(connection));
+            match connection.receive() {
+                Ok(Some((Message::Start, _))) => {
+                    event::set_signal_mask(&SignalSet::empty()).at(Step::Gate, "")?;
+                    return Ok(Some(connection));
+                }
+                Ok(Some((Message::Namespaces, _))) => {
+                    let namespaces: Vec<_> = namespaces.iter().map(AsFd::as_fd).collect();
+                    // Whoever has gone meanwhile needs no answer.
+                    let _ = connection.send(&Message::Namespaces, &namespaces);
+                }
+                _ => {}
             }
         }
     }

@@ -9,7 +9,7 @@
 //! | `init`, `identity`, `rootfs` | the cloned child, step by step |
 //! | [`handshake`] | what the two say to each other |
 //! | [`cgroup`], `placement` | control groups on v1, hybrid and v2 hosts, made by us or by systemd over [`dbus`] |
-//! | [`capabilities`], [`seccomp`], `hooks`, `terminal`, `idmap`, `joins`, `label` | one OCI topic each |
+//! | [`capabilities`], [`seccomp`], `hooks`, `terminal`, `idmap`, `joins`, `init_namespaces`, `label` | one OCI topic each |
 //! | [`state`] | `state.json` |
 //! | [`own_binary`] | keeps containers from overwriting the runtime |
 //! | [`Trace`] | hears the steps of a creation, for `--debug` |
@@ -33,6 +33,7 @@ mod hooks;
 mod identity;
 mod idmap;
 mod init;
+mod init_namespaces;
 pub mod intel_rdt;
 mod joins;
 pub mod label;

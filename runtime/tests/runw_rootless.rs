@@ -159,7 +159,15 @@ fn an_ordinary_user_leads_a_container_through_its_life() {
     };
     expect(&["create", id], "");
     expect(&["state", id], "\"created\"");
+    // The init that waits is closed even to its owner, in the container too; its namespaces are given by itself.
+    expect(&["exec", id, "id"], "uid=0 gid=0");
+    expect(&["exec", "-t", id, "tty"], "/dev/pts/0");
+    let looked = rootless.runw(&["exec", id, "readlink", "/proc/1/exe"]);
+    assert!(looked.code == Some(1) && looked.stdout.is_empty(), "{looked:?}");
+    expect(&["state", id], "\"created\"");
     expect(&["start", id], "");
+    let descriptors = rootless.runw(&["exec", id, "ls", "/proc/1/fd"]);
+    assert_eq!(descriptors.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2"], "{descriptors:?}");
     expect(&["exec", id, "id"], "uid=0 gid=0");
     expect(&["exec", "-u", "1000:1000", "-g", "7", id, "id"], "uid=1000 gid=1000 groups=7");
     expect(&["exec", "-t", id, "tty"], "/dev/pts/0");
