@@ -19,6 +19,7 @@ use crate::hooks;
 use crate::intel_rdt::RdtGroup;
 use crate::rootfs::host_mount;
 use crate::state::{self, HookState, START_SOCKET, State, Status, process_status};
+use crate::time;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -70,7 +71,7 @@ pub(crate) struct Parts {
 impl Container {
     pub(crate) fn from_parts(mut parts: Parts) -> Self {
         let terminal = parts.terminal.take();
-        Self { parts, created: state::now(), owner: credential::effective_user(), terminal }
+        Self { parts, created: time::now(), owner: credential::effective_user(), terminal }
     }
 
     /// Finds a container again that was created with a state directory.

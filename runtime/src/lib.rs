@@ -11,6 +11,7 @@
 //! | [`cgroup`], `placement` | control groups on v1, hybrid and v2 hosts, made by us or by systemd over [`dbus`] |
 //! | [`capabilities`], [`seccomp`], `hooks`, `terminal`, `idmap`, `joins`, `init_namespaces`, `label` | one OCI topic each |
 //! | [`state`] | `state.json` |
+//! | [`time`] | dates as text |
 //! | [`own_binary`] | keeps containers from overwriting the runtime |
 //! | [`Trace`] | hears the steps of a creation, for `--debug` |
 //!
@@ -46,6 +47,7 @@ pub mod seccomp;
 mod seccomp_listener;
 pub mod state;
 mod terminal;
+pub mod time;
 mod trace;
 #[doc(hidden)]
 pub mod untrusted;

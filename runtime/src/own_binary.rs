@@ -13,7 +13,7 @@
 //! namespace, the program cannot make a mount. It then runs from a sealed copy of itself in memory: the file may well be
 //! the caller's own, and with it the container root's.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -77,7 +77,7 @@ fn overlay() -> io::Result<OwnedFd> {
     let (directory, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
     let apart = |other: &&&str| !directory.starts_with(other) && !Path::new(other).starts_with(directory);
     let second = SECOND_LAYERS.iter().find(apart).ok_or_else(missing)?;
-    let layers = [escaped(directory.as_os_str()).as_slice(), b":", second.as_bytes()].concat();
+    let layers = [mount::overlay_layer(directory.as_os_str().as_bytes()).as_slice(), b":", second.as_bytes()].concat();
     context.set_string(c"source", c"overlay")?;
     context.set_string(c"lowerdir", &CString::new(layers)?)?;
     // Of no use here, and its automatic choice leaves a line in the kernel's log.
@@ -85,18 +85,6 @@ fn overlay() -> io::Result<OwnedFd> {
     let made = context.mount(ATTRIBUTES | mount::MOUNT_ATTR_NOSUID)?;
     let name = CString::new(name.as_bytes())?;
     fs::open_at(Some(made.as_fd()), &name, fs::O_PATH | fs::O_NOFOLLOW, 0, 0)
-}
-
-/// A directory as overlay's options are written: the separator and the escape itself are escaped.
-fn escaped(path: &OsStr) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for byte in path.as_bytes() {
-        if matches!(byte, b':' | b'\\' | b',') {
-            bytes.push(b'\\');
-        }
-        bytes.push(*byte);
-    }
-    bytes
 }
 
 fn read_only_mount(own: BorrowedFd<'_>) -> io::Result<OwnedFd> {

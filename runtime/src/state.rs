@@ -205,29 +205,6 @@ pub(crate) fn parse_stat(text: &str) -> Option<(char, u64)> {
     Some((state, start))
 }
 
-/// Seconds and nanoseconds since the epoch as RFC 3339 in UTC.
-pub(crate) fn rfc3339(seconds: u64, nanoseconds: u32) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Civil date from days, in the proleptic Gregorian calendar; the year begins in March here.
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanoseconds:09}Z")
-}
-
-/// The present moment as RFC 3339 in UTC.
-pub fn now() -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    rfc3339(since.as_secs(), since.subsec_nanos())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,13 +213,6 @@ mod tests {
     fn stat_is_read_past_a_hostile_command_name() {
         let text = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
         assert_eq!(parse_stat(text), Some(('S', 987_654)));
-    }
-
-    #[test]
-    fn dates_are_right() {
-        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(rfc3339(951_782_400, 5), "2000-02-29T00:00:00.000000005Z");
-        assert_eq!(rfc3339(1_795_253_055, 0), "2026-11-21T09:24:15.000000000Z");
     }
 
     #[test]

@@ -310,15 +310,25 @@ impl Cgroup {
 
     /// Sends a signal to every process in the group and below.
     pub fn signal_all(&self, signal: i32) -> io::Result<()> {
-        for pid in self.pids()? {
-            let send = || {
-                let process = pidfd::open(pid)?;
-                // Looked for once more: the number may be another process's by now, but not the descriptor.
-                if self.pids()?.contains(&pid) { pidfd::send_signal(process.as_fd(), signal) } else { Ok(()) }
-            };
-            match send() {
-                Err(error) if error.raw_os_error() != Some(errno::ESRCH) => return Err(error),
-                _ => {}
+        /// Descriptors held at a time.
+        const BATCH: usize = 128;
+        let ended = |error: &io::Error| error.raw_os_error() == Some(errno::ESRCH);
+        for batch in self.pids()?.chunks(BATCH) {
+            let mut processes = Vec::with_capacity(batch.len());
+            for pid in batch {
+                match pidfd::open(*pid) {
+                    Ok(process) => processes.push((pid, process)),
+                    Err(error) if ended(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // Looked for once more: a number may be another process's by now, but not the descriptor.
+            let still_there: HashSet<i32> = self.pids()?.into_iter().collect();
+            for (_, process) in processes.iter().filter(|(pid, _)| still_there.contains(pid)) {
+                match pidfd::send_signal(process.as_fd(), signal) {
+                    Err(error) if !ended(&error) => return Err(error),
+                    _ => {}
+                }
             }
         }
         Ok(())

@@ -146,12 +146,7 @@ fn overlay_by_data(lower: &[CString], upper: &CStr, work: &CStr) -> io::Result<O
         if !data.is_empty() {
             data.push(b':');
         }
-        for byte in &layer.as_bytes()[skip..] {
-            if matches!(byte, b':' | b'\\' | b',') {
-                data.push(b'\\');
-            }
-            data.push(*byte);
-        }
+        data.extend(mount::overlay_layer(&layer.as_bytes()[skip..]));
     }
     let context = FsContext::open(c"overlay")?;
     context.set_string(c"source", c"overlay")?;

@@ -192,3 +192,15 @@ pub fn detach(path: &CStr) -> io::Result<()> {
     // SAFETY: `path` is a NUL-terminated string.
     check_int(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }).map(drop)
 }
+
+/// A directory as it stands in overlay's list of layers, where the separator and the escape itself are escaped.
+pub fn overlay_layer(path: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(path.len());
+    for byte in path {
+        if matches!(byte, b':' | b'\\' | b',') {
+            bytes.push(b'\\');
+        }
+        bytes.push(*byte);
+    }
+    bytes
+}

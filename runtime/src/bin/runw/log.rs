@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
 use wharf_runtime::Trace;
-use wharf_runtime::state::now;
+use wharf_runtime::time::now;
 
 /// The log of this command; copies share it.
 #[derive(Clone)]

@@ -7,12 +7,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use wharf_runtime::time::rfc3339;
 
 /// Longest piece of a line in one record, in bytes; the limit of the kubelet's own reader.
 const MAX_RECORD_CONTENT_BYTES: usize = 16 * 1024;
-
-const NANOSECONDS_PER_SECOND: i64 = 1_000_000_000;
-const SECONDS_PER_DAY: i64 = 86_400;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
@@ -118,31 +116,6 @@ fn record_prefix(now_nanoseconds: i64, stream: Stream) -> Vec<u8> {
     prefix
 }
 
-/// Unix time in nanoseconds as UTC with nine decimals.
-fn rfc3339(nanoseconds: i64) -> String {
-    let seconds = nanoseconds.div_euclid(NANOSECONDS_PER_SECOND);
-    let fraction = nanoseconds.rem_euclid(NANOSECONDS_PER_SECOND);
-    let (year, month, day) = civil_date(seconds.div_euclid(SECONDS_PER_DAY));
-    let of_day = seconds.rem_euclid(SECONDS_PER_DAY);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:09}Z")
-}
-
-/// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
-fn civil_date(days: i64) -> (i64, i64, i64) {
-    // Years start on 1 March here, so that the leap day is a year's last: 400 years are 146,097 days.
-    let from_era = days + 719_468;
-    let era = from_era.div_euclid(146_097);
-    let day_of_era = from_era.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,13 +169,5 @@ mod tests {
         let tags: Vec<&str> = records.iter().map(|r| r.1.as_str()).collect();
         assert_eq!(tags, ["P", "P", "F"]);
         assert_eq!(records.iter().map(|r| r.2.len()).sum::<usize>(), long.len());
-    }
-
-    #[test]
-    fn times_are_utc_with_nanoseconds() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(rfc3339(951_782_400_000_000_001), "2000-02-29T00:00:00.000000001Z");
-        assert_eq!(rfc3339(1_798_761_599_999_999_999), "2026-12-31T23:59:59.999999999Z");
-        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999999999Z");
     }
 }
