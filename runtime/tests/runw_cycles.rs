@@ -81,7 +81,7 @@ fn cycle(bundle: &Bundle, number: u32) {
     fs::write(directory.join("config.json"), config.to_string()).expect("write");
     let runw = |arguments: &[&str]| {
         let log = directory.join("log");
-        let mut command = Command::new(support::RUNW);
+        let mut command = Command::new(support::program());
         command.arg("--root").arg(bundle.root()).arg("--log").arg(&log).args(arguments).current_dir(&directory);
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("runw");
         let said = || fs::read_to_string(&log).unwrap_or_default();

@@ -289,7 +289,7 @@ fn a_created_container_holds_nothing_of_its_callers() {
 
 #[test]
 fn a_named_root_that_is_missing_is_an_error() {
-    let bundle = std::process::Command::new(support::RUNW).args(["--root", "/no/such/root", "list"]).output();
+    let bundle = std::process::Command::new(support::program()).args(["--root", "/no/such/root", "list"]).output();
     assert_eq!(support::outcome(bundle.expect("list")).code, Some(1));
 }
 

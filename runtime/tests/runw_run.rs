@@ -264,7 +264,7 @@ fn descriptors_are_preserved_only_as_asked() {
     let script = format!(
         "exec 3<{0}/three 4<{0}/three; exec {1} --root {2} run --preserve-fds 1 {3}",
         bundle.scratch().display(),
-        support::RUNW,
+        support::program(),
         bundle.root().display(),
         bundle.id
     );

@@ -174,9 +174,18 @@ pub fn filesystem_magic(file: BorrowedFd<'_>) -> io::Result<i64> {
 pub fn mount_id(file: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: statx is plain data for which all zeroes is valid.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // Not the C library's function: the standard library knows that one as a weak symbol only, and optimised together
+    // with it a static program has nothing there.
     // SAFETY: the path is empty, which AT_EMPTY_PATH allows, and `stat` is writable.
-    check_int(unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID, &raw mut stat)
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_MNT_ID,
+            &raw mut stat,
+        )
     })?;
     Ok(stat.stx_mnt_id)
 }

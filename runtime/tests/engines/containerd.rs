@@ -58,7 +58,7 @@ fn containerd_runs_containers_with_runw() {
     let run = |arguments: &[&str]| output(ctr(arguments));
     let image = image(&engine);
     run(&["images", "import", "--snapshotter", "native", text(&image)]);
-    let new = ["--runc-binary", support::RUNW, "--snapshotter", "native", "localhost/box:latest"];
+    let new = ["--runc-binary", support::program(), "--snapshotter", "native", "localhost/box:latest"];
     assert_eq!(run(&[&["run", "--rm"], &new[..], &["one", "echo", "hello"]].concat()), "hello");
     run(&[&["run", "-d"], &new[..], &["two", "sleep", "1000"]].concat());
     assert_eq!(run(&["task", "exec", "--exec-id", "a", "two", "echo", "inside"]), "inside");

@@ -20,7 +20,7 @@ fn docker_runs_containers_with_runw() {
     }
     let engine = Engine::new("docker");
     let config = engine.path("daemon.json");
-    let runtimes = json!({"runtimes": {"runw": {"path": support::RUNW}}, "default-runtime": "runw"});
+    let runtimes = json!({"runtimes": {"runw": {"path": support::program()}}, "default-runtime": "runw"});
     fs::write(&config, runtimes.to_string()).expect("write");
     let [root, exec, pid] = ["root", "exec", "pid"].map(|name| engine.path(name));
     let socket = format!("unix://{}", engine.path("sock").display());

@@ -20,7 +20,7 @@ fn podman(engine: &Engine, arguments: &[&str]) -> Command {
     for (option, name) in [("--root", "root"), ("--runroot", "runroot"), ("--tmpdir", "tmp")] {
         command.arg(option).arg(engine.path(name));
     }
-    command.args(["--runtime", support::RUNW]).args(arguments);
+    command.args(["--runtime", support::program()]).args(arguments);
     command
 }
 

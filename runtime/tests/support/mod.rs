@@ -7,11 +7,17 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
-/// The program under test.
-pub const RUNW: &str = env!("CARGO_BIN_EXE_runw");
+/// The program under test: that of this build, or one given (`WHARF_TEST_RUNW`), such as the one that is installed.
+pub fn program() -> &'static str {
+    static PROGRAM: LazyLock<String> =
+        LazyLock::new(|| std::env::var("WHARF_TEST_RUNW").unwrap_or_else(|_| env!("CARGO_BIN_EXE_runw").to_string()));
+    &PROGRAM
+}
+
 /// Debian's package busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: [&str; 26] = [
@@ -88,7 +94,7 @@ impl Bundle {
             symlink("busybox", rootfs.join("bin").join(applet)).expect("link applet");
         }
         let bundle = directory.path().join("bundle");
-        let mut spec = Command::new(RUNW);
+        let mut spec = Command::new(program());
         spec.args(["spec", "-b"]).arg(&bundle).args((!wharf_is_root()).then_some("--rootless"));
         let made = spec.status().expect("runw spec");
         assert!(made.success());
@@ -149,7 +155,7 @@ impl Bundle {
 
     /// As [`Bundle::command`], leaving `config.json` alone.
     pub fn raw_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(RUNW);
+        let mut command = Command::new(program());
         command.arg("--root").arg(self.root()).args(args).current_dir(self.path()).stdin(Stdio::null());
         command
     }
