@@ -56,9 +56,10 @@ check: ## Format, lints, licences and advisories of dependencies
 	PATH="$$PWD/target/tools/bin:$$PATH" $(CARGO) deny check
 
 .PHONY: install
-install: ## Install the programs built before under PREFIX (/usr/local)
-	install -d $(DESTDIR)$(PREFIX)/bin
+install: ## Install the programs built before, and wharfd's unit, under PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
 	for program in $(PROGRAMS); do install -m 0755 target/release/$$program $(DESTDIR)$(PREFIX)/bin/; done
+	sed 's,/usr/local,$(PREFIX),' systemd/wharfd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/wharfd.service
 
 .PHONY: clean
 clean: ## Remove everything that was built
