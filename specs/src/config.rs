@@ -6,6 +6,7 @@
 //! manifests = "/etc/wharf/manifests"  # objects to apply at start and when they change
 //! shim = "/usr/local/bin/wharf-shim"  # default: beside wharfd
 //! cgroup_parent = "wharf"             # of pods that name none
+//! cgroup_driver = "cgroupfs"          # or systemd, which then makes a slice per pod and a scope per container
 //! log_level = "info"                  # error, warn, info, debug, trace
 //!
 //! [network]
@@ -21,6 +22,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use crate::shim::CgroupDriver;
+
 /// A whole `wharfd.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -30,7 +33,9 @@ pub struct Config {
     pub manifests: PathBuf,
     /// `None`: the file `wharf-shim` beside the running program.
     pub shim: Option<PathBuf>,
+    /// With the systemd driver the name of a slice, with or without `.slice`.
     pub cgroup_parent: String,
+    pub cgroup_driver: CgroupDriver,
     pub log_level: LogLevel,
     pub network: Network,
     pub runtimes: BTreeMap<String, Runtime>,
@@ -81,6 +86,7 @@ impl Default for Config {
             manifests: "/etc/wharf/manifests".into(),
             shim: None,
             cgroup_parent: "wharf".into(),
+            cgroup_driver: CgroupDriver::default(),
             log_level: LogLevel::default(),
             network: Network::default(),
             runtimes: BTreeMap::new(),
@@ -131,6 +137,18 @@ impl Config {
         for runtime in self.runtimes.values() {
             absolute("runtimes.path", &runtime.path)?;
         }
+        if self.cgroup_driver == CgroupDriver::Systemd {
+            let name = self.cgroup_parent.strip_suffix(".slice").unwrap_or(&self.cgroup_parent);
+            let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            return match name.split('-').all(plain) {
+                true => Ok(()),
+                false => Err(ConfigError::Value {
+                    key: "cgroup_parent",
+                    found: self.cgroup_parent.clone(),
+                    wanted: "is not the name of a slice of letters, digits, _ and single dashes",
+                }),
+            };
+        }
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         let parts = self.cgroup_parent.split('/');
         if parts.into_iter().any(|part| part.is_empty() || part.starts_with('.') || !part.chars().all(plain)) {
@@ -177,6 +195,17 @@ mod tests {
     fn relative_paths_and_odd_cgroups_are_refused() {
         for text in ["root = \"a\"", "shim = \"x\"", "cgroup_parent = \"/w\"", "cgroup_parent = \"../w\""] {
             assert!(matches!(Config::parse(text), Err(ConfigError::Value { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn with_systemd_the_parent_is_a_slice() {
+        let parse = |parent: &str| Config::parse(&format!("cgroup_driver = \"systemd\"\ncgroup_parent = \"{parent}\""));
+        for parent in ["wharf", "wharf.slice", "machines-wharf.slice"] {
+            assert_eq!(parse(parent).unwrap().cgroup_driver, CgroupDriver::Systemd, "{parent}");
+        }
+        for parent in ["a/b", "a--b", "-a", "a.b", ".slice"] {
+            assert!(matches!(parse(parent), Err(ConfigError::Value { key: "cgroup_parent", .. })), "{parent}");
         }
     }
 }

@@ -43,11 +43,23 @@ pub struct SandboxSetup {
     /// Written beneath `/proc/sys` inside the pod's namespaces, dots between the components.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
-    /// cgroup of the pod, relative to each hierarchy's root: parent of its containers' cgroups.
-    pub cgroup_parent: String,
+    /// Who makes the control groups that the containers' `cgroupsPath` names.
+    #[serde(default)]
+    pub cgroup_driver: CgroupDriver,
     /// Command of a foreign OCI runtime; `None` runs the runtime in the shim's own process.
     #[serde(default)]
     pub oci_runtime: Option<PathBuf>,
+}
+
+/// Who makes control groups. A kubelet must be told the same (`cgroupDriver`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// Wharf itself, in the cgroup file systems.
+    #[default]
+    Cgroupfs,
+    /// The system's manager, as scopes in slices.
+    Systemd,
 }
 
 /// A namespace that all containers of a pod share.

@@ -11,12 +11,13 @@ use clap::Parser;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use wharf_specs::config::Config;
+use wharf_runtime::cgroup::unit;
+use wharf_specs::config::{CgroupDriver, Config};
 use wharf_supervisor::api::object_store::ObjectStore;
 use wharf_supervisor::api::objects::Objects;
 use wharf_supervisor::api::server::Api;
 use wharf_supervisor::network::NetworkConfig;
-use wharf_supervisor::pod::{Node, NodeOptions};
+use wharf_supervisor::pod::{CgroupOptions, Node, NodeOptions};
 use wharf_supervisor::streaming::StreamingServer;
 use wharf_supervisor::{controller, cri, ready};
 
@@ -140,6 +141,13 @@ fn shim_program(config: &Config) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+fn cgroup_options(config: &Config) -> anyhow::Result<CgroupOptions> {
+    if config.cgroup_driver == CgroupDriver::Systemd && !unit::is_available() {
+        bail!("cgroup_driver: \"systemd\" wants systemd as process 1, which this machine has not");
+    }
+    Ok(CgroupOptions { driver: config.cgroup_driver, parent: config.cgroup_parent.clone() })
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
@@ -151,7 +159,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         shim,
         network: NetworkConfig { bridge: config.network.bridge.clone(), subnet: config.network.subnet.clone() },
         store,
-        cgroup_parent: config.cgroup_parent.clone(),
+        cgroups: cgroup_options(&config)?,
         runtimes: config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone())).collect(),
     })
     .await

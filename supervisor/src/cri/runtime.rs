@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use wharf_specs::config::CgroupDriver;
 use wharf_specs::cri;
 use wharf_specs::cri::runtime_service_server::RuntimeService;
 
@@ -89,7 +90,7 @@ impl RuntimeService for Runtime {
         if request.into_inner().verbose {
             let config = json!({
                 "root": options.root, "state": options.state, "shim": options.shim,
-                "cgroupParent": options.cgroup_parent, "runtimes": options.runtimes,
+                "cgroupDriver": options.cgroups.driver, "cgroupParent": options.cgroups.parent, "runtimes": options.runtimes,
                 "network": {"bridge": options.network.bridge, "subnet": options.network.subnet},
             });
             info.insert("config".to_string(), config.to_string());
@@ -105,7 +106,11 @@ impl RuntimeService for Runtime {
     }
 
     async fn runtime_config(&self, _: Request<cri::RuntimeConfigRequest>) -> Answer<cri::RuntimeConfigResponse> {
-        let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() };
+        let driver = match self.node.options().cgroups.driver {
+            CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+            CgroupDriver::Systemd => cri::CgroupDriver::Systemd,
+        };
+        let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: driver.into() };
         Ok(Response::new(cri::RuntimeConfigResponse { linux: Some(linux) }))
     }
 

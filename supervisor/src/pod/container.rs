@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use wharf_specs::shim::{Answer, CreateContainer, Exit, Operation, Rootfs};
 
 use super::bundle::{self, Bundle};
-use super::cgroup::Cgroup;
 use super::error::{PodError, Result};
 use super::node::{new_id, now};
 use super::record::{ContainerRecord, remove_tree, write_json};
@@ -126,7 +125,7 @@ impl Owner {
             id: id.into(),
             sandbox: self.config.clone(),
             pod_directory: self.directory.path.clone(),
-            cgroup_parent: self.cgroup_parent(),
+            cgroups_path: self.placement().path_of(id),
             store: self.inner.options.store.clone(),
             config: config.clone(),
         };
@@ -370,7 +369,7 @@ impl Owner {
 
     /// True once no process is left in the container's cgroup.
     pub(super) async fn kill_cgroup(&self, id: &str) -> bool {
-        let cgroup = Cgroup::new(std::path::Path::new(&self.cgroup_parent()).join(id));
+        let cgroup = self.placement().group_of(id);
         tokio::task::spawn_blocking(move || cgroup.kill_all(KILL_DEADLINE)).await.unwrap_or(false)
     }
 
@@ -405,7 +404,7 @@ impl Owner {
                 Err(error) => return Err(error),
             }
         }
-        let cgroup = Cgroup::new(std::path::Path::new(&self.cgroup_parent()).join(id));
+        let cgroup = self.placement().group_of(id);
         let directory = self.directory.container(id);
         let store = self.inner.options.store.clone();
         let container = id.to_string();

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::cgroup::Cgroup;
 use super::error::{PodError, Result};
+use super::placement::{CgroupOptions, Placement};
 use super::record::PodDirectory;
 use super::sandbox::{self, Command};
 use super::session::{AttachSession, ExecOutput, ExecSession};
@@ -35,8 +36,7 @@ pub struct NodeOptions {
     pub shim: PathBuf,
     pub network: crate::network::NetworkConfig,
     pub store: wharf_images::Store,
-    /// Parent of the cgroups of pods that name none, relative to each hierarchy's root.
-    pub cgroup_parent: String,
+    pub cgroups: CgroupOptions,
     /// Runtime handlers besides the one with the empty name: command of an OCI runtime by handler name.
     pub runtimes: BTreeMap<String, PathBuf>,
 }
@@ -121,7 +121,8 @@ impl Node {
             if let Err(error) = self.inner.network.close().await {
                 tracing::warn!(%error, "remove the embedded network");
             }
-            super::cgroup::Cgroup::new(&self.inner.options.cgroup_parent).remove_if_empty();
+            let parent = Placement::of_node(&self.inner.options.cgroups);
+            let _ = tokio::task::spawn_blocking(move || parent.remove_if_empty()).await;
         }
     }
 
@@ -362,15 +363,12 @@ impl Inner {
     pub(crate) fn container_cgroup(&self, sandbox: &str, container: &str) -> Result<Cgroup> {
         let table = self.table();
         let entry = table.pods.get(sandbox).ok_or_else(|| PodError::sandbox_not_found(sandbox))?;
-        Ok(Cgroup::new(self.cgroup_parent(&entry.status.config, sandbox).join(container)))
+        Ok(self.placement(&entry.status.config, sandbox).group_of(container))
     }
 
-    /// The cgroup whose children are the containers' of a sandbox: the one it names, or one of its own.
-    pub(crate) fn cgroup_parent(&self, config: &SandboxConfig, sandbox: &str) -> PathBuf {
-        match &config.cgroup_parent {
-            Some(parent) => PathBuf::from(parent.trim_start_matches('/')),
-            None => PathBuf::from(&self.options.cgroup_parent).join(sandbox),
-        }
+    /// Where the control groups of a sandbox's containers are: below the one it names, or one of its own.
+    pub(crate) fn placement(&self, config: &SandboxConfig, sandbox: &str) -> Placement {
+        Placement::of(&self.options.cgroups, config.cgroup_parent.as_deref(), sandbox)
     }
 
     pub(crate) fn container(&self, id: &str) -> Result<ContainerStatus> {

@@ -17,9 +17,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use wharf_specs::shim::{Event as ShimEvent, Operation, PodNamespace, SandboxSetup};
 
-use super::cgroup::Cgroup;
 use super::error::{PodError, Result};
 use super::node::Inner;
+use super::placement::Placement;
 use super::record::{ContainerRecord, PodDirectory, PodPhase, PodRecord, write_json};
 use super::shim_client::{FromPodShim, ShimClient};
 use super::shim_process;
@@ -178,7 +178,7 @@ impl Owner {
             hostname: if uts { files::hostname(&self.config) } else { String::new() },
             namespaces,
             sysctls: self.config.sysctls.clone(),
-            cgroup_parent: self.cgroup_parent(),
+            cgroup_driver: self.inner.options.cgroups.driver,
             oci_runtime: self.inner.options.runtimes.get(&self.config.runtime_handler).cloned(),
         }
     }
@@ -196,8 +196,8 @@ impl Owner {
         .collect()
     }
 
-    pub(super) fn cgroup_parent(&self) -> String {
-        self.inner.cgroup_parent(&self.config, &self.id).to_string_lossy().into_owned()
+    pub(super) fn placement(&self) -> Placement {
+        self.inner.placement(&self.config, &self.id)
     }
 
     pub(super) async fn connect(&mut self) -> Result<()> {
@@ -353,10 +353,12 @@ impl Owner {
         self.shut_down_shim().await;
         // A pod's own cgroup; one that the client named is the client's.
         if self.config.cgroup_parent.is_none() {
-            let cgroup = Cgroup::new(self.cgroup_parent());
+            let placement = self.placement();
             let _ = tokio::task::spawn_blocking(move || {
+                let cgroup = placement.group();
                 cgroup.kill_all(KILL_DEADLINE);
                 cgroup.remove_tree();
+                placement.remove_if_empty();
             })
             .await;
         }

@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 
 use super::error::{PodError, Result};
 use super::node::NodeOptions;
+use super::placement::Placement;
 use super::spec::SandboxConfig;
 
 /// The kernel's limit (`HOST_NAME_MAX`).
@@ -28,7 +29,7 @@ pub(crate) fn validate(config: &SandboxConfig, options: &NodeOptions) -> Result<
         check_sysctl(name, config)?;
     }
     if let Some(parent) = &config.cgroup_parent {
-        check_cgroup_parent(parent)?;
+        Placement::check(&options.cgroups, parent)?;
     }
     if !config.runtime_handler.is_empty() && !options.runtimes.contains_key(&config.runtime_handler) {
         let known: Vec<_> = options.runtimes.keys().map(String::as_str).collect();
@@ -86,19 +87,6 @@ fn check_sysctl(name: &str, config: &SandboxConfig) -> Result<()> {
     }
 }
 
-fn check_cgroup_parent(parent: &str) -> Result<()> {
-    const FIELD: &str = "config.linux.cgroup_parent";
-    if parent.ends_with(".slice") {
-        let reason = format!("{parent:?} has systemd's form; this node's cgroup driver is cgroupfs");
-        return Err(PodError::invalid(FIELD, reason));
-    }
-    let plain = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::RootDir);
-    if !Path::new(parent).components().all(plain) || parent.trim_matches('/').is_empty() {
-        return Err(PodError::invalid(FIELD, format!("{parent:?} is no path below the hierarchy's root")));
-    }
-    Ok(())
-}
-
 pub(crate) fn check_absolute(field: &str, path: &Path) -> Result<()> {
     let plain = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::RootDir);
     if !path.is_absolute() || !path.components().all(plain) {
@@ -140,14 +128,6 @@ mod tests {
         }
         let host = SandboxConfig { host_network: true, ..config() };
         assert!(check_sysctl("net.ipv4.ip_forward", &host).is_err());
-    }
-
-    #[test]
-    fn cgroup_parents_stay_below_the_root() {
-        assert!(check_cgroup_parent("/kubepods/burstable/pod1").is_ok());
-        for parent in ["", "/", "../x", "/a/../b", "/kubepods.slice"] {
-            assert!(check_cgroup_parent(parent).is_err(), "{parent}");
-        }
     }
 
     #[test]

@@ -67,10 +67,13 @@ impl TestNode {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let cgroup = format!("wharf-test-{}-{}", std::process::id(), test);
+        let parent = format!("wharf-test-{}-{}", std::process::id(), test);
+        let cgroup = if with_systemd() { slice_directory(&parent) } else { parent.clone() };
+        let driver = if with_systemd() { "systemd" } else { "cgroupfs" };
         let config = dir.path().join("wharfd.toml");
-        let text =
-            format!("cgroup_parent = {cgroup:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n");
+        let text = format!(
+            "cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n"
+        );
         std::fs::write(&config, text).unwrap();
         let mut node = Self { dir, cgroup, holder, wharfd: None };
         wait_for("the namespaces", Duration::from_secs(5), || {
@@ -132,10 +135,11 @@ impl TestNode {
 
     /// Ends the init of a container from outside, as the kernel's OOM killer would.
     pub fn kill_container(&self, id: &str) {
+        let group = if with_systemd() { format!("wharf-{id}.scope") } else { id.to_string() };
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
         let roots = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join(&self.cgroup));
         for pod in roots.flat_map(|root| std::fs::read_dir(root).into_iter().flatten().flatten()) {
-            let pids = std::fs::read_to_string(pod.path().join(id).join("cgroup.procs")).unwrap_or_default();
+            let pids = std::fs::read_to_string(pod.path().join(&group).join("cgroup.procs")).unwrap_or_default();
             if let Some(pid) = pids.lines().next().and_then(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
                 return;
@@ -258,6 +262,17 @@ impl Drop for TestNode {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
+}
+
+/// The node's control groups are made by systemd, if it is asked for and process 1.
+fn with_systemd() -> bool {
+    std::env::var_os("WHARF_TEST_CGROUP_DRIVER").is_some_and(|driver| driver == "systemd")
+}
+
+/// `a-b` as `a.slice/a-b.slice` (systemd.slice(5)).
+fn slice_directory(name: &str) -> String {
+    let ends = name.match_indices('-').map(|(index, _)| index).chain([name.len()]);
+    ends.map(|end| format!("{}.slice", &name[..end])).collect::<Vec<_>>().join("/")
 }
 
 fn end_cgroup(directory: &Path) {

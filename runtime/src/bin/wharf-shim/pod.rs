@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use wharf_runtime::bundle::Bundle;
-use wharf_runtime::{Container, ContainerId, CreateRequest, ExecRequest, Rootfs, Stdio as RuntimeStdio};
+use wharf_runtime::{CgroupDriver, Container, ContainerId, CreateRequest, ExecRequest, Rootfs, Stdio as RuntimeStdio};
 use wharf_specs::oci::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 use wharf_specs::shim::{
     self, Answer, ContainerPhase, CreateContainer, Event, Failure, FailureKind, Operation, PROTOCOL_VERSION,
@@ -116,7 +116,11 @@ impl Pod {
         }
         let mut bundle = Bundle::load(&request.bundle).map_err(|error| invalid(&error))?;
         self.join_namespaces(&mut bundle.spec, &request.join)?;
-        let container = create_process(id, &request, &bundle)?;
+        let driver = match self.setup.cgroup_driver {
+            shim::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
+            shim::CgroupDriver::Systemd => CgroupDriver::Systemd,
+        };
+        let container = create_process(id, &request, &bundle, driver)?;
         let pid = container.runtime.pid() as u32;
         let name = container.id.clone();
         watch_container(watch, &container).map_err(internal)?;
@@ -343,7 +347,12 @@ impl Pod {
     }
 }
 
-fn create_process(id: ContainerId, request: &CreateContainer, bundle: &Bundle) -> Result<PodContainer, Failure> {
+fn create_process(
+    id: ContainerId,
+    request: &CreateContainer,
+    bundle: &Bundle,
+    cgroup_driver: CgroupDriver,
+) -> Result<PodContainer, Failure> {
     let log = request.log.as_deref().map(open_log).transpose().map_err(|error| {
         let path = request.log.clone().unwrap_or_default();
         failure(FailureKind::Internal, format_args!("open log {}: {error}", path.display()))
@@ -356,8 +365,8 @@ fn create_process(id: ContainerId, request: &CreateContainer, bundle: &Bundle) -
         pipes(request.stdin)?
     };
     let name = id.to_string();
-    let create =
-        CreateRequest { stdio: theirs, ..CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, bundle)?) };
+    let usual = CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, bundle)?);
+    let create = CreateRequest { stdio: theirs, cgroup_driver, ..usual };
     let mut runtime = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
     let mut stdio = match (ours, runtime.terminal.take()) {
         (Some(stdio), _) => stdio,

@@ -8,6 +8,7 @@ mod device_rules;
 mod manager;
 mod name;
 mod properties;
+pub mod unit;
 
 use super::{Cgroup, CreatedCgroup, Error, Hierarchy, Layout, SubGroup};
 use crate::dbus::{self, Value};

@@ -34,12 +34,16 @@ pub(super) fn parse(path: Option<&Path>, id: &str) -> Result<(Option<String>, St
     if name.ends_with(SLICE) {
         return Err(wrong(format!("{name:?} is a slice, which has no processes of its own; a container is a scope")));
     }
-    let unit = if prefix.is_empty() { format!("{name}{SCOPE}") } else { format!("{prefix}-{name}{SCOPE}") };
-    let unit = escape(&unit);
+    let unit = scope(prefix, name);
     if unit.len() > LONGEST {
         return Err(wrong(format!("unit {unit:?} has more than {LONGEST} characters")));
     }
     Ok(((!slice.is_empty()).then(|| slice.to_string()), unit))
+}
+
+/// The unit of a container.
+pub(super) fn scope(prefix: &str, name: &str) -> String {
+    escape(&if prefix.is_empty() { format!("{name}{SCOPE}") } else { format!("{prefix}-{name}{SCOPE}") })
 }
 
 /// What a unit's name cannot hold, as `\xNN` (systemd-escape(1)).

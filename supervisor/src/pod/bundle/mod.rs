@@ -30,8 +30,8 @@ pub(crate) struct Input {
     pub(crate) sandbox: SandboxConfig,
     /// Where the pod's `hosts`, `hostname`, `resolv.conf` and `shm` are.
     pub(crate) pod_directory: PathBuf,
-    /// Of the pod, relative to each hierarchy's root.
-    pub(crate) cgroup_parent: String,
+    /// `linux.cgroupsPath`, in the form of the node's driver.
+    pub(crate) cgroups_path: String,
     pub(crate) store: Store,
     pub(crate) config: ContainerConfig,
 }
@@ -117,7 +117,7 @@ fn compile(input: &Input, image: &Image, rootfs: &OverlayMount) -> Result<(Spec,
         "namespaces": namespaces,
         "devices": devices.nodes,
         "resources": limits,
-        "cgroupsPath": format!("/{}/{}", input.cgroup_parent, input.id),
+        "cgroupsPath": input.cgroups_path,
         "maskedPaths": masked,
         "readonlyPaths": readonly,
         "rootfsPropagation": root_propagation(config),
