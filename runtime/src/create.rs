@@ -208,7 +208,7 @@ impl Container {
         let mut init = Init {
             root: PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")?,
             sources: bind_source::prepare(&plan, mounted_on, privileged)?,
-            cgroup: CgroupView::new(place.cgroup.paths(), plan.namespaces.separate(Kind::Cgroup))
+            cgroup: CgroupView::new(place.seen(), plan.namespaces.separate(Kind::Cgroup))
                 .during("prepare the view of cgroups", "")?,
             stdio: match request.stdio {
                 Stdio::Inherit => ChildStdio::Inherit,
@@ -294,7 +294,7 @@ impl Container {
         };
         let mut conversation = Conversation {
             cgroup: place.cgroup.clone(),
-            warnings: plan.warnings.clone(),
+            warnings: plan.warnings.iter().cloned().chain(place.warning(&plan)).collect(),
             terminal: None,
             trace: request.trace.clone(),
         };

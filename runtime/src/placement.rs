@@ -6,7 +6,7 @@ use crate::error::{Error, While};
 use crate::plan::Plan;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
 
@@ -22,6 +22,7 @@ pub(crate) struct Wanted<'a> {
 /// A group, taken back unless it is kept. It must be given up after the child: systemd would wait for that.
 pub(crate) struct Placement {
     pub(crate) cgroup: Cgroup,
+    layout: Layout,
     scope: Option<Scope>,
     made: Option<CreatedCgroup>,
     privileged: bool,
@@ -46,13 +47,32 @@ impl Placement {
             let scope = Scope::of(path, id, user)?;
             let cgroup = scope.locate(&layout)?;
             refuse_foreign_processes(&cgroup, cgroup.path().is_some_and(Path::exists))?;
-            return Ok(Self { cgroup, scope: Some(scope), made: None, privileged, devices, strict });
+            return Ok(Self { cgroup, layout, scope: Some(scope), made: None, privileged, devices, strict });
         }
         let mut cgroup = Cgroup::locate(&layout, path, id);
         let made = cgroup.create(strict)?;
         refuse_foreign_processes(&cgroup, made.existed(&cgroup))?;
         cgroup.apply(plan.resources.as_ref(), devices)?;
-        Ok(Self { cgroup, scope: None, made: Some(made), privileged, devices, strict })
+        Ok(Self { cgroup, layout, scope: None, made: Some(made), privileged, devices, strict })
+    }
+
+    /// The groups as the container sees them: where it has none of its own, it stays in the caller's.
+    pub(crate) fn seen(&self) -> Vec<(String, PathBuf)> {
+        let own = self.cgroup.paths();
+        let inherited = Cgroup::of_caller(&self.layout).paths();
+        let has = |controllers: &str| own.iter().any(|(known, _)| known == controllers);
+        let rest: Vec<_> = inherited.into_iter().filter(|(controllers, _)| !has(controllers)).collect();
+        own.into_iter().chain(rest).collect()
+    }
+
+    /// What is missing to end the container as a whole, if anything is.
+    pub(crate) fn warning(&self, plan: &Plan) -> Option<String> {
+        let unbounded = self.cgroup.paths().is_empty() && !plan.namespaces.separate(Kind::Pid);
+        unbounded.then(|| {
+            "the container has neither a control group nor a pid namespace of its own. Such configuration is strongly \
+             discouraged: its processes cannot all be found and killed"
+                .into()
+        })
     }
 
     /// The group to clone into on cgroup v2, so that no moment is spent outside of the limits. With systemd there is

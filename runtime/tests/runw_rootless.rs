@@ -181,6 +181,50 @@ fn an_ordinary_user_leads_a_container_through_its_life() {
 }
 
 #[test]
+fn a_user_without_a_control_group_sees_the_one_he_is_in() {
+    if skip("a_user_without_a_control_group_sees_the_one_he_is_in") {
+        return;
+    }
+    let script = "while read -r device point kind options rest; do
+        case $point in /sys/fs/cgroup*) echo $point $kind ${options%%,*};; esac; done < /proc/mounts";
+    let rootless = Rootless::new(&["sh", "-c", script]);
+    let outcome = rootless.run();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    // What is mounted last at a place is what is seen there.
+    let mut seen = std::collections::BTreeMap::new();
+    for line in outcome.stdout.lines() {
+        let [point, kind, mode] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line:?}") };
+        seen.insert(point.to_string(), (kind.to_string(), mode.to_string()));
+    }
+    assert!(seen.values().any(|(kind, _)| kind.starts_with("cgroup")), "{outcome:?}");
+    assert!(seen.values().all(|(_, mode)| mode == "ro"), "{seen:?}");
+    rootless.bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_user_is_warned_of_a_container_that_cannot_be_ended_as_a_whole() {
+    if skip("a_user_is_warned_of_a_container_that_cannot_be_ended_as_a_whole") {
+        return;
+    }
+    let mut rootless = Rootless::new(&["true"]);
+    let warned = |rootless: &Rootless| {
+        let outcome = rootless.run();
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        outcome.stderr.contains("strongly discouraged")
+    };
+    assert!(!warned(&rootless));
+    let namespaces = rootless.bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+    // Only whoever owns the pid namespace may mount its processes anew.
+    let mounts = rootless.bundle.config["mounts"].as_array_mut().expect("mounts");
+    for mount in mounts.iter_mut().filter(|mount| mount["type"] == "proc") {
+        *mount = json!({"destination": "/proc", "type": "none", "source": "/proc", "options": ["rbind"]});
+    }
+    assert!(warned(&rootless));
+    rootless.bundle.assert_nothing_left();
+}
+
+#[test]
 fn a_limit_an_ordinary_user_cannot_set_is_an_error() {
     if skip("a_limit_an_ordinary_user_cannot_set_is_an_error") {
         return;

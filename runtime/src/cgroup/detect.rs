@@ -14,6 +14,13 @@ pub struct Hierarchy {
     pub own: PathBuf,
 }
 
+impl Hierarchy {
+    /// Directory of the caller's own group.
+    pub(crate) fn own_directory(&self) -> PathBuf {
+        self.mountpoint.join(super::clean(&self.own))
+    }
+}
+
 /// All mounted hierarchies of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layout {

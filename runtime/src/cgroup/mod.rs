@@ -173,11 +173,16 @@ impl Cgroup {
         let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(Error::Layout)?;
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(Error::Layout)?;
         let layout = Layout::parse(&mounts, &groups);
-        let place = |hierarchy: &Hierarchy| hierarchy.mountpoint.join(clean(&hierarchy.own));
-        Ok(Self {
-            unified: layout.unified.as_ref().map(place),
-            legacy: layout.legacy.iter().map(|hierarchy| (hierarchy.controllers.clone(), place(hierarchy))).collect(),
-        })
+        Ok(Self::of_caller(&layout))
+    }
+
+    /// The groups that the caller was in when the layout was read.
+    pub(crate) fn of_caller(layout: &Layout) -> Self {
+        let place = |hierarchy: &Hierarchy| (hierarchy.controllers.clone(), hierarchy.own_directory());
+        Self {
+            unified: layout.unified.as_ref().map(Hierarchy::own_directory),
+            legacy: layout.legacy.iter().map(place).collect(),
+        }
     }
 
     /// Every directory with the controllers of its hierarchy, comma separated; the unified one has the empty name.

@@ -2,7 +2,6 @@
 
 use crate::Fault;
 use crate::cli::SpecOptions;
-use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -12,14 +11,9 @@ use wharf_sys::credential;
 pub(crate) fn run(options: &SpecOptions) -> Result<u8, Fault> {
     let directory = options.bundle.as_deref().unwrap_or(Path::new("."));
     let path = directory.join("config.json");
-    let text = match options.rootless {
-        false => default(),
-        true => {
-            let mut spec: Value = serde_json::from_str(&default())?;
-            make_rootless(&mut spec);
-            serde_json::to_string_pretty(&spec)? + "\n"
-        }
-    };
+    let text = if options.rootless { rootless() } else { DEFAULT.to_owned() };
+    // The cgroup namespace is only of use where the hierarchy is unified.
+    let text = if legacy() { without_cgroup_namespace(&text) } else { text };
     let fail = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => Fault::new(format!("file {} exists. Remove it first", path.display())),
         _ => Fault::new(format!("write {}: {error}", path.display())),
@@ -31,9 +25,13 @@ pub(crate) fn run(options: &SpecOptions) -> Result<u8, Fault> {
 /// runc's default: a shell on a terminal, three capabilities, six namespaces; the fields in the specification's order.
 const DEFAULT: &str = include_str!("default_config.json");
 
-/// The default for this host: the cgroup namespace is only of use where the hierarchy is unified.
-fn default() -> String {
-    if legacy() { without_cgroup_namespace(DEFAULT) } else { DEFAULT.to_owned() }
+/// The same for an ordinary user: a user namespace that maps the caller, the host's network, and no limits, which need
+/// delegation.
+const ROOTLESS: &str = include_str!("rootless_config.json");
+
+fn rootless() -> String {
+    let (user, group) = (credential::effective_user(), credential::effective_group());
+    ROOTLESS.replace("@USER@", &user.to_string()).replace("@GROUP@", &group.to_string())
 }
 
 fn legacy() -> bool {
@@ -46,47 +44,27 @@ fn without_cgroup_namespace(text: &str) -> String {
     format!("{}{}", &text[..start], &text[at + end + 1..])
 }
 
-/// A user namespace that maps the caller, the host's network, and no limits, which need delegation.
-fn make_rootless(spec: &mut Value) {
-    let mapping = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
-    let linux = &mut spec["linux"];
-    linux["uidMappings"] = mapping(credential::effective_user());
-    linux["gidMappings"] = mapping(credential::effective_group());
-    if let Some(linux) = linux.as_object_mut() {
-        linux.remove("resources");
-    }
-    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
-        namespaces.retain(|namespace| namespace["type"] != "network");
-        namespaces.push(json!({ "type": "user" }));
-    }
-    if let Some(mounts) = spec["mounts"].as_array_mut() {
-        // A hierarchy of v1 cannot be mounted in a user namespace.
-        if legacy() {
-            mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
-        }
-        for mount in mounts {
-            if mount["destination"] == "/dev/pts"
-                && let Some(options) = mount["options"].as_array_mut()
-            {
-                options.retain(|option| option != "gid=5");
-            }
-            if mount["destination"] == "/sys" {
-                // A new sysfs needs a network namespace of one's own.
-                *mount = json!({"destination": "/sys", "type": "none", "source": "/sys",
-                    "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
-    fn the_default_names_the_version_that_is_implemented() {
-        let spec: Value = serde_json::from_str(DEFAULT).unwrap();
-        assert_eq!(spec["ociVersion"], wharf_runtime::state::OCI_VERSION);
-        assert!(wharf_specs::oci::parse_config(DEFAULT.as_bytes()).is_ok());
+    fn the_defaults_name_the_version_that_is_implemented() {
+        for text in
+            [DEFAULT.to_owned(), rootless(), without_cgroup_namespace(DEFAULT), without_cgroup_namespace(&rootless())]
+        {
+            let spec: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(spec["ociVersion"], wharf_runtime::state::OCI_VERSION);
+            assert!(wharf_specs::oci::parse_config(text.as_bytes()).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_users_container_is_in_a_user_namespace_and_on_the_hosts_network() {
+        let spec: Value = serde_json::from_str(&without_cgroup_namespace(&rootless())).unwrap();
+        let kinds = spec["linux"]["namespaces"].as_array().unwrap().iter().map(|namespace| &namespace["type"]);
+        assert_eq!(kinds.collect::<Vec<_>>(), ["pid", "ipc", "uts", "mount", "user"]);
+        assert_eq!(spec["linux"]["uidMappings"][0]["hostID"], credential::effective_user());
     }
 }
