@@ -5,6 +5,7 @@
 //! | [`reference`], [`digest`] | names of images and of content |
 //! | [`image`] | an image and its configuration |
 //! | `manifest`, [`platform`] | the documents, and choosing from an index |
+//! | [`credentials`] | logins: given, in files, of helper programs |
 //! | [`registry`] | the distribution protocol |
 //! | [`pull`], [`archive`] | the two ways in |
 //! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
@@ -17,6 +18,7 @@
 
 mod adopt;
 pub mod archive;
+pub mod credentials;
 pub mod digest;
 pub mod image;
 mod layer;
@@ -36,6 +38,7 @@ pub mod user;
 mod whiteout;
 
 pub use archive::LoadError;
+pub use credentials::{CredentialError, Credentials, Keychain};
 pub use digest::Digest;
 pub use image::{Image, ImageConfig};
 pub use layer::LayerError;
@@ -43,9 +46,9 @@ pub use manifest::{DocumentError, Platform};
 pub use progress::{LayerProgress, LayerState, ProgressFn};
 pub use pull::{PullError, PullOptions};
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Credentials, RegistryError};
+pub use registry::RegistryError;
 pub use snapshot::{OverlayMount, Prepared, SnapshotError};
-pub use store::{Removed, Store, StoreError, Usage};
+pub use store::{Removed, Store, StoreError, StoreOptions, Usage};
 pub use tar_stream::TarError;
 pub use unpack::{Limits, UnpackError};
 pub use user::User;

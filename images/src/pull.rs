@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::{FutureExt, WeakShared};
 
 use crate::adopt;
+use crate::credentials::{CredentialError, Credentials, Login};
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layer::LayerError;
@@ -18,7 +19,7 @@ use crate::manifest::{Descriptor, Document, DocumentError, Manifest, OCI_MANIFES
 use crate::platform;
 use crate::progress::{ProgressFn, ProgressHub};
 use crate::reference::Reference;
-use crate::registry::{self, Credentials, RegistryError};
+use crate::registry::{self, RegistryError};
 use crate::store::{REF_NAME, Store, StoreError, annotation, set_name};
 
 /// Publishing is repeated this often when someone removes a shared layer at the same moment.
@@ -29,6 +30,7 @@ const PUBLISH_TRIES: u32 = 3;
 pub struct PullOptions {
     /// What to choose from an index; `None` for this machine's own.
     pub platform: Option<Platform>,
+    /// What the registry is shown; `None` for what the store's keychain has for it.
     pub credentials: Option<Credentials>,
     /// Speak HTTP without TLS to a registry that is not on this machine.
     pub plain_http: bool,
@@ -40,6 +42,12 @@ pub struct PullOptions {
 pub enum PullError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error("pull {reference}")]
+    Credentials {
+        reference: String,
+        #[source]
+        source: CredentialError,
+    },
     #[error("pull {reference}")]
     Document {
         reference: String,
@@ -169,10 +177,14 @@ struct Plan {
 
 impl Pull {
     async fn run(self) -> Result<Image, PullError> {
+        let login = match &self.credentials {
+            Some(given) => Login::Given(given.clone()),
+            None => self.keychain_login()?,
+        };
         let remote = registry::Session {
             registry: &self.store.inner.registry,
             reference: self.reference.clone(),
-            credentials: self.credentials.clone(),
+            login,
             plain_http: self.plain_http,
         };
         if let Some(image) = self.present(&remote).await? {
@@ -186,6 +198,13 @@ impl Pull {
         let cleaning = tokio::task::spawn_blocking(move || drop(session)).await;
         cleaning.map_err(|error| self.io("clean up")(io::Error::other(error)))?;
         outcome
+    }
+
+    fn keychain_login(&self) -> Result<Login, PullError> {
+        let keychain = &self.store.inner.keychain;
+        keychain
+            .login(self.reference.registry(), self.reference.repository())
+            .map_err(|source| PullError::Credentials { reference: self.reference.to_string(), source })
     }
 
     async fn fill(

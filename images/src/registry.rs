@@ -13,9 +13,9 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, RANGE};
 use reqwest::{Method, Response, StatusCode};
 
-pub use auth::Credentials;
 pub use error::{RegistryError, RegistryFailure};
 
+use crate::credentials::Login;
 use crate::digest::Digest;
 use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_MAX_BYTES, OCI_INDEX, OCI_MANIFEST};
 use crate::reference::Reference;
@@ -42,7 +42,7 @@ pub(crate) struct Registry {
 pub(crate) struct Session<'a> {
     pub registry: &'a Registry,
     pub reference: Reference,
-    pub credentials: Option<Credentials>,
+    pub login: Login,
     pub plain_http: bool,
 }
 
@@ -130,6 +130,7 @@ impl Session<'_> {
         let client = self.client().map_err(transport)?;
         let mut header = self.registry.tokens.header(self);
         let mut asked = false;
+        let mut anonymous = matches!(self.login, Login::Anonymous);
         loop {
             let mut request = client.request(method.clone(), &url);
             if path.starts_with("manifests/") {
@@ -148,26 +149,28 @@ impl Session<'_> {
                 StatusCode::PARTIAL_CONTENT if range.is_some() => return Ok(response),
                 StatusCode::UNAUTHORIZED if !asked => {
                     asked = true;
-                    header = match auth::log_in(self, client, &response).await {
-                        Ok(Some(value)) => Some(value),
-                        Ok(None) => return Err(self.refusal(path, response).await),
-                        Err(failure) => return Err(self.failure(path, failure)),
-                    };
+                    let answer = auth::log_in(self, client, &response).await;
+                    let answer = answer.map_err(|failure| self.failure(path, failure))?;
+                    anonymous = answer.anonymous;
+                    if answer.header.is_none() {
+                        return Err(self.refusal(path, response, anonymous).await);
+                    }
+                    header = answer.header;
                 }
-                _ => return Err(self.refusal(path, response).await),
+                _ => return Err(self.refusal(path, response, anonymous).await),
             }
         }
     }
 
-    async fn refusal(&self, path: &str, response: Response) -> RegistryError {
+    async fn refusal(&self, path: &str, response: Response, anonymous: bool) -> RegistryError {
         let status = response.status().as_u16();
         let message = match self.body(response, path, ERROR_BODY_MAX_BYTES).await {
             Ok(body) => error::message(&body),
             // The status says it; a longer or broken page adds nothing.
             Err(_) => String::new(),
         };
-        let anonymous = self.credentials.is_none();
-        self.failure(path, RegistryFailure::Status { status, message, anonymous })
+        let source = self.login.source().filter(|_| !anonymous);
+        self.failure(path, RegistryFailure::Status { status, message, anonymous, source })
     }
 
     fn is_plain(&self) -> bool {

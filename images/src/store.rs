@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::credentials::Keychain;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layout::Layout;
@@ -30,9 +31,19 @@ pub struct Store {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// What a store is opened with.
+#[derive(Clone, Debug, Default)]
+pub struct StoreOptions {
+    /// What a layer may unpack to.
+    pub limits: Limits,
+    /// Whom registries are told we are, where a pull does not say.
+    pub keychain: Keychain,
+}
+
 pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) limits: Limits,
+    pub(crate) keychain: Keychain,
     pub(crate) registry: Registry,
     pub(crate) flights: Flights,
     index: Mutex<IndexCache>,
@@ -94,17 +105,19 @@ impl Store {
     /// Opens the store below `root`, creating it if it is missing and taking away what a killed process left
     /// half done.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        Self::open_with(root, Limits::default())
+        Self::open_with(root, StoreOptions::default())
     }
 
-    /// [`Store::open`] with bounds of your own on what a layer may unpack to.
-    pub fn open_with(root: &Path, limits: Limits) -> Result<Self, StoreError> {
+    /// [`Store::open`] with bounds, logins and registries of your own.
+    pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let StoreOptions { limits, keychain } = options;
         let layout = Layout::open(root).map_err(at("open image store", root))?;
         layout.sweep_sessions().map_err(at("sweep image store", root))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,
                 limits,
+                keychain,
                 registry: Registry::default(),
                 flights: Flights::default(),
                 index: Mutex::default(),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::credentials::{CredentialError, CredentialSource};
 use crate::digest::Digest;
 
 /// A request that did not bring what was asked for.
@@ -31,9 +32,13 @@ pub enum RegistryFailure {
         status: u16,
         /// The registry's own words, possibly empty.
         message: String,
-        /// Whether no credentials were given.
+        /// Whether there were no credentials.
         anonymous: bool,
+        /// The file that the credentials come from, if they were not given with the call.
+        source: Option<CredentialSource>,
     },
+    /// A login was asked for, and whoever has it cannot be asked.
+    Credentials(CredentialError),
     /// The registry asks for a kind of authentication nobody knows, or its token service fails.
     Authentication(String),
     Digest {
@@ -83,13 +88,17 @@ impl fmt::Display for RegistryError {
             }
             RegistryFailure::Transport { stage: "time out", .. } => write!(f, "no answer in time"),
             RegistryFailure::Transport { .. } => write!(f, "transfer was cut off"),
-            RegistryFailure::Status { status, message, anonymous } => {
+            RegistryFailure::Status { status, message, anonymous, source } => {
                 write!(f, "HTTP {status}{}", advice(*status, *anonymous))?;
+                if let (401 | 403, Some(source)) = (status, source) {
+                    write!(f, " (they are {source})")?;
+                }
                 match message.is_empty() {
                     true => Ok(()),
                     false => write!(f, " (registry says: {message})"),
                 }
             }
+            RegistryFailure::Credentials(_) => write!(f, "log in"),
             RegistryFailure::Authentication(problem) => write!(f, "log in: {problem}"),
             RegistryFailure::Digest { expected, found } => {
                 write!(f, "content has the digest {found}, expected {expected}")
@@ -106,6 +115,7 @@ impl std::error::Error for RegistryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &*self.failure {
             RegistryFailure::Transport { source, .. } => Some(source),
+            RegistryFailure::Credentials(source) => Some(source),
             _ => None,
         }
     }

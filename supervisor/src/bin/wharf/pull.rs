@@ -1,9 +1,10 @@
 //! `wharf pull`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
-use wharf_images::{Credentials, Image, Platform, PullOptions, Reference, Store};
+use wharf_images::{Credentials, Image, Keychain, Platform, PullOptions, Reference, Store, StoreOptions};
 
 use crate::{NodeArguments, image_store, progress};
 
@@ -27,6 +28,9 @@ pub(crate) struct RegistryArguments {
     /// Login at the registry
     #[arg(long, value_name = "USER:PASSWORD", env = "WHARF_CREDS", hide_env_values = true)]
     creds: Option<String>,
+    /// File with logins, instead of podman's, docker's and the node's
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
     /// Speak HTTP without TLS to the registry
     #[arg(long)]
     plain_http: bool,
@@ -37,6 +41,15 @@ impl RegistryArguments {
         let credentials = self.creds.as_deref().map(credentials).transpose()?;
         Ok(PullOptions { credentials, plain_http: self.plain_http, ..PullOptions::default() })
     }
+
+    /// What the store is opened with: the logins of whoever runs this.
+    pub(crate) fn store_options(&self) -> StoreOptions {
+        let keychain = match &self.authfile {
+            Some(file) => Keychain::default().and_required_file(file),
+            None => Keychain::of_user(|name| std::env::var_os(name)),
+        };
+        StoreOptions { keychain, ..StoreOptions::default() }
+    }
 }
 
 pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -44,7 +57,7 @@ pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::R
     let mut options = arguments.registry.options()?;
     let platform = arguments.platform.as_deref().map(str::parse::<Platform>).transpose()?;
     options.platform = platform.clone();
-    let store = image_store::open(node)?;
+    let store = image_store::open_with(node, arguments.registry.store_options())?;
     let image = pull(&store, &reference, options, arguments.quiet).await?;
     // A reference without an index has nothing to choose from.
     let same = |wanted: &Platform| wanted.os == image.platform.os && wanted.architecture == image.platform.architecture;
