@@ -6,6 +6,7 @@
 //! | [`image`] | an image and its configuration |
 //! | `manifest`, [`platform`] | the documents, and choosing from an index |
 //! | [`credentials`] | logins: given, in files, of helper programs |
+//! | [`registries`] | where a registry is reached: mirrors, TLS, proxies |
 //! | [`registry`] | the distribution protocol |
 //! | [`pull`], [`archive`] | the two ways in |
 //! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
@@ -29,6 +30,7 @@ pub mod platform;
 pub mod progress;
 pub mod pull;
 pub mod reference;
+pub mod registries;
 pub mod registry;
 pub mod snapshot;
 pub mod store;
@@ -46,6 +48,7 @@ pub use manifest::{DocumentError, Platform};
 pub use progress::{LayerProgress, LayerState, ProgressFn};
 pub use pull::{PullError, PullOptions};
 pub use reference::{Reference, ReferenceError};
+pub use registries::{Endpoint, Registries, RegistriesError};
 pub use registry::RegistryError;
 pub use snapshot::{OverlayMount, Prepared, SnapshotError};
 pub use store::{Removed, Store, StoreError, StoreOptions, Usage};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::{FutureExt, WeakShared};
 
 use crate::adopt;
-use crate::credentials::{CredentialError, Credentials, Login};
+use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layer::LayerError;
@@ -19,7 +19,7 @@ use crate::manifest::{Descriptor, Document, DocumentError, Manifest, OCI_MANIFES
 use crate::platform;
 use crate::progress::{ProgressFn, ProgressHub};
 use crate::reference::Reference;
-use crate::registry::{self, RegistryError};
+use crate::registry::{self, RegistryError, SessionError};
 use crate::store::{REF_NAME, Store, StoreError, annotation, set_name};
 
 /// Publishing is repeated this often when someone removes a shared layer at the same moment.
@@ -42,11 +42,12 @@ pub struct PullOptions {
 pub enum PullError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A configuration or a login file is broken.
     #[error("pull {reference}")]
-    Credentials {
+    Setup {
         reference: String,
         #[source]
-        source: CredentialError,
+        source: Box<SessionError>,
     },
     #[error("pull {reference}")]
     Document {
@@ -177,16 +178,14 @@ struct Plan {
 
 impl Pull {
     async fn run(self) -> Result<Image, PullError> {
-        let login = match &self.credentials {
-            Some(given) => Login::Given(given.clone()),
-            None => self.keychain_login()?,
-        };
-        let remote = registry::Session {
-            registry: &self.store.inner.registry,
-            reference: self.reference.clone(),
-            login,
-            plain_http: self.plain_http,
-        };
+        let inner = &self.store.inner;
+        let remote = registry::Session::open(
+            &inner.registry,
+            &self.reference,
+            (&inner.registries, self.plain_http),
+            (&inner.keychain, self.credentials.as_ref()),
+        )
+        .map_err(|source| PullError::Setup { reference: self.reference.to_string(), source: Box::new(source) })?;
         if let Some(image) = self.present(&remote).await? {
             return Ok(image);
         }
@@ -198,13 +197,6 @@ impl Pull {
         let cleaning = tokio::task::spawn_blocking(move || drop(session)).await;
         cleaning.map_err(|error| self.io("clean up")(io::Error::other(error)))?;
         outcome
-    }
-
-    fn keychain_login(&self) -> Result<Login, PullError> {
-        let keychain = &self.store.inner.keychain;
-        keychain
-            .login(self.reference.registry(), self.reference.repository())
-            .map_err(|source| PullError::Credentials { reference: self.reference.to_string(), source })
     }
 
     async fn fill(

@@ -82,20 +82,10 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The host to talk to. Docker Hub's registry lives under a name of its own.
-    pub fn host(&self) -> &str {
-        match self.registry.as_str() {
-            DEFAULT_REGISTRY => "registry-1.docker.io",
-            other => other,
-        }
-    }
-
     /// Whether the registry is this very machine, where plain HTTP is as safe as TLS
     /// (`localhost`, 127.0.0.0/8, ::1; as docker and containerd do).
     pub fn is_loopback(&self) -> bool {
-        let (host, _) = split_port(&self.registry);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        is_loopback(&self.registry)
     }
 
     /// What a request for the manifest names: the digest if there is one, else the tag.
@@ -111,6 +101,23 @@ impl Reference {
     pub fn with_digest(&self, digest: Digest) -> Self {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
+}
+
+/// Whether `host`, with or without a port, is this very machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let (host, _) = split_port(host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Checks `HOST[:PORT][/PATH]`, a part of a reference.
+pub(crate) fn check_place(place: &str) -> Result<(), ReferenceProblem> {
+    if let Some((scheme, _)) = place.split_once("://") {
+        return Err(ReferenceProblem::Scheme(format!("{scheme}://")));
+    }
+    let (host, path) = place.split_once('/').map_or((place, None), |(host, path)| (host, Some(path)));
+    check_registry(host)?;
+    path.map_or(Ok(()), check_repository)
 }
 
 impl fmt::Display for Reference {

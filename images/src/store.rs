@@ -13,6 +13,7 @@ use crate::layout::Layout;
 use crate::manifest::{Descriptor, Document, Manifest};
 use crate::pull::Flights;
 use crate::reference::{Reference, ReferenceError};
+use crate::registries::Registries;
 use crate::registry::Registry;
 use crate::unpack::Limits;
 
@@ -38,12 +39,15 @@ pub struct StoreOptions {
     pub limits: Limits,
     /// Whom registries are told we are, where a pull does not say.
     pub keychain: Keychain,
+    /// Where registries are reached.
+    pub registries: Registries,
 }
 
 pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) limits: Limits,
     pub(crate) keychain: Keychain,
+    pub(crate) registries: Registries,
     pub(crate) registry: Registry,
     pub(crate) flights: Flights,
     index: Mutex<IndexCache>,
@@ -110,7 +114,7 @@ impl Store {
 
     /// [`Store::open`] with bounds, logins and registries of your own.
     pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let StoreOptions { limits, keychain } = options;
+        let StoreOptions { limits, keychain, registries } = options;
         let layout = Layout::open(root).map_err(at("open image store", root))?;
         layout.sweep_sessions().map_err(at("sweep image store", root))?;
         Ok(Self {
@@ -118,6 +122,7 @@ impl Store {
                 layout,
                 limits,
                 keychain,
+                registries,
                 registry: Registry::default(),
                 flights: Flights::default(),
                 index: Mutex::default(),

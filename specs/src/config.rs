@@ -9,6 +9,7 @@
 //! cgroup_driver = "cgroupfs"          # or systemd, which then makes a slice per pod and a scope per container
 //! log_level = "info"                  # error, warn, info, debug, trace
 //! auth_files = ["/etc/kubernetes/auth.json"]  # logins for registries, beside those of /etc/wharf/auth.json
+//! registries = "/etc/wharf/registries.toml"   # mirrors and TLS by registry
 //!
 //! [network]
 //! bridge = "wharf0"
@@ -40,6 +41,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Files of the form of podman's `auth.json`; asked in this order, after `/etc/wharf/auth.json`.
     pub auth_files: Vec<PathBuf>,
+    /// `None`: `/etc/wharf/registries.toml`, if it is there.
+    pub registries: Option<PathBuf>,
     pub network: Network,
     pub runtimes: BTreeMap<String, Runtime>,
 }
@@ -92,6 +95,7 @@ impl Default for Config {
             cgroup_driver: CgroupDriver::default(),
             log_level: LogLevel::default(),
             auth_files: Vec::new(),
+            registries: None,
             network: Network::default(),
             runtimes: BTreeMap::new(),
         }
@@ -140,6 +144,9 @@ impl Config {
         }
         for file in &self.auth_files {
             absolute("auth_files", file)?;
+        }
+        if let Some(file) = &self.registries {
+            absolute("registries", file)?;
         }
         for runtime in self.runtimes.values() {
             absolute("runtimes.path", &runtime.path)?;

@@ -136,7 +136,7 @@ impl Pull {
         let path = format!("blobs/{}", job.blob);
         let mut body = remote.blob(job.blob, job.size, *done).await?.bytes_stream();
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| remote.failure(&path, RegistryFailure::from_transport(error)))?;
+            let chunk = chunk.map_err(|error| remote.broken(&path, error))?;
             *done += chunk.len() as u64;
             self.progress.report(job.blob, LayerState::Transferring, *done, job.size);
             if sender.send(Ok(chunk)).await.is_err() {

@@ -10,7 +10,8 @@ use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-use super::{RegistryFailure, Session};
+use super::request::follow;
+use super::{Access, RegistryFailure, Session};
 use crate::credentials::{Credentials, Login};
 
 /// A token response has a few kilobytes.
@@ -32,28 +33,28 @@ struct Token {
 }
 
 impl Tokens {
-    pub(super) fn header(&self, session: &Session<'_>) -> Option<String> {
-        if let Login::Given(Credentials::Bearer(token)) | Login::File(Credentials::Bearer(token), _) = &session.login {
+    pub(super) fn header(&self, access: &Access) -> Option<String> {
+        if let Login::Given(Credentials::Bearer(token)) | Login::File(Credentials::Bearer(token), _) = &access.login {
             return Some(format!("Bearer {token}"));
         }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         all.retain(|_, token| token.ends.is_none_or(|ends| ends > now));
-        all.get(&key(session)).map(|token| token.header.clone())
+        all.get(&key(access)).map(|token| token.header.clone())
     }
 
-    fn keep(&self, session: &Session<'_>, header: &str, lifetime: Option<Duration>) {
+    fn keep(&self, access: &Access, header: &str, lifetime: Option<Duration>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let token = Token {
             header: header.into(),
             ends: lifetime.map(|lifetime| Instant::now() + lifetime.saturating_sub(TOKEN_MARGIN)),
         };
-        all.insert(key(session), token);
+        all.insert(key(access), token);
     }
 }
 
-fn key(session: &Session<'_>) -> Key {
-    (session.reference.name(), session.login.clone())
+fn key(access: &Access) -> Key {
+    (access.endpoint.url(), access.login.clone())
 }
 
 /// What a 401 is answered with.
@@ -67,7 +68,7 @@ pub(super) struct Answer {
 /// Answers a 401.
 pub(super) async fn log_in(
     session: &Session<'_>,
-    client: &reqwest::Client,
+    access: &Access,
     refusal: &Response,
 ) -> Result<Answer, RegistryFailure> {
     let challenges: Vec<Challenge> = refusal
@@ -77,23 +78,23 @@ pub(super) async fn log_in(
         .filter_map(|value| Challenge::parse(value.to_str().ok()?))
         .collect();
     let tokens = &session.registry.tokens;
-    let credentials = session.login.credentials().await.map_err(RegistryFailure::Credentials)?;
+    let credentials = access.login.credentials().await.map_err(RegistryFailure::Credentials)?;
     let anonymous = credentials.is_none();
     let header = if let Some(Credentials::Bearer(token)) = &credentials {
         let header = format!("Bearer {token}");
         // It was shown, and refused.
-        Some(header).filter(|header| tokens.header(session).as_ref() != Some(header))
+        Some(header).filter(|header| tokens.header(access).as_ref() != Some(header))
     } else if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
-        let (token, lifetime) = fetch_token(session, client, credentials.as_ref(), challenge).await?;
+        let (token, lifetime) = fetch_token(access, credentials.as_ref(), challenge).await?;
         let header = format!("Bearer {token}");
-        tokens.keep(session, &header, Some(lifetime));
+        tokens.keep(access, &header, Some(lifetime));
         Some(header)
     } else {
         let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
         match &credentials {
             Some(Credentials::Basic { username, password }) if basic => {
                 let header = format!("Basic {}", BASE64.encode(format!("{username}:{password}")));
-                tokens.keep(session, &header, None);
+                tokens.keep(access, &header, None);
                 Some(header)
             }
             _ => None,
@@ -103,8 +104,7 @@ pub(super) async fn log_in(
 }
 
 async fn fetch_token(
-    session: &Session<'_>,
-    client: &reqwest::Client,
+    access: &Access,
     credentials: Option<&Credentials>,
     challenge: &Challenge,
 ) -> Result<(String, Duration), RegistryFailure> {
@@ -117,28 +117,35 @@ async fn fetch_token(
     let failed = |problem: String| RegistryFailure::Authentication(problem);
     let realm = challenge.parameters.get("realm").map(String::as_str).unwrap_or_default();
     let url = Url::parse(realm).map_err(|_| failed(format!("token service `{realm}` is no URL")))?;
-    let safe = url.scheme() == "https" || (url.scheme() == "http" && session.is_plain());
+    let safe = url.scheme() == "https" || (url.scheme() == "http" && access.endpoint.is_plain());
     if !safe {
         return Err(failed(format!("token service `{realm}` is not reached by https")));
     }
-    let scope = format!("repository:{}:pull", session.reference.repository());
+    let scope = format!("repository:{}:pull", access.endpoint.repository());
     let mut asked = vec![("scope", scope.as_str())];
     asked.extend(challenge.parameters.get("service").map(|service| ("service", service.as_str())));
-    let request = match credentials {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let mut response = match credentials {
         Some(Credentials::IdentityToken(token)) => {
             // Only a form may carry it (token specification, "OAuth2"): what stands in a URL is logged on its way.
             asked.extend([("grant_type", "refresh_token"), ("client_id", "wharf"), ("refresh_token", token)]);
             let form = Url::parse_with_params("form:", &asked).map_err(|_| failed("the token is no text".into()))?;
             let body = form.query().unwrap_or_default().to_owned();
-            client.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
+            let request = access.client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
+            request.send().await.map_err(RegistryFailure::from_transport)?
         }
-        Some(Credentials::Basic { username, password }) => {
-            client.get(url.clone()).query(&asked).basic_auth(username, Some(password))
+        credentials => {
+            let mut url = url;
+            url.query_pairs_mut().extend_pairs(&asked);
+            let request = |url, is_ours| match credentials.filter(|_| is_ours) {
+                Some(Credentials::Basic { username, password }) => {
+                    access.client.get(url).basic_auth(username, Some(password))
+                }
+                _ => access.client.get(url),
+            };
+            follow(url, request).await?
         }
-        _ => client.get(url.clone()).query(&asked),
     };
-    let host = url.host_str().unwrap_or_default();
-    let mut response = request.send().await.map_err(RegistryFailure::from_transport)?;
     match response.status() {
         StatusCode::OK => {}
         status => {
@@ -146,7 +153,7 @@ async fn fetch_token(
                 status: status.as_u16(),
                 message: format!("from the token service {host}"),
                 anonymous: credentials.is_none(),
-                source: session.login.source(),
+                source: access.login.source(),
             });
         }
     }

@@ -23,7 +23,7 @@ pub struct RegistryError {
 pub enum RegistryFailure {
     /// No connection, or none that lasted.
     Transport {
-        /// `connect`, `time out`, `transfer`.
+        /// `connect`, `verify`, `time out`, `transfer`.
         stage: &'static str,
         source: reqwest::Error,
     },
@@ -37,6 +37,10 @@ pub enum RegistryFailure {
         /// The file that the credentials come from, if they were not given with the call.
         source: Option<CredentialSource>,
     },
+    /// The configuration has nobody for this (`pull`, `resolve`).
+    Nobody(&'static str),
+    /// Leads somewhere that is not followed.
+    Redirection(String),
     /// A login was asked for, and whoever has it cannot be asked.
     Credentials(CredentialError),
     /// The registry asks for a kind of authentication nobody knows, or its token service fails.
@@ -55,6 +59,11 @@ pub enum RegistryFailure {
 }
 
 impl RegistryError {
+    /// Whether nobody answered at all.
+    pub(crate) fn is_unconnected(&self) -> bool {
+        matches!(*self.failure, RegistryFailure::Transport { stage: "connect" | "verify", .. })
+    }
+
     /// The HTTP status, if it came to one.
     pub fn status(&self) -> Option<u16> {
         match *self.failure {
@@ -64,9 +73,23 @@ impl RegistryError {
     }
 }
 
+/// Whether TLS failed because of who somebody is.
+fn is_about_certificates(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.to_string().contains("ertificate") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 impl RegistryFailure {
     pub(crate) fn from_transport(source: reqwest::Error) -> Self {
-        let stage = if source.is_connect() {
+        let stage = if source.is_connect() && is_about_certificates(&source) {
+            "verify"
+        } else if source.is_connect() {
             "connect"
         } else if source.is_timeout() {
             "time out"
@@ -86,6 +109,12 @@ impl fmt::Display for RegistryError {
             RegistryFailure::Transport { stage: "connect", .. } => {
                 write!(f, "cannot connect; is the registry running, is its name right?")
             }
+            RegistryFailure::Transport { stage: "verify", .. } => {
+                write!(
+                    f,
+                    "no trust between it and us; `ca` in registries.toml names an authority, `client_cert` our own"
+                )
+            }
             RegistryFailure::Transport { stage: "time out", .. } => write!(f, "no answer in time"),
             RegistryFailure::Transport { .. } => write!(f, "transfer was cut off"),
             RegistryFailure::Status { status, message, anonymous, source } => {
@@ -98,6 +127,10 @@ impl fmt::Display for RegistryError {
                     false => write!(f, " (registry says: {message})"),
                 }
             }
+            RegistryFailure::Nobody(capability) => {
+                write!(f, "no endpoint has the capability `{capability}`; `wharf registry explain` lists them")
+            }
+            RegistryFailure::Redirection(problem) => write!(f, "{problem}"),
             RegistryFailure::Credentials(_) => write!(f, "log in"),
             RegistryFailure::Authentication(problem) => write!(f, "log in: {problem}"),
             RegistryFailure::Digest { expected, found } => {

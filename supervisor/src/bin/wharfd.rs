@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wharf_images::credentials::NODE_AUTH_FILE;
-use wharf_images::{Keychain, Store, StoreOptions};
+use wharf_images::{Keychain, Registries, Store, StoreOptions};
 use wharf_runtime::cgroup::unit;
 use wharf_specs::config::{CgroupDriver, Config};
 use wharf_supervisor::api::object_store::ObjectStore;
@@ -150,12 +150,18 @@ fn cgroup_options(config: &Config) -> anyhow::Result<CgroupOptions> {
     Ok(CgroupOptions { driver: config.cgroup_driver, parent: config.cgroup_parent.clone() })
 }
 
-/// Opens the image store with the node's logins; a broken file is better known now than at the first pull.
+/// Opens the image store with the node's logins and registries; a broken file is better known now than at the first pull.
 fn open_store(config: &Config) -> anyhow::Result<Store> {
     let node_file = Keychain::default().and_file(NODE_AUTH_FILE);
     let keychain = config.auth_files.iter().fold(node_file, Keychain::and_required_file);
     keychain.check()?;
-    let options = StoreOptions { keychain, ..StoreOptions::default() };
+    let node = Registries::of_node(|name| std::env::var(name).ok());
+    let registries = match &config.registries {
+        Some(file) => node.with_file(file),
+        None => node,
+    };
+    registries.check()?;
+    let options = StoreOptions { keychain, registries, ..StoreOptions::default() };
     Store::open_with(&config.root, options).context("open the image store")
 }
 

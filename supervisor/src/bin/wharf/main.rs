@@ -14,6 +14,7 @@ mod logs;
 mod progress;
 mod ps;
 mod pull;
+mod registry;
 mod resource;
 mod run;
 mod scale;
@@ -67,6 +68,8 @@ enum Command {
     Rm(stop::RemoveArguments),
     /// Fetch an image from its registry
     Pull(pull::Arguments),
+    /// How registries are reached
+    Registry(registry::Arguments),
     /// Take images from an archive
     Load(load::Arguments),
     /// List images
@@ -131,6 +134,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Kill(arguments) => stop::kill(node, &client, arguments).await,
             Command::Rm(arguments) => stop::remove(&client, arguments).await,
             Command::Pull(arguments) => pull::run(node, arguments).await,
+            Command::Registry(arguments) => registry::run(&arguments),
             Command::Load(arguments) => load::run(node, arguments).await,
             Command::Images(arguments) => images::list(node, arguments),
             Command::Tag(arguments) => images::tag(node, arguments),

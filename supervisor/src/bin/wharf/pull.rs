@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
-use wharf_images::{Credentials, Image, Keychain, Platform, PullOptions, Reference, Store, StoreOptions};
+use wharf_images::{Credentials, Image, Keychain, Platform, PullOptions, Reference, Registries, Store, StoreOptions};
 
 use crate::{NodeArguments, image_store, progress};
 
@@ -31,6 +31,9 @@ pub(crate) struct RegistryArguments {
     /// File with logins, instead of podman's, docker's and the node's
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
+    /// Mirrors and TLS by registry, instead of /etc/wharf/registries.toml
+    #[arg(long, value_name = "FILE", env = "WHARF_REGISTRIES")]
+    registries: Option<PathBuf>,
     /// Speak HTTP without TLS to the registry
     #[arg(long)]
     plain_http: bool,
@@ -42,13 +45,18 @@ impl RegistryArguments {
         Ok(PullOptions { credentials, plain_http: self.plain_http, ..PullOptions::default() })
     }
 
-    /// What the store is opened with: the logins of whoever runs this.
+    /// What the store is opened with: the logins of whoever runs this, the registries of the node.
     pub(crate) fn store_options(&self) -> StoreOptions {
         let keychain = match &self.authfile {
             Some(file) => Keychain::default().and_required_file(file),
             None => Keychain::of_user(|name| std::env::var_os(name)),
         };
-        StoreOptions { keychain, ..StoreOptions::default() }
+        let node = Registries::of_node(|name| std::env::var(name).ok());
+        let registries = match &self.registries {
+            Some(file) => node.with_file(file),
+            None => node,
+        };
+        StoreOptions { keychain, registries, ..StoreOptions::default() }
     }
 }
 
