@@ -8,6 +8,7 @@
 //! | [`credentials`] | logins: given, in files, of helper programs |
 //! | [`registries`] | where a registry is reached: mirrors, TLS, proxies |
 //! | [`registry`] | the distribution protocol |
+//! | [`transfers`] | bounds on transfers: repetitions, waits, how many at once |
 //! | [`pull`], [`archive`] | the two ways in |
 //! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
@@ -35,6 +36,7 @@ pub mod registry;
 pub mod snapshot;
 pub mod store;
 mod tar_stream;
+pub mod transfers;
 pub mod unpack;
 pub mod user;
 mod whiteout;
@@ -53,5 +55,6 @@ pub use registry::RegistryError;
 pub use snapshot::{OverlayMount, Prepared, SnapshotError};
 pub use store::{Removed, Store, StoreError, StoreOptions, Usage};
 pub use tar_stream::TarError;
+pub use transfers::Transfers;
 pub use unpack::{Limits, UnpackError};
 pub use user::User;

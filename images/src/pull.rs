@@ -1,5 +1,6 @@
 //! Pulling an image: one HEAD if it is present, else manifest, config, and the missing layers in parallel.
 
+mod shared_blob;
 mod transfer;
 
 use std::future::Future;
@@ -8,6 +9,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{FutureExt, WeakShared};
+
+use shared_blob::SharedBlob;
+pub(crate) use shared_blob::SharedBlobs;
 
 use crate::adopt;
 use crate::credentials::Credentials;
@@ -37,7 +41,8 @@ pub struct PullOptions {
     pub progress: Option<ProgressFn>,
 }
 
-/// Why a pull failed. The store is as it was before.
+/// Why a pull failed. The store is as it was before; but where the connection was at fault, layers that were complete
+/// are kept for the next try.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     #[error(transparent)]
@@ -113,7 +118,8 @@ struct FlightKey {
 
 impl Store {
     /// Pulls `reference` and names it. Pulls of the same reference that run at the same time in this process are
-    /// one; dropping all their futures cancels it and leaves nothing behind.
+    /// one, and of different references each blob is transferred once. Dropping all their futures cancels a pull; of
+    /// it stay the layers that were complete, until the next one wants them or an image is removed.
     ///
     /// An image that is present costs one HEAD request.
     pub async fn pull(&self, reference: &Reference, options: PullOptions) -> Outcome {
@@ -145,6 +151,7 @@ impl Store {
                         credentials: key.credentials.clone(),
                         plain_http: key.plain_http,
                         progress: progress.clone(),
+                        wanted: Mutex::default(),
                     };
                     let run = async move { job.run().await.map_err(Arc::new) };
                     let pull = (Box::pin(run) as Flying).shared();
@@ -164,6 +171,8 @@ struct Pull {
     credentials: Option<Credentials>,
     plain_http: bool,
     progress: ProgressHub,
+    /// Kept to the end, so that others who want them find them.
+    wanted: Mutex<Vec<Arc<SharedBlob>>>,
 }
 
 /// Everything known before the first layer comes.
@@ -174,6 +183,31 @@ struct Plan {
     target: Digest,
     layers: Vec<Descriptor>,
     diff_ids: Vec<Digest>,
+}
+
+/// A session that is cleared away where it may take a while, whether the pull ends or is dropped.
+struct Clearing(Option<Arc<Session>>);
+
+impl Clearing {
+    async fn done(mut self) -> Result<(), tokio::task::JoinError> {
+        let session = self.0.take();
+        tokio::task::spawn_blocking(move || drop(session)).await
+    }
+}
+
+impl Drop for Clearing {
+    fn drop(&mut self) {
+        if let (Some(session), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(session));
+        }
+    }
+}
+
+impl PullError {
+    /// Whether the pull could have gone on with a better connection: then what is complete is worth keeping.
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Registry(error) if error.is_passing() || error.is_unconnected())
+    }
 }
 
 impl Pull {
@@ -192,11 +226,23 @@ impl Pull {
         let plan = self.plan(&remote).await?;
         let session = self.blocking("begin", |store| store.inner.layout.session()).await?;
         let session = Arc::new(session);
+        let clearing = Clearing(Some(session.clone()));
+        // Declared behind it, so dropped before: the last one is dropped where it may take a while.
+        let session = session;
         let outcome = self.fill(&remote, &plan, &session).await;
-        // Deleting what a failed pull has unpacked takes a while.
-        let cleaning = tokio::task::spawn_blocking(move || drop(session)).await;
-        cleaning.map_err(|error| self.io("clean up")(io::Error::other(error)))?;
+        if outcome.as_ref().is_err_and(|error| !error.is_interruption()) {
+            session.keep_nothing();
+        }
+        drop(session);
+        clearing.done().await.map_err(|error| self.io("clean up")(io::Error::other(error)))?;
         outcome
+    }
+
+    /// Says that `digest` is wanted, until this pull's end.
+    fn want(&self, digest: Digest) -> Arc<SharedBlob> {
+        let blob = self.store.inner.shared_blobs.want(digest);
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).push(blob.clone());
+        blob
     }
 
     async fn fill(
@@ -295,10 +341,17 @@ impl Pull {
         manifest: Manifest,
     ) -> Result<Plan, PullError> {
         let config = &manifest.config;
+        let shared = self.want(config.digest);
+        let turn = shared.turn().await;
         let bytes = match self.store.inner.layout.read_blob(&config.digest) {
             Ok(bytes) if Digest::of(&bytes) == config.digest => bytes,
-            _ => remote.document(config.digest, config.size).await?,
+            _ => match shared.document() {
+                Some(bytes) => bytes,
+                None => remote.document(config.digest, config.size).await?,
+            },
         };
+        shared.made_document(&bytes);
+        drop(turn);
         let parsed: ConfigDocument = serde_json::from_slice(&bytes).map_err(|source| PullError::Config {
             reference: self.reference.to_string(),
             digest: config.digest,

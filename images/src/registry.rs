@@ -6,13 +6,17 @@
 
 mod auth;
 mod client;
+mod download;
 mod error;
 mod request;
 
-use futures_util::future::BoxFuture;
-use reqwest::header::CONTENT_LENGTH;
-use reqwest::{Method, Response};
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+use reqwest::{Method, Response};
+use tokio::sync::Semaphore;
+
+pub(crate) use download::{Download, Sink};
 pub use error::{RegistryError, RegistryFailure};
 
 use crate::credentials::{CredentialError, Credentials, Keychain, Login};
@@ -20,12 +24,15 @@ use crate::digest::Digest;
 use crate::manifest::DOCUMENT_MAX_BYTES;
 use crate::reference::Reference;
 use crate::registries::{Endpoint, Registries, RegistriesError, Role};
+use crate::transfers::{BackOff, Transfers, chance};
 
 /// Connections and tokens, shared by all transfers of a store.
-#[derive(Default)]
 pub(crate) struct Registry {
     clients: client::Clients,
     tokens: auth::Tokens,
+    /// One for each layer that may be received now.
+    permits: Arc<Semaphore>,
+    bounds: Transfers,
 }
 
 /// Who asks, for what, and where.
@@ -55,6 +62,17 @@ pub enum SessionError {
     Registries(#[from] RegistriesError),
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+}
+
+impl Registry {
+    pub(crate) fn new(bounds: Transfers) -> Self {
+        Self {
+            clients: client::Clients::new(bounds.silence),
+            tokens: auth::Tokens::default(),
+            permits: Arc::new(Semaphore::new(bounds.parallel.max(1))),
+            bounds,
+        }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -111,7 +129,7 @@ impl<'a> Session<'a> {
         let path = &format!("blobs/{digest}");
         self.first(path, |access| {
             Box::pin(async move {
-                let response = self.blob_at(access, digest, size, 0).await?;
+                let response = self.send(access, Method::GET, path, 0).await?;
                 let bytes = self.body(access, response, path, size.min(DOCUMENT_MAX_BYTES)).await?;
                 let found = Digest::of(&bytes);
                 let length = bytes.len() as u64;
@@ -127,57 +145,63 @@ impl<'a> Session<'a> {
         .await
     }
 
-    /// A blob's bytes from `offset` on, to be streamed and checked by the caller.
-    pub(crate) async fn blob(&self, digest: Digest, size: u64, offset: u64) -> Result<Response, RegistryError> {
-        let path = &format!("blobs/{digest}");
-        self.first(path, |access| Box::pin(self.blob_at(access, digest, size, offset))).await
+    /// A layer, to be streamed and checked by the caller.
+    pub(crate) fn download(&self, digest: Digest, size: u64) -> Download<'_> {
+        Download::new(self, digest, size)
     }
 
-    async fn blob_at(
-        &self,
-        access: &Access,
-        digest: Digest,
-        size: u64,
-        offset: u64,
-    ) -> Result<Response, RegistryError> {
-        let path = format!("blobs/{digest}");
-        let response = self.send(access, Method::GET, &path, offset).await?;
-        let found = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        match found.filter(|found| *found != size - offset) {
-            Some(found) => Err(self.failure(access, &path, RegistryFailure::Length { expected: size - offset, found })),
-            None => Ok(response),
-        }
-    }
-
-    /// What the first endpoint says that has an answer; else what the last one, the registry itself, refuses with.
+    /// What the first endpoint says that has an answer; else what the last one, the registry itself, refuses with. All
+    /// are asked again, after a while, if that may pass.
     async fn first<'s, T>(
         &'s self,
         path: &str,
         ask: impl Fn(&'s Access) -> BoxFuture<'s, Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
         let by_tag = path.strip_prefix("manifests/").is_some_and(|key| key.parse::<Digest>().is_err());
-        let mut refusal = None;
-        for access in &self.accesses {
-            let endpoint = &access.endpoint;
-            let is_able = if by_tag { endpoint.resolves } else { endpoint.pulls };
-            let answered = refusal.as_ref().is_some_and(|error: &RegistryError| !error.is_unconnected());
-            if !is_able || (endpoint.is_second_try && answered) {
-                continue;
-            }
-            match ask(access).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    tracing::debug!(endpoint = %endpoint.url(), %error, "endpoint refuses");
-                    refusal = Some(error);
+        let is_able = |access: &&Access| if by_tag { access.endpoint.resolves } else { access.endpoint.pulls };
+        let mut left: Vec<&Access> = self.accesses.iter().filter(is_able).collect();
+        let mut back_off = BackOff::new(self.registry.bounds);
+        loop {
+            let mut refusal: Option<RegistryError> = None;
+            let mut again = Vec::new();
+            for access in left {
+                let endpoint = &access.endpoint;
+                let answered = refusal.as_ref().is_some_and(|error| !error.is_unconnected());
+                if endpoint.is_second_try && answered {
+                    continue;
                 }
+                let error = match ask(access).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                tracing::debug!(endpoint = %endpoint.url(), %error, "endpoint refuses");
+                if error.is_passing() {
+                    again.push(access);
+                }
+                refusal = Some(error);
             }
+            let capability = if by_tag { "resolve" } else { "pull" };
+            let refusal = refusal.unwrap_or_else(|| self.nobody(path, capability));
+            let wait = match refusal.is_passing() {
+                true => back_off.next(refusal.retry_after(), chance()),
+                false => None,
+            };
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(refusal),
+            }
+            left = again;
         }
-        Err(refusal.unwrap_or_else(|| RegistryError {
+    }
+
+    /// No endpoint may be asked for it.
+    fn nobody(&self, path: &str, capability: &'static str) -> RegistryError {
+        RegistryError {
             reference: self.reference.to_string(),
             registry: self.reference.registry().into(),
             object: path.into(),
-            failure: Box::new(RegistryFailure::Nobody(if by_tag { "resolve" } else { "pull" })),
-        }))
+            failure: Box::new(RegistryFailure::Nobody(capability)),
+        }
     }
 
     fn failure(&self, access: &Access, path: &str, failure: RegistryFailure) -> RegistryError {
@@ -186,16 +210,6 @@ impl<'a> Session<'a> {
             registry: access.endpoint.host().into(),
             object: path.into(),
             failure: Box::new(failure),
-        }
-    }
-
-    /// A transfer that broke after its beginning.
-    pub(crate) fn broken(&self, path: &str, error: reqwest::Error) -> RegistryError {
-        RegistryError {
-            reference: self.reference.to_string(),
-            registry: self.reference.registry().into(),
-            object: path.into(),
-            failure: Box::new(RegistryFailure::from_transport(error)),
         }
     }
 

@@ -11,10 +11,11 @@ use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layout::Layout;
 use crate::manifest::{Descriptor, Document, Manifest};
-use crate::pull::Flights;
+use crate::pull::{Flights, SharedBlobs};
 use crate::reference::{Reference, ReferenceError};
 use crate::registries::Registries;
 use crate::registry::Registry;
+use crate::transfers::Transfers;
 use crate::unpack::Limits;
 
 /// The name an entry of index.json is found by (image-spec, "Pre-Defined Annotation Keys").
@@ -41,6 +42,7 @@ pub struct StoreOptions {
     pub keychain: Keychain,
     /// Where registries are reached.
     pub registries: Registries,
+    pub transfers: Transfers,
 }
 
 pub(crate) struct Inner {
@@ -50,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) registries: Registries,
     pub(crate) registry: Registry,
     pub(crate) flights: Flights,
+    pub(crate) shared_blobs: SharedBlobs,
     index: Mutex<IndexCache>,
     /// Documents by manifest digest; they cannot change.
     documents: Mutex<HashMap<Digest, Arc<Documents>>>,
@@ -114,7 +117,7 @@ impl Store {
 
     /// [`Store::open`] with bounds, logins and registries of your own.
     pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let StoreOptions { limits, keychain, registries } = options;
+        let StoreOptions { limits, keychain, registries, transfers } = options;
         let layout = Layout::open(root).map_err(at("open image store", root))?;
         layout.sweep_sessions().map_err(at("sweep image store", root))?;
         Ok(Self {
@@ -123,8 +126,9 @@ impl Store {
                 limits,
                 keychain,
                 registries,
-                registry: Registry::default(),
+                registry: Registry::new(transfers),
                 flights: Flights::default(),
+                shared_blobs: SharedBlobs::default(),
                 index: Mutex::default(),
                 documents: Mutex::default(),
             }),
@@ -257,6 +261,11 @@ impl Store {
             }
         }
         Ok(usage)
+    }
+
+    /// Waits until nothing is under way here: pulls that were cancelled have been cleared away.
+    pub async fn idle(&self) {
+        self.inner.layout.idle().await;
     }
 
     /// The OCI image layout: what `skopeo copy oci:<here>:<full name>` reads.

@@ -152,6 +152,7 @@ async fn fetch_token(
             return Err(RegistryFailure::Status {
                 status: status.as_u16(),
                 message: format!("from the token service {host}"),
+                retry_after: None,
                 anonymous: credentials.is_none(),
                 source: access.login.source(),
             });

@@ -12,16 +12,17 @@ use reqwest::{Certificate, Client, Identity, NoProxy, Proxy};
 use crate::registries::{Endpoint, Origin, Proxies, RegistriesError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A transfer that brings nothing for this long is dead.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
 /// All authorities of a distribution have a quarter of it.
 const PEM_MAX_BYTES: u64 = 1 << 20;
 /// More than a node has ways to reach its registries; certificates that are renewed make old ones useless.
 const CLIENTS_MAX: usize = 32;
 
-#[derive(Default)]
-pub(super) struct Clients(Mutex<HashMap<Kind, Client>>);
+pub(super) struct Clients {
+    all: Mutex<HashMap<Kind, Client>>,
+    /// A connection that brings nothing for so long is dead.
+    silence: Duration,
+}
 
 /// What tells clients apart. Certificates by content: a renewed one is taken at the next pull.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
@@ -36,14 +37,18 @@ struct Kind {
 }
 
 impl Clients {
+    pub(super) fn new(silence: Duration) -> Self {
+        Self { all: Mutex::default(), silence }
+    }
+
     /// The client for an endpoint. Made at the first use: reading the machine's root certificates takes milliseconds.
     pub(super) fn client(&self, endpoint: &Endpoint, proxies: &Proxies) -> Result<Client, RegistriesError> {
         let kind = kind(endpoint)?;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = all.get(&kind) {
             return Ok(client.clone());
         }
-        let client = new_client(&kind, endpoint, proxies)?;
+        let client = new_client(&kind, endpoint, proxies, self.silence)?;
         if all.len() >= CLIENTS_MAX {
             all.clear();
         }
@@ -79,13 +84,18 @@ fn kind(endpoint: &Endpoint) -> Result<Kind, RegistriesError> {
 /// would cost a dozen crates.
 ///
 /// Redirections are followed by hand: headers of our own are for the endpoint alone.
-fn new_client(kind: &Kind, endpoint: &Endpoint, proxies: &Proxies) -> Result<Client, RegistriesError> {
+fn new_client(
+    kind: &Kind,
+    endpoint: &Endpoint,
+    proxies: &Proxies,
+    silence: Duration,
+) -> Result<Client, RegistriesError> {
     // Whoever comes first installs it; all of Wharf uses ring.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(kind.connect_time.unwrap_or(CONNECT_TIMEOUT))
-        .read_timeout(STALL_TIMEOUT)
+        .read_timeout(silence)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
     if !kind.is_loopback {

@@ -1,6 +1,8 @@
 //! What can go wrong with a registry, and what a person can do about it.
 
 use std::fmt;
+use std::io::{self, ErrorKind};
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
@@ -32,6 +34,8 @@ pub enum RegistryFailure {
         status: u16,
         /// The registry's own words, possibly empty.
         message: String,
+        /// How long the registry asks to be left alone (`Retry-After`).
+        retry_after: Option<Duration>,
         /// Whether there were no credentials.
         anonymous: bool,
         /// The file that the credentials come from, if they were not given with the call.
@@ -49,6 +53,16 @@ pub enum RegistryFailure {
         expected: Digest,
         found: Digest,
     },
+    /// The transfer ended before the blob did, as if that were its end.
+    Cut {
+        expected: u64,
+        found: u64,
+    },
+    /// A part was asked for and another came.
+    Range {
+        expected: u64,
+        found: String,
+    },
     Length {
         expected: u64,
         found: u64,
@@ -59,6 +73,25 @@ pub enum RegistryFailure {
 }
 
 impl RegistryError {
+    /// Whether it may well go away by itself: too many requests, a server in trouble, a connection that broke,
+    /// silence. That nobody listens is no such thing: there may be a mirror, and the node's owner wants to know.
+    pub(crate) fn is_passing(&self) -> bool {
+        match &*self.failure {
+            RegistryFailure::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
+            RegistryFailure::Transport { stage, .. } => matches!(*stage, "transfer" | "time out"),
+            RegistryFailure::Cut { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// How long the registry asks to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match *self.failure {
+            RegistryFailure::Status { retry_after, .. } => retry_after,
+            _ => None,
+        }
+    }
+
     /// Whether nobody answered at all.
     pub(crate) fn is_unconnected(&self) -> bool {
         matches!(*self.failure, RegistryFailure::Transport { stage: "connect" | "verify", .. })
@@ -85,11 +118,32 @@ fn is_about_certificates(error: &reqwest::Error) -> bool {
     false
 }
 
+/// Whether there was a connection, which ended while TLS was being agreed on.
+fn was_broken(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
+pub(super) fn retry_after(text: &str) -> Option<Duration> {
+    match text.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text.trim()).ok()?.duration_since(SystemTime::now()).ok(),
+    }
+}
+
 impl RegistryFailure {
     pub(crate) fn from_transport(source: reqwest::Error) -> Self {
         let stage = if source.is_connect() && is_about_certificates(&source) {
             "verify"
-        } else if source.is_connect() {
+        } else if source.is_connect() && !was_broken(&source) {
             "connect"
         } else if source.is_timeout() {
             "time out"
@@ -117,7 +171,7 @@ impl fmt::Display for RegistryError {
             }
             RegistryFailure::Transport { stage: "time out", .. } => write!(f, "no answer in time"),
             RegistryFailure::Transport { .. } => write!(f, "transfer was cut off"),
-            RegistryFailure::Status { status, message, anonymous, source } => {
+            RegistryFailure::Status { status, message, anonymous, source, .. } => {
                 write!(f, "HTTP {status}{}", advice(*status, *anonymous))?;
                 if let (401 | 403, Some(source)) = (status, source) {
                     write!(f, " (they are {source})")?;
@@ -138,6 +192,12 @@ impl fmt::Display for RegistryError {
             }
             RegistryFailure::Length { expected, found } => {
                 write!(f, "registry sends {found} bytes, expected {expected}")
+            }
+            RegistryFailure::Cut { expected, found } => {
+                write!(f, "transfer ended after {found} bytes, expected {expected}")
+            }
+            RegistryFailure::Range { expected, found } => {
+                write!(f, "registry sends `{found}`, expected the bytes from {expected} on")
             }
             RegistryFailure::TooLong { limit } => write!(f, "is longer than {limit} bytes"),
         }
@@ -196,6 +256,17 @@ pub(super) fn message(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn retry_after_is_a_number_or_a_date() {
+        assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
+        let hour = Duration::from_secs(3600);
+        let wait = retry_after(&httpdate::fmt_http_date(SystemTime::now() + hour)).unwrap();
+        assert!(wait <= hour && wait > hour / 2, "{wait:?}");
+        for none in ["", "-1", "soon", "Sun, 06 Nov 1994 08:49:37 GMT"] {
+            assert_eq!(retry_after(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn a_registrys_words_fit_one_line() {

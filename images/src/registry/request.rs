@@ -1,6 +1,6 @@
 //! One request to one endpoint: its URL, headers, redirections and login.
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::{Access, RegistryError, RegistryFailure, Session, auth, error};
@@ -61,13 +61,15 @@ impl Session<'_> {
 
     async fn refusal(&self, access: &Access, path: &str, response: Response, anonymous: bool) -> RegistryError {
         let status = response.status().as_u16();
+        let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = wait.and_then(error::retry_after);
         let message = match self.body(access, response, path, ERROR_BODY_MAX_BYTES).await {
             Ok(body) => error::message(&body),
             // The status says it; a longer or broken page adds nothing.
             Err(_) => String::new(),
         };
         let source = access.login.source().filter(|_| !anonymous);
-        self.failure(access, path, RegistryFailure::Status { status, message, anonymous, source })
+        self.failure(access, path, RegistryFailure::Status { status, message, retry_after, anonymous, source })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use wharf_images::{Credentials, Image, Keychain, Platform, PullOptions, Reference, Registries, Store, StoreOptions};
 
 use crate::{NodeArguments, image_store, progress};
@@ -87,7 +87,12 @@ pub(crate) async fn pull(
     quiet: bool,
 ) -> anyhow::Result<Image> {
     options.progress = progress::shown(quiet);
-    store.pull(reference, options).await.map_err(|error| anyhow!(error))
+    tokio::select! {
+        pulled = store.pull(reference, options) => return pulled.map_err(|error| anyhow!(error)),
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("handle SIGINT")?,
+    }
+    store.idle().await;
+    bail!("pull {reference}: interrupted; layers that were complete are kept for the next time")
 }
 
 /// The digest that the reference led to, the index's where there is one.
