@@ -27,6 +27,7 @@ mod layer;
 mod layout;
 mod manifest;
 mod merged;
+mod one_line;
 pub mod platform;
 pub mod progress;
 pub mod pull;

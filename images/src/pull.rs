@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layer::LayerError;
 use crate::layout::{Needed, PublishError, Session};
-use crate::manifest::{Descriptor, Document, DocumentError, Manifest, OCI_MANIFEST, Platform};
+use crate::manifest::{Descriptor, Document, DocumentError, Manifest, OCI_MANIFEST, Platform, from_object};
 use crate::platform;
 use crate::progress::{ProgressFn, ProgressHub};
 use crate::reference::Reference;
@@ -69,7 +69,7 @@ pub enum PullError {
     },
     #[error("pull {reference}: has no image for {platform}, it has {offered}")]
     Platform { reference: String, platform: Platform, offered: String },
-    #[error("pull {reference}: index {digest} leads to another index")]
+    #[error("pull {reference}: index {digest} leads to another index, expected an image")]
     NestedIndex { reference: String, digest: Digest },
     #[error("pull {reference}")]
     Layer {
@@ -352,7 +352,7 @@ impl Pull {
         };
         shared.made_document(&bytes);
         drop(turn);
-        let parsed: ConfigDocument = serde_json::from_slice(&bytes).map_err(|source| PullError::Config {
+        let parsed: ConfigDocument = from_object(&bytes).map_err(|source| PullError::Config {
             reference: self.reference.to_string(),
             digest: config.digest,
             source,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::digest::{Digest, DigestError};
+use crate::one_line::OneLine;
 
 /// Repository names longer than this are refused (distribution-spec, "Pulling manifests").
 const NAME_MAX_BYTES: usize = 255;
@@ -25,7 +26,7 @@ pub struct Reference {
 
 /// Why a text is no image reference.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("image reference `{reference}`: {problem}")]
+#[error("image reference `{}`: {problem}", OneLine(.reference))]
 pub struct ReferenceError {
     /// The text as it was given.
     pub reference: String,
@@ -36,21 +37,22 @@ pub struct ReferenceError {
 pub enum ReferenceProblem {
     #[error("is empty")]
     Empty,
-    #[error("`{0}` is no URL scheme an image reference may have; write registry/repository:tag")]
+    #[error("`{}` is no URL scheme an image reference may have; write registry/repository:tag", OneLine(.0))]
     Scheme(String),
-    #[error("registry `{0}`: expected a host name or address with an optional port")]
+    #[error("registry `{}`: expected a host name or address with an optional port", OneLine(.0))]
     Registry(String),
-    #[error("registry port `{0}`: expected 1-65535")]
+    #[error("registry port `{}`: expected 1-65535", OneLine(.0))]
     Port(String),
-    #[error("repository `{0}` must be lower-case")]
+    #[error("repository `{}` must be lower-case", OneLine(.0))]
     UpperCase(String),
     #[error(
-        "repository component `{0}`: expected a-z and 0-9, separated by one `.`, one or two `_`, or any number of `-`"
+        "repository component `{}`: expected a-z and 0-9, separated by one `.`, one or two `_`, or any number of `-`",
+        OneLine(.0)
     )]
     Component(String),
     #[error("repository is longer than {NAME_MAX_BYTES} bytes")]
     TooLong,
-    #[error("tag `{0}`: expected up to {TAG_MAX_BYTES} of A-Z a-z 0-9 _ . -, not starting with . or -")]
+    #[error("tag `{}`: expected up to {TAG_MAX_BYTES} of A-Z a-z 0-9 _ . -, not starting with . or -", OneLine(.0))]
     Tag(String),
     #[error("repository name is 64 hexadecimal digits, which is an image id")]
     LooksLikeId,
@@ -207,6 +209,9 @@ fn split_port(registry: &str) -> (&str, Option<&str>) {
 fn check_registry(registry: &str) -> Result<(), ReferenceProblem> {
     let bad = || ReferenceProblem::Registry(registry.into());
     let (host, port) = split_port(registry);
+    if registry.starts_with('[') && !registry.contains(']') {
+        return Err(bad());
+    }
     if let Some(port) = port {
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         if !digits || !port.parse::<u16>().is_ok_and(|port| port > 0) {

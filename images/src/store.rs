@@ -10,7 +10,7 @@ use crate::credentials::Keychain;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layout::Layout;
-use crate::manifest::{Descriptor, Document, Manifest};
+use crate::manifest::{Descriptor, Document, Manifest, from_object};
 use crate::pull::{Flights, SharedBlobs};
 use crate::reference::{Reference, ReferenceError};
 use crate::registries::Registries;
@@ -319,7 +319,7 @@ impl Inner {
         };
         let config = &parsed.config.digest;
         let documents = Arc::new(Documents {
-            config: serde_json::from_slice(&read(config)?).map_err(|error| invalid(config, error.into()))?,
+            config: from_object(&read(config)?).map_err(|error| invalid(config, error.into()))?,
             manifest: parsed,
         });
         let mut all = self.documents.lock().unwrap_or_else(PoisonError::into_inner);

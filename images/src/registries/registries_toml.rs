@@ -14,6 +14,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -32,6 +33,7 @@ pub(super) struct RegistriesToml {
 
 struct Section {
     key: String,
+    place: Range<usize>,
     line: usize,
     mirrors: Vec<(String, usize)>,
     ca: Option<Named<PathBuf>>,
@@ -90,6 +92,13 @@ impl RegistriesToml {
             let place = key.span();
             let key = key.into_inner().to_ascii_lowercase();
             check_key(&key).map_err(|problem| document.problem(place.clone(), problem))?;
+            // A host is the same however it is written.
+            if let Some(other) = sections.iter().find(|other: &&Section| other.key == key) {
+                let lines = [other.line, document.line(&place)];
+                let problem = format!("registry `{key}`: has a section already, at line {}", lines[0].min(lines[1]));
+                let later = if lines[1] > lines[0] { place } else { other.place.clone() };
+                return Err(document.problem(later, problem));
+            }
             let named = |value: &Spanned<PathBuf>, name: &str| {
                 let origin = origin(&document, document.line(&value.span()), format!("registry.\"{key}\".{name}"));
                 Ok::<_, RegistriesError>(Named { value: absolute(value)?, origin })
@@ -114,7 +123,7 @@ impl RegistriesToml {
                     .map_err(|problem| document.problem(mirror.span(), format!("mirror `{text}`: {problem}")))?;
                 mirrors.push((text, document.line(&mirror.span())));
             }
-            sections.push(Section { line: document.line(&place), key, mirrors, ca, client, insecure });
+            sections.push(Section { line: document.line(&place), place, key, mirrors, ca, client, insecure });
         }
         Ok(Self { document, sections, hosts_folders })
     }
