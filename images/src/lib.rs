@@ -39,6 +39,8 @@ pub mod store;
 mod tar_stream;
 pub mod transfers;
 pub mod unpack;
+#[doc(hidden)]
+pub mod untrusted;
 pub mod user;
 mod whiteout;
 
