@@ -1,5 +1,6 @@
 //! Pulling an image: one HEAD if it is present, else manifest, config, and the missing layers in parallel.
 
+mod error;
 mod shared_blob;
 mod transfer;
 
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{FutureExt, WeakShared};
 
+pub use error::PullError;
 use shared_blob::SharedBlob;
 pub(crate) use shared_blob::SharedBlobs;
 
@@ -17,13 +19,12 @@ use crate::adopt;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
-use crate::layer::LayerError;
 use crate::layout::{Needed, PublishError, Session};
 use crate::manifest::{Descriptor, Document, DocumentError, Manifest, OCI_MANIFEST, Platform, from_object};
 use crate::platform;
 use crate::progress::{ProgressFn, ProgressHub};
 use crate::reference::Reference;
-use crate::registry::{self, RegistryError, SessionError};
+use crate::registry;
 use crate::store::{REF_NAME, Store, StoreError, annotation, set_name};
 
 /// Publishing is repeated this often when someone removes a shared layer at the same moment.
@@ -39,59 +40,6 @@ pub struct PullOptions {
     /// Speak HTTP without TLS to a registry that is not on this machine.
     pub plain_http: bool,
     pub progress: Option<ProgressFn>,
-}
-
-/// Why a pull failed. The store is as it was before; but where the connection was at fault, layers that were complete
-/// are kept for the next try.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// A configuration or a login file is broken.
-    #[error("pull {reference}")]
-    Setup {
-        reference: String,
-        #[source]
-        source: Box<SessionError>,
-    },
-    #[error("pull {reference}")]
-    Document {
-        reference: String,
-        #[source]
-        source: Box<DocumentError>,
-    },
-    #[error("pull {reference}: config {digest} cannot be read")]
-    Config {
-        reference: String,
-        digest: Digest,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("pull {reference}: has no image for {platform}, it has {offered}")]
-    Platform { reference: String, platform: Platform, offered: String },
-    #[error("pull {reference}: index {digest} leads to another index, expected an image")]
-    NestedIndex { reference: String, digest: Digest },
-    #[error("pull {reference}")]
-    Layer {
-        reference: String,
-        #[source]
-        source: Box<LayerError>,
-    },
-    #[error("pull {reference}: {operation}")]
-    Io {
-        reference: String,
-        operation: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("pull {reference}: parts of it are being removed again and again")]
-    Removed { reference: String },
-    #[error("pull {reference}")]
-    Store {
-        reference: String,
-        #[source]
-        source: Box<StoreError>,
-    },
 }
 
 type Outcome = Result<Image, Arc<PullError>>;
@@ -200,13 +148,6 @@ impl Drop for Clearing {
         if let (Some(session), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn_blocking(move || drop(session));
         }
-    }
-}
-
-impl PullError {
-    /// Whether the pull could have gone on with a better connection: then what is complete is worth keeping.
-    fn is_interruption(&self) -> bool {
-        matches!(self, Self::Registry(error) if error.is_passing() || error.is_unconnected())
     }
 }
 
