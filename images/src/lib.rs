@@ -10,6 +10,7 @@
 //! | [`registry`] | the distribution protocol |
 //! | [`transfers`] | bounds on transfers: repetitions, waits, how many at once |
 //! | [`pull`], [`archive`] | the two ways in |
+//! | [`save`] | the way out, into an archive |
 //! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
 //! | [`snapshot`] | overlay mounts for containers |
@@ -34,6 +35,7 @@ pub mod pull;
 pub mod reference;
 pub mod registries;
 pub mod registry;
+pub mod save;
 pub mod snapshot;
 pub mod store;
 mod tar_stream;
@@ -55,6 +57,7 @@ pub use pull::{PullError, PullOptions};
 pub use reference::{Reference, ReferenceError};
 pub use registries::{Endpoint, Registries, RegistriesError};
 pub use registry::RegistryError;
+pub use save::{ArchiveForm, SaveError};
 pub use snapshot::{OverlayMount, Prepared, SnapshotError};
 pub use store::{Removed, Store, StoreError, StoreOptions, Usage};
 pub use tar_stream::TarError;

@@ -198,7 +198,7 @@ async fn tls_is_as_the_files_say() {
     }
     for (registry, keys, part) in [
         (&open, "insecure = false", "no trust between it and us; `ca` in registries.toml names an authority"),
-        (&closed, ca.as_str(), "ertificate"),
+        (&closed, ca.as_str(), "`client_cert` our own"),
         (&plain, "insecure = false", "cannot connect"),
         (&open, "ca = '/nonexistent.pem'", "read /nonexistent.pem: No such file"),
         (&open, &format!("ca = '{}'", at("ca.key")), "ca.key (registry.\""),

@@ -106,7 +106,8 @@ impl RegistryError {
     }
 }
 
-/// Whether TLS failed because of who somebody is.
+/// Whether TLS failed because of who somebody is. That a client has shown no certificate is told it only after the
+/// connection is made (RFC 8446, 4.4.2.4), so this is no matter of connecting alone.
 fn is_about_certificates(error: &reqwest::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -141,7 +142,7 @@ pub(super) fn retry_after(text: &str) -> Option<Duration> {
 
 impl RegistryFailure {
     pub(crate) fn from_transport(source: reqwest::Error) -> Self {
-        let stage = if source.is_connect() && is_about_certificates(&source) {
+        let stage = if is_about_certificates(&source) {
             "verify"
         } else if source.is_connect() && !was_broken(&source) {
             "connect"

@@ -17,6 +17,7 @@ mod pull;
 mod registry;
 mod resource;
 mod run;
+mod save;
 mod scale;
 mod stop;
 mod target;
@@ -72,6 +73,8 @@ enum Command {
     Registry(registry::Arguments),
     /// Take images from an archive
     Load(load::Arguments),
+    /// Write images into an archive
+    Save(save::Arguments),
     /// List images
     Images(images::ListArguments),
     /// Give an image a further name
@@ -136,6 +139,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Pull(arguments) => pull::run(node, arguments).await,
             Command::Registry(arguments) => registry::run(&arguments),
             Command::Load(arguments) => load::run(node, arguments).await,
+            Command::Save(arguments) => save::run(node, arguments).await,
             Command::Images(arguments) => images::list(node, arguments),
             Command::Tag(arguments) => images::tag(node, arguments),
             Command::Rmi(arguments) => images::remove(node, arguments),

@@ -45,8 +45,9 @@ impl RegistryArguments {
         Ok(PullOptions { credentials, plain_http: self.plain_http, ..PullOptions::default() })
     }
 
-    /// What the store is opened with: the logins of whoever runs this, the registries of the node.
-    pub(crate) fn store_options(&self) -> StoreOptions {
+    /// What the store is opened with: the logins of whoever runs this, the registries of the node. Broken files are
+    /// refused here, before there is a store.
+    pub(crate) fn store_options(&self) -> anyhow::Result<StoreOptions> {
         let keychain = match &self.authfile {
             Some(file) => Keychain::default().and_required_file(file),
             None => Keychain::of_user(|name| std::env::var_os(name)),
@@ -56,7 +57,9 @@ impl RegistryArguments {
             Some(file) => node.with_file(file),
             None => node,
         };
-        StoreOptions { keychain, registries, ..StoreOptions::default() }
+        keychain.check()?;
+        registries.check()?;
+        Ok(StoreOptions { keychain, registries, ..StoreOptions::default() })
     }
 }
 
@@ -65,7 +68,7 @@ pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::R
     let mut options = arguments.registry.options()?;
     let platform = arguments.platform.as_deref().map(str::parse::<Platform>).transpose()?;
     options.platform = platform.clone();
-    let store = image_store::open_with(node, arguments.registry.store_options())?;
+    let store = image_store::open_with(node, arguments.registry.store_options()?)?;
     let image = pull(&store, &reference, options, arguments.quiet).await?;
     // A reference without an index has nothing to choose from.
     let same = |wanted: &Platform| wanted.os == image.platform.os && wanted.architecture == image.platform.architecture;

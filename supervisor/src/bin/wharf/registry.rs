@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Command::Explain(arguments) = &arguments.command;
     let reference: Reference = arguments.reference.parse()?;
     let pull = arguments.registry.options()?;
-    let store = arguments.registry.store_options();
+    let store = arguments.registry.store_options()?;
     let endpoints = store
         .registries
         .explain(&reference, pull.plain_http, &store.keychain)
