@@ -22,8 +22,9 @@ use crate::layer::{LayerError, LayerJob, ingest};
 use crate::layout::{Needed, PublishError, Session};
 use crate::manifest::{
     DOCUMENT_MAX_BYTES, Descriptor, Document, DocumentError, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD, OCI_MANIFEST, Platform,
+    OCI_LAYER_ZSTD, OCI_MANIFEST, Platform, from_object,
 };
+use crate::one_line::OneLine;
 use crate::platform;
 use crate::progress::{LayerState, ProgressFn, ProgressHub};
 use crate::reference::{Reference, ReferenceError};
@@ -51,7 +52,9 @@ pub enum LoadError {
     },
     #[error("load {0}: is no image archive, it has neither index.json nor manifest.json")]
     NoImage(PathBuf),
-    #[error("load {path}: {member} is named but not in the archive")]
+    #[error("load {path}: index {digest} leads to another index, expected an image")]
+    NestedIndex { path: PathBuf, digest: Digest },
+    #[error("load {path}: {} is named but not in the archive", OneLine(.member))]
     Missing { path: PathBuf, member: String },
     #[error("load {path}: {member} is no valid JSON document of its kind")]
     Json {
@@ -180,7 +183,11 @@ impl Load {
     }
 
     fn docker_images(&self, spool: &Spool, session: &Session, list: &Spooled) -> Result<Vec<Found>, LoadError> {
-        let entries: Vec<DockerImage> = self.parse(&self.read(list, "manifest.json")?, "manifest.json")?;
+        let list = self.read(list, "manifest.json")?;
+        let entries: Vec<DockerImage> = self.parse(serde_json::from_slice, &list, "manifest.json")?;
+        if entries.is_empty() {
+            return Err(LoadError::NoImage(self.path.clone()));
+        }
         let mut images = Vec::new();
         for (number, image) in entries.iter().enumerate() {
             let member = |name: &String| {
@@ -217,7 +224,7 @@ impl Load {
     }
 
     fn oci_images(&self, spool: &Spool, index: &Spooled) -> Result<Vec<Found>, LoadError> {
-        let index: Index = self.parse(&self.read(index, "index.json")?, "index.json")?;
+        let index: Index = self.parse(from_object, &self.read(index, "index.json")?, "index.json")?;
         let mut images = Vec::new();
         for top in &index.manifests {
             let mut entry = top.clone();
@@ -233,10 +240,7 @@ impl Load {
                 document = self.document(spool, &entry)?;
             }
             let Document::Manifest(manifest) = document else {
-                return Err(LoadError::Missing {
-                    path: self.path.clone(),
-                    member: format!("an image behind index {}", entry.digest),
-                });
+                return Err(LoadError::NestedIndex { path: self.path.clone(), digest: top.digest });
             };
             let names = archive_name(top).into_iter().collect();
             let config = self.read(self.blob(spool, &manifest.config.digest)?, "config")?;
@@ -263,7 +267,8 @@ impl Load {
         config: &[u8],
         names: Vec<Reference>,
     ) -> Result<Found, LoadError> {
-        let config: ConfigDocument = self.parse(config, &format!("config {}", manifest.config.digest))?;
+        let member = format!("config {}", manifest.config.digest);
+        let config: ConfigDocument = self.parse(from_object, config, &member)?;
         let diff_ids = config.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers.len() {
             return Err(LoadError::Document {
@@ -346,12 +351,13 @@ impl Load {
         std::fs::read(&spooled.file).map_err(self.io("read"))
     }
 
-    fn parse<'a, T: Deserialize<'a>>(&self, bytes: &'a [u8], member: &str) -> Result<T, LoadError> {
-        serde_json::from_slice(bytes).map_err(|source| LoadError::Json {
-            path: self.path.clone(),
-            member: member.into(),
-            source,
-        })
+    fn parse<'a, T>(
+        &self,
+        parse: impl FnOnce(&'a [u8]) -> serde_json::Result<T>,
+        bytes: &'a [u8],
+        member: &str,
+    ) -> Result<T, LoadError> {
+        parse(bytes).map_err(|source| LoadError::Json { path: self.path.clone(), member: member.into(), source })
     }
 
     fn io(&self, operation: &'static str) -> impl Fn(io::Error) -> LoadError + '_ {

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
+use crate::one_line::OneLine;
+
 /// A checked digest, always written `sha256:<64 lower-case hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -15,11 +17,11 @@ pub struct Digest([u8; 32]);
 /// Why a text is no digest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DigestError {
-    #[error("digest `{0}`: expected `algorithm:hex`")]
+    #[error("digest `{}`: expected `algorithm:hex`", OneLine(.0))]
     Shape(String),
-    #[error("digest `{digest}`: algorithm `{algorithm}` is not supported, only sha256 is")]
+    #[error("digest `{}`: algorithm `{}` is not supported, only sha256 is", OneLine(.digest), OneLine(.algorithm))]
     Algorithm { digest: String, algorithm: String },
-    #[error("digest `{0}`: expected 64 lower-case hexadecimal digits after `sha256:`")]
+    #[error("digest `{}`: expected 64 lower-case hexadecimal digits after `sha256:`", OneLine(.0))]
     Hex(String),
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use crate::digest::Digest;
@@ -68,9 +69,9 @@ pub(crate) struct ConfigDocument {
     #[serde(default, deserialize_with = "or_default")]
     pub os: String,
     pub variant: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "object_or_default")]
     pub config: ImageConfig,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "object_or_default")]
     pub rootfs: RootFs,
 }
 
@@ -92,6 +93,18 @@ where
     T: Deserialize<'de> + Default,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// As [`or_default`], but a list of the fields' values is no object.
+fn object_or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned + Default,
+{
+    match Option::<serde_json::Map<String, serde_json::Value>>::deserialize(deserializer)? {
+        Some(object) => serde_json::from_value(object.into()).map_err(serde::de::Error::custom),
+        None => Ok(T::default()),
+    }
 }
 
 /// Sets are written as objects with empty values.

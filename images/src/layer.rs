@@ -59,6 +59,13 @@ pub enum LayerError {
     },
 }
 
+impl LayerError {
+    /// Whether what came was not what the manifest names; from elsewhere, or at the next try, it may be.
+    pub(crate) fn is_transfers_fault(&self) -> bool {
+        matches!(self, Self::Digest { .. } | Self::Size { .. })
+    }
+}
+
 /// Streams `input` into the session. Blocking; one thread per layer.
 pub(crate) fn ingest<R: Read>(input: R, job: &LayerJob, session: &Session, limits: Limits) -> Result<(), LayerError> {
     let layer = job.blob;

@@ -5,8 +5,12 @@
 //! | [`reference`], [`digest`] | names of images and of content |
 //! | [`image`] | an image and its configuration |
 //! | `manifest`, [`platform`] | the documents, and choosing from an index |
+//! | [`credentials`] | logins: given, in files, of helper programs |
+//! | [`registries`] | where a registry is reached: mirrors, TLS, proxies |
 //! | [`registry`] | the distribution protocol |
+//! | [`transfers`] | bounds on transfers: repetitions, waits, how many at once |
 //! | [`pull`], [`archive`] | the two ways in |
+//! | [`save`] | the way out, into an archive |
 //! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
 //! | [`snapshot`] | overlay mounts for containers |
@@ -17,25 +21,33 @@
 
 mod adopt;
 pub mod archive;
+pub mod credentials;
 pub mod digest;
 pub mod image;
 mod layer;
 mod layout;
 mod manifest;
 mod merged;
+mod one_line;
 pub mod platform;
 pub mod progress;
 pub mod pull;
 pub mod reference;
+pub mod registries;
 pub mod registry;
+pub mod save;
 pub mod snapshot;
 pub mod store;
 mod tar_stream;
+pub mod transfers;
 pub mod unpack;
+#[doc(hidden)]
+pub mod untrusted;
 pub mod user;
 mod whiteout;
 
 pub use archive::LoadError;
+pub use credentials::{CredentialError, Credentials, Keychain};
 pub use digest::Digest;
 pub use image::{Image, ImageConfig};
 pub use layer::LayerError;
@@ -43,9 +55,12 @@ pub use manifest::{DocumentError, Platform};
 pub use progress::{LayerProgress, LayerState, ProgressFn};
 pub use pull::{PullError, PullOptions};
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Credentials, RegistryError};
+pub use registries::{Endpoint, Registries, RegistriesError};
+pub use registry::RegistryError;
+pub use save::{ArchiveForm, SaveError};
 pub use snapshot::{OverlayMount, Prepared, SnapshotError};
-pub use store::{Removed, Store, StoreError, Usage};
+pub use store::{Removed, Store, StoreError, StoreOptions, Usage};
 pub use tar_stream::TarError;
+pub use transfers::Transfers;
 pub use unpack::{Limits, UnpackError};
 pub use user::User;

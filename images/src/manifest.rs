@@ -87,6 +87,8 @@ pub enum DocumentError {
     },
     #[error("manifest {digest}: schema version {found} is not supported, expected 2")]
     Schema { digest: Digest, found: u64 },
+    #[error("manifest {digest}: has `layers` and `manifests`, expected one of them")]
+    Both { digest: Digest },
     #[error("manifest {digest}: has neither `layers` nor `manifests`")]
     Unknown { digest: Digest },
     #[error("manifest {digest}: has {found} layers, at most {LAYERS_MAX} can be stacked")]
@@ -107,7 +109,7 @@ impl Document {
             manifests: Option<serde::de::IgnoredAny>,
         }
         let json = |source| DocumentError::Json { digest, source };
-        let probe: Probe = serde_json::from_slice(bytes).map_err(json)?;
+        let probe: Probe = from_object(bytes).map_err(json)?;
         if probe.schema_version != 2 {
             return Err(DocumentError::Schema { digest, found: probe.schema_version });
         }
@@ -121,8 +123,17 @@ impl Document {
                 }
             }
             (None, Some(_)) => Ok(Self::Index(serde_json::from_slice(bytes).map_err(json)?)),
-            _ => Err(DocumentError::Unknown { digest }),
+            (Some(_), Some(_)) => Err(DocumentError::Both { digest }),
+            (None, None) => Err(DocumentError::Unknown { digest }),
         }
+    }
+}
+
+/// Parses a JSON object. A list of the fields' values, which serde takes for a struct too, is none.
+pub(crate) fn from_object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => serde_json::from_slice(bytes),
+        _ => Err(serde::de::Error::custom("expected an object")),
     }
 }
 
@@ -144,7 +155,7 @@ mod tests {
         assert!(refusal(r#"{"schemaVersion":1}"#).contains("schema version 1"));
         assert!(refusal(r#"{"schemaVersion":2}"#).contains("neither"));
         // A manifest that is an index too could be read differently by two readers.
-        assert!(refusal(r#"{"schemaVersion":2,"layers":[],"manifests":[]}"#).contains("neither"));
+        assert!(refusal(r#"{"schemaVersion":2,"layers":[],"manifests":[]}"#).contains("expected one of them"));
         assert!(
             refusal(r#"{"schemaVersion":2,"manifests":[{"digest":"sha256:../x","size":1}]}"#).contains("no valid JSON")
         );

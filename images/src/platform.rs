@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::manifest::{Descriptor, Index, Platform};
+use crate::one_line::OneLine;
 
 /// Why a text is no platform.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("platform `{0}`: expected os/architecture or os/architecture/variant, as in linux/arm64/v8")]
+#[error("platform `{}`: expected os/architecture or os/architecture/variant, as in linux/arm64/v8", OneLine(.0))]
 pub struct PlatformError(String);
 
 impl Platform {
@@ -104,7 +105,10 @@ pub(crate) fn offered(index: &Index) -> String {
         .filter(|platform| !platform.starts_with("unknown/"))
         .collect();
     all.dedup();
-    all.join(", ")
+    match all.is_empty() {
+        true => "nothing".into(),
+        false => OneLine(&all.join(", ")).to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Pulling an image: one HEAD if it is present, else manifest, config, and the missing layers in parallel.
 
+mod error;
+mod shared_blob;
 mod transfer;
 
 use std::future::Future;
@@ -9,16 +11,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{FutureExt, WeakShared};
 
+pub use error::PullError;
+use shared_blob::SharedBlob;
+pub(crate) use shared_blob::SharedBlobs;
+
 use crate::adopt;
+use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
-use crate::layer::LayerError;
 use crate::layout::{Needed, PublishError, Session};
-use crate::manifest::{Descriptor, Document, DocumentError, Manifest, OCI_MANIFEST, Platform};
+use crate::manifest::{Descriptor, Document, DocumentError, Manifest, OCI_MANIFEST, Platform, from_object};
 use crate::platform;
 use crate::progress::{ProgressFn, ProgressHub};
 use crate::reference::Reference;
-use crate::registry::{self, Credentials, RegistryError};
+use crate::registry;
 use crate::store::{REF_NAME, Store, StoreError, annotation, set_name};
 
 /// Publishing is repeated this often when someone removes a shared layer at the same moment.
@@ -29,55 +35,11 @@ const PUBLISH_TRIES: u32 = 3;
 pub struct PullOptions {
     /// What to choose from an index; `None` for this machine's own.
     pub platform: Option<Platform>,
+    /// What the registry is shown; `None` for what the store's keychain has for it.
     pub credentials: Option<Credentials>,
     /// Speak HTTP without TLS to a registry that is not on this machine.
     pub plain_http: bool,
     pub progress: Option<ProgressFn>,
-}
-
-/// Why a pull failed. The store is as it was before.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    #[error("pull {reference}")]
-    Document {
-        reference: String,
-        #[source]
-        source: Box<DocumentError>,
-    },
-    #[error("pull {reference}: config {digest} cannot be read")]
-    Config {
-        reference: String,
-        digest: Digest,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("pull {reference}: has no image for {platform}, it has {offered}")]
-    Platform { reference: String, platform: Platform, offered: String },
-    #[error("pull {reference}: index {digest} leads to another index")]
-    NestedIndex { reference: String, digest: Digest },
-    #[error("pull {reference}")]
-    Layer {
-        reference: String,
-        #[source]
-        source: Box<LayerError>,
-    },
-    #[error("pull {reference}: {operation}")]
-    Io {
-        reference: String,
-        operation: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("pull {reference}: parts of it are being removed again and again")]
-    Removed { reference: String },
-    #[error("pull {reference}")]
-    Store {
-        reference: String,
-        #[source]
-        source: Box<StoreError>,
-    },
 }
 
 type Outcome = Result<Image, Arc<PullError>>;
@@ -104,7 +66,8 @@ struct FlightKey {
 
 impl Store {
     /// Pulls `reference` and names it. Pulls of the same reference that run at the same time in this process are
-    /// one; dropping all their futures cancels it and leaves nothing behind.
+    /// one, and of different references each blob is transferred once. Dropping all their futures cancels a pull; of
+    /// it stay the layers that were complete, until the next one wants them or an image is removed.
     ///
     /// An image that is present costs one HEAD request.
     pub async fn pull(&self, reference: &Reference, options: PullOptions) -> Outcome {
@@ -136,6 +99,7 @@ impl Store {
                         credentials: key.credentials.clone(),
                         plain_http: key.plain_http,
                         progress: progress.clone(),
+                        wanted: Mutex::default(),
                     };
                     let run = async move { job.run().await.map_err(Arc::new) };
                     let pull = (Box::pin(run) as Flying).shared();
@@ -155,6 +119,8 @@ struct Pull {
     credentials: Option<Credentials>,
     plain_http: bool,
     progress: ProgressHub,
+    /// Kept to the end, so that others who want them find them.
+    wanted: Mutex<Vec<Arc<SharedBlob>>>,
 }
 
 /// Everything known before the first layer comes.
@@ -167,25 +133,57 @@ struct Plan {
     diff_ids: Vec<Digest>,
 }
 
+/// A session that is cleared away where it may take a while, whether the pull ends or is dropped.
+struct Clearing(Option<Arc<Session>>);
+
+impl Clearing {
+    async fn done(mut self) -> Result<(), tokio::task::JoinError> {
+        let session = self.0.take();
+        tokio::task::spawn_blocking(move || drop(session)).await
+    }
+}
+
+impl Drop for Clearing {
+    fn drop(&mut self) {
+        if let (Some(session), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(session));
+        }
+    }
+}
+
 impl Pull {
     async fn run(self) -> Result<Image, PullError> {
-        let remote = registry::Session {
-            registry: &self.store.inner.registry,
-            reference: self.reference.clone(),
-            credentials: self.credentials.clone(),
-            plain_http: self.plain_http,
-        };
+        let inner = &self.store.inner;
+        let remote = registry::Session::open(
+            &inner.registry,
+            &self.reference,
+            (&inner.registries, self.plain_http),
+            (&inner.keychain, self.credentials.as_ref()),
+        )
+        .map_err(|source| PullError::Setup { reference: self.reference.to_string(), source: Box::new(source) })?;
         if let Some(image) = self.present(&remote).await? {
             return Ok(image);
         }
         let plan = self.plan(&remote).await?;
         let session = self.blocking("begin", |store| store.inner.layout.session()).await?;
         let session = Arc::new(session);
+        let clearing = Clearing(Some(session.clone()));
+        // Declared behind it, so dropped before: the last one is dropped where it may take a while.
+        let session = session;
         let outcome = self.fill(&remote, &plan, &session).await;
-        // Deleting what a failed pull has unpacked takes a while.
-        let cleaning = tokio::task::spawn_blocking(move || drop(session)).await;
-        cleaning.map_err(|error| self.io("clean up")(io::Error::other(error)))?;
+        if outcome.as_ref().is_err_and(|error| !error.is_interruption()) {
+            session.keep_nothing();
+        }
+        drop(session);
+        clearing.done().await.map_err(|error| self.io("clean up")(io::Error::other(error)))?;
         outcome
+    }
+
+    /// Says that `digest` is wanted, until this pull's end.
+    fn want(&self, digest: Digest) -> Arc<SharedBlob> {
+        let blob = self.store.inner.shared_blobs.want(digest);
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).push(blob.clone());
+        blob
     }
 
     async fn fill(
@@ -284,11 +282,18 @@ impl Pull {
         manifest: Manifest,
     ) -> Result<Plan, PullError> {
         let config = &manifest.config;
+        let shared = self.want(config.digest);
+        let turn = shared.turn().await;
         let bytes = match self.store.inner.layout.read_blob(&config.digest) {
             Ok(bytes) if Digest::of(&bytes) == config.digest => bytes,
-            _ => remote.document(config.digest, config.size).await?,
+            _ => match shared.document() {
+                Some(bytes) => bytes,
+                None => remote.document(config.digest, config.size).await?,
+            },
         };
-        let parsed: ConfigDocument = serde_json::from_slice(&bytes).map_err(|source| PullError::Config {
+        shared.made_document(&bytes);
+        drop(turn);
+        let parsed: ConfigDocument = from_object(&bytes).map_err(|source| PullError::Config {
             reference: self.reference.to_string(),
             digest: config.digest,
             source,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::digest::{Digest, DigestError};
+use crate::one_line::OneLine;
 
 /// Repository names longer than this are refused (distribution-spec, "Pulling manifests").
 const NAME_MAX_BYTES: usize = 255;
@@ -25,7 +26,7 @@ pub struct Reference {
 
 /// Why a text is no image reference.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("image reference `{reference}`: {problem}")]
+#[error("image reference `{}`: {problem}", OneLine(.reference))]
 pub struct ReferenceError {
     /// The text as it was given.
     pub reference: String,
@@ -36,21 +37,22 @@ pub struct ReferenceError {
 pub enum ReferenceProblem {
     #[error("is empty")]
     Empty,
-    #[error("`{0}` is no URL scheme an image reference may have; write registry/repository:tag")]
+    #[error("`{}` is no URL scheme an image reference may have; write registry/repository:tag", OneLine(.0))]
     Scheme(String),
-    #[error("registry `{0}`: expected a host name or address with an optional port")]
+    #[error("registry `{}`: expected a host name or address with an optional port", OneLine(.0))]
     Registry(String),
-    #[error("registry port `{0}`: expected 1-65535")]
+    #[error("registry port `{}`: expected 1-65535", OneLine(.0))]
     Port(String),
-    #[error("repository `{0}` must be lower-case")]
+    #[error("repository `{}` must be lower-case", OneLine(.0))]
     UpperCase(String),
     #[error(
-        "repository component `{0}`: expected a-z and 0-9, separated by one `.`, one or two `_`, or any number of `-`"
+        "repository component `{}`: expected a-z and 0-9, separated by one `.`, one or two `_`, or any number of `-`",
+        OneLine(.0)
     )]
     Component(String),
     #[error("repository is longer than {NAME_MAX_BYTES} bytes")]
     TooLong,
-    #[error("tag `{0}`: expected up to {TAG_MAX_BYTES} of A-Z a-z 0-9 _ . -, not starting with . or -")]
+    #[error("tag `{}`: expected up to {TAG_MAX_BYTES} of A-Z a-z 0-9 _ . -, not starting with . or -", OneLine(.0))]
     Tag(String),
     #[error("repository name is 64 hexadecimal digits, which is an image id")]
     LooksLikeId,
@@ -82,20 +84,10 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The host to talk to. Docker Hub's registry lives under a name of its own.
-    pub fn host(&self) -> &str {
-        match self.registry.as_str() {
-            DEFAULT_REGISTRY => "registry-1.docker.io",
-            other => other,
-        }
-    }
-
     /// Whether the registry is this very machine, where plain HTTP is as safe as TLS
     /// (`localhost`, 127.0.0.0/8, ::1; as docker and containerd do).
     pub fn is_loopback(&self) -> bool {
-        let (host, _) = split_port(&self.registry);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        is_loopback(&self.registry)
     }
 
     /// What a request for the manifest names: the digest if there is one, else the tag.
@@ -111,6 +103,23 @@ impl Reference {
     pub fn with_digest(&self, digest: Digest) -> Self {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
+}
+
+/// Whether `host`, with or without a port, is this very machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let (host, _) = split_port(host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Checks `HOST[:PORT][/PATH]`, a part of a reference.
+pub(crate) fn check_place(place: &str) -> Result<(), ReferenceProblem> {
+    if let Some((scheme, _)) = place.split_once("://") {
+        return Err(ReferenceProblem::Scheme(format!("{scheme}://")));
+    }
+    let (host, path) = place.split_once('/').map_or((place, None), |(host, path)| (host, Some(path)));
+    check_registry(host)?;
+    path.map_or(Ok(()), check_repository)
 }
 
 impl fmt::Display for Reference {
@@ -200,6 +209,9 @@ fn split_port(registry: &str) -> (&str, Option<&str>) {
 fn check_registry(registry: &str) -> Result<(), ReferenceProblem> {
     let bad = || ReferenceProblem::Registry(registry.into());
     let (host, port) = split_port(registry);
+    if registry.starts_with('[') && !registry.contains(']') {
+        return Err(bad());
+    }
     if let Some(port) = port {
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         if !digits || !port.parse::<u16>().is_ok_and(|port| port > 0) {

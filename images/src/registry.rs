@@ -1,49 +1,52 @@
 //! The pull side of the distribution protocol (OCI distribution-spec 1.1) with bearer, basic and no
-//! authentication.
+//! authentication, at a registry or in its place at its mirrors.
 //!
 //! Requests of our own over `reqwest`, not `oci-client`: that one hides the HTTP status of most refusals, asks
 //! `/v2/` before anything else (a present image must cost one request), and reads manifests without a bound.
 
 mod auth;
+mod client;
+mod download;
 mod error;
+mod request;
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::Arc;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, RANGE};
-use reqwest::{Method, Response, StatusCode};
+use futures_util::future::BoxFuture;
+use reqwest::{Method, Response};
+use tokio::sync::Semaphore;
 
-pub use auth::Credentials;
+pub(crate) use download::{Download, Sink};
 pub use error::{RegistryError, RegistryFailure};
 
+use crate::credentials::{CredentialError, Credentials, Keychain, Login};
 use crate::digest::Digest;
-use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_MAX_BYTES, OCI_INDEX, OCI_MANIFEST};
+use crate::manifest::DOCUMENT_MAX_BYTES;
 use crate::reference::Reference;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A transfer that brings nothing for this long is dead.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Nobody needs more of an error page.
-const ERROR_BODY_MAX_BYTES: u64 = 4096;
-const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
+use crate::registries::{Endpoint, Registries, RegistriesError, Role};
+use crate::transfers::{BackOff, Transfers, chance};
 
 /// Connections and tokens, shared by all transfers of a store.
-#[derive(Default)]
 pub(crate) struct Registry {
-    /// Made at the first use: reading the machine's root certificates takes milliseconds.
-    proxied: OnceLock<reqwest::Client>,
-    /// For this machine's own registries: no proxy, no TLS.
-    direct: OnceLock<reqwest::Client>,
+    clients: client::Clients,
     tokens: auth::Tokens,
+    /// One for each layer that may be received now.
+    permits: Arc<Semaphore>,
+    bounds: Transfers,
 }
 
-/// Who asks, for what.
-#[derive(Clone)]
+/// Who asks, for what, and where.
 pub(crate) struct Session<'a> {
-    pub registry: &'a Registry,
-    pub reference: Reference,
-    pub credentials: Option<Credentials>,
-    pub plain_http: bool,
+    registry: &'a Registry,
+    reference: Reference,
+    accesses: Vec<Access>,
+}
+
+/// An endpoint, ready to be asked.
+pub(crate) struct Access {
+    endpoint: Endpoint,
+    login: Login,
+    client: reqwest::Client,
 }
 
 /// A manifest or index as it was served.
@@ -52,171 +55,182 @@ pub(crate) struct Served {
     pub bytes: Vec<u8>,
 }
 
-impl Session<'_> {
+/// Why nobody was asked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+}
+
+impl Registry {
+    pub(crate) fn new(bounds: Transfers) -> Self {
+        Self {
+            clients: client::Clients::new(bounds.silence),
+            tokens: auth::Tokens::default(),
+            permits: Arc::new(Semaphore::new(bounds.parallel.max(1))),
+            bounds,
+        }
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Finds out where `reference` is and with which logins. Those `given` are for the registry that the reference
+    /// names, not for its mirrors.
+    pub(crate) fn open(
+        registry: &'a Registry,
+        reference: &Reference,
+        (registries, plain_http): (&Registries, bool),
+        (keychain, given): (&Keychain, Option<&Credentials>),
+    ) -> Result<Self, SessionError> {
+        let mut accesses = Vec::new();
+        for endpoint in registries.endpoints(reference, plain_http)? {
+            let login = match given.filter(|_| endpoint.role == Role::Registry) {
+                Some(given) => Login::Given(given.clone()),
+                None => keychain.login(endpoint.host(), endpoint.repository())?,
+            };
+            let client = registry.clients.client(&endpoint, registries.proxies())?;
+            accesses.push(Access { endpoint, login, client });
+        }
+        Ok(Self { registry, reference: reference.clone(), accesses })
+    }
+
     /// The digest the reference leads to now, by one HEAD request; `None` if the registry does not say.
     pub(crate) async fn head_manifest(&self) -> Result<Option<Digest>, RegistryError> {
-        let path = format!("manifests/{}", self.reference.manifest_key());
-        let response = self.send(Method::HEAD, &path, None).await?;
-        Ok(digest_header(&response))
+        let path = &format!("manifests/{}", self.reference.manifest_key());
+        self.first(path, |access| {
+            Box::pin(async move { Ok(digest_header(&self.send(access, Method::HEAD, path, 0).await?)) })
+        })
+        .await
     }
 
     /// A manifest or index by tag or digest. Its digest is checked against the reference and the registry's word.
     pub(crate) async fn manifest(&self, key: &str) -> Result<Served, RegistryError> {
-        let path = format!("manifests/{key}");
-        let response = self.send(Method::GET, &path, None).await?;
-        let claimed = digest_header(&response);
-        let bytes = self.body(response, &path, DOCUMENT_MAX_BYTES).await?;
-        let digest = Digest::of(&bytes);
-        let expected = key.parse::<Digest>().ok().or(claimed);
-        match expected.filter(|expected| *expected != digest) {
-            Some(expected) => Err(self.failure(&path, RegistryFailure::Digest { expected, found: digest })),
-            None => Ok(Served { digest, bytes }),
-        }
+        let path = &format!("manifests/{key}");
+        let by_digest = key.parse::<Digest>().ok();
+        self.first(path, |access| {
+            Box::pin(async move {
+                let response = self.send(access, Method::GET, path, 0).await?;
+                let expected = by_digest.or(digest_header(&response));
+                let bytes = self.body(access, response, path, DOCUMENT_MAX_BYTES).await?;
+                let found = Digest::of(&bytes);
+                match expected.filter(|expected| *expected != found) {
+                    Some(expected) => Err(self.failure(access, path, RegistryFailure::Digest { expected, found })),
+                    None => Ok(Served { digest: found, bytes }),
+                }
+            })
+        })
+        .await
     }
 
     /// A small blob, checked.
     pub(crate) async fn document(&self, digest: Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
-        let path = format!("blobs/{digest}");
-        let response = self.blob(digest, size, 0).await?;
-        let bytes = self.body(response, &path, size.min(DOCUMENT_MAX_BYTES)).await?;
-        let found = Digest::of(&bytes);
-        match found == digest {
-            true => Ok(bytes),
-            false if (bytes.len() as u64) < size => {
-                Err(self.failure(&path, RegistryFailure::Length { expected: size, found: bytes.len() as u64 }))
+        let path = &format!("blobs/{digest}");
+        self.first(path, |access| {
+            Box::pin(async move {
+                let response = self.send(access, Method::GET, path, 0).await?;
+                let bytes = self.body(access, response, path, size.min(DOCUMENT_MAX_BYTES)).await?;
+                let found = Digest::of(&bytes);
+                let length = bytes.len() as u64;
+                if length < size {
+                    return Err(self.failure(access, path, RegistryFailure::Length { expected: size, found: length }));
+                }
+                match found == digest {
+                    true => Ok(bytes),
+                    false => Err(self.failure(access, path, RegistryFailure::Digest { expected: digest, found })),
+                }
+            })
+        })
+        .await
+    }
+
+    /// A layer, to be streamed and checked by the caller.
+    pub(crate) fn download(&self, digest: Digest, size: u64) -> Download<'_> {
+        Download::new(self, digest, size)
+    }
+
+    /// What the first endpoint says that has an answer; else what the last one, the registry itself, refuses with. All
+    /// are asked again, after a while, if that may pass.
+    async fn first<'s, T>(
+        &'s self,
+        path: &str,
+        ask: impl Fn(&'s Access) -> BoxFuture<'s, Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        let by_tag = path.strip_prefix("manifests/").is_some_and(|key| key.parse::<Digest>().is_err());
+        let is_able = |access: &&Access| if by_tag { access.endpoint.resolves } else { access.endpoint.pulls };
+        let mut left: Vec<&Access> = self.accesses.iter().filter(is_able).collect();
+        let mut back_off = BackOff::new(self.registry.bounds);
+        loop {
+            let mut refusal: Option<RegistryError> = None;
+            let mut again = Vec::new();
+            for access in left {
+                let endpoint = &access.endpoint;
+                let answered = refusal.as_ref().is_some_and(|error| !error.is_unconnected());
+                if endpoint.is_second_try && answered {
+                    continue;
+                }
+                let error = match ask(access).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                tracing::debug!(endpoint = %endpoint.url(), %error, "endpoint refuses");
+                if error.is_passing() {
+                    again.push(access);
+                }
+                refusal = Some(error);
             }
-            false => Err(self.failure(&path, RegistryFailure::Digest { expected: digest, found })),
+            let capability = if by_tag { "resolve" } else { "pull" };
+            let refusal = refusal.unwrap_or_else(|| self.nobody(path, capability));
+            let wait = match refusal.is_passing() {
+                true => back_off.next(refusal.retry_after(), chance()),
+                false => None,
+            };
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(refusal),
+            }
+            left = again;
         }
     }
 
-    /// A blob's bytes from `offset` on, to be streamed and checked by the caller.
-    pub(crate) async fn blob(&self, digest: Digest, size: u64, offset: u64) -> Result<Response, RegistryError> {
-        let path = format!("blobs/{digest}");
-        let response = self.send(Method::GET, &path, Some(offset)).await?;
-        let found = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        match found.filter(|found| *found != size - offset) {
-            Some(found) => Err(self.failure(&path, RegistryFailure::Length { expected: size - offset, found })),
-            None => Ok(response),
-        }
-    }
-
-    pub(crate) fn failure(&self, path: &str, failure: RegistryFailure) -> RegistryError {
+    /// No endpoint may be asked for it.
+    fn nobody(&self, path: &str, capability: &'static str) -> RegistryError {
         RegistryError {
             reference: self.reference.to_string(),
             registry: self.reference.registry().into(),
+            object: path.into(),
+            failure: Box::new(RegistryFailure::Nobody(capability)),
+        }
+    }
+
+    fn failure(&self, access: &Access, path: &str, failure: RegistryFailure) -> RegistryError {
+        RegistryError {
+            reference: self.reference.to_string(),
+            registry: access.endpoint.host().into(),
             object: path.into(),
             failure: Box::new(failure),
         }
     }
 
-    async fn body(&self, mut response: Response, path: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
+    async fn body(
+        &self,
+        access: &Access,
+        mut response: Response,
+        path: &str,
+        limit: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let failed = |failure| self.failure(access, path, failure);
         let mut bytes = Vec::new();
         while let Some(chunk) =
-            response.chunk().await.map_err(|error| self.failure(path, RegistryFailure::from_transport(error)))?
+            response.chunk().await.map_err(|error| failed(RegistryFailure::from_transport(error)))?
         {
             if bytes.len() as u64 + chunk.len() as u64 > limit {
-                return Err(self.failure(path, RegistryFailure::TooLong { limit }));
+                return Err(failed(RegistryFailure::TooLong { limit }));
             }
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
-    }
-
-    /// Sends a request below `/v2/<repository>/`, logging in when asked to, and refuses every other status.
-    async fn send(&self, method: Method, path: &str, offset: Option<u64>) -> Result<Response, RegistryError> {
-        let scheme = if self.is_plain() { "http" } else { "https" };
-        let url = format!("{scheme}://{}/v2/{}/{path}", self.reference.host(), self.reference.repository());
-        let transport = |error| self.failure(path, RegistryFailure::from_transport(error));
-        let client = self.client().map_err(transport)?;
-        let mut header = self.registry.tokens.header(self);
-        let mut asked = false;
-        loop {
-            let mut request = client.request(method.clone(), &url);
-            if path.starts_with("manifests/") {
-                request = request.header(ACCEPT, [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", "));
-            }
-            if let Some(value) = &header {
-                request = request.header(AUTHORIZATION, value);
-            }
-            let range = offset.filter(|offset| *offset > 0);
-            if let Some(offset) = range {
-                request = request.header(RANGE, format!("bytes={offset}-"));
-            }
-            let response = request.send().await.map_err(transport)?;
-            match response.status() {
-                StatusCode::OK if range.is_none() => return Ok(response),
-                StatusCode::PARTIAL_CONTENT if range.is_some() => return Ok(response),
-                StatusCode::UNAUTHORIZED if !asked => {
-                    asked = true;
-                    header = match auth::log_in(self, client, &response).await {
-                        Ok(Some(value)) => Some(value),
-                        Ok(None) => return Err(self.refusal(path, response).await),
-                        Err(failure) => return Err(self.failure(path, failure)),
-                    };
-                }
-                _ => return Err(self.refusal(path, response).await),
-            }
-        }
-    }
-
-    async fn refusal(&self, path: &str, response: Response) -> RegistryError {
-        let status = response.status().as_u16();
-        let message = match self.body(response, path, ERROR_BODY_MAX_BYTES).await {
-            Ok(body) => error::message(&body),
-            // The status says it; a longer or broken page adds nothing.
-            Err(_) => String::new(),
-        };
-        let anonymous = self.credentials.is_none();
-        self.failure(path, RegistryFailure::Status { status, message, anonymous })
-    }
-
-    fn is_plain(&self) -> bool {
-        self.plain_http || self.reference.is_loopback()
-    }
-
-    fn client(&self) -> reqwest::Result<&reqwest::Client> {
-        let (slot, direct) = match self.reference.is_loopback() {
-            true => (&self.registry.direct, true),
-            false => (&self.registry.proxied, false),
-        };
-        match slot.get() {
-            Some(client) => Ok(client),
-            None => {
-                let client = new_client(direct)?;
-                Ok(slot.get_or_init(|| client))
-            }
-        }
-    }
-}
-
-/// Names are resolved by glibc: since 2.34 its `files` and `dns` services need no shared library, so the static
-/// binary has them (tried with other services in nsswitch.conf too: they are passed over). A resolver of our own
-/// would cost a dozen crates.
-fn new_client(direct: bool) -> reqwest::Result<reqwest::Client> {
-    // Whoever comes first installs it; all of Wharf uses ring.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(STALL_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::custom(|attempt| {
-            let from_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-            if from_tls && attempt.url().scheme() != "https" {
-                return attempt.error("redirects from https to http");
-            }
-            match attempt.previous().len() {
-                0..=5 => attempt.follow(),
-                _ => attempt.error("redirects more than five times"),
-            }
-        }));
-    match direct {
-        true => {
-            let no_roots = rustls::ClientConfig::builder()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-            builder.no_proxy().tls_backend_preconfigured(no_roots).build()
-        }
-        false => builder.build(),
     }
 }
 

@@ -1,26 +1,27 @@
 //! The store: images by name and id, removal, and what it takes on disk.
 
+mod names;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::credentials::Keychain;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layout::Layout;
-use crate::manifest::{Descriptor, Document, Manifest};
-use crate::pull::Flights;
+use crate::manifest::{Descriptor, Document, Manifest, from_object};
+use crate::pull::{Flights, SharedBlobs};
 use crate::reference::{Reference, ReferenceError};
+use crate::registries::Registries;
 use crate::registry::Registry;
+use crate::transfers::Transfers;
 use crate::unpack::Limits;
 
-/// The name an entry of index.json is found by (image-spec, "Pre-Defined Annotation Keys").
-pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The same, as containerd's tools look for it.
-pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
-/// `repository@digest` the entry was pulled as, the digest being an index's if the reference led to one.
-pub(crate) const REPO_DIGEST: &str = "dev.wharf.repo-digest";
+pub(crate) use names::{CONTAINERD_NAME, REF_NAME, annotation, repo_digest_target, set_name};
+use names::{entry_is_named, is_named, names};
 
 /// A store of images, shared by any number of handles, threads and processes.
 ///
@@ -30,11 +31,26 @@ pub struct Store {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// What a store is opened with.
+#[derive(Clone, Debug, Default)]
+pub struct StoreOptions {
+    /// What a layer may unpack to.
+    pub limits: Limits,
+    /// Whom registries are told we are, where a pull does not say.
+    pub keychain: Keychain,
+    /// Where registries are reached.
+    pub registries: Registries,
+    pub transfers: Transfers,
+}
+
 pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) limits: Limits,
+    pub(crate) keychain: Keychain,
+    pub(crate) registries: Registries,
     pub(crate) registry: Registry,
     pub(crate) flights: Flights,
+    pub(crate) shared_blobs: SharedBlobs,
     index: Mutex<IndexCache>,
     /// Documents by manifest digest; they cannot change.
     documents: Mutex<HashMap<Digest, Arc<Documents>>>,
@@ -94,19 +110,23 @@ impl Store {
     /// Opens the store below `root`, creating it if it is missing and taking away what a killed process left
     /// half done.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        Self::open_with(root, Limits::default())
+        Self::open_with(root, StoreOptions::default())
     }
 
-    /// [`Store::open`] with bounds of your own on what a layer may unpack to.
-    pub fn open_with(root: &Path, limits: Limits) -> Result<Self, StoreError> {
+    /// [`Store::open`] with bounds, logins and registries of your own.
+    pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let StoreOptions { limits, keychain, registries, transfers } = options;
         let layout = Layout::open(root).map_err(at("open image store", root))?;
         layout.sweep_sessions().map_err(at("sweep image store", root))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,
                 limits,
-                registry: Registry::default(),
+                keychain,
+                registries,
+                registry: Registry::new(transfers),
                 flights: Flights::default(),
+                shared_blobs: SharedBlobs::default(),
                 index: Mutex::default(),
                 documents: Mutex::default(),
             }),
@@ -241,6 +261,11 @@ impl Store {
         Ok(usage)
     }
 
+    /// Waits until nothing is under way here: pulls that were cancelled have been cleared away.
+    pub async fn idle(&self) {
+        self.inner.layout.idle().await;
+    }
+
     /// The OCI image layout: what `skopeo copy oci:<here>:<full name>` reads.
     pub fn image_layout(&self) -> PathBuf {
         self.inner.layout.images()
@@ -292,7 +317,7 @@ impl Inner {
         };
         let config = &parsed.config.digest;
         let documents = Arc::new(Documents {
-            config: serde_json::from_slice(&read(config)?).map_err(|error| invalid(config, error.into()))?,
+            config: from_object(&read(config)?).map_err(|error| invalid(config, error.into()))?,
             manifest: parsed,
         });
         let mut all = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -341,51 +366,6 @@ impl Inner {
 /// Content on its way out.
 pub(crate) use crate::layout::RubbishSession;
 
-/// The new index: `name` (and `repo_digest`) lead to `entry`. What had the name keeps its place without it, so that
-/// a container made from it can still find it by id.
-pub(crate) fn set_name(
-    entries: Vec<Descriptor>,
-    mut entry: Descriptor,
-    name: Option<&str>,
-    repo_digest: Option<&str>,
-) -> Vec<Descriptor> {
-    let annotations = entry.annotations.get_or_insert_default();
-    if let Some(name) = name {
-        annotations.insert(REF_NAME.into(), name.into());
-        annotations.insert(CONTAINERD_NAME.into(), name.into());
-    }
-    if let Some(repo_digest) = repo_digest {
-        annotations.insert(REPO_DIGEST.into(), repo_digest.into());
-    }
-    if annotations.is_empty() {
-        entry.annotations = None;
-    }
-    let mut kept: Vec<Descriptor> = Vec::with_capacity(entries.len() + 1);
-    for mut old in entries {
-        if name.is_some() && annotation(&old, REF_NAME) == name {
-            if old.digest == entry.digest && annotation(&old, REPO_DIGEST) == repo_digest {
-                continue;
-            }
-            if let Some(annotations) = &mut old.annotations {
-                annotations.remove(REF_NAME);
-                annotations.remove(CONTAINERD_NAME);
-            }
-        }
-        // Without any name an entry says nothing beside another of the same manifest.
-        let nameless = old.annotations.as_ref().is_none_or(|all| all.is_empty());
-        let said = |other: &Descriptor| old.digest == other.digest && old.annotations == other.annotations;
-        if (nameless && old.digest == entry.digest) || said(&entry) || kept.iter().any(said) {
-            continue;
-        }
-        kept.push(old);
-    }
-    let nameless = entry.annotations.is_none();
-    if !nameless || !kept.iter().any(|old| old.digest == entry.digest) {
-        kept.push(entry);
-    }
-    kept
-}
-
 fn image(entry: &Descriptor, documents: &Documents) -> Image {
     let mut blobs: HashMap<Digest, u64> = HashMap::new();
     for part in documents.manifest.layers.iter().chain([&documents.manifest.config]) {
@@ -401,37 +381,6 @@ fn image(entry: &Descriptor, documents: &Documents) -> Image {
         diff_ids: documents.config.rootfs.diff_ids.clone(),
         created: documents.config.created.clone(),
         platform: documents.config.platform(),
-    }
-}
-
-pub(crate) fn annotation<'a>(entry: &'a Descriptor, key: &str) -> Option<&'a str> {
-    entry.annotations.as_ref()?.get(key).map(String::as_str)
-}
-
-/// The entry's tagged name and its name by digest. A reference with a digest is no tag.
-fn names(entry: &Descriptor) -> (Option<String>, Option<String>) {
-    let name = annotation(entry, REF_NAME).filter(|name| !name.contains('@'));
-    (name.map(str::to_owned), annotation(entry, REPO_DIGEST).map(str::to_owned))
-}
-
-/// The digest a pulled entry's reference led to: its own, or that of the index it was chosen from.
-pub(crate) fn repo_digest_target(entry: &Descriptor) -> Option<Digest> {
-    annotation(entry, REPO_DIGEST)?.rsplit_once('@')?.1.parse().ok()
-}
-
-fn is_named(image: &Image, reference: &Reference) -> bool {
-    match reference.digest() {
-        // The tag beside a digest is a comment: the digest decides.
-        Some(digest) => image.repo_digests.contains(&reference.with_digest(digest).to_string()),
-        None => image.repo_tags.contains(&reference.to_string()),
-    }
-}
-
-fn entry_is_named(entry: &Descriptor, reference: &Reference) -> bool {
-    let (tag, repo_digest) = names(entry);
-    match reference.digest() {
-        Some(digest) => repo_digest == Some(reference.with_digest(digest).to_string()),
-        None => tag == Some(reference.to_string()),
     }
 }
 

@@ -12,6 +12,8 @@ use extensions::Extensions;
 use sparse::check_sparse_map;
 use tar::{EntryType, Header};
 
+use crate::one_line::one_line;
+
 /// Long names and pax records of one member may not be larger (Linux' PATH_MAX is 4 KiB; xattrs reach 64 KiB).
 const EXTENSION_MAX_BYTES: u64 = 1 << 20;
 const BLOCK: usize = 512;
@@ -164,7 +166,7 @@ impl<R: Read> TarStream<R> {
             other => {
                 return Err(bad(&format!(
                     "member `{}`: type {:?} is not known",
-                    String::from_utf8_lossy(&path),
+                    one_line(&path),
                     char::from(other.as_byte())
                 )));
             }

@@ -20,6 +20,7 @@ use attributes::{attributes, owner, times, wanted_xattrs, xattr_result};
 use path::{Place, clean, resolve, split};
 
 use crate::layout::SnapshotRecord;
+use crate::one_line::one_line;
 use crate::tar_stream::{Kind, Member, TarError, TarStream};
 use crate::whiteout::{self, Name};
 
@@ -177,7 +178,7 @@ impl Layer<'_> {
 
     fn make_hard_link(&mut self, place: &Place, member: &Member) -> Result<(), UnpackError> {
         let missing = || {
-            let target = String::from_utf8_lossy(&member.link);
+            let target = one_line(&member.link);
             refused(member, format!("hard link's target `{target}` is no file of this layer"))
         };
         let target =
@@ -302,11 +303,7 @@ impl Layer<'_> {
 
     fn finish(self) -> Result<SnapshotRecord, UnpackError> {
         for (path, time) in &self.directory_times {
-            let failed = |errno| UnpackError::System {
-                member: String::from_utf8_lossy(path).into_owned(),
-                operation: "set times",
-                errno,
-            };
+            let failed = |errno| UnpackError::System { member: one_line(path), operation: "set times", errno };
             match resolve(self.root, path) {
                 Ok(directory) => fs::futimens(&directory, &times(*time)).map_err(failed)?,
                 // Replaced by a later member.
@@ -371,10 +368,10 @@ fn write_all(file: &OwnedFd, mut data: &[u8], mut at: Option<u64>) -> Result<(),
 }
 
 fn refused(member: &Member, problem: impl Into<String>) -> UnpackError {
-    UnpackError::Refused { member: String::from_utf8_lossy(&member.path).into_owned(), problem: problem.into() }
+    UnpackError::Refused { member: one_line(&member.path), problem: problem.into() }
 }
 
 /// Builds nothing until there is an error: this stands beside every system call.
 fn failed<'a>(member: &'a Member, operation: &'static str) -> impl Fn(Errno) -> UnpackError + 'a {
-    move |errno| UnpackError::System { member: String::from_utf8_lossy(&member.path).into_owned(), operation, errno }
+    move |errno| UnpackError::System { member: one_line(&member.path), operation, errno }
 }

@@ -5,7 +5,7 @@ mod fixture;
 use fixture::fake::{FakeRegistry, Reply, Request, honest};
 use fixture::{Layer, Node, TestImage, chain, gzip, index, is_root};
 use serde_json::json;
-use wharf_images::{Digest, Limits, PullOptions, Store};
+use wharf_images::{Digest, Limits, PullOptions, Store, StoreOptions};
 
 /// What the registry makes of the layer's (or manifest's) honest reply.
 type Spoil = fn(&TestImage, Reply) -> Reply;
@@ -225,7 +225,8 @@ async fn a_bomb_is_refused_at_the_limit() {
         let registry = FakeRegistry::start(move |request| honest(&served, request)).await;
         let dir = tempfile::tempdir().unwrap();
         let limits = Limits { layer_bytes: 4 << 20, layer_members: 100 };
-        let store = Store::open_with(dir.path(), limits).unwrap();
+        let options = StoreOptions { limits, ..StoreOptions::default() };
+        let store = Store::open_with(dir.path(), options).unwrap();
         let error = store.pull(&registry.reference("a"), PullOptions::default()).await.unwrap_err();
         let line = chain(&*error);
         assert!(line.contains(part) && line.contains(&image.blobs[1].0.to_string()), "{line}");

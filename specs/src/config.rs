@@ -8,6 +8,8 @@
 //! cgroup_parent = "wharf"             # of pods that name none
 //! cgroup_driver = "cgroupfs"          # or systemd, which then makes a slice per pod and a scope per container
 //! log_level = "info"                  # error, warn, info, debug, trace
+//! auth_files = ["/etc/kubernetes/auth.json"]  # logins for registries, beside those of /etc/wharf/auth.json
+//! registries = "/etc/wharf/registries.toml"   # mirrors and TLS by registry
 //!
 //! [network]
 //! bridge = "wharf0"
@@ -37,6 +39,10 @@ pub struct Config {
     pub cgroup_parent: String,
     pub cgroup_driver: CgroupDriver,
     pub log_level: LogLevel,
+    /// Files of the form of podman's `auth.json`; asked in this order, after `/etc/wharf/auth.json`.
+    pub auth_files: Vec<PathBuf>,
+    /// `None`: `/etc/wharf/registries.toml`, if it is there.
+    pub registries: Option<PathBuf>,
     pub network: Network,
     pub runtimes: BTreeMap<String, Runtime>,
 }
@@ -88,6 +94,8 @@ impl Default for Config {
             cgroup_parent: "wharf".into(),
             cgroup_driver: CgroupDriver::default(),
             log_level: LogLevel::default(),
+            auth_files: Vec::new(),
+            registries: None,
             network: Network::default(),
             runtimes: BTreeMap::new(),
         }
@@ -133,6 +141,12 @@ impl Config {
         absolute("manifests", &self.manifests)?;
         if let Some(shim) = &self.shim {
             absolute("shim", shim)?;
+        }
+        for file in &self.auth_files {
+            absolute("auth_files", file)?;
+        }
+        if let Some(file) = &self.registries {
+            absolute("registries", file)?;
         }
         for runtime in self.runtimes.values() {
             absolute("runtimes.path", &runtime.path)?;
@@ -193,7 +207,13 @@ mod tests {
 
     #[test]
     fn relative_paths_and_odd_cgroups_are_refused() {
-        for text in ["root = \"a\"", "shim = \"x\"", "cgroup_parent = \"/w\"", "cgroup_parent = \"../w\""] {
+        for text in [
+            "root = \"a\"",
+            "shim = \"x\"",
+            "cgroup_parent = \"/w\"",
+            "cgroup_parent = \"../w\"",
+            "auth_files = [\"a\"]",
+        ] {
             assert!(matches!(Config::parse(text), Err(ConfigError::Value { .. })), "{text}");
         }
     }

@@ -4,22 +4,20 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, TryStreamExt};
 use tokio::sync::mpsc;
 
 use super::{Plan, Pull, PullError};
-use crate::layer::{LayerJob, ingest};
+use crate::layer::{LayerError, LayerJob, ingest};
 use crate::layout::Session;
 use crate::progress::LayerState;
-use crate::registry::{self, RegistryError, RegistryFailure};
+use crate::registry::{self, Download, Sink};
 
-/// Layers received and unpacked at once: enough to keep two to four cores busy, few enough to stay within
-/// 64 MiB.
+/// Layers that one pull receives and unpacks at once: enough to keep two to four cores busy, few enough to stay
+/// within 64 MiB.
 const PARALLEL_LAYERS: usize = 4;
 /// Pieces of a transfer that may wait for the unpacking; each has at most a few dozen KiB.
 const CHUNKS_WAITING: usize = 16;
-/// A cut transfer is taken up again this often where it broke, as long as something came.
-const RESUMES_MAX: u32 = 5;
 
 impl Pull {
     /// Brings every layer that neither the store nor the session has.
@@ -65,88 +63,105 @@ impl Pull {
     async fn fetch_layer(
         &self,
         remote: &registry::Session<'_>,
-        job: LayerJob,
+        mut job: LayerJob,
         session: &Arc<Session>,
         running: mpsc::Sender<()>,
     ) -> Result<(), PullError> {
-        let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
-        let unpacking = {
-            let (session, limits) = (session.clone(), self.store.inner.limits);
-            let local = match job.keep_blob {
-                true => None,
-                false => Some(session.open_blob(&job.blob).map_err(self.io("open layer"))?),
-            };
-            tokio::task::spawn_blocking(move || {
-                let outcome = match local {
-                    Some(file) => ingest(file, &job, &session, limits),
-                    None => ingest(ChunkReader::new(receiver), &job, &session, limits),
-                };
-                drop(session);
-                drop(running);
-                outcome
-            })
-        };
-        let transfer = match job.keep_blob {
-            true => self.transfer(remote, &job, sender).await,
-            false => Ok(()),
-        };
-        let unpacked = unpacking.await.map_err(|error| self.io("unpack layer")(io::Error::other(error)))?;
+        if job.keep_blob {
+            let shared = self.want(job.blob);
+            let turn = shared.turn().await;
+            let other = shared.layer();
+            let is_here = other.is_some_and(|other| session.link_blob(&other, &job.blob).is_ok())
+                || session.open_blob(&job.blob).is_ok();
+            if !is_here {
+                self.bring(remote, &job, session, &running).await?;
+                shared.made_layer(session);
+                session.keep(job.blob);
+                return self.complete(&job);
+            }
+            drop(turn);
+            job.keep_blob = false;
+        }
+        if job.unpack {
+            let blob = session.open_blob(&job.blob).map_err(self.io("open layer"))?;
+            let unpacking = unpack(blob, job, session.clone(), self.store.inner.limits, running);
+            unpacking.await.map_err(|error| self.unpacked(error))?.map_err(|error| self.refused(error))?;
+        }
+        self.complete(&job)
+    }
+
+    /// Receives and unpacks a layer, again if what came was not it.
+    async fn bring(
+        &self,
+        remote: &registry::Session<'_>,
+        job: &LayerJob,
+        session: &Arc<Session>,
+        running: &mpsc::Sender<()>,
+    ) -> Result<(), PullError> {
+        let mut download = remote.download(job.blob, job.size);
+        loop {
+            match self.try_to_bring(&mut download, job, session, running).await? {
+                Err(error) if error.is_transfers_fault() && download.distrust() => {
+                    tracing::debug!(layer = %job.blob, %error, "layer came wrong, it is fetched again");
+                }
+                outcome => return outcome.map_err(|error| self.refused(error)),
+            }
+        }
+    }
+
+    async fn try_to_bring(
+        &self,
+        download: &mut Download<'_>,
+        job: &LayerJob,
+        session: &Arc<Session>,
+        running: &mpsc::Sender<()>,
+    ) -> Result<Result<(), LayerError>, PullError> {
+        let (bytes, receiver) = mpsc::channel(CHUNKS_WAITING);
+        let input = ChunkReader::new(receiver);
+        let unpacking = unpack(input, *job, session.clone(), self.store.inner.limits, running.clone());
+        let report = |done| self.progress.report(job.blob, LayerState::Transferring, done, job.size);
+        let sink = Sink { bytes, report: &report };
+        let received = download.run(&sink).await;
+        if received.is_err() {
+            // The thread must not take the end of the channel for the end of the blob.
+            let _ = sink.bytes.send(Err(io::Error::other("transfer failed"))).await;
+        }
+        drop(sink);
+        let unpacked = unpacking.await.map_err(|error| self.unpacked(error))?;
         // The transfer's own error knows more than what the unpacking made of the broken end.
-        transfer?;
-        unpacked
-            .map_err(|source| PullError::Layer { reference: self.reference.to_string(), source: Box::new(source) })?;
+        received?;
+        Ok(unpacked)
+    }
+
+    fn complete(&self, job: &LayerJob) -> Result<(), PullError> {
         self.progress.report(job.blob, LayerState::Complete, job.size, job.size);
         Ok(())
     }
 
-    /// Sends a blob's bytes to its unpacking thread. If that thread gives up, so does this, without an error: the
-    /// thread has it.
-    async fn transfer(
-        &self,
-        remote: &registry::Session<'_>,
-        job: &LayerJob,
-        sender: mpsc::Sender<io::Result<Bytes>>,
-    ) -> Result<(), PullError> {
-        let mut done = 0;
-        let mut resumes = 0;
-        loop {
-            let started_at = done;
-            let outcome = self.transfer_from(remote, job, &sender, &mut done).await;
-            let Err(error) = outcome else {
-                return Ok(());
-            };
-            resumes += 1;
-            let cut = matches!(*error.failure, RegistryFailure::Transport { stage: "transfer", .. });
-            if !cut || done == started_at || resumes > RESUMES_MAX {
-                // The thread must not take the end of the channel for the end of the blob.
-                let _ = sender.send(Err(io::Error::other("transfer failed"))).await;
-                return Err(error.into());
-            }
-            tracing::debug!(layer = %job.blob, done, "transfer was cut off, taking it up again");
-        }
+    fn refused(&self, source: LayerError) -> PullError {
+        PullError::Layer { reference: self.reference.to_string(), source: Box::new(source) }
     }
 
-    async fn transfer_from(
-        &self,
-        remote: &registry::Session<'_>,
-        job: &LayerJob,
-        sender: &mpsc::Sender<io::Result<Bytes>>,
-        done: &mut u64,
-    ) -> Result<(), RegistryError> {
-        let path = format!("blobs/{}", job.blob);
-        let mut body = remote.blob(job.blob, job.size, *done).await?.bytes_stream();
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| remote.failure(&path, RegistryFailure::from_transport(error)))?;
-            *done += chunk.len() as u64;
-            self.progress.report(job.blob, LayerState::Transferring, *done, job.size);
-            if sender.send(Ok(chunk)).await.is_err() {
-                return Ok(());
-            }
-        }
-        Ok(())
+    fn unpacked(&self, error: tokio::task::JoinError) -> PullError {
+        self.io("unpack layer")(io::Error::other(error))
     }
 }
 
+/// Unpacks on a thread of its own, which holds the session and `running` until it ends.
+fn unpack(
+    input: impl Read + Send + 'static,
+    job: LayerJob,
+    session: Arc<Session>,
+    limits: crate::unpack::Limits,
+    running: mpsc::Sender<()>,
+) -> tokio::task::JoinHandle<Result<(), LayerError>> {
+    tokio::task::spawn_blocking(move || {
+        let outcome = ingest(input, &job, &session, limits);
+        drop(session);
+        drop(running);
+        outcome
+    })
+}
 /// The blocking end of a transfer.
 struct ChunkReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,

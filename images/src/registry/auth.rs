@@ -1,17 +1,18 @@
 //! Logging in: basic (RFC 7617) and the registries' bearer tokens (distribution's token specification).
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-use super::{RegistryFailure, Session};
+use super::request::follow;
+use super::{Access, RegistryFailure, Session};
+use crate::credentials::{Credentials, Login};
 
 /// A token response has a few kilobytes.
 const TOKEN_MAX_BYTES: usize = 256 << 10;
@@ -20,31 +21,11 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// Renewed this long before its end, so that it does not end on the way.
 const TOKEN_MARGIN: Duration = Duration::from_secs(5);
 
-/// What a registry is shown.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub enum Credentials {
-    Basic {
-        username: String,
-        password: String,
-    },
-    /// A bearer token that the registry takes as it is (CRI `registry_token`).
-    Bearer(String),
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Basic { username, .. } => write!(f, "Basic({username})"),
-            Self::Bearer(_) => write!(f, "Bearer"),
-        }
-    }
-}
-
-/// Authorization headers that worked, by registry, repository and credentials.
+/// Authorization headers that worked, by registry, repository and login.
 #[derive(Default)]
 pub(super) struct Tokens(Mutex<HashMap<Key, Token>>);
 
-type Key = (String, Option<Credentials>);
+type Key = (String, Login);
 
 struct Token {
     header: String,
@@ -52,36 +33,44 @@ struct Token {
 }
 
 impl Tokens {
-    pub(super) fn header(&self, session: &Session<'_>) -> Option<String> {
-        if let Some(Credentials::Bearer(token)) = &session.credentials {
+    pub(super) fn header(&self, access: &Access) -> Option<String> {
+        if let Login::Given(Credentials::Bearer(token)) | Login::File(Credentials::Bearer(token), _) = &access.login {
             return Some(format!("Bearer {token}"));
         }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         all.retain(|_, token| token.ends.is_none_or(|ends| ends > now));
-        all.get(&key(session)).map(|token| token.header.clone())
+        all.get(&key(access)).map(|token| token.header.clone())
     }
 
-    fn keep(&self, session: &Session<'_>, header: &str, lifetime: Option<Duration>) {
+    fn keep(&self, access: &Access, header: &str, lifetime: Option<Duration>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let token = Token {
             header: header.into(),
             ends: lifetime.map(|lifetime| Instant::now() + lifetime.saturating_sub(TOKEN_MARGIN)),
         };
-        all.insert(key(session), token);
+        all.insert(key(access), token);
     }
 }
 
-fn key(session: &Session<'_>) -> Key {
-    (session.reference.name(), session.credentials.clone())
+fn key(access: &Access) -> Key {
+    (access.endpoint.url(), access.login.clone())
 }
 
-/// Answers a 401: the Authorization header to try next, or `None` if there is nothing to answer with.
+/// What a 401 is answered with.
+pub(super) struct Answer {
+    /// The Authorization header to try next, or `None` if there is nothing to answer with.
+    pub(super) header: Option<String>,
+    /// Whether there were no credentials, not even of a helper that was asked.
+    pub(super) anonymous: bool,
+}
+
+/// Answers a 401.
 pub(super) async fn log_in(
     session: &Session<'_>,
-    client: &reqwest::Client,
+    access: &Access,
     refusal: &Response,
-) -> Result<Option<String>, RegistryFailure> {
+) -> Result<Answer, RegistryFailure> {
     let challenges: Vec<Challenge> = refusal
         .headers()
         .get_all(WWW_AUTHENTICATE)
@@ -89,33 +78,38 @@ pub(super) async fn log_in(
         .filter_map(|value| Challenge::parse(value.to_str().ok()?))
         .collect();
     let tokens = &session.registry.tokens;
-    if let Some(Credentials::Bearer(_)) = session.credentials {
-        return Ok(None);
-    }
-    if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
-        let (token, lifetime) = fetch_token(session, client, challenge).await?;
+    let credentials = access.login.credentials().await.map_err(RegistryFailure::Credentials)?;
+    let anonymous = credentials.is_none();
+    let header = if let Some(Credentials::Bearer(token)) = &credentials {
         let header = format!("Bearer {token}");
-        tokens.keep(session, &header, Some(lifetime));
-        return Ok(Some(header));
-    }
-    let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
-    match &session.credentials {
-        Some(Credentials::Basic { username, password }) if basic => {
-            let header = format!("Basic {}", BASE64.encode(format!("{username}:{password}")));
-            tokens.keep(session, &header, None);
-            Ok(Some(header))
+        // It was shown, and refused.
+        Some(header).filter(|header| tokens.header(access).as_ref() != Some(header))
+    } else if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
+        let (token, lifetime) = fetch_token(access, credentials.as_ref(), challenge).await?;
+        let header = format!("Bearer {token}");
+        tokens.keep(access, &header, Some(lifetime));
+        Some(header)
+    } else {
+        let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
+        match &credentials {
+            Some(Credentials::Basic { username, password }) if basic => {
+                let header = format!("Basic {}", BASE64.encode(format!("{username}:{password}")));
+                tokens.keep(access, &header, None);
+                Some(header)
+            }
+            _ => None,
         }
-        _ => Ok(None),
-    }
+    };
+    Ok(Answer { header, anonymous })
 }
 
 async fn fetch_token(
-    session: &Session<'_>,
-    client: &reqwest::Client,
+    access: &Access,
+    credentials: Option<&Credentials>,
     challenge: &Challenge,
 ) -> Result<(String, Duration), RegistryFailure> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct Token {
         token: Option<String>,
         access_token: Option<String>,
         expires_in: Option<u64>,
@@ -123,27 +117,44 @@ async fn fetch_token(
     let failed = |problem: String| RegistryFailure::Authentication(problem);
     let realm = challenge.parameters.get("realm").map(String::as_str).unwrap_or_default();
     let url = Url::parse(realm).map_err(|_| failed(format!("token service `{realm}` is no URL")))?;
-    let safe = url.scheme() == "https" || (url.scheme() == "http" && session.is_plain());
+    let safe = url.scheme() == "https" || (url.scheme() == "http" && access.endpoint.is_plain());
     if !safe {
         return Err(failed(format!("token service `{realm}` is not reached by https")));
     }
-    let scope = format!("repository:{}:pull", session.reference.repository());
-    let mut request = client.get(url.clone()).query(&[("scope", scope.as_str())]);
-    if let Some(service) = challenge.parameters.get("service") {
-        request = request.query(&[("service", service)]);
-    }
-    if let Some(Credentials::Basic { username, password }) = &session.credentials {
-        request = request.basic_auth(username, Some(password));
-    }
-    let host = url.host_str().unwrap_or_default();
-    let mut response = request.send().await.map_err(RegistryFailure::from_transport)?;
+    let scope = format!("repository:{}:pull", access.endpoint.repository());
+    let mut asked = vec![("scope", scope.as_str())];
+    asked.extend(challenge.parameters.get("service").map(|service| ("service", service.as_str())));
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let mut response = match credentials {
+        Some(Credentials::IdentityToken(token)) => {
+            // Only a form may carry it (token specification, "OAuth2"): what stands in a URL is logged on its way.
+            asked.extend([("grant_type", "refresh_token"), ("client_id", "wharf"), ("refresh_token", token)]);
+            let form = Url::parse_with_params("form:", &asked).map_err(|_| failed("the token is no text".into()))?;
+            let body = form.query().unwrap_or_default().to_owned();
+            let request = access.client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
+            request.send().await.map_err(RegistryFailure::from_transport)?
+        }
+        credentials => {
+            let mut url = url;
+            url.query_pairs_mut().extend_pairs(&asked);
+            let request = |url, is_ours| match credentials.filter(|_| is_ours) {
+                Some(Credentials::Basic { username, password }) => {
+                    access.client.get(url).basic_auth(username, Some(password))
+                }
+                _ => access.client.get(url),
+            };
+            follow(url, request).await?
+        }
+    };
     match response.status() {
         StatusCode::OK => {}
         status => {
             return Err(RegistryFailure::Status {
                 status: status.as_u16(),
                 message: format!("from the token service {host}"),
-                anonymous: session.credentials.is_none(),
+                retry_after: None,
+                anonymous: credentials.is_none(),
+                source: access.login.source(),
             });
         }
     }
@@ -154,7 +165,7 @@ async fn fetch_token(
             return Err(failed(format!("token service {host} answers without an end")));
         }
     }
-    let answer: Answer =
+    let answer: Token =
         serde_json::from_slice(&body).map_err(|error| failed(format!("token service {host}: {error}")))?;
     let token = answer
         .token
@@ -224,12 +235,5 @@ mod tests {
         assert_eq!(Challenge::parse("Basic realm=\"a\\\"b\"").unwrap().parameters["realm"], "a\"b");
         assert_eq!(Challenge::parse("Basic").unwrap().scheme, "basic");
         assert!(Challenge::parse(r#"Basic realm="open"#).is_none());
-    }
-
-    #[test]
-    fn secrets_stay_out_of_logs() {
-        let credentials = Credentials::Basic { username: "me".into(), password: "secret".into() };
-        assert!(!format!("{credentials:?}").contains("secret"));
-        assert!(!format!("{:?}", Credentials::Bearer("secret".into())).contains("secret"));
     }
 }

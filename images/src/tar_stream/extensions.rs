@@ -1,5 +1,6 @@
 //! What pax records and GNU long names add to a header.
 
+use crate::one_line::one_line;
 use tar::PaxExtensions;
 
 use super::{TarError, decimal};
@@ -32,13 +33,8 @@ impl Extensions {
             let record = record.map_err(|error| bad(format!("pax record: {error}")))?;
             let (key, value) = (record.key_bytes(), record.value_bytes());
             let number = || {
-                decimal(value).ok_or_else(|| {
-                    bad(format!(
-                        "pax record `{}`: `{}` is no number",
-                        String::from_utf8_lossy(key),
-                        String::from_utf8_lossy(value)
-                    ))
-                })
+                decimal(value)
+                    .ok_or_else(|| bad(format!("pax record `{}`: `{}` is no number", one_line(key), one_line(value))))
             };
             match key {
                 b"path" => self.path = Some(value.to_vec()),
@@ -47,8 +43,8 @@ impl Extensions {
                 b"uid" => self.uid = Some(number()?),
                 b"gid" => self.gid = Some(number()?),
                 b"mtime" => {
-                    let time = seconds(value)
-                        .ok_or_else(|| bad(format!("pax mtime `{}` is no time", String::from_utf8_lossy(value))))?;
+                    let time =
+                        seconds(value).ok_or_else(|| bad(format!("pax mtime `{}` is no time", one_line(value))))?;
                     self.mtime = Some(time);
                 }
                 b"GNU.sparse.major" => self.sparse.major = Some(number()?),

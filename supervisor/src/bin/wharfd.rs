@@ -11,6 +11,8 @@ use clap::Parser;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use wharf_images::credentials::NODE_AUTH_FILE;
+use wharf_images::{Keychain, Registries, Store, StoreOptions};
 use wharf_runtime::cgroup::unit;
 use wharf_specs::config::{CgroupDriver, Config};
 use wharf_supervisor::api::object_store::ObjectStore;
@@ -148,11 +150,26 @@ fn cgroup_options(config: &Config) -> anyhow::Result<CgroupOptions> {
     Ok(CgroupOptions { driver: config.cgroup_driver, parent: config.cgroup_parent.clone() })
 }
 
+/// Opens the image store with the node's logins and registries; a broken file is better known now than at the first pull.
+fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let node_file = Keychain::default().and_file(NODE_AUTH_FILE);
+    let keychain = config.auth_files.iter().fold(node_file, Keychain::and_required_file);
+    keychain.check()?;
+    let node = Registries::of_node(|name| std::env::var(name).ok());
+    let registries = match &config.registries {
+        Some(file) => node.with_file(file),
+        None => node,
+    };
+    registries.check()?;
+    let options = StoreOptions { keychain, registries, ..StoreOptions::default() };
+    Store::open_with(&config.root, options).context("open the image store")
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
     let shim = shim_program(&config)?;
-    let store = wharf_images::Store::open(&config.root).context("open the image store")?;
+    let store = open_store(&config)?;
     let node = Node::open(NodeOptions {
         root: config.root.clone(),
         state: config.state.clone(),

@@ -9,7 +9,7 @@ use wharf_images::{Credentials, Image, PullOptions, Reference, Store};
 use wharf_specs::cri;
 use wharf_specs::cri::image_service_server::ImageService;
 
-use super::status::{invalid, unimplemented, unsupported};
+use super::status::{invalid, unimplemented};
 use crate::pod::error::chain;
 use crate::pod::{Node, PodError, Result};
 
@@ -89,7 +89,7 @@ impl ImageService for Images {
         let name = named(request.image)?;
         let reference: Reference =
             name.parse().map_err(|error: wharf_images::ReferenceError| invalid("image.image", chain(&error)))?;
-        let options = PullOptions { credentials: credentials(request.auth)?, ..PullOptions::default() };
+        let options = PullOptions { credentials: credentials(request.auth, &reference)?, ..PullOptions::default() };
         // Dropping the call (the client's deadline passed) drops the pull.
         let image = self
             .node
@@ -171,11 +171,14 @@ fn verbose(image: &Image) -> HashMap<String, String> {
     [("info".to_string(), info.to_string())].into()
 }
 
-fn credentials(wire: Option<cri::AuthConfig>) -> Result<Option<Credentials>> {
-    use base64::Engine as _;
+/// What the client wants `reference`'s registry to be shown; for any other registry it is no answer.
+fn credentials(wire: Option<cri::AuthConfig>, reference: &Reference) -> Result<Option<Credentials>> {
     let Some(wire) = wire else { return Ok(None) };
+    if !wire.server_address.is_empty() && !is_for(&wire.server_address, reference) {
+        return Ok(None);
+    }
     if !wire.identity_token.is_empty() {
-        return Err(unsupported("auth.identity_token"));
+        return Ok(Some(Credentials::IdentityToken(wire.identity_token)));
     }
     if !wire.registry_token.is_empty() {
         return Ok(Some(Credentials::Bearer(wire.registry_token)));
@@ -186,13 +189,15 @@ fn credentials(wire: Option<cri::AuthConfig>) -> Result<Option<Credentials>> {
     if wire.auth.is_empty() {
         return Ok(None);
     }
-    // `user:password` in base64, as docker's configuration keeps it.
     let refuse = || invalid("auth.auth", "is not `user:password` in base64");
-    let text = base64::engine::general_purpose::STANDARD.decode(wire.auth.trim()).map_err(|_| refuse())?;
-    let text = String::from_utf8(text).map_err(|_| refuse())?;
-    let (username, password) = text.split_once(':').ok_or_else(refuse)?;
-    let password = password.trim_end_matches('\0');
-    Ok(Some(Credentials::Basic { username: username.into(), password: password.into() }))
+    Credentials::from_base64(&wire.auth).map(Some).ok_or_else(refuse)
+}
+
+/// Whether a `server_address`, a host or a URL, is the registry of `reference`.
+fn is_for(server: &str, reference: &Reference) -> bool {
+    let host = server.split_once("://").map_or(server, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let hub = ["index.docker.io", "registry-1.docker.io", "docker.io"];
+    host == reference.registry() || (hub.contains(&host) && hub.contains(&reference.registry()))
 }
 
 #[cfg(test)]
@@ -200,16 +205,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_come_in_three_forms() {
-        let auth = |auth: &str| credentials(Some(cri::AuthConfig { auth: auth.into(), ..Default::default() }));
+    fn credentials_come_in_four_forms_for_one_server() {
+        let reference: Reference = "busybox".parse().unwrap();
+        let read = |wire| credentials(Some(wire), &reference);
+        let auth = |auth: &str| read(cri::AuthConfig { auth: auth.into(), ..Default::default() });
         assert!(
             matches!(auth("dTpw"), Ok(Some(Credentials::Basic { username, password })) if username == "u" && password == "p")
         );
         assert!(auth("not base64!").is_err());
         assert!(matches!(auth(""), Ok(None)));
         let bearer = cri::AuthConfig { registry_token: "t".into(), ..Default::default() };
-        assert!(matches!(credentials(Some(bearer)), Ok(Some(Credentials::Bearer(_)))));
+        assert!(matches!(read(bearer), Ok(Some(Credentials::Bearer(_)))));
         let identity = cri::AuthConfig { identity_token: "t".into(), ..Default::default() };
-        assert!(credentials(Some(identity)).is_err());
+        assert!(matches!(read(identity), Ok(Some(Credentials::IdentityToken(_)))));
+        for (server, meant) in [("https://index.docker.io/v1/", true), ("docker.io", true), ("https://quay.io", false)]
+        {
+            let wire = cri::AuthConfig { server_address: server.into(), auth: "dTpw".into(), ..Default::default() };
+            assert_eq!(read(wire).unwrap().is_some(), meant, "{server}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::Value;
-use wharf_images::Store;
+use wharf_images::{Store, StoreOptions};
 
 use crate::NodeArguments;
 
@@ -12,7 +12,12 @@ const DEFAULT_ROOT: &str = "/var/lib/wharf";
 
 /// Opens the store of the node that is meant.
 pub(crate) fn open(node: &NodeArguments) -> anyhow::Result<Store> {
-    Ok(Store::open(&data_root(node)?)?)
+    open_with(node, StoreOptions::default())
+}
+
+/// Opens it to talk to registries.
+pub(crate) fn open_with(node: &NodeArguments, options: StoreOptions) -> anyhow::Result<Store> {
+    Ok(Store::open_with(&data_root(node)?, options)?)
 }
 
 /// Where the node keeps its data: as told, else as the running daemon says, else the default.

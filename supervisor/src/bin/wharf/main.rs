@@ -14,8 +14,10 @@ mod logs;
 mod progress;
 mod ps;
 mod pull;
+mod registry;
 mod resource;
 mod run;
+mod save;
 mod scale;
 mod stop;
 mod target;
@@ -67,8 +69,12 @@ enum Command {
     Rm(stop::RemoveArguments),
     /// Fetch an image from its registry
     Pull(pull::Arguments),
+    /// How registries are reached
+    Registry(registry::Arguments),
     /// Take images from an archive
     Load(load::Arguments),
+    /// Write images into an archive
+    Save(save::Arguments),
     /// List images
     Images(images::ListArguments),
     /// Give an image a further name
@@ -131,7 +137,9 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Kill(arguments) => stop::kill(node, &client, arguments).await,
             Command::Rm(arguments) => stop::remove(&client, arguments).await,
             Command::Pull(arguments) => pull::run(node, arguments).await,
+            Command::Registry(arguments) => registry::run(&arguments),
             Command::Load(arguments) => load::run(node, arguments).await,
+            Command::Save(arguments) => save::run(node, arguments).await,
             Command::Images(arguments) => images::list(node, arguments),
             Command::Tag(arguments) => images::tag(node, arguments),
             Command::Rmi(arguments) => images::remove(node, arguments),

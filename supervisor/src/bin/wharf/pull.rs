@@ -1,9 +1,10 @@
 //! `wharf pull`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
-use wharf_images::{Credentials, Image, Platform, PullOptions, Reference, Store};
+use anyhow::{Context, anyhow, bail};
+use wharf_images::{Credentials, Image, Keychain, Platform, PullOptions, Reference, Registries, Store, StoreOptions};
 
 use crate::{NodeArguments, image_store, progress};
 
@@ -27,6 +28,12 @@ pub(crate) struct RegistryArguments {
     /// Login at the registry
     #[arg(long, value_name = "USER:PASSWORD", env = "WHARF_CREDS", hide_env_values = true)]
     creds: Option<String>,
+    /// File with logins, instead of podman's, docker's and the node's
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Mirrors and TLS by registry, instead of /etc/wharf/registries.toml
+    #[arg(long, value_name = "FILE", env = "WHARF_REGISTRIES")]
+    registries: Option<PathBuf>,
     /// Speak HTTP without TLS to the registry
     #[arg(long)]
     plain_http: bool,
@@ -37,6 +44,23 @@ impl RegistryArguments {
         let credentials = self.creds.as_deref().map(credentials).transpose()?;
         Ok(PullOptions { credentials, plain_http: self.plain_http, ..PullOptions::default() })
     }
+
+    /// What the store is opened with: the logins of whoever runs this, the registries of the node. Broken files are
+    /// refused here, before there is a store.
+    pub(crate) fn store_options(&self) -> anyhow::Result<StoreOptions> {
+        let keychain = match &self.authfile {
+            Some(file) => Keychain::default().and_required_file(file),
+            None => Keychain::of_user(|name| std::env::var_os(name)),
+        };
+        let node = Registries::of_node(|name| std::env::var(name).ok());
+        let registries = match &self.registries {
+            Some(file) => node.with_file(file),
+            None => node,
+        };
+        keychain.check()?;
+        registries.check()?;
+        Ok(StoreOptions { keychain, registries, ..StoreOptions::default() })
+    }
 }
 
 pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -44,7 +68,7 @@ pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::R
     let mut options = arguments.registry.options()?;
     let platform = arguments.platform.as_deref().map(str::parse::<Platform>).transpose()?;
     options.platform = platform.clone();
-    let store = image_store::open(node)?;
+    let store = image_store::open_with(node, arguments.registry.store_options()?)?;
     let image = pull(&store, &reference, options, arguments.quiet).await?;
     // A reference without an index has nothing to choose from.
     let same = |wanted: &Platform| wanted.os == image.platform.os && wanted.architecture == image.platform.architecture;
@@ -66,7 +90,12 @@ pub(crate) async fn pull(
     quiet: bool,
 ) -> anyhow::Result<Image> {
     options.progress = progress::shown(quiet);
-    store.pull(reference, options).await.map_err(|error| anyhow!(error))
+    tokio::select! {
+        pulled = store.pull(reference, options) => return pulled.map_err(|error| anyhow!(error)),
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("handle SIGINT")?,
+    }
+    store.idle().await;
+    bail!("pull {reference}: interrupted; layers that were complete are kept for the next time")
 }
 
 /// The digest that the reference led to, the index's where there is one.

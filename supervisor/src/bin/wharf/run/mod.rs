@@ -160,7 +160,7 @@ async fn create_and_follow(node: &NodeArguments, client: &Client, arguments: &Ar
     }
     // Asked before an image is pulled for nothing.
     let pods = client.get(&path(&pod::KIND, None, None)?).await?;
-    let store = image_store::open(node)?;
+    let store = image_store::open_with(node, arguments.registry.store_options()?)?;
     let image = image(&store, arguments).await?;
     let identity = arguments.user.as_deref().map(|user| identity(&store, &image, user)).transpose()?;
     choose_ports(&mut request.published, &pods)?;
