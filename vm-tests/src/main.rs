@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use vm_tests::vm::Ended;
-use vm_tests::{Ending, Hierarchy, Image, Kernel, Options, Vm, cargo, debian, kernel};
+use vm_tests::{Disk, Ending, Hierarchy, Image, Kernel, Options, Vm, cargo, debian, kernel};
 
 /// As timeout(1).
 const EXIT_TIMED_OUT: u8 = 124;
 /// The VM failed, not the command.
 const EXIT_VM: u8 = 125;
+/// What survives a reboot, of a node with its default configuration.
+const DATA: &str = "/var/lib/wharf";
 
 /// Runs a command in a VM that is thrown away: Debian's kernel under QEMU, pure cgroup v2, and the programs of Wharf.
 #[derive(Parser)]
@@ -58,6 +60,12 @@ struct Machine {
     /// The cgroup hierarchies that systemd mounts: v2, hybrid, v1
     #[arg(long, default_value = "v2", value_parser = ["v2", "hybrid", "v1"], value_name = "KIND", requires = "systemd")]
     cgroup: String,
+    /// Give it a disk of so many MiB, with a journalled file system, mounted on /var/lib/wharf
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
+    /// Virtual processors; emulated ones take turns on one of this machine's
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16), value_name = "COUNT")]
+    cpus: u32,
     /// Memory in MiB, 1024 if not given, 2048 with --systemd
     #[arg(long, value_name = "MIB")]
     mem: Option<u32>,
@@ -97,7 +105,8 @@ fn run(machine: &Machine, timeout: Duration, command: &[String]) -> Result<u8> {
     let (mut image, mut options) = prepare(machine)?;
     options.timeout = timeout;
     image.command(command)?;
-    let ended = Vm::new(&image, &options).run(&mut io::stdout(), &mut io::stderr())?;
+    let disk = disk(machine, &mut image)?;
+    let ended = vm(&image, &options, disk.as_ref()).run(&mut io::stdout(), &mut io::stderr())?;
     Ok(report(&ended, timeout))
 }
 
@@ -109,7 +118,24 @@ fn shell(machine: &Machine) -> Result<u8> {
     let size = rustix::termios::tcgetwinsize(io::stdin()).context("a shell needs a terminal")?;
     image.terminal(size.ws_row, size.ws_col)?;
     image.command(&["sh".into(), "-l".into()])?;
-    Ok(report(&Vm::new(&image, &options).interactive()?, DAY))
+    let disk = disk(machine, &mut image)?;
+    Ok(report(&vm(&image, &options, disk.as_ref()).interactive()?, DAY))
+}
+
+fn disk(machine: &Machine, image: &mut Image) -> Result<Option<Disk>> {
+    let disk = machine.disk.map(Disk::ext4).transpose()?;
+    if disk.is_some() {
+        image.disk(DATA)?;
+    }
+    Ok(disk)
+}
+
+fn vm<'a>(image: &'a Image, options: &'a Options, disk: Option<&'a Disk>) -> Vm<'a> {
+    let vm = Vm::new(image, options);
+    match disk {
+        Some(disk) => vm.with_disk(disk),
+        None => vm,
+    }
 }
 
 /// Makes what is missing: the programs, the kernel, the image.
@@ -137,7 +163,9 @@ fn prepare(machine: &Machine) -> Result<(Image, Options)> {
         _ => Hierarchy::Unified,
     };
     let memory_mib = machine.mem.unwrap_or(if machine.systemd { 2048 } else { 1024 });
-    let options = Options { memory_mib, accelerator: machine.accel.clone(), hierarchy, ..Options::default() };
+    let processors = machine.cpus;
+    let options =
+        Options { memory_mib, processors, accelerator: machine.accel.clone(), hierarchy, ..Options::default() };
     Ok((image, options))
 }
 
@@ -146,6 +174,8 @@ fn report(ended: &Ended, timeout: Duration) -> u8 {
         Ending::Exit(code) => return code,
         Ending::TimedOut => (format!("time limit of {} s reached", timeout.as_secs()), EXIT_TIMED_OUT),
         Ending::Panic => ("the guest's kernel panicked".into(), EXIT_VM),
+        Ending::Reboot => ("the guest rebooted or turned itself off".into(), EXIT_VM),
+        Ending::PowerCut => ("the power was cut".into(), EXIT_VM),
         Ending::Lost => ("the VM ended without an exit code".into(), EXIT_VM),
     };
     eprintln!("{}\nvm-tests: {reason}; above is the end of its console", ended.console_tail());

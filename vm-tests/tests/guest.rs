@@ -3,21 +3,14 @@
 mod support;
 
 use std::time::{Duration, Instant};
-use support::{add_suites, alone, kernel, run};
-use vm_tests::{Ending, Image, Kernel, Options, cargo, host_program};
+use support::{add_suites, alone, kernel, run, shell};
+use vm_tests::{Ending, Options, cargo, host_program};
 
 /// For one boot and a moment's work, on a machine that is busy with other tests.
 const SHORT: Duration = Duration::from_secs(120);
 
 fn short() -> Options {
     Options { timeout: SHORT, ..Options::default() }
-}
-
-fn shell(kernel: Kernel, script: &str) -> Image {
-    let init = cargo::init().expect("build the init");
-    let mut image = Image::new(kernel, &init).expect("image");
-    image.command(&["sh".into(), "-c".into(), script.into()]).expect("command");
-    image
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! What tests with guests have in common.
 
+// Every test program uses a part of this.
+#![allow(dead_code)]
+
 use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard};
 use vm_tests::cargo::Suites;
 use vm_tests::vm::Ended;
-use vm_tests::{Image, Kernel, Options, Vm, host_program, kernel};
+use vm_tests::{Image, Kernel, Options, Vm, cargo, host_program, kernel};
 
 /// An emulated guest takes a core for itself: one after the other, or time limits mean nothing.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -26,6 +30,47 @@ pub fn run(image: &Image, options: Options) -> (Ended, String, String) {
     let ended = Vm::new(image, &options).run(&mut output, &mut errors).expect("run the VM");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (ended, text(output), text(errors))
+}
+
+/// A guest in which a shell runs this script.
+pub fn shell(kernel: Kernel, script: &str) -> Image {
+    let mut image = Image::new(kernel, &cargo::init().expect("build the init")).expect("image");
+    image.command(&["sh".into(), "-c".into(), script.into()]).expect("command");
+    image
+}
+
+/// Keeps what a guest writes, and is told of each line while the guest runs on.
+pub struct OnLine<F> {
+    bytes: Vec<u8>,
+    /// Where the first line begins that was not told of.
+    told: usize,
+    tell: F,
+}
+
+impl<F: FnMut(&str) + Send> OnLine<F> {
+    pub fn new(tell: F) -> Self {
+        Self { bytes: Vec::new(), told: 0, tell }
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+impl<F: FnMut(&str) + Send> Write for OnLine<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend(bytes);
+        while let Some(length) = self.bytes[self.told..].iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(&self.bytes[self.told..self.told + length]).into_owned();
+            self.told += length + 1;
+            (self.tell)(&line);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Puts those suites into a guest that `wanted` names, and makes running them its command.
