@@ -11,6 +11,7 @@
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
 //! | [`snapshot`] | overlay mounts for containers |
 //! | [`user`] (over `merged`) | an image's accounts, read without mounting it |
+//! | [`verify`] | whether what is on disk is what its names say |
 //! | [`progress`] | who is told how far a transfer is |
 //!
 //! Everything begins at [`Store::open`].
@@ -33,6 +34,7 @@ pub mod store;
 mod tar_stream;
 pub mod unpack;
 pub mod user;
+pub mod verify;
 mod whiteout;
 
 pub use archive::LoadError;

@@ -1,7 +1,6 @@
 //! What tests with guests have in common.
 
-// Every test program uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses its own part of this")]
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
