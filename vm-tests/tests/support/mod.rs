@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
+pub mod ledger;
+pub mod small_image;
+
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard};

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Subcommand;
-use serde_json::Value;
 use wharf_images::verify::Verified;
 use wharf_supervisor::api::kinds::KINDS;
 use wharf_supervisor::api::object_store::ObjectStore;
