@@ -100,7 +100,7 @@ impl Store {
     /// [`Store::open`] with bounds of your own on what a layer may unpack to.
     pub fn open_with(root: &Path, limits: Limits) -> Result<Self, StoreError> {
         let layout = Layout::open(root).map_err(at("open image store", root))?;
-        layout.sweep_sessions().map_err(at("sweep image store", root))?;
+        layout.sweep().map_err(at("sweep image store", root))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,
