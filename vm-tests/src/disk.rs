@@ -20,8 +20,9 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What a disk writes whole or not at all.
-const SECTOR: usize = 512;
+/// What a disk writes whole or not at all, in bytes: ext4 relies on that for the commit blocks of its journal, whose
+/// checksums are over a whole block of this size.
+pub(crate) const SECTOR: usize = 4096;
 
 /// What becomes of the writes in the cache when the power is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl Disk {
         let path = format!("/proc/{}/fd/{}", std::process::id(), media.as_raw_fd());
         // Without lazy work the guest does not go on formatting; the journal is small, so that making it is fast.
         let mut mkfs = Command::new("mkfs.ext4");
-        mkfs.args(["-q", "-F", "-J", "size=8", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]);
+        mkfs.args(["-q", "-F", "-b", "4096", "-J", "size=8", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]);
         let output = mkfs.arg(&path).env("PATH", crate::guest::PATH).output();
         let output = output.context("run mkfs.ext4 of the package e2fsprogs")?;
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -258,10 +259,10 @@ mod tests {
         disk.cut_after(2, Loss::Everything, Random::new(1));
         assert!(disk.write(0, vec![2; SECTOR]).expect("write"));
         assert_eq!(first_bytes(&disk, 1), [2], "a guest reads what it wrote");
-        assert!(!disk.write(512, vec![3; SECTOR]).expect("write") && disk.is_cut());
+        assert!(!disk.write(SECTOR as u64, vec![3; SECTOR]).expect("write") && disk.is_cut());
         assert_eq!(first_bytes(&disk, 2), [1, 0]);
         disk.power_on();
-        assert!(disk.write(512, vec![4; SECTOR]).expect("write") && !disk.is_cut());
+        assert!(disk.write(SECTOR as u64, vec![4; SECTOR]).expect("write") && !disk.is_cut());
     }
 
     #[test]
@@ -282,7 +283,7 @@ mod tests {
         disk.write(0, vec![5; SECTOR]).expect("write");
         disk.power_off().expect("power off");
         disk.cut_after(1, Loss::Everything, Random::new(1));
-        disk.write(512, vec![6; SECTOR]).expect("write");
+        disk.write(SECTOR as u64, vec![6; SECTOR]).expect("write");
         assert_eq!(first_bytes(&disk, 2), [5, 0]);
     }
 

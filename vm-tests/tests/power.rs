@@ -19,19 +19,6 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// The latest write at which the power fails: some rounds of the guest's work.
 const LAST_WRITE: u64 = 160;
 const IMAGES: u64 = 4;
-const DEPLOYMENT: &str = "\
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: web, image: wharf.example/base:1, imagePullPolicy: Never}]
-";
 
 fn guest(kernel: Kernel) -> Image {
     let programs = cargo::programs().expect("build the programs");
@@ -45,7 +32,7 @@ fn guest(kernel: Kernel) -> Image {
         small.add_archive(&mut image, &format!("/archives/{number}.tar"), &format!("127.0.0.1:5000/small/{number}:1"));
         small.add_to_registry(&mut image, "/registry".as_ref(), &format!("small/{number}"));
     }
-    image.data("/web.yaml", DEPLOYMENT).expect("manifest");
+    image.data("/web.yaml", support::deployment(1)).expect("manifest");
     image.data("/guest.sh", include_str!("power/guest.sh")).expect("script");
     image.command(&["sh".into(), "/guest.sh".into()]).expect("command");
     image

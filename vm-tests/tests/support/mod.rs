@@ -19,11 +19,11 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The kernel, or nothing after saying why the test does not run.
+/// The kernel that `WHARF_VM_KERNEL` names, else the usual one; or nothing after saying why the test does not run.
 pub fn kernel(test: &str) -> Option<Kernel> {
+    let name = std::env::var("WHARF_VM_KERNEL").unwrap_or_else(|_| kernel::DEFAULT.into());
     let needs = ["qemu-system-x86_64", "setpriv", "busybox"].map(host_program::find);
-    let result =
-        needs.into_iter().collect::<Result<Vec<_>, _>>().and_then(|_| Kernel::of_package(kernel::DEFAULT_PACKAGE));
+    let result = needs.into_iter().collect::<Result<Vec<_>, _>>().and_then(|_| Kernel::named(&name));
     result.inspect_err(|error| println!("SKIP {test}: {error:#}")).ok()
 }
 
@@ -39,6 +39,25 @@ pub fn shell(kernel: Kernel, script: &str) -> Image {
     let mut image = Image::new(kernel, &cargo::init().expect("build the init")).expect("image");
     image.command(&["sh".into(), "-c".into(), script.into()]).expect("command");
     image
+}
+
+/// A manifest of pods of [`small_image::SmallImage::sleeping`], which end at once.
+pub fn deployment(replicas: u32) -> String {
+    format!(
+        "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{{name: web, image: wharf.example/base:1, imagePullPolicy: Never}}]
+"
+    )
 }
 
 /// Keeps what a guest writes, and is told of each line while the guest runs on.
