@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use vm_tests::lock::Lock;
 use vm_tests::vm::Ended;
 use vm_tests::{Disk, Ending, Hierarchy, Image, Kernel, Options, Vm, cargo, debian, kernel};
 
@@ -36,6 +38,8 @@ enum Action {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// Pin the kernels and the root file system that Debian has now, in vm-tests/packages.lock
+    Lock,
     /// Open a shell on this terminal; leaving it ends the VM
     Shell {
         #[command(flatten)]
@@ -45,8 +49,8 @@ enum Action {
 
 #[derive(Args)]
 struct Machine {
-    /// Debian's package of the kernel
-    #[arg(long, default_value = kernel::DEFAULT_PACKAGE, value_name = "PACKAGE")]
+    /// A kernel of vm-tests/packages.lock (6.1, 6.12), or Debian's package of another
+    #[arg(long, default_value = kernel::DEFAULT, value_name = "KERNEL")]
     kernel: String,
     /// Boot Debian with systemd as process 1
     #[arg(long)]
@@ -90,6 +94,7 @@ fn parse_addition(text: &str) -> Result<(PathBuf, String), String> {
 fn main() -> ExitCode {
     let result = match Arguments::parse().action {
         Action::Run { machine, timeout, command } => run(&machine, Duration::from_secs(timeout), &command),
+        Action::Lock => lock().map(|()| 0),
         Action::Shell { machine } => shell(&machine),
     };
     match result {
@@ -122,6 +127,17 @@ fn shell(machine: &Machine) -> Result<u8> {
     Ok(report(&vm(&image, &options, disk.as_ref()).interactive()?, DAY))
 }
 
+fn lock() -> Result<()> {
+    let file = cargo::workspace().join("vm-tests/packages.lock");
+    let work = cargo::target_directory().join("vm").join(format!("lock-{}", std::process::id()));
+    let made = Lock::newest_kernels(&work).and_then(|mut lock| {
+        lock.roots.push((debian::SUITE.into(), debian::newest(&work)?));
+        Ok(lock)
+    });
+    let _ = fs::remove_dir_all(&work);
+    fs::write(&file, made?.to_text()).with_context(|| format!("write {}", file.display()))
+}
+
 fn disk(machine: &Machine, image: &mut Image) -> Result<Option<Disk>> {
     let disk = machine.disk.map(Disk::ext4).transpose()?;
     if disk.is_some() {
@@ -142,7 +158,7 @@ fn vm<'a>(image: &'a Image, options: &'a Options, disk: Option<&'a Disk>) -> Vm<
 fn prepare(machine: &Machine) -> Result<(Image, Options)> {
     eprintln!("vm-tests: building the programs");
     let programs = cargo::programs()?;
-    let kernel = Kernel::of_package(&machine.kernel)?;
+    let kernel = Kernel::named(&machine.kernel)?;
     eprintln!("vm-tests: booting {}", kernel.release);
     let mut image = if machine.systemd {
         let archive = debian::archive(&machine.package)?;
