@@ -39,6 +39,14 @@ vm: ## Run the privileged suites in throwaway VMs: a stock kernel, pure cgroup v
 	@scripts/install vm
 	$(CARGO) test --locked --package vm-tests -- --show-output
 
+.PHONY: vm-all
+vm-all: ## The same on every kernel of vm-tests/packages.lock
+	@scripts/install build
+	@scripts/install vm
+	for kernel in $$(sed -n 's/^kernel \([^ ]*\) .*/\1/p' vm-tests/packages.lock); do \
+		WHARF_VM_KERNEL=$$kernel $(CARGO) test --locked --package vm-tests -- --show-output || exit 1; \
+	done
+
 .PHONY: power
 power: ## Cut the power of a working node 500 times (WHARF_POWER_CUTS), and look at its stores after each
 	@scripts/install build
