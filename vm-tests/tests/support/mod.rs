@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard};
 use vm_tests::cargo::Suites;
 use vm_tests::vm::Ended;
-use vm_tests::{Image, Kernel, Options, Vm, cargo, host_program, kernel};
+use vm_tests::{Disk, Image, Kernel, Options, Vm, cargo, host_program, kernel};
 
 /// An emulated guest takes a core for itself: one after the other, or time limits mean nothing.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -27,9 +27,11 @@ pub fn kernel(test: &str) -> Option<Kernel> {
     result.inspect_err(|error| println!("SKIP {test}: {error:#}")).ok()
 }
 
-pub fn run(image: &Image, options: Options) -> (Ended, String, String) {
+pub fn run(image: &Image, options: Options, disk: Option<&Disk>) -> (Ended, String, String) {
     let (mut output, mut errors) = (Vec::new(), Vec::new());
-    let ended = Vm::new(image, &options).run(&mut output, &mut errors).expect("run the VM");
+    let vm = Vm::new(image, &options);
+    let vm = if let Some(disk) = disk { vm.with_disk(disk) } else { vm };
+    let ended = vm.run(&mut output, &mut errors).expect("run the VM");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (ended, text(output), text(errors))
 }
