@@ -3,6 +3,8 @@
 CARGO ?= cargo
 PROGRAMS := runw wharf wharfd wharf-shim
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+UNITS := wharfd.service wharfd.socket wharf-pods.service
+BUILT ?= target/release
 PREFIX ?= /usr/local
 DESTDIR ?=
 
@@ -37,6 +39,20 @@ vm: ## Run the privileged suites in throwaway VMs: a stock kernel, pure cgroup v
 	@scripts/install vm
 	$(CARGO) test --locked --package vm-tests -- --show-output
 
+.PHONY: vm-all
+vm-all: ## The same, and the suites of images and nodes, on every kernel of vm-tests/packages.lock
+	@scripts/install build
+	@scripts/install vm
+	for kernel in $$(sed -n 's/^kernel \([^ ]*\) .*/\1/p' vm-tests/packages.lock); do \
+		WHARF_VM_KERNEL=$$kernel $(CARGO) test --locked --package vm-tests -- --show-output --include-ignored || exit 1; \
+	done
+
+.PHONY: power
+power: ## Cut the power of a working node 500 times (WHARF_POWER_CUTS), and look at its stores after each
+	@scripts/install build
+	@scripts/install vm
+	WHARF_POWER_CUTS=$${WHARF_POWER_CUTS:-500} $(CARGO) test --locked --workspace --test power -- --nocapture
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZ_SECONDS (60)
 	@scripts/install fuzz
@@ -56,10 +72,12 @@ check: ## Format, lints, licences and advisories of dependencies
 	PATH="$$PWD/target/tools/bin:$$PATH" $(CARGO) deny check
 
 .PHONY: install
-install: ## Install the programs built before, and wharfd's unit, under PREFIX (/usr/local)
+install: ## Install the programs built before, and the units of systemd, under PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
-	for program in $(PROGRAMS); do install -m 0755 target/release/$$program $(DESTDIR)$(PREFIX)/bin/; done
-	sed 's,/usr/local,$(PREFIX),' systemd/wharfd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/wharfd.service
+	for program in $(PROGRAMS); do install -m 0755 $(BUILT)/$$program $(DESTDIR)$(PREFIX)/bin/; done
+	for unit in $(UNITS); do \
+		sed 's|@BINDIR@|$(PREFIX)/bin|' systemd/$$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; \
+	done
 
 .PHONY: clean
 clean: ## Remove everything that was built

@@ -203,9 +203,16 @@ impl Layout {
         let _ = self.open_sessions.subscribe().wait_for(|open| *open == 0).await;
     }
 
-    /// Removes the sessions of processes that died.
-    pub(crate) fn sweep_sessions(&self) -> io::Result<()> {
+    /// Removes what processes that died left: their sessions, and an index that was not renamed yet.
+    pub(crate) fn sweep(&self) -> io::Result<()> {
+        // Whoever writes the index holds it too.
         let _lock = self.lock()?;
+        for entry in fs::read_dir(self.images())? {
+            let path = entry?.path();
+            if path.with_extension("") == self.index_file().with_extension("") && path != self.index_file() {
+                fs::remove_file(path)?;
+            }
+        }
         for entry in fs::read_dir(self.tmp())? {
             let dir = entry?.path();
             let abandoned = File::open(&dir).is_ok_and(|file| file.try_lock().is_ok());

@@ -15,6 +15,7 @@
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
 //! | [`snapshot`] | overlay mounts for containers |
 //! | [`user`] (over `merged`) | an image's accounts, read without mounting it |
+//! | [`verify`] | whether what is on disk is what its names say |
 //! | [`progress`] | who is told how far a transfer is |
 //!
 //! Everything begins at [`Store::open`].
@@ -44,6 +45,7 @@ pub mod unpack;
 #[doc(hidden)]
 pub mod untrusted;
 pub mod user;
+pub mod verify;
 mod whiteout;
 
 pub use archive::LoadError;

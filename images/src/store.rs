@@ -117,7 +117,7 @@ impl Store {
     pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let StoreOptions { limits, keychain, registries, transfers } = options;
         let layout = Layout::open(root).map_err(at("open image store", root))?;
-        layout.sweep_sessions().map_err(at("sweep image store", root))?;
+        layout.sweep().map_err(at("sweep image store", root))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,

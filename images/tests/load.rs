@@ -316,3 +316,15 @@ async fn what_a_killed_process_left_is_swept_and_a_living_session_is_not() {
     assert!(!tmp.join("99999-0").exists());
     assert!(tmp.join("99999-1").exists());
 }
+
+#[test]
+fn an_index_that_was_never_renamed_goes_with_the_next_start() {
+    let node = Node::new();
+    let index = node.dir.path().join("images/index.json");
+    let before = std::fs::read(&index).unwrap();
+    let unfinished = index.with_extension("tmp-1");
+    std::fs::write(&unfinished, b"{").unwrap();
+    wharf_images::Store::open(node.dir.path()).unwrap();
+    assert!(!unfinished.exists());
+    assert_eq!(std::fs::read(&index).unwrap(), before);
+}

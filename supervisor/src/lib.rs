@@ -7,6 +7,7 @@
 //! | `api` | people's door: the Kubernetes REST API |
 //! | `controller` | desired to observed: pods, replica sets, deployments, the manifest folder |
 //! | [`network`] | the embedded bridge network |
+//! | [`service_manager`] | readiness, watchdog and sockets under systemd |
 //! | [`streaming`] | exec and attach over WebSocket, for both doors |
 
 pub mod api;
@@ -14,5 +15,5 @@ pub mod controller;
 pub mod cri;
 pub mod network;
 pub mod pod;
-pub mod ready;
+pub mod service_manager;
 pub mod streaming;

@@ -48,7 +48,8 @@ pub fn suites(directory: &str) -> Result<Suites> {
     let folder = workspace().join(directory).join("tests");
     let entries = std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
     let files = entries.flatten().map(|entry| entry.path());
-    let sources = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    // A test program is a file, or a directory with its `main.rs`.
+    let sources = files.filter(|path| path.extension().is_some_and(|it| it == "rs") || path.join("main.rs").exists());
     let mut names: Vec<String> =
         sources.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
     names.sort();
@@ -68,7 +69,8 @@ pub fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
-fn workspace() -> &'static Path {
+/// The root of the source tree.
+pub fn workspace() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package)
 }

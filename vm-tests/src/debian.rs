@@ -1,6 +1,7 @@
 //! A Debian root file system with systemd, made by mmdebstrap from Debian's packages and kept as a cpio archive: the
 //! kernel unpacks it like any initramfs, so that it lives in memory and is thrown away with the guest.
 
+use crate::lock::{Lock, hash_of_packages};
 use crate::{cargo, cpio};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tar::EntryType;
 
-const SUITE: &str = "bookworm";
+/// The release of Debian.
+pub const SUITE: &str = "bookworm";
 /// systemd with both buses and logins, what rootless containers need, and what the suites call.
 const PACKAGES: [&str; 17] = [
     "busybox-static",
@@ -42,13 +44,16 @@ const CUSTOMIZE: &str = r#"chroot "$1" useradd --create-home --shell /bin/bash w
 const DROPPED: [&str; 5] = ["dev/", "var/cache/apt/", "var/lib/apt/", "var/log/", "boot/"];
 /// Changes when the archive is written in another way.
 const FORMAT: &str = "1";
+const STATUS: &str = "var/lib/dpkg/status";
 
 /// The archive, from the cache or made now. Further packages make an archive of their own.
 pub fn archive(further_packages: &[String]) -> Result<PathBuf> {
     let mut packages: Vec<&str> = PACKAGES.into_iter().chain(further_packages.iter().map(String::as_str)).collect();
     packages.sort_unstable();
     packages.dedup();
-    let mut recipe = vec![FORMAT, SUITE, CUSTOMIZE];
+    let lock = Lock::built_in()?;
+    let pinned = lock.root(SUITE).unwrap_or_default();
+    let mut recipe = vec![FORMAT, SUITE, CUSTOMIZE, pinned];
     recipe.extend(LEFT_OUT.iter().chain(&DROPPED).chain(&packages));
     let digest = Sha256::digest(recipe.join("\0").as_bytes());
     let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -59,7 +64,14 @@ pub fn archive(further_packages: &[String]) -> Result<PathBuf> {
         fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
         let unfinished = cache.join(format!("debian-{}.unfinished", std::process::id()));
         let made = make(&packages, &unfinished);
-        let renamed = made.and_then(|()| fs::rename(&unfinished, &path).context("name the root file system"));
+        let renamed = made.and_then(|found| {
+            // Debian's mirrors have no other versions than the newest: a guest of these is better than none.
+            if further_packages.is_empty() && found != pinned {
+                eprintln!("vm-tests: Debian has newer packages than vm-tests/packages.lock pins, and they are used;");
+                eprintln!("vm-tests: `cargo run -p vm-tests -- lock` pins what Debian has now");
+            }
+            fs::rename(&unfinished, &path).context("name the root file system")
+        });
         if renamed.is_err() {
             let _ = fs::remove_file(&unfinished);
         }
@@ -68,7 +80,14 @@ pub fn archive(further_packages: &[String]) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn make(packages: &[&str], output: &Path) -> Result<()> {
+/// Makes a root file system only to see of which packages and versions it would consist now.
+pub fn newest(work: &Path) -> Result<String> {
+    let file = work.join("root.cpio");
+    make(&PACKAGES, &file)
+}
+
+/// Returns the hash of its packages and versions.
+fn make(packages: &[&str], output: &Path) -> Result<String> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--variant=essential", "--format=tar", "--aptopt=APT::Install-Recommends \"false\""]);
     command.args(LEFT_OUT.map(|pattern| format!("--dpkgopt=path-exclude={pattern}")));
@@ -89,7 +108,8 @@ fn make(packages: &[&str], output: &Path) -> Result<()> {
     let status = child.wait().context("wait for mmdebstrap")?;
     let messages = messages.join().unwrap_or_default();
     ensure!(status.success(), "mmdebstrap: {status}\n{}", last_lines(&messages));
-    converted.with_context(|| format!("write {}", output.display()))
+    let installed = converted.with_context(|| format!("write {}", output.display()))?;
+    Ok(hash_of_packages(&installed))
 }
 
 fn last_lines(text: &str) -> String {
@@ -98,7 +118,9 @@ fn last_lines(text: &str) -> String {
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
-fn convert(tar: impl Read, output: &Path) -> Result<()> {
+/// Returns what dpkg says of its packages.
+fn convert(tar: impl Read, output: &Path) -> Result<String> {
+    let mut installed = String::new();
     let mut writer = cpio::Writer::new(BufWriter::with_capacity(1 << 20, File::create(output)?));
     let mut inodes: HashMap<String, u32> = HashMap::new();
     for entry in tar::Archive::new(tar).entries()? {
@@ -118,6 +140,10 @@ fn convert(tar: impl Read, output: &Path) -> Result<()> {
                     *inodes.get(&clean(&target)?).with_context(|| format!("{name}: no {}", target.display()))?;
                 writer.hard_link(&name, mode, owner, inode)?;
             }
+            (EntryType::Regular, _) if name == STATUS => {
+                entry.read_to_string(&mut installed)?;
+                writer.owned_file(&name, mode, owner, installed.len() as u64, &mut installed.as_bytes())?;
+            }
             (EntryType::Regular, _) => {
                 let inode = writer.owned_file(&name, mode, owner, header.size()?, &mut entry)?;
                 inodes.insert(name, inode);
@@ -125,7 +151,8 @@ fn convert(tar: impl Read, output: &Path) -> Result<()> {
             (kind, _) => bail!("{name}: an entry of kind {kind:?} is not expected in a root file system"),
         }
     }
-    writer.finish()?.flush().context("write")
+    writer.finish()?.flush().context("write")?;
+    Ok(installed)
 }
 
 /// `./usr/bin/` as `usr/bin`; the root itself is empty.

@@ -4,6 +4,8 @@
 pub const COMMAND: &str = "/.wharf-vm/command";
 /// Modules to load before the ports can be there, one path a line, in order.
 pub const BOOT_MODULES: &str = "/.wharf-vm/modules";
+/// Exists where there is a disk: the directory that it is mounted on.
+pub const DISK: &str = "/.wharf-vm/disk";
 /// Exists for an interactive command: rows and columns of the terminal that the console `hvc0` is shown on.
 pub const TERMINAL: &str = "/.wharf-vm/terminal";
 /// Exists where systemd is process 1: the user whose login session the command runs in, empty for none.

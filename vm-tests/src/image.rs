@@ -122,6 +122,12 @@ impl Image {
         self.data(guest::COMMAND, content)
     }
 
+    /// Mounts the disk of the VM on this directory before anything else runs.
+    pub fn disk(&mut self, directory: &str) -> Result<()> {
+        ensure!(directory.starts_with('/'), "the mount point {directory:?} is no absolute path");
+        self.data(guest::DISK, directory)
+    }
+
     /// Gives the command a terminal of this size.
     pub fn terminal(&mut self, rows: u16, columns: u16) -> Result<()> {
         self.data(guest::TERMINAL, format!("{rows} {columns}\n"))

@@ -1,13 +1,15 @@
 //! Debian's kernel: its package is downloaded by apt and unpacked under `target/vm`, never installed.
 
+use crate::apt::{self, Apt};
+use crate::lock::{Lock, PinnedKernel};
 use crate::{cargo, modules};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The flavour for VMs: small, and with virtio.
-pub const DEFAULT_PACKAGE: &str = "linux-image-cloud-amd64";
+/// The kernel of the lock file that is booted where none is named: that of Debian's stable release.
+pub const DEFAULT: &str = "6.1";
 
 /// An unpacked kernel.
 #[derive(Debug, Clone)]
@@ -20,17 +22,33 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel of a Debian package (`linux-image-…`; a package that only depends on the newest one is followed),
-    /// fetched unless this version of it is in the cache.
-    pub fn of_package(name: &str) -> Result<Self> {
-        let (package, version) = newest(name)?;
-        let cache = cargo::target_directory().join("vm");
-        let directory = cache.join(format!("{package}_{version}"));
-        if !directory.exists() {
-            eprintln!("vm-tests: fetching kernel {package} {version}");
-            fetch(&cache, &package, &version, &directory)?;
+    /// A kernel of the lock file by its name (`6.1`, `6.12`), or the newest of a Debian package (`linux-image-…`; one
+    /// that only depends on the newest is followed). It is fetched unless this version of it is in the cache.
+    pub fn named(name: &str) -> Result<Self> {
+        let lock = Lock::built_in()?;
+        let known = || lock.kernels.iter().map(|kernel| kernel.name.as_str()).collect::<Vec<_>>().join(", ");
+        match lock.kernel(name) {
+            Some(pinned) => Self::pinned(pinned, &lock.date),
+            None => Self::of_package(name).with_context(|| format!("kernel {name}: known are {}", known())),
         }
-        Self::in_directory(&directory)
+    }
+
+    fn pinned(pinned: &PinnedKernel, date: &str) -> Result<Self> {
+        let PinnedKernel { package, version, archive, path, sha256, .. } = pinned;
+        unpacked(package, version, |work| {
+            apt::download_pinned(archive, path, date, sha256, &work.join("kernel.deb"))
+                .context("`cargo run -p vm-tests -- lock` pins what Debian has now")
+        })
+    }
+
+    fn of_package(name: &str) -> Result<Self> {
+        let apt = Apt::of_the_machine();
+        if apt.describe(name)?.is_none() {
+            // A machine that never ran it has no lists. That it fails shows in the next line.
+            let _ = Command::new("apt-get").args(["update", "-q"]).output();
+        }
+        let found = apt.newest(name)?;
+        unpacked(&found.package, &found.version, |work| apt.download(&found.package, &found.version, work))
     }
 
     /// The kernel in an unpacked package.
@@ -50,75 +68,32 @@ impl Kernel {
     }
 }
 
-/// The package that holds the kernel, and its version, as apt knows them now.
-fn newest(name: &str) -> Result<(String, String)> {
-    let mut description = describe(name)?;
-    if description.is_none() {
-        // A machine that never ran it has no lists. That it fails shows in the next line.
-        let _ = Command::new("apt-get").args(["update", "-q"]).output();
-        description = describe(name)?;
+/// The kernel of this package, from the cache, else from what `download` puts into the directory that it is given.
+fn unpacked(package: &str, version: &str, download: impl FnOnce(&Path) -> Result<()>) -> Result<Kernel> {
+    let cache = cargo::target_directory().join("vm");
+    let directory = cache.join(format!("{package}_{version}"));
+    if !directory.exists() {
+        eprintln!("vm-tests: fetching kernel {package} {version}");
+        let work = cache.join(format!("fetch-{}", std::process::id()));
+        fs::create_dir_all(&work).with_context(|| format!("make {}", work.display()))?;
+        let result = download(&work).and_then(|()| unpack(&work, &directory));
+        let _ = fs::remove_dir_all(&work);
+        result?;
     }
-    let Some((version, depends)) = description else { bail!("apt knows no package {name}") };
-    let real = depends.split([',', ' ']).find(|word| word.starts_with("linux-image-"));
-    match real {
-        None => Ok((name.to_string(), version)),
-        Some(package) => {
-            let (version, _) = describe(package)?.with_context(|| format!("apt knows no package {package}"))?;
-            Ok((package.to_string(), version))
-        }
-    }
+    Kernel::in_directory(&directory)
 }
 
-/// Version and dependencies of the candidate of a package.
-fn describe(package: &str) -> Result<Option<(String, String)>> {
-    let output = Command::new("apt-cache").args(["show", "--no-all-versions", package]).output();
-    let output = output.context("run apt-cache: kernels are fetched by Debian's apt")?;
-    Ok(parse_description(&String::from_utf8_lossy(&output.stdout)))
-}
-
-fn parse_description(text: &str) -> Option<(String, String)> {
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    Some((field("Version:")?.to_string(), field("Depends:").unwrap_or_default().to_string()))
-}
-
-/// Downloads and unpacks beside the final directory, which appears only when it is whole.
-fn fetch(cache: &Path, package: &str, version: &str, directory: &Path) -> Result<()> {
-    let work = cache.join(format!("fetch-{}", std::process::id()));
-    fs::create_dir_all(&work).with_context(|| format!("make {}", work.display()))?;
-    let result = fetch_into(&work, package, version, directory);
-    let _ = fs::remove_dir_all(&work);
-    result
-}
-
-fn fetch_into(work: &Path, package: &str, version: &str, directory: &Path) -> Result<()> {
-    run(Command::new("apt-get").args(["download", "-q", &format!("{package}={version}")]).current_dir(work))?;
+fn unpack(work: &Path, directory: &Path) -> Result<()> {
     let archive = fs::read_dir(work)?.flatten().find(|entry| entry.path().extension().is_some_and(|it| it == "deb"));
-    let archive = archive.with_context(|| format!("apt-get download {package} left no package"))?.path();
+    let archive = archive.context("apt left no package")?.path();
     let unpacked = work.join("unpacked");
-    run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
+    apt::run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
+    // Since 6.12 each module is compressed, which neither modinfo's reader here nor busybox' modprobe unpacks.
+    let decompress = r#"find "$1" -name '*.ko.xz' -exec xz --decompress {} +"#;
+    apt::run(Command::new("sh").args(["-c", decompress, "sh"]).arg(&unpacked))?;
     match fs::rename(&unpacked, directory) {
         // Another process was faster.
         Err(_) if directory.exists() => Ok(()),
         other => other.with_context(|| format!("rename {} to {}", unpacked.display(), directory.display())),
-    }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("run {:?}", command.get_program()))?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{:?}: {}\n{}", command.get_program(), output.status, errors.trim());
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_description_gives_version_and_dependencies() {
-        let text = "Package: linux-image-cloud-amd64\nVersion: 6.1.1-2\nDepends: linux-image-6.1.0-5 (= 6.1.1-2)\n";
-        let (version, depends) = parse_description(text).expect("description");
-        assert_eq!((version.as_str(), depends.as_str()), ("6.1.1-2", "linux-image-6.1.0-5 (= 6.1.1-2)"));
-        assert!(parse_description("").is_none());
     }
 }

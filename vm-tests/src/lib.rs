@@ -8,22 +8,31 @@
 //!                         console is kept for the report of a panic or a hang
 //! ```
 //!
-//! [`kernel`] fetches the package, [`modules`] orders and indexes its modules, [`cpio`] writes the archive,
+//! A [`disk`], served to QEMU over NBD, is what remains from one boot to the next, and its power can be cut.
+//!
+//! [`kernel`] fetches the package that [`lock`] names, [`modules`] orders and indexes its modules, [`cpio`] writes the archive,
 //! [`debian`] makes a root file system in which [`systemd`] is process 1, for what a bare init does not show,
 //! [`host_program`] packs a program of this machine with its libraries, [`cargo`] builds what is of this workspace,
 //! [`guest`] is what host and guest agree on.
 
+mod apt;
 pub mod cargo;
 pub mod cpio;
 pub mod debian;
+pub mod disk;
 pub mod guest;
 pub mod host_program;
 pub mod image;
 pub mod kernel;
+pub mod lock;
 pub mod modules;
+mod nbd;
+mod qemu;
+pub mod random;
 pub mod systemd;
 pub mod vm;
 
+pub use disk::Disk;
 pub use image::Image;
 pub use kernel::Kernel;
 pub use systemd::Hierarchy;

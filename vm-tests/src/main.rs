@@ -2,17 +2,21 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use vm_tests::lock::Lock;
 use vm_tests::vm::Ended;
-use vm_tests::{Ending, Hierarchy, Image, Kernel, Options, Vm, cargo, debian, kernel};
+use vm_tests::{Disk, Ending, Hierarchy, Image, Kernel, Options, Vm, cargo, debian, kernel};
 
 /// As timeout(1).
 const EXIT_TIMED_OUT: u8 = 124;
 /// The VM failed, not the command.
 const EXIT_VM: u8 = 125;
+/// What survives a reboot, of a node with its default configuration.
+const DATA: &str = "/var/lib/wharf";
 
 /// Runs a command in a VM that is thrown away: Debian's kernel under QEMU, pure cgroup v2, and the programs of Wharf.
 #[derive(Parser)]
@@ -34,6 +38,8 @@ enum Action {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// Pin the kernels and the root file system that Debian has now, in vm-tests/packages.lock
+    Lock,
     /// Open a shell on this terminal; leaving it ends the VM
     Shell {
         #[command(flatten)]
@@ -43,8 +49,8 @@ enum Action {
 
 #[derive(Args)]
 struct Machine {
-    /// Debian's package of the kernel
-    #[arg(long, default_value = kernel::DEFAULT_PACKAGE, value_name = "PACKAGE")]
+    /// A kernel of vm-tests/packages.lock (6.1, 6.12), or Debian's package of another
+    #[arg(long, default_value = kernel::DEFAULT, value_name = "KERNEL")]
     kernel: String,
     /// Boot Debian with systemd as process 1
     #[arg(long)]
@@ -58,6 +64,12 @@ struct Machine {
     /// The cgroup hierarchies that systemd mounts: v2, hybrid, v1
     #[arg(long, default_value = "v2", value_parser = ["v2", "hybrid", "v1"], value_name = "KIND", requires = "systemd")]
     cgroup: String,
+    /// Give it a disk of so many MiB, with a journalled file system, mounted on /var/lib/wharf
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
+    /// Virtual processors; emulated ones take turns on one of this machine's
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16), value_name = "COUNT")]
+    cpus: u32,
     /// Memory in MiB, 1024 if not given, 2048 with --systemd
     #[arg(long, value_name = "MIB")]
     mem: Option<u32>,
@@ -82,6 +94,7 @@ fn parse_addition(text: &str) -> Result<(PathBuf, String), String> {
 fn main() -> ExitCode {
     let result = match Arguments::parse().action {
         Action::Run { machine, timeout, command } => run(&machine, Duration::from_secs(timeout), &command),
+        Action::Lock => lock().map(|()| 0),
         Action::Shell { machine } => shell(&machine),
     };
     match result {
@@ -97,7 +110,8 @@ fn run(machine: &Machine, timeout: Duration, command: &[String]) -> Result<u8> {
     let (mut image, mut options) = prepare(machine)?;
     options.timeout = timeout;
     image.command(command)?;
-    let ended = Vm::new(&image, &options).run(&mut io::stdout(), &mut io::stderr())?;
+    let disk = disk(machine, &mut image)?;
+    let ended = vm(&image, &options, disk.as_ref()).run(&mut io::stdout(), &mut io::stderr())?;
     Ok(report(&ended, timeout))
 }
 
@@ -109,14 +123,42 @@ fn shell(machine: &Machine) -> Result<u8> {
     let size = rustix::termios::tcgetwinsize(io::stdin()).context("a shell needs a terminal")?;
     image.terminal(size.ws_row, size.ws_col)?;
     image.command(&["sh".into(), "-l".into()])?;
-    Ok(report(&Vm::new(&image, &options).interactive()?, DAY))
+    let disk = disk(machine, &mut image)?;
+    Ok(report(&vm(&image, &options, disk.as_ref()).interactive()?, DAY))
+}
+
+fn lock() -> Result<()> {
+    let file = cargo::workspace().join("vm-tests/packages.lock");
+    let work = cargo::target_directory().join("vm").join(format!("lock-{}", std::process::id()));
+    let made = Lock::newest_kernels(&work).and_then(|mut lock| {
+        lock.roots.push((debian::SUITE.into(), debian::newest(&work)?));
+        Ok(lock)
+    });
+    let _ = fs::remove_dir_all(&work);
+    fs::write(&file, made?.to_text()).with_context(|| format!("write {}", file.display()))
+}
+
+fn disk(machine: &Machine, image: &mut Image) -> Result<Option<Disk>> {
+    let disk = machine.disk.map(Disk::ext4).transpose()?;
+    if disk.is_some() {
+        image.disk(DATA)?;
+    }
+    Ok(disk)
+}
+
+fn vm<'a>(image: &'a Image, options: &'a Options, disk: Option<&'a Disk>) -> Vm<'a> {
+    let vm = Vm::new(image, options);
+    match disk {
+        Some(disk) => vm.with_disk(disk),
+        None => vm,
+    }
 }
 
 /// Makes what is missing: the programs, the kernel, the image.
 fn prepare(machine: &Machine) -> Result<(Image, Options)> {
     eprintln!("vm-tests: building the programs");
     let programs = cargo::programs()?;
-    let kernel = Kernel::of_package(&machine.kernel)?;
+    let kernel = Kernel::named(&machine.kernel)?;
     eprintln!("vm-tests: booting {}", kernel.release);
     let mut image = if machine.systemd {
         let archive = debian::archive(&machine.package)?;
@@ -137,7 +179,9 @@ fn prepare(machine: &Machine) -> Result<(Image, Options)> {
         _ => Hierarchy::Unified,
     };
     let memory_mib = machine.mem.unwrap_or(if machine.systemd { 2048 } else { 1024 });
-    let options = Options { memory_mib, accelerator: machine.accel.clone(), hierarchy, ..Options::default() };
+    let processors = machine.cpus;
+    let options =
+        Options { memory_mib, processors, accelerator: machine.accel.clone(), hierarchy, ..Options::default() };
     Ok((image, options))
 }
 
@@ -146,6 +190,8 @@ fn report(ended: &Ended, timeout: Duration) -> u8 {
         Ending::Exit(code) => return code,
         Ending::TimedOut => (format!("time limit of {} s reached", timeout.as_secs()), EXIT_TIMED_OUT),
         Ending::Panic => ("the guest's kernel panicked".into(), EXIT_VM),
+        Ending::Reboot => ("the guest rebooted or turned itself off".into(), EXIT_VM),
+        Ending::PowerCut => ("the power was cut".into(), EXIT_VM),
         Ending::Lost => ("the VM ended without an exit code".into(), EXIT_VM),
     };
     eprintln!("{}\nvm-tests: {reason}; above is the end of its console", ended.console_tail());

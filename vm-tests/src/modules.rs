@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Loaded by the init before anything else: the bus and the serial ports.
-pub const BOOT: [&str; 2] = ["virtio_pci", "virtio_console"];
+/// Loaded by the init before anything else: the bus, the serial ports, and a disk with its file system.
+pub const BOOT: [&str; 4] = ["virtio_pci", "virtio_console", "virtio_blk", "ext4"];
 
 /// Packed so that the kernel can ask for them (`request_module`): what containers, their networks and stores use.
-pub const ON_DEMAND: [&str; 41] = [
+pub const ON_DEMAND: [&str; 40] = [
     "af_packet_diag",
     "br_netfilter",
     "bridge",
@@ -47,7 +47,6 @@ pub const ON_DEMAND: [&str; 41] = [
     "udp_diag",
     "unix_diag",
     "veth",
-    "virtio_blk",
     "virtiofs",
     "vxlan",
     "xt_MASQUERADE",

@@ -1,28 +1,25 @@
-//! One boot: QEMU from start to end, which is the command's exit, a panic, or the time limit.
+//! One boot: QEMU from start to end, which is the command's exit, a panic, a reboot, a power cut, or the time limit.
 
+use crate::disk::Disk;
+use crate::nbd::Door;
+use crate::qemu::{self, POLL, Qemu, own_descriptor};
 use crate::{Hierarchy, Image, guest};
-use anyhow::{Context, Result, bail};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use anyhow::{Context, Result};
+use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::process::Stdio;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const QEMU: &str = "qemu-system-x86_64";
-/// No AVX: QEMU 7.2's emulation of it breaks Go programs. RDRAND, so that the guest need not wait for entropy.
-const CPU: &str = "Westmere,+rdrand";
-/// `panic=-1` with QEMU's `-no-reboot` makes a panic the end of the VM.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr random.trust_cpu=on";
-/// How often QEMU is looked after while nothing is heard of the command.
-const POLL: Duration = Duration::from_millis(50);
 const TAIL_LINES: usize = 60;
 
 /// How a VM is run.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub memory_mib: u32,
+    /// Virtual processors.
+    pub processors: u32,
     /// From the start of QEMU to the command's exit.
     pub timeout: Duration,
     /// QEMU's accelerator: `tcg` (emulation, everywhere) or `kvm`.
@@ -35,6 +32,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             memory_mib: 1024,
+            processors: 1,
             timeout: Duration::from_secs(300),
             accelerator: "tcg".into(),
             hierarchy: Hierarchy::default(),
@@ -50,7 +48,11 @@ pub enum Ending {
     /// The kernel panicked, or the init failed, which is a panic too.
     Panic,
     TimedOut,
-    /// QEMU ended otherwise.
+    /// The guest rebooted or turned itself off; a VM is booted again by whoever wants that.
+    Reboot,
+    /// The power of the disk was cut, and QEMU killed.
+    PowerCut,
+    /// QEMU failed.
     Lost,
 }
 
@@ -65,7 +67,7 @@ pub struct Ended {
 
 impl Ended {
     fn new(ending: Ending, console: String, start: Instant) -> Self {
-        let panicked = ending == Ending::Lost && console.contains("Kernel panic");
+        let panicked = matches!(ending, Ending::Lost | Ending::Reboot) && console.contains("Kernel panic");
         Self { ending: if panicked { Ending::Panic } else { ending }, console, duration: start.elapsed() }
     }
 
@@ -77,15 +79,21 @@ impl Ended {
     }
 }
 
-/// A guest to boot.
+/// A guest to boot, as often as wanted. From one boot to the next the disk remains, and nothing else.
 pub struct Vm<'a> {
     image: &'a Image,
     options: &'a Options,
+    disk: Option<&'a Disk>,
 }
 
 impl<'a> Vm<'a> {
     pub fn new(image: &'a Image, options: &'a Options) -> Self {
-        Self { image, options }
+        Self { image, options, disk: None }
+    }
+
+    /// Gives it a disk. [`Image::disk`] says where the guest mounts it.
+    pub fn with_disk(self, disk: &'a Disk) -> Self {
+        Self { disk: Some(disk), ..self }
     }
 
     /// Boots, runs the image's command, and hands on what it writes as it comes. QEMU is gone when this returns, and
@@ -97,7 +105,8 @@ impl<'a> Vm<'a> {
         let (errors_reader, errors_writer) = io::pipe()?;
         let (exit_reader, exit_writer) = io::pipe()?;
         let (console_reader, console_writer) = io::pipe()?;
-        let mut command = self.base(&initramfs, &console_writer);
+        let door = self.disk.map(|_| Door::open()).transpose().context("make a socket for the disk")?;
+        let mut command = qemu::command(self.image, self.options, &initramfs, &console_writer, door.as_ref());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(console_writer.try_clone()?);
         for (name, writer) in [
             (guest::PORT_OUTPUT, &output_writer),
@@ -111,14 +120,16 @@ impl<'a> Vm<'a> {
         // The command holds a copy of the console's pipe, which would stay open with it.
         drop(command);
         thread::scope(|scope| {
+            let served = self.serve(scope, door.as_ref(), qemu.id());
             let copies = [scope.spawn(|| copy(output_reader, output)), scope.spawn(|| copy(errors_reader, errors))];
             let console = scope.spawn(|| read_all(console_reader));
             let (sender, exit) = mpsc::channel();
             scope.spawn(move || sender.send(read_exit(exit_reader)));
-            let waited = wait(&mut qemu, &exit, start + self.options.timeout);
+            let waited = wait(&mut qemu, &exit, self.disk, start + self.options.timeout);
             // With QEMU and our copies of the write ends gone, every reader comes to its end.
             drop(qemu);
             drop((output_writer, errors_writer, exit_writer, console_writer));
+            self.release(served, door.as_ref())?;
             let console = console.join().unwrap_or_default();
             for copied in copies {
                 copied.join().map_err(|_| io::Error::other("a reader of the guest's output panicked"))??;
@@ -133,7 +144,8 @@ impl<'a> Vm<'a> {
         let start = Instant::now();
         let (exit_reader, exit_writer) = io::pipe()?;
         let (console_reader, console_writer) = io::pipe()?;
-        let mut command = self.base(&initramfs, &console_writer);
+        let door = self.disk.map(|_| Door::open()).transpose().context("make a socket for the disk")?;
+        let mut command = qemu::command(self.image, self.options, &initramfs, &console_writer, door.as_ref());
         let exit_path = own_descriptor(exit_writer.as_raw_fd());
         command.args(["-chardev", "stdio,id=terminal,signal=off", "-device", "virtconsole,chardev=terminal"]);
         command.arg("-chardev").arg(format!("file,id=exit,path={exit_path}"));
@@ -143,88 +155,57 @@ impl<'a> Vm<'a> {
         let mut qemu = Qemu::start(&mut command)?;
         drop(command);
         thread::scope(|scope| {
+            let served = self.serve(scope, door.as_ref(), qemu.id());
             let console = scope.spawn(|| read_all(console_reader));
             let (sender, exit) = mpsc::channel();
             scope.spawn(move || sender.send(read_exit(exit_reader)));
-            let waited = wait(&mut qemu, &exit, start + self.options.timeout);
+            let waited = wait(&mut qemu, &exit, self.disk, start + self.options.timeout);
             // Asked to end it gives the terminal its modes back, which it cannot when it is killed.
             qemu.terminate();
             drop(qemu);
             drop((exit_writer, console_writer));
+            self.release(served, door.as_ref())?;
             let console = console.join().unwrap_or_default();
             Ok(Ended::new(waited?, console, start))
         })
     }
 
-    /// QEMU with kernel, initramfs, console and the bus for the ports.
-    fn base(&self, initramfs: &File, console: &PipeWriter) -> Command {
-        // Whatever happens to this process, QEMU is killed with it: util-linux' setpriv says so to the kernel.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        command.args(["-machine", &format!("q35,accel={}", self.options.accelerator)]);
-        let cpu = if self.options.accelerator == "tcg" { CPU } else { "host" };
-        // QEMU 7.2's emulation of two processors makes a guest oops now and then.
-        command.args(["-cpu", cpu, "-smp", "1", "-m", &self.options.memory_mib.to_string()]);
-        command.arg("-kernel").arg(&self.image.kernel().image);
-        command.arg("-initrd").arg(own_descriptor(initramfs.as_raw_fd()));
-        command.args(["-append", &format!("{KERNEL_ARGUMENTS} {}", self.options.hierarchy.kernel_arguments())]);
-        command.arg("-chardev").arg(format!("file,id=console,path={}", own_descriptor(console.as_raw_fd())));
-        command.args(["-serial", "chardev:console", "-device", "virtio-serial-pci"]);
-        command
+    /// Serves the disk to QEMU, if there is one.
+    fn serve<'scope>(
+        &'scope self,
+        scope: &'scope thread::Scope<'scope, '_>,
+        door: Option<&'scope Door>,
+        qemu: u32,
+    ) -> Option<thread::ScopedJoinHandle<'scope, io::Result<()>>> {
+        let (disk, door) = self.disk.zip(door)?;
+        disk.power_on();
+        Some(scope.spawn(move || door.serve(disk, qemu)))
+    }
+
+    /// QEMU is gone: so is its connection to the disk.
+    fn release(&self, served: Option<thread::ScopedJoinHandle<'_, io::Result<()>>>, door: Option<&Door>) -> Result<()> {
+        let Some(((served, door), disk)) = served.zip(door).zip(self.disk) else { return Ok(()) };
+        door.close();
+        let served = served.join().map_err(|_| io::Error::other("its server panicked"));
+        served.flatten().context("serve the guest's disk")?;
+        disk.power_off().context("write what was in the disk's cache")
     }
 }
 
-/// A descriptor of this process as a path, for QEMU to open: no temporary files, and nothing to inherit.
-fn own_descriptor(descriptor: RawFd) -> String {
-    format!("/proc/{}/fd/{descriptor}", std::process::id())
-}
-
-/// A QEMU that is killed when this goes out of scope.
-struct Qemu(Child);
-
-impl Qemu {
-    fn start(command: &mut Command) -> Result<Self> {
-        if !std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|path| path.join(QEMU).exists()) {
-            bail!("{QEMU} is not installed: run `scripts/install vm`");
-        }
-        command.spawn().map(Self).context("run setpriv, of util-linux")
-    }
-
-    fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.0.try_wait()
-    }
-
-    /// Asks it to end, and gives it a second.
-    fn terminate(&mut self) {
-        let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) else { return };
-        // It is a child that was not waited for, so the pid is still its own.
-        if matches!(self.ended(), Ok(None)) && rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok()
-        {
-            let limit = Instant::now() + Duration::from_secs(1);
-            while matches!(self.ended(), Ok(None)) && Instant::now() < limit {
-                thread::sleep(POLL);
-            }
-        }
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn wait(qemu: &mut Qemu, exit: &Receiver<Option<u8>>, deadline: Instant) -> Result<Ending> {
+fn wait(qemu: &mut Qemu, exit: &Receiver<Option<u8>>, disk: Option<&Disk>, deadline: Instant) -> Result<Ending> {
     loop {
         match exit.recv_timeout(POLL) {
             Ok(Some(code)) => return Ok(Ending::Exit(code)),
             Ok(None) | Err(RecvTimeoutError::Disconnected) => return Ok(Ending::Lost),
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if qemu.ended().context("wait for QEMU")?.is_some() {
+        if disk.is_some_and(Disk::is_cut) {
+            return Ok(Ending::PowerCut);
+        }
+        if let Some(status) = qemu.ended().context("wait for QEMU")? {
+            let otherwise = if status.success() { Ending::Reboot } else { Ending::Lost };
             // The line may have come between the two looks.
-            return Ok(exit.try_recv().ok().flatten().map_or(Ending::Lost, Ending::Exit));
+            return Ok(exit.try_recv().ok().flatten().map_or(otherwise, Ending::Exit));
         }
         if Instant::now() >= deadline {
             return Ok(Ending::TimedOut);

@@ -3,21 +3,14 @@
 mod support;
 
 use std::time::{Duration, Instant};
-use support::{add_suites, alone, kernel, run};
-use vm_tests::{Ending, Image, Kernel, Options, cargo, host_program};
+use support::{add_suites, alone, kernel, run, shell};
+use vm_tests::{Ending, Options, cargo, host_program};
 
 /// For one boot and a moment's work, on a machine that is busy with other tests.
 const SHORT: Duration = Duration::from_secs(120);
 
 fn short() -> Options {
     Options { timeout: SHORT, ..Options::default() }
-}
-
-fn shell(kernel: Kernel, script: &str) -> Image {
-    let init = cargo::init().expect("build the init");
-    let mut image = Image::new(kernel, &init).expect("image");
-    image.command(&["sh".into(), "-c".into(), script.into()]).expect("command");
-    image
 }
 
 #[test]
@@ -27,7 +20,7 @@ fn output_errors_and_exit_code_of_the_command_come_out() {
     // More than a pipe holds, a background process that outlives the command, and the guest's cgroups.
     let script = "sleep 1000 & seq 20000; stat -f -c %T /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.subtree_control;
         echo wrong > /dev/stderr; exit 7";
-    let (ended, output, errors) = run(&shell(kernel, script), short());
+    let (ended, output, errors) = run(&shell(kernel, script), short(), None);
     assert_eq!(ended.ending, Ending::Exit(7), "{}", ended.console_tail());
     assert_eq!(errors, "wrong\n");
     let (numbers, rest) = output.split_at(output.find("20000\n").expect("the last number") + 6);
@@ -41,7 +34,7 @@ fn a_panic_is_reported_with_the_console() {
     let _alone = alone();
     // What was written needs a moment to reach the host: a crash takes along what is still in the guest.
     let (ended, output, _) =
-        run(&shell(kernel, "echo before; sleep 2; echo c > /proc/sysrq-trigger; sleep 100"), short());
+        run(&shell(kernel, "echo before; sleep 2; echo c > /proc/sysrq-trigger; sleep 100"), short(), None);
     assert_eq!(ended.ending, Ending::Panic);
     assert_eq!(output, "before\n");
     assert!(ended.console_tail().contains("sysrq triggered crash"), "{}", ended.console_tail());
@@ -53,7 +46,7 @@ fn a_hang_ends_at_the_time_limit_and_leaves_no_qemu() {
     let _alone = alone();
     let image = shell(kernel, "echo hanging > /dev/kmsg; sleep 1000");
     let limit = Duration::from_secs(25);
-    let (ended, ..) = run(&image, Options { timeout: limit, ..Options::default() });
+    let (ended, ..) = run(&image, Options { timeout: limit, ..Options::default() }, None);
     assert_eq!(ended.ending, Ending::TimedOut);
     assert!(ended.duration >= limit && ended.duration < limit + Duration::from_secs(10), "{:?}", ended.duration);
     let own = format!("/proc/{}/fd/", std::process::id());
@@ -71,8 +64,10 @@ fn the_runtime_passes_its_privileged_tests_under_cgroup_v2() {
     let Some(kernel) = kernel("the_runtime_passes_its_privileged_tests_under_cgroup_v2") else { return };
     let built = cargo::suites("runtime").expect("build the suites");
     let mut image = shell(kernel, "true");
-    // The one without a container reads its seeds from the source tree, and asks nothing of a kernel.
-    add_suites(&mut image, &built, |name| name != "untrusted_input").expect("add the suites");
+    // The one without a container reads its seeds from the source tree, and asks nothing of a kernel; engines are not in
+    // the guest.
+    let wanted = |name: &str| !matches!(name, "engines" | "untrusted_input");
+    add_suites(&mut image, &built, wanted).expect("add the suites");
     // The peer that one test compares with; what dumps processes, and what packs their file systems for it. As far as
     // this machine has them.
     for program in ["runc", "criu", "tar"] {
@@ -82,7 +77,7 @@ fn the_runtime_passes_its_privileged_tests_under_cgroup_v2() {
     }
     let _alone = alone();
     let start = Instant::now();
-    let (ended, output, errors) = run(&image, Options { timeout: LIMIT, ..Options::default() });
+    let (ended, output, errors) = run(&image, Options { timeout: LIMIT, ..Options::default() }, None);
     support::show(&output);
     println!("{} suites in a VM with cgroup v2: {:.0} s", built.suites.len(), start.elapsed().as_secs_f64());
     assert_eq!(ended.ending, Ending::Exit(0), "{errors}\n{}", ended.console_tail());

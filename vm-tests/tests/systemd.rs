@@ -23,7 +23,7 @@ fn the_suite_passes(test: &str, user: Option<&str>, hierarchy: Hierarchy) {
     let mut image = Image::debian(kernel, &init, archive, user).expect("image");
     add_suites(&mut image, &built, |name| name == "runw_systemd").expect("add the suite");
     let (ended, output, errors) =
-        run(&image, Options { timeout: LIMIT, hierarchy, memory_mib: 2048, ..Options::default() });
+        run(&image, Options { timeout: LIMIT, hierarchy, memory_mib: 2048, ..Options::default() }, None);
     show(&output);
     println!("{test}: {:.0} s", start.elapsed().as_secs_f64());
     assert_eq!(ended.ending, Ending::Exit(0), "{errors}\n{}", ended.console_tail());

@@ -1,4 +1,5 @@
-//! `wharfd`, the node supervisor: opens the node, serves its doors, ends on SIGTERM and leaves the pods running.
+//! `wharfd`, the node supervisor: opens the node, serves its doors, reads its configuration again on SIGHUP, ends on
+//! SIGTERM and leaves the pods running.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::IsTerminal as _;
@@ -9,8 +10,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Parser;
 use serde_json::json;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 use wharf_images::credentials::NODE_AUTH_FILE;
 use wharf_images::{Keychain, Registries, Store, StoreOptions};
 use wharf_runtime::cgroup::unit;
@@ -20,8 +23,9 @@ use wharf_supervisor::api::objects::Objects;
 use wharf_supervisor::api::server::Api;
 use wharf_supervisor::network::NetworkConfig;
 use wharf_supervisor::pod::{CgroupOptions, Node, NodeOptions};
+use wharf_supervisor::service_manager::{self, Sockets, State};
 use wharf_supervisor::streaming::StreamingServer;
-use wharf_supervisor::{controller, cri, ready};
+use wharf_supervisor::{controller, cri};
 
 /// The Wharf node supervisor.
 #[derive(Parser)]
@@ -42,7 +46,13 @@ struct Arguments {
     /// error, warn, info, debug or trace [default: info].
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<tracing::Level>,
+    /// End the pods of a node whose daemon does not run any more, and exit: for when the machine goes down.
+    #[arg(long)]
+    end_pods: bool,
 }
+
+/// What a container has to end by itself when the machine goes down.
+const END_GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
 const DEFAULT_CONFIG: &str = "/etc/wharf/wharfd.toml";
 
@@ -58,7 +68,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     let config = read_config(&arguments)?;
-    start_log(&arguments, &config)?;
+    let log_level = start_log(&arguments, &config)?;
+    let sockets = Sockets::inherited().context("take the service manager's sockets")?;
     // Files that containers read must come out as their modes say, whoever starts the daemon.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     for directory in [&config.root, &config.state] {
@@ -66,7 +77,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let _lock = lock(&config.state)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start tokio")?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = match arguments.end_pods {
+        true => runtime.block_on(end_pods(&config)),
+        false => runtime.block_on(serve(&arguments, config, &log_level, sockets)),
+    };
     // Blocking work (a hung mount, say) must not keep the daemon from ending.
     runtime.shutdown_background();
     outcome
@@ -94,18 +108,23 @@ fn read_config(arguments: &Arguments) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn start_log(arguments: &Arguments, config: &Config) -> anyhow::Result<()> {
-    let level = match arguments.log_level {
-        Some(level) => level,
-        None => config.log_level.as_str().parse().context("log_level")?,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
+fn log_filter(arguments: &Arguments, config: &Config) -> EnvFilter {
+    EnvFilter::new(arguments.log_level.map_or_else(|| config.log_level.as_str().into(), |level| level.to_string()))
+}
+
+/// Changes what is logged.
+type LogLevel = Box<dyn Fn(EnvFilter) -> anyhow::Result<()>>;
+
+fn start_log(arguments: &Arguments, config: &Config) -> anyhow::Result<LogLevel> {
+    let subscriber = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
-        .init();
-    Ok(())
+        .with_env_filter(log_filter(arguments, config))
+        .with_filter_reloading();
+    let handle = subscriber.reload_handle();
+    subscriber.init();
+    Ok(Box::new(move |filter| handle.reload(filter).context("change the log level")))
 }
 
 fn private_directory(path: &Path) -> anyhow::Result<()> {
@@ -165,30 +184,24 @@ fn open_store(config: &Config) -> anyhow::Result<Store> {
     Store::open_with(&config.root, options).context("open the image store")
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(
+    arguments: &Arguments,
+    mut config: Config,
+    log_level: &LogLevel,
+    mut sockets: Sockets,
+) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
-    let shim = shim_program(&config)?;
-    let store = open_store(&config)?;
-    let node = Node::open(NodeOptions {
-        root: config.root.clone(),
-        state: config.state.clone(),
-        shim,
-        network: NetworkConfig { bridge: config.network.bridge.clone(), subnet: config.network.subnet.clone() },
-        store,
-        cgroups: cgroup_options(&config)?,
-        runtimes: config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone())).collect(),
-    })
-    .await
-    .context("open the node")?;
+    let node = open_node(&config).await?;
     let streaming = StreamingServer::start(node.clone()).await.context("start the streaming server")?;
     // Both sockets exist before either answers: whoever sees one can use the other.
     let api_socket = config.state.join("api.sock");
     let context = controller_context(&config, &node).await?;
     let api = Api { objects: context.objects.clone(), node: node.clone(), pod_logs: context.pod_logs.clone().into() };
-    let api_listener = cri::bind(&api_socket).with_context(|| format!("bind {}", api_socket.display()))?;
     let socket = config.state.join("wharfd.sock");
-    let listener = cri::bind(&socket).with_context(|| format!("bind {}", socket.display()))?;
+    let (api_listener, api_is_ours) = listen(&mut sockets, &api_socket)?;
+    let (listener, cri_is_ours) = listen(&mut sockets, &socket)?;
     write_node_file(&config)?;
 
     let shutdown = CancellationToken::new();
@@ -212,20 +225,115 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _controllers = controller::start(&context);
 
     tracing::info!(state = %config.state.display(), root = %config.root.display(), "ready");
-    ready::notify();
-    let outcome = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        Some(ended) = doors.join_next() => ended.context("a door's task").and_then(|outcome| outcome),
+    service_manager::notify(State::Ready);
+    let _watchdog =
+        service_manager::watchdog_interval().map(|every| AbortOnDrop(tokio::spawn(watch(node.clone(), every))));
+    let outcome = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => {
+                service_manager::notify(State::Reloading);
+                // What runs is not stopped by a slip in a file.
+                if let Err(error) = reload(arguments, &mut config, log_level) {
+                    tracing::error!("the configuration stays as it was: {error:#}");
+                }
+                service_manager::notify(State::Ready);
+            }
+            Some(ended) = doors.join_next() => break ended.context("a door's task").and_then(|outcome| outcome),
+        }
     };
+    service_manager::notify(State::Stopping);
     tracing::info!("ending; pods run on");
     shutdown.cancel();
     while doors.join_next().await.is_some() {}
     node.close().await;
-    for file in [&socket, &api_socket, &config.state.join("node.json")] {
-        let _ = fs::remove_file(file);
+    let node_file = config.state.join("node.json");
+    for (file, ours) in [(&socket, cri_is_ours), (&api_socket, api_is_ours), (&node_file, true)] {
+        if ours {
+            let _ = fs::remove_file(file);
+        }
     }
     outcome
+}
+
+async fn open_node(config: &Config) -> anyhow::Result<Node> {
+    let shim = shim_program(config)?;
+    let store = open_store(config)?;
+    Node::open(NodeOptions {
+        root: config.root.clone(),
+        state: config.state.clone(),
+        shim,
+        network: NetworkConfig { bridge: config.network.bridge.clone(), subnet: config.network.subnet.clone() },
+        store,
+        cgroups: cgroup_options(config)?,
+        runtimes: config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone())).collect(),
+    })
+    .await
+    .context("open the node")
+}
+
+/// Pods outlive their daemon, so it is not enough to end that: what they have mounted would keep file systems busy.
+/// What was declared stays so, and runs again after the next start.
+async fn end_pods(config: &Config) -> anyhow::Result<()> {
+    let node = open_node(config).await?;
+    let mut pods = tokio::task::JoinSet::new();
+    for sandbox in node.sandboxes() {
+        let node = node.clone();
+        pods.spawn(async move {
+            let containers = node.containers_of(&sandbox.id);
+            let stops = containers.iter().map(|container| node.stop_container(&container.id, END_GRACE));
+            // Whatever came of that: what is left of the pod is killed.
+            for error in futures_util::future::join_all(stops).await.into_iter().filter_map(Result::err) {
+                tracing::warn!(pod = %sandbox.id, %error, "stop a container");
+            }
+            node.stop_sandbox(&sandbox.id).await
+        });
+    }
+    let ended = pods.join_all().await;
+    node.close().await;
+    ended.into_iter().collect::<Result<(), _>>().context("end the pods")
+}
+
+/// The service manager's socket at `path`, or one of our own (true), which goes when the daemon ends.
+fn listen(sockets: &mut Sockets, path: &Path) -> anyhow::Result<(UnixListener, bool)> {
+    let failed = || format!("bind {}", path.display());
+    let Some(inherited) = sockets.take(path) else { return Ok((cri::bind(path).with_context(failed)?, true)) };
+    inherited.set_nonblocking(true).with_context(failed)?;
+    Ok((UnixListener::from_std(inherited).with_context(failed)?, false))
+}
+
+/// Takes from the configuration what can change while the daemon runs, which is the log level.
+fn reload(arguments: &Arguments, config: &mut Config, log_level: &LogLevel) -> anyhow::Result<()> {
+    let new = read_config(arguments)?;
+    log_level(log_filter(arguments, &new))?;
+    config.log_level = new.log_level;
+    match *config == new {
+        true => tracing::info!(log_level = config.log_level.as_str(), "configuration read again"),
+        false => tracing::warn!(
+            log_level = config.log_level.as_str(),
+            "configuration read again; of what has changed, all but log_level needs a restart"
+        ),
+    }
+    Ok(())
+}
+
+/// Says that all is well as long as tasks are run and the table of pods can be read.
+async fn watch(node: Node, every: std::time::Duration) {
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        let _ = node.sandboxes();
+        service_manager::notify(State::Alive);
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Opens the objects and says where the controllers keep what is theirs.

@@ -1,10 +1,16 @@
 //! What tests with guests have in common.
 
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+pub mod ledger;
+pub mod small_image;
+
 use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard};
 use vm_tests::cargo::Suites;
 use vm_tests::vm::Ended;
-use vm_tests::{Image, Kernel, Options, Vm, host_program, kernel};
+use vm_tests::{Disk, Image, Kernel, Options, Vm, cargo, host_program, kernel};
 
 /// An emulated guest takes a core for itself: one after the other, or time limits mean nothing.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -13,19 +19,81 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The kernel, or nothing after saying why the test does not run.
+/// The kernel that `WHARF_VM_KERNEL` names, else the usual one; or nothing after saying why the test does not run.
 pub fn kernel(test: &str) -> Option<Kernel> {
+    let name = std::env::var("WHARF_VM_KERNEL").unwrap_or_else(|_| kernel::DEFAULT.into());
     let needs = ["qemu-system-x86_64", "setpriv", "busybox"].map(host_program::find);
-    let result =
-        needs.into_iter().collect::<Result<Vec<_>, _>>().and_then(|_| Kernel::of_package(kernel::DEFAULT_PACKAGE));
+    let result = needs.into_iter().collect::<Result<Vec<_>, _>>().and_then(|_| Kernel::named(&name));
     result.inspect_err(|error| println!("SKIP {test}: {error:#}")).ok()
 }
 
-pub fn run(image: &Image, options: Options) -> (Ended, String, String) {
+pub fn run(image: &Image, options: Options, disk: Option<&Disk>) -> (Ended, String, String) {
     let (mut output, mut errors) = (Vec::new(), Vec::new());
-    let ended = Vm::new(image, &options).run(&mut output, &mut errors).expect("run the VM");
+    let vm = Vm::new(image, &options);
+    let vm = if let Some(disk) = disk { vm.with_disk(disk) } else { vm };
+    let ended = vm.run(&mut output, &mut errors).expect("run the VM");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (ended, text(output), text(errors))
+}
+
+/// A guest in which a shell runs this script.
+pub fn shell(kernel: Kernel, script: &str) -> Image {
+    let mut image = Image::new(kernel, &cargo::init().expect("build the init")).expect("image");
+    image.command(&["sh".into(), "-c".into(), script.into()]).expect("command");
+    image
+}
+
+/// A manifest of pods of [`small_image::SmallImage::sleeping`], which end at once.
+pub fn deployment(replicas: u32) -> String {
+    format!(
+        "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{{name: web, image: wharf.example/base:1, imagePullPolicy: Never}}]
+"
+    )
+}
+
+/// Keeps what a guest writes, and is told of each line while the guest runs on.
+pub struct OnLine<F> {
+    bytes: Vec<u8>,
+    /// Where the first line begins that was not told of.
+    told: usize,
+    tell: F,
+}
+
+impl<F: FnMut(&str) + Send> OnLine<F> {
+    pub fn new(tell: F) -> Self {
+        Self { bytes: Vec::new(), told: 0, tell }
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+impl<F: FnMut(&str) + Send> Write for OnLine<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend(bytes);
+        while let Some(length) = self.bytes[self.told..].iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(&self.bytes[self.told..self.told + length]).into_owned();
+            self.told += length + 1;
+            (self.tell)(&line);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Puts those suites into a guest that `wanted` names, and makes running them its command.

@@ -21,7 +21,7 @@ pub(crate) fn open_with(node: &NodeArguments, options: StoreOptions) -> anyhow::
 }
 
 /// Where the node keeps its data: as told, else as the running daemon says, else the default.
-fn data_root(node: &NodeArguments) -> anyhow::Result<PathBuf> {
+pub(crate) fn data_root(node: &NodeArguments) -> anyhow::Result<PathBuf> {
     if let Some(root) = &node.root {
         return std::path::absolute(root).with_context(|| format!("--root {}", root.display()));
     }

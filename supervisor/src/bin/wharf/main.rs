@@ -20,6 +20,7 @@ mod run;
 mod save;
 mod scale;
 mod stop;
+mod system;
 mod target;
 mod terminal;
 mod units;
@@ -97,6 +98,8 @@ enum Command {
     Exec(exec::ExecArguments),
     /// Connect to a container's own process
     Attach(exec::AttachArguments),
+    /// Look after the node itself
+    System(system::Arguments),
 }
 
 /// Where namespaced objects are looked for.
@@ -151,6 +154,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Logs(arguments) => logs::run(&client, arguments).await,
             Command::Exec(arguments) => exec::exec(&client, arguments).await,
             Command::Attach(arguments) => exec::attach(&client, arguments).await,
+            Command::System(arguments) => system::run(node, &client, arguments).await,
         }
     });
     // A blocked read of standard input must not keep the command from ending.

@@ -1,8 +1,8 @@
 //! Process 1 of the guest: mounts, loads the modules of the serial ports, runs one command, and reports its exit code.
 //!
 //! ```text
-//! initramfs ─ bind root → modules ─┬→ mounts ─────────────────────────────────┬→ ports → command ─ exits
-//!                                  └→ becomes systemd, which starts us again ─┘
+//! initramfs ─ bind root → modules → disk ─┬→ mounts ─────────────────────────────────┬→ ports → command ─ exits
+//!                                         └→ becomes systemd, which starts us again ─┘
 //!             … → kill the rest → exit code → power off
 //! ```
 //!
@@ -28,6 +28,9 @@ fn main() -> Result<()> {
     if std::process::id() == 1 {
         mounts::bind_root().context("make the initramfs a mount of its own")?;
         load_modules()?;
+        if let Ok(directory) = fs::read_to_string(guest::DISK) {
+            mounts::mount_disk(&directory)?;
+        }
         if user.is_some() {
             // What systemd finds mounted it would leave alone: it makes its own choice.
             let error = Command::new(SYSTEMD).env_clear().exec();
@@ -47,6 +50,8 @@ fn main() -> Result<()> {
         Ok(size) => run::on_terminal(&arguments, who, &size)?,
         Err(_) => run::with_ports(&arguments, who)?,
     };
+    // The host ends the VM with this line.
+    rustix::fs::sync();
     writeln!(exit, "{code}").context("report the exit code")?;
     reboot(RebootCommand::PowerOff).context("power off")
 }

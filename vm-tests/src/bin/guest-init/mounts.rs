@@ -1,7 +1,9 @@
 //! The file systems a Debian machine has, with one pure cgroup v2 hierarchy.
 
 use anyhow::{Context, Result};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_move};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_move, unmount,
+};
 use rustix::process::{chdir, chroot};
 use std::ffi::CStr;
 use std::fs;
@@ -20,6 +22,17 @@ pub fn bind_root() -> rustix::io::Result<()> {
     chdir("/")?;
     // As systemd does.
     mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)
+}
+
+/// Mounts the disk, whose node the kernel makes in a file system that is not needed after that. An error of its file system is a panic: the power was cut, and the
+/// journal did not do what it is for.
+pub fn mount_disk(directory: &str) -> Result<()> {
+    const DEVICE: &str = "/dev/vda";
+    mount("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID, c"mode=755").context("mount devtmpfs on /dev")?;
+    fs::create_dir_all(directory).with_context(|| format!("make {directory}"))?;
+    mount(DEVICE, directory, "ext4", MountFlags::empty(), c"errors=panic")
+        .with_context(|| format!("mount {DEVICE} on {directory}"))?;
+    unmount("/dev", UnmountFlags::empty()).context("unmount /dev")
 }
 
 pub fn mount_all() -> Result<()> {
