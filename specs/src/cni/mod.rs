@@ -14,6 +14,8 @@ pub mod answer;
 pub mod list;
 pub mod plugin;
 pub mod result;
+#[doc(hidden)]
+pub mod untrusted;
 pub mod version;
 
 pub use answer::{PluginFailure, VersionAnswer};
