@@ -16,7 +16,6 @@ use wharf_specs::config::{CgroupDriver, Config};
 use wharf_supervisor::api::object_store::ObjectStore;
 use wharf_supervisor::api::objects::Objects;
 use wharf_supervisor::api::server::Api;
-use wharf_supervisor::network::NetworkConfig;
 use wharf_supervisor::pod::{CgroupOptions, Node, NodeOptions};
 use wharf_supervisor::streaming::StreamingServer;
 use wharf_supervisor::{controller, cri, ready};
@@ -157,7 +156,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         root: config.root.clone(),
         state: config.state.clone(),
         shim,
-        network: NetworkConfig { bridge: config.network.bridge.clone(), subnet: config.network.subnet.clone() },
+        network: config.network.clone(),
         store,
         cgroups: cgroup_options(&config)?,
         runtimes: config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone())).collect(),
