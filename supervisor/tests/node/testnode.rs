@@ -277,6 +277,11 @@ impl Drop for TestNode {
             if let (Some(pid), true) = (pid, is_shim && String::from_utf8_lossy(&command).contains(&own)) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
+            // A CNI plugin leads a group of processes.
+            let is_plugin = String::from_utf8_lossy(&command).contains(&format!("{own}/plugins/"));
+            if let (Some(pid), true) = (pid, is_plugin) {
+                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+            }
         }
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             end_cgroup(&hierarchy.path().join(&self.cgroup));
