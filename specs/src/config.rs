@@ -12,8 +12,14 @@
 //! registries = "/etc/wharf/registries.toml"   # mirrors and TLS by registry
 //!
 //! [network]
+//! mode = "auto"                       # auto, embedded, cni
 //! bridge = "wharf0"
 //! subnet = "10.88.0.0/16"
+//!
+//! [network.cni]
+//! folder = "/etc/cni/net.d"
+//! plugins = ["/opt/cni/bin", "/usr/lib/cni"]
+//! timeout_seconds = 60                # of one plugin
 //!
 //! [runtimes.runc]                     # a runtime handler besides the built-in one
 //! path = "/usr/sbin/runc"
@@ -47,12 +53,45 @@ pub struct Config {
     pub runtimes: BTreeMap<String, Runtime>,
 }
 
+/// How pods get their network.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
+    pub mode: NetworkMode,
+    /// Name of the embedded network's bridge; also names its nftables table, so that several nodes share a machine.
     pub bridge: String,
+    /// Of the embedded network: IPv4, in CIDR form; the bridge gets its first address.
     pub subnet: String,
+    pub cni: Cni,
 }
+
+/// Who wires pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// CNI plugins where the folder has a configuration, and otherwise the embedded network.
+    #[default]
+    Auto,
+    /// The embedded network, whatever the folder has.
+    Embedded,
+    /// CNI plugins: without a configuration no pod is taken.
+    Cni,
+}
+
+/// Where CNI's configurations and plugins are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cni {
+    /// Holds the network configurations; the first valid one in the order of their names is used.
+    pub folder: PathBuf,
+    /// Searched for a plugin's program, in this order.
+    pub plugins: Vec<PathBuf>,
+    /// How long one plugin may take, in seconds; then it is killed with all it started.
+    pub timeout_seconds: u32,
+}
+
+/// `network.cni.timeout_seconds` up to here: an hour, beyond which no client waits for a pod.
+const MAX_CNI_TIMEOUT_SECONDS: u32 = 3600;
 
 /// An OCI runtime with runc's command line.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -104,7 +143,22 @@ impl Default for Config {
 
 impl Default for Network {
     fn default() -> Self {
-        Self { bridge: "wharf0".into(), subnet: "10.88.0.0/16".into() }
+        Self {
+            mode: NetworkMode::default(),
+            bridge: "wharf0".into(),
+            subnet: "10.88.0.0/16".into(),
+            cni: Cni::default(),
+        }
+    }
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        Self {
+            folder: "/etc/cni/net.d".into(),
+            plugins: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            timeout_seconds: 60,
+        }
     }
 }
 
@@ -151,6 +205,7 @@ impl Config {
         for runtime in self.runtimes.values() {
             absolute("runtimes.path", &runtime.path)?;
         }
+        self.network.cni.check(absolute)?;
         if self.cgroup_driver == CgroupDriver::Systemd {
             let name = self.cgroup_parent.strip_suffix(".slice").unwrap_or(&self.cgroup_parent);
             let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -171,6 +226,30 @@ impl Config {
                 found: self.cgroup_parent.clone(),
                 wanted: "is not a relative path of letters, digits, _ - .",
             });
+        }
+        Ok(())
+    }
+}
+
+impl Cni {
+    fn check(&self, absolute: impl Fn(&'static str, &Path) -> Result<(), ConfigError>) -> Result<(), ConfigError> {
+        absolute("network.cni.folder", &self.folder)?;
+        for folder in &self.plugins {
+            absolute("network.cni.plugins", folder)?;
+            // They are told to plugins as one text with colons between them.
+            if folder.as_os_str().as_encoded_bytes().contains(&b':') {
+                let found = folder.display().to_string();
+                return Err(ConfigError::Value { key: "network.cni.plugins", found, wanted: "has a : in it" });
+            }
+        }
+        if self.plugins.is_empty() {
+            let wanted = "has to name a folder";
+            return Err(ConfigError::Value { key: "network.cni.plugins", found: "[]".into(), wanted });
+        }
+        if !(1..=MAX_CNI_TIMEOUT_SECONDS).contains(&self.timeout_seconds) {
+            let found = self.timeout_seconds.to_string();
+            let wanted = "is not between 1 and 3600";
+            return Err(ConfigError::Value { key: "network.cni.timeout_seconds", found, wanted });
         }
         Ok(())
     }
@@ -202,6 +281,26 @@ mod tests {
         ] {
             let error = Config::parse(text).unwrap_err().to_string();
             assert!(error.starts_with(line), "{error}");
+        }
+    }
+
+    #[test]
+    fn cni_s_folders_and_time_are_bounded() {
+        let config = Config::parse("[network]\nmode = \"cni\"\n[network.cni]\nfolder = \"/net.d\"\n").unwrap();
+        assert_eq!((config.network.mode, config.network.cni.folder), (NetworkMode::Cni, "/net.d".into()));
+        for (key, expected) in [
+            ("mode = \"cny\"", "line 2: unknown variant `cny`"),
+            ("cni.folder = \"net.d\"", "network.cni.folder: \"net.d\" is not an absolute path"),
+            ("cni.plugins = []", "network.cni.plugins: \"[]\" has to name a folder"),
+            ("cni.plugins = [\"bin\"]", "network.cni.plugins: \"bin\" is not an absolute path"),
+            ("cni.plugins = [\"/a:/b\"]", "network.cni.plugins: \"/a:/b\" has a : in it"),
+            ("cni.timeout_seconds = 0", "network.cni.timeout_seconds: \"0\" is not between 1 and 3600"),
+            ("cni.timeout_seconds = 3601", "network.cni.timeout_seconds: \"3601\" is not between 1 and 3600"),
+            ("cni.timeout_seconds = -1", "line 2: invalid value"),
+            ("cni.path = \"/x\"", "line 2: unknown field `path`"),
+        ] {
+            let error = Config::parse(&format!("[network]\n{key}\n")).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{key}: {error}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! | module | standard |
 //! |---|---|
 //! | [`id`] | names that become paths: container and sandbox ids |
+//! | [`cni`] | CNI network configurations, and what plugins answer |
 //! | [`oci`] | OCI runtime-spec `config.json` and state |
 //! | [`shim`] | the private protocol between `wharfd` and `wharf-shim` |
 //! | [`cri`] | Kubernetes CRI `runtime.v1` (feature `cri`) |
@@ -10,6 +11,7 @@
 //! | [`manifest`] | Kubernetes objects in YAML and JSON (feature `manifest`) |
 //! | [`config`] | `wharfd.toml` (feature `config`) |
 
+pub mod cni;
 #[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "cri")]

@@ -6,7 +6,7 @@
 //! | [`cri`] | the kubelet's door: CRI `runtime.v1` over gRPC |
 //! | `api` | people's door: the Kubernetes REST API |
 //! | `controller` | desired to observed: pods, replica sets, deployments, the manifest folder |
-//! | [`network`] | the embedded bridge network |
+//! | [`network`] | the pods' network: CNI plugins, or the embedded bridge |
 //! | [`service_manager`] | readiness, watchdog and sockets under systemd |
 //! | [`streaming`] | exec and attach over WebSocket, for both doors |
 

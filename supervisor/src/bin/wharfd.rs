@@ -21,7 +21,6 @@ use wharf_specs::config::{CgroupDriver, Config};
 use wharf_supervisor::api::object_store::ObjectStore;
 use wharf_supervisor::api::objects::Objects;
 use wharf_supervisor::api::server::Api;
-use wharf_supervisor::network::NetworkConfig;
 use wharf_supervisor::pod::{CgroupOptions, Node, NodeOptions};
 use wharf_supervisor::service_manager::{self, Sockets, State};
 use wharf_supervisor::streaming::StreamingServer;
@@ -264,7 +263,7 @@ async fn open_node(config: &Config) -> anyhow::Result<Node> {
         root: config.root.clone(),
         state: config.state.clone(),
         shim,
-        network: NetworkConfig { bridge: config.network.bridge.clone(), subnet: config.network.subnet.clone() },
+        network: config.network.clone(),
         store,
         cgroups: cgroup_options(config)?,
         runtimes: config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone())).collect(),

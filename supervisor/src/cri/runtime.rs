@@ -24,6 +24,9 @@ type Streamed<T> = ReceiverStream<Result<T, Status>>;
 const KUBELET_API_VERSION: &str = "0.1.0";
 const RUNTIME_API_VERSION: &str = "v1";
 
+/// Reason of a NetworkReady that is false, as kubelets know it.
+const NETWORK_NOT_READY: &str = "NetworkPluginNotReady";
+
 /// Room for everything but the output in an answer of `ExecSync`, whose size the client bounds to 16 MiB.
 const EXEC_SYNC_ANSWER_BYTES: usize = super::MAX_MESSAGE_BYTES - (4 << 10);
 
@@ -81,17 +84,20 @@ impl RuntimeService for Runtime {
         let condition = |kind: &str, problem: Option<String>| cri::RuntimeCondition {
             r#type: kind.into(),
             status: problem.is_none(),
-            reason: problem.as_ref().map(|_| format!("{kind}False")).unwrap_or_default(),
+            reason: problem.as_ref().map(|_| NETWORK_NOT_READY.into()).unwrap_or_default(),
             message: problem.unwrap_or_default(),
         };
-        let network = self.node.network().check().err().map(|error| error.to_string());
+        let network = self.node.network().check().await.err().map(|error| error.to_string());
         let options = self.node.options();
         let mut info = HashMap::new();
         if request.into_inner().verbose {
             let config = json!({
                 "root": options.root, "state": options.state, "shim": options.shim,
                 "cgroupDriver": options.cgroups.driver, "cgroupParent": options.cgroups.parent, "runtimes": options.runtimes,
-                "network": {"bridge": options.network.bridge, "subnet": options.network.subnet},
+                "network": {
+                    "bridge": options.network.bridge, "subnet": options.network.subnet,
+                    "cniFolder": options.network.cni.folder, "cniPlugins": options.network.cni.plugins,
+                },
             });
             info.insert("config".to_string(), config.to_string());
         }

@@ -1,48 +1,34 @@
-//! The pods' network: the embedded bridge where no CNI configuration is present.
+//! The pods' network: CNI plugins where the node has a configuration for them, and otherwise the embedded bridge.
 //!
-//! ```text
-//! node                                        pod's network namespace
-//! wharf0 (bridge, first address) ── veth… ═══ eth0 (address from the lease store), default route via wharf0
-//!    └─ nftables table `wharf-wharf0`: masquerade outwards, port mappings inwards
-//! ```
+//! | folder | job |
+//! |---|---|
+//! | `embedded` | a bridge, addresses and rules of our own |
+//! | `cni` | plugins, executed as the CNI specification says |
 //!
-//! [`Network::attach`] and [`Network::detach`] mirror each other; detach is complete from any point of attach.
+//! A pod is disconnected by what connected it, whatever the configuration says by then.
 
-mod bridge;
-mod lease;
-mod namespace;
-mod nft;
-mod subnet;
+mod cni;
+mod embedded;
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use wharf_specs::cni::NetworkList;
+use wharf_specs::config::NetworkMode;
 
-use crate::pod::spec::PortMapping;
-use bridge::Bridge;
-use lease::{Lease, LeaseStore};
-use subnet::Subnet;
+use crate::pod::spec::SandboxConfig;
+use cni::{Cni, CniError, Configuration};
+use embedded::Embedded;
 
-/// Of the embedded network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetworkConfig {
-    /// Name of the bridge; also names the nftables table, so that several nodes share a machine.
-    pub bridge: String,
-    /// IPv4, in CIDR form; the bridge gets its first address.
-    pub subnet: String,
-}
+pub(crate) use cni::check_annotations;
+pub use wharf_specs::config::Network as NetworkConfig;
 
-impl Default for NetworkConfig {
-    fn default() -> Self {
-        Self { bridge: "wharf0".into(), subnet: "10.88.0.0/16".into() }
-    }
-}
-
+/// Why a pod has no network; each names the operation or the key, and what was found there.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
+    /// A key of `wharfd.toml`.
     #[error("network.{key}: {reason}")]
     Config { key: &'static str, reason: String },
     #[error("no address is left in {subnet}")]
@@ -57,6 +43,10 @@ pub enum NetworkError {
     Nft(String),
     #[error("{path}: {reason}")]
     Store { path: PathBuf, reason: String },
+    #[error("annotation {annotation}: the embedded network has no way to do it; a CNI plugin may")]
+    NeedsCni { annotation: &'static str },
+    #[error(transparent)]
+    Cni(#[from] CniError),
 }
 
 impl NetworkError {
@@ -67,127 +57,102 @@ impl NetworkError {
 
 pub type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
-/// The pods' network: one variant for each way of having one.
+/// A pod to be connected.
+pub struct PodToConnect<'a> {
+    pub id: &'a str,
+    pub config: &'a SandboxConfig,
+    /// The parent of its containers' cgroups, from the hierarchy's root on.
+    pub cgroup: PathBuf,
+}
+
+/// The pods' network, by both ways of having one.
 pub struct Network {
-    kind: PodNetwork,
-}
-
-/// Executing CNI plugins becomes the second variant.
-enum PodNetwork {
-    Embedded(Embedded),
-}
-
-struct Embedded {
-    bridge: Bridge,
-    subnet: Subnet,
-    /// Held for the moments in which leases and rules change together, never while a pod's namespace is entered.
-    leases: Mutex<LeaseStore>,
+    mode: NetworkMode,
+    embedded: Embedded,
+    cni: Cni,
 }
 
 impl Network {
-    /// Reads the leases; touches nothing of the kernel's before the first pod.
-    pub async fn open(config: NetworkConfig, state: &Path) -> Result<Self> {
-        let subnet = Subnet::parse(&config.subnet)?;
-        let bridge = Bridge::new(&config.bridge)?;
-        let leases = Mutex::new(LeaseStore::open(&state.join("network"))?);
-        Ok(Self { kind: PodNetwork::Embedded(Embedded { bridge, subnet, leases }) })
+    /// Reads the leases, the attachments and the CNI configuration; touches nothing of the kernel's before the first
+    /// pod. `root` is what survives a reboot, `state` what does not.
+    pub async fn open(config: &NetworkConfig, root: &Path, state: &Path) -> Result<Self> {
+        let state = state.join("network");
+        let embedded = Embedded::open(config, &state)?;
+        let cni = Cni::open(config, &root.join("network"), &state).await?;
+        Ok(Self { mode: config.mode, embedded, cni })
     }
 
-    /// Whether a pod can be connected now, and if not, why.
-    pub fn check(&self) -> Result<()> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        if std::env::split_paths(&path).any(|directory| directory.join("nft").is_file()) {
+    /// Whether a pod can be connected now, and if not, why. Plugins are asked where their version has STATUS.
+    pub async fn check(&self) -> Result<()> {
+        match self.choose()? {
+            Some(list) => Ok(self.cni.status(&list).await?),
+            None => self.embedded.check(),
+        }
+    }
+
+    /// Refuses a pod that could not be connected for want of a configuration, before anything is made for it.
+    pub fn check_configured(&self) -> Result<()> {
+        self.choose().map(drop)
+    }
+
+    /// The network that CNI plugins make; `None` for the embedded one.
+    fn choose(&self) -> Result<Option<Arc<NetworkList>>> {
+        match (self.mode, &*self.cni.configuration()) {
+            (NetworkMode::Embedded, _) | (NetworkMode::Auto, Configuration::Absent) => Ok(None),
+            (_, Configuration::Valid { list, .. }) => Ok(Some(list.clone())),
+            (NetworkMode::Cni, Configuration::Absent) => Err(self.cni.nothing_configured().into()),
+            // Falling back would wire pods to another network than the one that somebody had in mind.
+            (_, Configuration::Invalid { refused }) => Err(CniError::NoneValid { refused: refused.join("; ") }.into()),
+        }
+    }
+
+    /// Connects a pod's network namespace: interface, address, default route, port mappings. What a failure leaves
+    /// behind is for [`detach`](Self::detach).
+    ///
+    /// # Errors
+    /// No configuration, no address, a plugin's own words.
+    pub async fn attach(&self, pod: &PodToConnect<'_>, namespace: OwnedFd) -> Result<Vec<IpAddr>> {
+        if let Some(list) = self.choose()? {
+            return Ok(self.cni.attach(list, pod, &namespace).await?);
+        }
+        if let Some(annotation) = cni::asked_of_plugins(pod.config) {
+            return Err(NetworkError::NeedsCni { annotation });
+        }
+        self.embedded.attach(pod.id, namespace, &pod.config.ports).await
+    }
+
+    /// Takes everything of pod `id` back; what is gone already is fine. After a failure it can be called again.
+    pub async fn detach(&self, id: &str) -> Result<()> {
+        if self.cni.detach(id).await? {
             return Ok(());
         }
-        Err(NetworkError::NoNft("it is not in PATH".into()))
+        self.embedded.detach(id).await
     }
 
-    /// Connects the network namespace of pod `id`: interface, address, default route, port mappings.
-    pub async fn attach(&self, id: &str, namespace: OwnedFd, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
-        match &self.kind {
-            PodNetwork::Embedded(embedded) => embedded.attach(id, namespace, ports).await,
-        }
+    /// Makes the namespace of a pod that was taken back reachable for plugins again, should it not be.
+    pub fn restore(&self, id: &str, namespace: &OwnedFd) -> Result<()> {
+        Ok(self.cni.restore(id, namespace)?)
     }
 
-    /// Takes everything of pod `id` back; what is gone already is fine.
-    pub async fn detach(&self, id: &str) -> Result<()> {
-        match &self.kind {
-            PodNetwork::Embedded(embedded) => embedded.detach(id).await,
-        }
+    /// Asks the plugins whether a pod that was taken back is still connected as they left it.
+    pub async fn verify(&self, id: &str) -> Result<()> {
+        Ok(self.cni.check(id).await?)
     }
 
-    /// Takes back what belongs to pods that are not `known` any more.
-    pub async fn retain(&self, known: &BTreeSet<String>) -> Result<()> {
-        match &self.kind {
-            PodNetwork::Embedded(embedded) => embedded.retain(known).await,
-        }
+    /// Takes back what belongs to pods that are not `known` any more, in the embedded network.
+    pub async fn retain(&self, known: impl Fn(&str) -> bool) -> Result<()> {
+        self.embedded.retain(known).await
+    }
+
+    /// Takes back what CNI plugins gave to pods that are not `known` any more, and tells them which are. Whatever
+    /// fails is logged and tried again the next time.
+    pub async fn sweep(&self, known: impl Fn(&str) -> bool + Send + Sync) {
+        let list = self.choose().ok().flatten();
+        self.cni.sweep(list, known).await;
     }
 
     /// Removes what serves all pods; without pods there is nothing to serve.
     pub async fn close(&self) -> Result<()> {
-        match &self.kind {
-            PodNetwork::Embedded(embedded) => embedded.remove_shared().await,
-        }
+        self.embedded.remove_shared().await
     }
-}
-
-impl Embedded {
-    async fn attach(&self, id: &str, namespace: OwnedFd, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
-        let address = {
-            let mut leases = self.leases.lock().await;
-            self.bridge.ensure(&self.subnet).await?;
-            let address = leases.take(id, &self.subnet, ports)?;
-            // The lease comes first: a daemon that dies here finds it and takes it back.
-            nft::apply(&self.rules(&leases)).await?;
-            address
-        };
-        let interface = interface_of(id);
-        self.bridge.connect(&interface, &namespace).await?;
-        namespace::configure(namespace, address, self.subnet).await?;
-        Ok(vec![IpAddr::V4(address)])
-    }
-
-    async fn detach(&self, id: &str) -> Result<()> {
-        self.bridge.disconnect(&interface_of(id)).await?;
-        let mut leases = self.leases.lock().await;
-        if !leases.release(id)? {
-            return Ok(());
-        }
-        if leases.is_empty() {
-            return self.remove_shared_locked().await;
-        }
-        nft::apply(&self.rules(&leases)).await
-    }
-
-    async fn retain(&self, known: &BTreeSet<String>) -> Result<()> {
-        let stale: Vec<String> = {
-            let leases = self.leases.lock().await;
-            leases.pods().filter(|pod| !known.contains(*pod)).cloned().collect()
-        };
-        for pod in stale {
-            tracing::info!(%pod, "give back the address of a pod sandbox that is gone");
-            self.detach(&pod).await?;
-        }
-        let leases = self.leases.lock().await;
-        if leases.is_empty() { Ok(()) } else { nft::apply(&self.rules(&leases)).await }
-    }
-
-    async fn remove_shared(&self) -> Result<()> {
-        let leases = self.leases.lock().await;
-        if leases.is_empty() { self.remove_shared_locked().await } else { Ok(()) }
-    }
-
-    async fn remove_shared_locked(&self) -> Result<()> {
-        // Nothing was set up where the bridge is not there.
-        if self.bridge.remove().await? { nft::remove(self.bridge.name()).await } else { Ok(()) }
-    }
-
-    fn rules<'a>(&'a self, leases: &'a LeaseStore) -> nft::Rules<'a> {
-        nft::Rules { bridge: self.bridge.name(), subnet: self.subnet, leases: leases.leases().collect::<Vec<&Lease>>() }
-    }
-}
-
-/// Name of the node's end of a pod's cable: the kernel allows 15 bytes.
-fn interface_of(id: &str) -> String {
-    format!("veth{}", id.get(..11).unwrap_or(id))
 }

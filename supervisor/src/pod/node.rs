@@ -93,6 +93,14 @@ impl Inner {
         let _ = self.events.send(event);
     }
 
+    /// Has what pods that are gone left of CNI's networks taken back. On a task of its own: plugins take their time.
+    pub(crate) fn sweep_networks(self: &Arc<Self>) {
+        let inner = self.clone();
+        tokio::spawn(async move {
+            inner.network.sweep(|id| inner.table().pods.contains_key(id)).await;
+        });
+    }
+
     pub(crate) fn pods_dir(&self) -> PathBuf {
         self.options.state.join("pods")
     }
@@ -106,7 +114,7 @@ impl Node {
     /// Opens the node: reconnects to the shims in `RUN/pods/*`, reads exit records and clears away what a
     /// daemon that died mid-way left: half-made pods, dead shims' processes, snapshots and leases.
     pub async fn open(options: NodeOptions) -> Result<Self> {
-        let network = Network::open(options.network.clone(), &options.state)
+        let network = Network::open(&options.network, &options.root, &options.state)
             .await
             .map_err(|error| PodError::internal("open network", error))?;
         let (events, _) = broadcast::channel(EVENT_BACKLOG);

@@ -112,6 +112,11 @@ impl Placement {
         }
     }
 
+    /// That group's path from the hierarchy's root on, as CNI plugins are told it.
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new("/").join(self.directory())
+    }
+
     fn directory(&self) -> PathBuf {
         match self {
             Self::Directory(parent) => parent.clone(),

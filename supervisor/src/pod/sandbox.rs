@@ -26,6 +26,7 @@ use super::shim_process;
 use super::spec::{ContainerConfig, PidMode, Resources, SandboxConfig};
 use super::status::{Event, SandboxState};
 use super::{files, node};
+use crate::network::{NetworkError, PodToConnect};
 
 pub(crate) use super::sandbox_check::validate;
 
@@ -144,6 +145,13 @@ impl Owner {
             let id = id.clone();
             move |error: io::Error| PodError::internal(format!("{what} of pod sandbox {id}"), error)
         };
+        let network_failed = {
+            let operation = format!("network of pod sandbox {id}");
+            move |error: NetworkError| PodError::internal(operation.clone(), error)
+        };
+        if !self.config.host_network {
+            self.inner.network.check_configured().map_err(&network_failed)?;
+        }
         self.directory.create().map_err(on_disk("create directory"))?;
         self.record(PodPhase::Starting).map_err(on_disk("write record"))?;
         let setup = self.setup();
@@ -159,12 +167,8 @@ impl Owner {
             let namespace = shim_process::network_namespace(shim, &self.id).await?.ok_or_else(|| {
                 PodError::internal(format!("network of pod sandbox {}", self.id), "the shim made no namespace")
             })?;
-            self.addresses = self
-                .inner
-                .network
-                .attach(&self.id, namespace, &self.config.ports)
-                .await
-                .map_err(|error| PodError::internal(format!("network of pod sandbox {}", self.id), error))?;
+            let pod = PodToConnect { id: &self.id, config: &self.config, cgroup: self.placement().path() };
+            self.addresses = self.inner.network.attach(&pod, namespace).await.map_err(network_failed)?;
         }
         files::write(&self.directory, &self.config, &self.addresses).map_err(on_disk("write files"))?;
         self.record(PodPhase::Ready).map_err(on_disk("write record"))
@@ -342,6 +346,7 @@ impl Owner {
             return Err(PodError::internal(format!("remove pod sandbox {}", self.id), failure));
         }
         self.unpublish();
+        self.inner.sweep_networks();
         tracing::info!(pod = %self.id, "pod sandbox removed");
         self.inner.emit(Event::SandboxRemoved { sandbox: self.id.clone() });
         Ok(())

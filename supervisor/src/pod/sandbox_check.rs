@@ -36,6 +36,9 @@ pub(crate) fn validate(config: &SandboxConfig, options: &NodeOptions) -> Result<
         let reason = format!("{:?} is none of the configured ones {known:?}", config.runtime_handler);
         return Err(PodError::invalid("runtime_handler", reason));
     }
+    if !config.host_network {
+        crate::network::check_annotations(config)?;
+    }
     for (index, port) in config.ports.iter().enumerate() {
         if port.host_port != 0 && port.container_port == 0 {
             return Err(PodError::invalid(format!("config.port_mappings[{index}].container_port"), "is 0"));

@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::testnode::{self, Client, TestNode, container, pod};
 use wharf_specs::cri;
 
-const SERVE: &[&str] = &["sh", "-c", "mkdir /tmp/w; hostname > /tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"];
+pub const SERVE: &[&str] = &["sh", "-c", "mkdir /tmp/w; hostname > /tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"];
 
 /// Body of the page that `address` serves to the node itself; empty where it serves none.
-fn fetch(node: &TestNode, address: &str) -> String {
+pub fn fetch(node: &TestNode, address: &str) -> String {
     let address = address.parse().unwrap();
     node.inside_thread(move || {
         let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2)) else { return String::new() };

@@ -29,8 +29,22 @@ pub struct TestNode {
     wharfd: Option<Child>,
 }
 
+/// What a node has beside its defaults.
+#[derive(Default)]
+pub struct Options {
+    /// Lines of `[network]` in its configuration.
+    pub network: String,
+    /// Made in the node's folder before its daemon starts: path and text, executable under `plugins/`.
+    pub files: Vec<(&'static str, String)>,
+}
+
 /// `None`, with a line that says why, where the test cannot run here.
 pub async fn start(test: &str) -> Option<TestNode> {
+    start_with(test, |_| Options::default()).await
+}
+
+/// As [`start`]; `options` are made for the node's folder.
+pub async fn start_with(test: &str, options: impl FnOnce(&Path) -> Options) -> Option<TestNode> {
     let missing = if !rustix::process::geteuid().is_root() {
         "needs root"
     } else if !Path::new("/bin/busybox").exists() {
@@ -38,7 +52,7 @@ pub async fn start(test: &str) -> Option<TestNode> {
     } else if !shim().is_file() {
         "needs wharf-shim beside wharfd: cargo build -p wharf-runtime"
     } else {
-        let node = TestNode::start(test).await;
+        let node = TestNode::start(test, options).await;
         return Some(node);
     };
     println!("SKIP {test}: {missing}");
@@ -54,9 +68,13 @@ fn shim() -> PathBuf {
 }
 
 impl TestNode {
-    async fn start(test: &str) -> Self {
+    async fn start(test: &str, options: impl FnOnce(&Path) -> Options) -> Self {
         // Short: a unix socket's path has 108 bytes.
         let dir = tempfile::Builder::new().prefix("wt-").tempdir_in("/tmp").unwrap();
+        let options = options(dir.path());
+        for (name, text) in &options.files {
+            write_file(&dir.path().join(name), text);
+        }
         let archive = dir.path().join("image.tar");
         write_image(&archive);
         let store = wharf_images::Store::open(&dir.path().join("data")).unwrap();
@@ -71,8 +89,12 @@ impl TestNode {
         let cgroup = if with_systemd() { slice_directory(&parent) } else { parent.clone() };
         let driver = if with_systemd() { "systemd" } else { "cgroupfs" };
         let config = dir.path().join("wharfd.toml");
+        // A folder of its own: the machine may have a configuration for other programs.
+        let folder = dir.path().join("net.d");
         let text = format!(
-            "cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n"
+            "cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
+             cni.folder = {folder:?}\n{}",
+            options.network
         );
         std::fs::write(&config, text).unwrap();
         let mut node = Self { dir, cgroup, holder, wharfd: None };
@@ -216,7 +238,7 @@ impl TestNode {
         found.extend(links.lines().filter(|line| !line.contains(": lo:")).map(|line| format!("interface {line}")));
         let tables = String::from_utf8_lossy(&self.inside(&["nft", "list", "tables"]).stdout).into_owned();
         found.extend(tables.lines().map(|line| format!("nft {line}")));
-        for directory in ["run/pods", "data/containers"] {
+        for directory in ["run/pods", "run/network/netns", "data/containers", "data/network/attachments"] {
             let entries = std::fs::read_dir(self.path(directory)).into_iter().flatten().flatten();
             found.extend(entries.map(|entry| format!("file {}", entry.path().display())));
         }
@@ -255,6 +277,11 @@ impl Drop for TestNode {
             if let (Some(pid), true) = (pid, is_shim && String::from_utf8_lossy(&command).contains(&own)) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
+            // A CNI plugin leads a group of processes.
+            let is_plugin = String::from_utf8_lossy(&command).contains(&format!("{own}/plugins/"));
+            if let (Some(pid), true) = (pid, is_plugin) {
+                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+            }
         }
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             end_cgroup(&hierarchy.path().join(&self.cgroup));
@@ -273,6 +300,17 @@ fn with_systemd() -> bool {
 fn slice_directory(name: &str) -> String {
     let ends = name.match_indices('-').map(|(index, _)| index).chain([name.len()]);
     ends.map(|end| format!("{}.slice", &name[..end])).collect::<Vec<_>>().join("/")
+}
+
+/// Executable beneath a folder `plugins`. Written by another process: what this one has open for writing, a fork of
+/// another test has too, and such a program cannot be executed.
+pub fn write_file(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    if path.parent().is_none_or(|parent| !parent.ends_with("plugins")) {
+        return std::fs::write(path, text).unwrap();
+    }
+    let script = r#"printf %s "$1" > "$0" && chmod 755 "$0""#;
+    assert!(Command::new("/bin/sh").arg("-c").arg(script).arg(path).arg(text).status().unwrap().success());
 }
 
 fn end_cgroup(directory: &Path) {

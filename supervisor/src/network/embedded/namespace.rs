@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::bridge::{Netlink, POD_INTERFACE};
 use super::subnet::Subnet;
-use super::{NetworkError, Result};
+use crate::network::{NetworkError, Result};
 
 /// Gives the pod's interface its address and route, and brings `lo` up.
 pub(super) async fn configure(namespace: OwnedFd, address: Ipv4Addr, subnet: Subnet) -> Result<()> {
@@ -18,7 +18,7 @@ pub(super) async fn configure(namespace: OwnedFd, address: Ipv4Addr, subnet: Sub
 
 /// Runs `work` on a thread of its own in `namespace`. Such a thread never returns to a pool: whatever ran on it
 /// next would be in the pod's network.
-pub(crate) async fn inside<T, F>(namespace: OwnedFd, work: F) -> Result<T>
+pub(super) async fn inside<T, F>(namespace: OwnedFd, work: F) -> Result<T>
 where
     T: Send + 'static,
     F: AsyncFnOnce() -> Result<T> + Send + 'static,

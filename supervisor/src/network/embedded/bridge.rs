@@ -9,7 +9,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkMessage};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::subnet::Subnet;
-use super::{NetworkError, Result};
+use crate::network::{NetworkError, Result};
 
 /// The kernel's limit on an interface's name (IFNAMSIZ, with the terminator).
 const NAME_BYTES: usize = 15;

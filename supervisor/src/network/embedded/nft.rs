@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::lease::Lease;
 use super::subnet::Subnet;
-use super::{NetworkError, Result};
+use crate::network::{NetworkError, Result};
 use crate::pod::spec::{PortMapping, Protocol};
 
 /// What the table is made from.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::subnet::Subnet;
-use super::{NetworkError, Result};
+use crate::network::{NetworkError, Result};
 use crate::pod::spec::PortMapping;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

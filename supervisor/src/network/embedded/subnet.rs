@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use super::{NetworkError, Result};
+use crate::network::{NetworkError, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Subnet {
