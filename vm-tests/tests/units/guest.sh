@@ -67,9 +67,8 @@ case $(cat $data/boots 2>/dev/null) in
     [ "$(readlink /proc/"$(main_pid)"/exe)" = /usr/local/bin/wharfd ] || fail "the daemon runs from the old file"
     unharmed upgrade
 
-    kill -KILL "$(main_pid)"
-    await [ "$(restarts)" = 1 ]
     await_restart() { [ "$(restarts)" = "$1" ] && systemctl is-active --quiet wharfd.service; }
+    kill -KILL "$(main_pid)"
     await await_restart 1
     unharmed crash
 
