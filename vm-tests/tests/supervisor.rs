@@ -21,7 +21,7 @@ fn add_sources(image: &mut Image) {
 }
 
 #[test]
-#[ignore = "takes minutes more than `make test` has; `make vm-all` runs it"]
+#[ignore = "not shown to pass in a guest yet; it takes minutes more than `make test` has"]
 fn images_and_nodes_pass_their_tests_under_systemd() {
     const NAME: &str = "images_and_nodes_pass_their_tests_under_systemd";
     let Some(kernel) = kernel(NAME) else { return };
