@@ -31,18 +31,23 @@ pub enum NetworkError {
     /// A key of `wharfd.toml`.
     #[error("network.{key}: {reason}")]
     Config { key: &'static str, reason: String },
+    /// Of the embedded network.
     #[error("no address is left in {subnet}")]
     Exhausted { subnet: String },
+    /// `port` is `8080/tcp`.
     #[error("host port {port} is in use by pod sandbox {pod}")]
     PortInUse { port: String, pod: String },
+    /// Something that was asked of the kernel, in the node's or in a pod's namespace.
     #[error("{operation}: {reason}")]
     Kernel { operation: String, reason: String },
     #[error("nft, of Debian's package nftables, is needed for masquerading and host ports: {0}")]
     NoNft(String),
     #[error("nft refuses the rules: {0}")]
     Nft(String),
+    /// The file of leases.
     #[error("{path}: {reason}")]
     Store { path: PathBuf, reason: String },
+    /// The pod asks for what only a plugin can do.
     #[error("annotation {annotation}: the embedded network has no way to do it; a CNI plugin may")]
     NeedsCni { annotation: &'static str },
     #[error(transparent)]
@@ -59,6 +64,7 @@ pub type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
 /// A pod to be connected.
 pub struct PodToConnect<'a> {
+    /// Of its sandbox.
     pub id: &'a str,
     pub config: &'a SandboxConfig,
     /// The parent of its containers' cgroups, from the hierarchy's root on.
@@ -147,8 +153,8 @@ impl Network {
     /// Takes back what CNI plugins gave to pods that are not `known` any more, and tells them which are. Whatever
     /// fails is logged and tried again the next time.
     pub async fn sweep(&self, known: impl Fn(&str) -> bool + Send + Sync) {
-        let list = self.choose().ok().flatten();
-        self.cni.sweep(list, known).await;
+        // Asked when it is this sweep's turn: the configuration may have changed by then.
+        self.cni.sweep(|| self.choose().ok().flatten(), known).await;
     }
 
     /// Removes what serves all pods; without pods there is nothing to serve.

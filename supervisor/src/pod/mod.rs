@@ -15,6 +15,7 @@ mod container;
 pub mod error;
 mod exec;
 mod files;
+mod network;
 pub mod node;
 mod placement;
 mod record;

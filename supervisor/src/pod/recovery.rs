@@ -130,23 +130,6 @@ fn publish(owner: &Owner, commands: mpsc::Sender<Command>, pids: &HashMap<String
 }
 
 impl Owner {
-    /// The pod runs on whatever comes out: its network may be mended, and nobody asked for its end.
-    async fn verify_network(&self) {
-        let (false, Some(shim)) = (self.config.host_network, &self.shim) else { return };
-        let restored = match shim_process::network_namespace(shim, &self.id).await {
-            Ok(Some(namespace)) => self.inner.network.restore(&self.id, &namespace),
-            Ok(None) => Ok(()),
-            Err(error) => return tracing::warn!(pod = %self.id, %error, "verify network"),
-        };
-        let verified = match restored {
-            Ok(()) => self.inner.network.verify(&self.id).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = verified {
-            tracing::warn!(pod = %self.id, %error, "the pod's network is not as it was left");
-        }
-    }
-
     /// Reads the containers' records and brings them up to what the shim says; returns the pids of those that
     /// live. A container that the shim does not know was never handed out, and is cleared away.
     async fn read_containers(&mut self) -> HashMap<String, u32> {

@@ -26,7 +26,6 @@ use super::shim_process;
 use super::spec::{ContainerConfig, PidMode, Resources, SandboxConfig};
 use super::status::{Event, SandboxState};
 use super::{files, node};
-use crate::network::{NetworkError, PodToConnect};
 
 pub(crate) use super::sandbox_check::validate;
 
@@ -145,13 +144,7 @@ impl Owner {
             let id = id.clone();
             move |error: io::Error| PodError::internal(format!("{what} of pod sandbox {id}"), error)
         };
-        let network_failed = {
-            let operation = format!("network of pod sandbox {id}");
-            move |error: NetworkError| PodError::internal(operation.clone(), error)
-        };
-        if !self.config.host_network {
-            self.inner.network.check_configured().map_err(&network_failed)?;
-        }
+        self.check_network()?;
         self.directory.create().map_err(on_disk("create directory"))?;
         self.record(PodPhase::Starting).map_err(on_disk("write record"))?;
         let setup = self.setup();
@@ -163,13 +156,7 @@ impl Owner {
         }
         shim_process::start(&self.inner.options.shim, &self.id, &self.directory).await?;
         self.connect().await?;
-        if let (false, Some(shim)) = (self.config.host_network, &self.shim) {
-            let namespace = shim_process::network_namespace(shim, &self.id).await?.ok_or_else(|| {
-                PodError::internal(format!("network of pod sandbox {}", self.id), "the shim made no namespace")
-            })?;
-            let pod = PodToConnect { id: &self.id, config: &self.config, cgroup: self.placement().path() };
-            self.addresses = self.inner.network.attach(&pod, namespace).await.map_err(network_failed)?;
-        }
+        self.connect_network().await?;
         files::write(&self.directory, &self.config, &self.addresses).map_err(on_disk("write files"))?;
         self.record(PodPhase::Ready).map_err(on_disk("write record"))
     }
@@ -376,10 +363,8 @@ impl Owner {
     /// Gives back what lies outside the shim: address, interface, port mappings, shared memory.
     async fn release(&mut self) -> Vec<String> {
         let mut failures = Vec::new();
-        if !self.config.host_network
-            && let Err(error) = self.inner.network.detach(&self.id).await
-        {
-            failures.push(format!("detach network: {error}"));
+        if let Err(error) = self.disconnect_network().await {
+            failures.push(error);
         }
         if let Err(error) = files::unmount_shm(&self.directory) {
             failures.push(format!("unmount shared memory: {error}"));

@@ -202,7 +202,11 @@ impl Cni {
     }
 
     /// DEL for what belongs to pods that are not `known`, then GC, so that plugins take back what no record tells of.
-    pub(super) async fn sweep(&self, list: Option<Arc<NetworkList>>, known: impl Fn(&str) -> bool + Send + Sync) {
+    pub(super) async fn sweep(
+        &self,
+        list: impl Fn() -> Option<Arc<NetworkList>> + Send + Sync,
+        known: impl Fn(&str) -> bool + Send + Sync,
+    ) {
         if self.sweep_waits.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -216,7 +220,7 @@ impl Cni {
                 tracing::warn!(pod = %id, %error, "give back the network of a pod sandbox that is gone");
             }
         }
-        if let Some(list) = list.filter(|list| !list.disable_gc && list.newest().has_gc_and_status()) {
+        if let Some(list) = list().filter(|list| !list.disable_gc && list.newest().has_gc_and_status()) {
             self.collect_garbage(&list, known).await;
         }
     }

@@ -1,0 +1,57 @@
+//! A pod's network as its owner deals with it: connected at the start, verified by a new daemon, given back at the end.
+//! A pod on the host's network has none of its own.
+
+use super::error::{PodError, Result};
+use super::sandbox::Owner;
+use super::shim_process;
+use crate::network::PodToConnect;
+
+impl Owner {
+    fn network_failed(&self, error: impl std::fmt::Display) -> PodError {
+        PodError::internal(format!("network of pod sandbox {}", self.id), error)
+    }
+
+    /// Before anything is made: whether there is a network to connect the pod to.
+    pub(super) fn check_network(&self) -> Result<()> {
+        if self.config.host_network {
+            return Ok(());
+        }
+        self.inner.network.check_configured().map_err(|error| self.network_failed(error))
+    }
+
+    /// Connects the namespace that the shim made.
+    pub(super) async fn connect_network(&mut self) -> Result<()> {
+        let (false, Some(shim)) = (self.config.host_network, &self.shim) else { return Ok(()) };
+        let namespace = shim_process::network_namespace(shim, &self.id).await?;
+        let namespace = namespace.ok_or_else(|| self.network_failed("the shim made no namespace"))?;
+        let pod = PodToConnect { id: &self.id, config: &self.config, cgroup: self.placement().path() };
+        let addresses = self.inner.network.attach(&pod, namespace).await;
+        self.addresses = addresses.map_err(|error| self.network_failed(error))?;
+        Ok(())
+    }
+
+    /// Mirror of [`connect_network`](Self::connect_network), from any point of it.
+    pub(super) async fn disconnect_network(&self) -> Result<(), String> {
+        if self.config.host_network {
+            return Ok(());
+        }
+        self.inner.network.detach(&self.id).await.map_err(|error| format!("detach network: {error}"))
+    }
+
+    /// The pod runs on whatever comes out: its network may be mended, and nobody asked for its end.
+    pub(super) async fn verify_network(&self) {
+        let (false, Some(shim)) = (self.config.host_network, &self.shim) else { return };
+        let restored = match shim_process::network_namespace(shim, &self.id).await {
+            Ok(Some(namespace)) => self.inner.network.restore(&self.id, &namespace),
+            Ok(None) => Ok(()),
+            Err(error) => return tracing::warn!(pod = %self.id, %error, "verify network"),
+        };
+        let verified = match restored {
+            Ok(()) => self.inner.network.verify(&self.id).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = verified {
+            tracing::warn!(pod = %self.id, %error, "the pod's network is not as it was left");
+        }
+    }
+}
