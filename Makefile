@@ -53,6 +53,16 @@ power: ## Cut the power of a working node 500 times (WHARF_POWER_CUTS), and look
 	@scripts/install vm
 	WHARF_POWER_CUTS=$${WHARF_POWER_CUTS:-500} $(CARGO) test --locked --workspace --test power -- --nocapture
 
+.PHONY: vagrant-box
+vagrant-box: build ## Build target/vagrant/wharf.box, for vagrant with libvirt
+	@scripts/install vagrant
+	@scripts/vagrant-box
+
+.PHONY: vagrant-check
+vagrant-check: ## Have vagrant take the box, and boot it once
+	@scripts/install vagrant
+	@scripts/vagrant-check
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZ_SECONDS (60)
 	@scripts/install fuzz

@@ -28,7 +28,7 @@ use wharf_supervisor::{controller, cri};
 
 /// The Wharf node supervisor.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "wharfd", version)]
 struct Arguments {
     /// Images and objects: what survives a reboot [default: /var/lib/wharf].
     #[arg(long, value_name = "DATA")]

@@ -35,7 +35,7 @@ use client::Client;
 
 /// Runs containers and keeps declared ones running on this node.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(name = "wharf", version, max_term_width = 100)]
 struct Arguments {
     #[command(flatten)]
     node: NodeArguments,
