@@ -41,13 +41,13 @@ pub(crate) fn linux_resources(resources: &Resources) -> Result<LinuxResources> {
 /// The kernel's range (proc_pid_oom_score_adj(5)).
 const OOM_SCORE_RANGE: std::ops::RangeInclusive<i32> = -1000..=1000;
 
-/// Clamped to what this node may give: below its own score only with CAP_SYS_RESOURCE. `None` leaves it.
+/// Clamped to what this node may give: below its own score only with CAP_SYS_RESOURCE. `None` where the node's own, which
+/// is inherited, is the same already; no wish is the wish for 0, whatever a service manager has given the node.
 pub(super) fn oom_score(wanted: i32) -> Option<i32> {
-    if wanted == 0 {
-        return None;
-    }
     let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
-    Some(clamp_oom_score(wanted, own.unwrap_or(0), capabilities::node_has("CAP_SYS_RESOURCE")))
+    let own = own.unwrap_or(0);
+    let score = clamp_oom_score(wanted, own, capabilities::node_has("CAP_SYS_RESOURCE"));
+    (score != own).then_some(score)
 }
 
 fn clamp_oom_score(wanted: i32, own: i32, may_lower: bool) -> i32 {
@@ -65,6 +65,8 @@ mod tests {
         assert_eq!(clamp_oom_score(-998, 0, true), -998);
         assert_eq!(clamp_oom_score(5000, 0, false), 1000);
         assert_eq!(clamp_oom_score(100, -500, false), 100);
+        // A daemon that the kernel spares does not spare its containers.
+        assert_eq!(clamp_oom_score(0, -999, false), 0);
     }
 
     #[test]
