@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use futures_util::AsyncReadExt;
+use serde_json::Value;
 use wharf_supervisor::api::kinds::{pod, pod::items, text};
 
 use crate::client::{Client, encoded, path};
@@ -12,7 +13,7 @@ use crate::resource;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// POD, or KIND/NAME for the first pod of a Deployment or ReplicaSet
+    /// POD, or KIND/NAME for one pod of a Deployment or ReplicaSet: a ready one, the oldest, if there is any
     pod: String,
     /// Container of the pod; needed where it has several
     #[arg(short, long)]
@@ -71,7 +72,7 @@ pub(crate) async fn run(client: &Client, arguments: Arguments) -> anyhow::Result
     }
 }
 
-/// A pod's own name, or the first pod that a Deployment or ReplicaSet selects.
+/// A pod's own name, or the one of a Deployment's or ReplicaSet's pods that has most to say ([`most_telling`]).
 pub(crate) async fn pod_name(client: &Client, namespace: &str, word: &str) -> anyhow::Result<String> {
     let Some((kind, name)) = word.split_once('/') else { return Ok(word.to_owned()) };
     let kind = resource::kind(kind)?;
@@ -85,15 +86,51 @@ pub(crate) async fn pod_name(client: &Client, namespace: &str, word: &str) -> an
         labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
     let query = format!("?labelSelector={}", encoded(&selector.join(",")));
     let pods = client.get(&(path(&pod::KIND, Some(namespace), None)? + &query)).await?;
-    match items(&pods, "items").first() {
-        Some(first) => Ok(text(first, "/metadata/name").to_owned()),
+    match most_telling(items(&pods, "items")) {
+        Some(pod) => Ok(text(pod, "/metadata/name").to_owned()),
         None => bail!("{word} has no pods"),
     }
+}
+
+/// As kubectl chooses: a pod that runs before one that does not yet, a ready one before others, then the oldest. One
+/// that is being deleted comes last.
+fn most_telling(pods: &[Value]) -> Option<&Value> {
+    pods.iter().min_by_key(|pod| {
+        let leaving = pod.pointer("/metadata/deletionTimestamp").is_some_and(|moment| !moment.is_null());
+        let ready = items(&pod["status"], "conditions")
+            .iter()
+            .any(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "True");
+        let silent = matches!(text(pod, "/status/phase"), "" | "Pending");
+        (leaving, silent, !ready, text(pod, "/metadata/creationTimestamp"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn of_many_pods_the_one_that_runs_longest_is_shown() {
+        let pod = |name: &str, phase: &str, ready: &str, created: &str| {
+            json!({"metadata": {"name": name, "creationTimestamp": created},
+                "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}})
+        };
+        let mut leaving = pod("leaving", "Running", "True", "2026-01-01T00:00:00Z");
+        leaving["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+        let mut pods = vec![leaving];
+        let chosen = |pods: &[Value]| text(most_telling(pods).unwrap(), "/metadata/name").to_owned();
+        for (name, phase, ready, created) in [
+            ("new", "Pending", "False", "2026-01-01T00:00:00Z"),
+            ("unready", "Running", "False", "2026-01-01T00:00:00Z"),
+            ("young", "Running", "True", "2026-01-02T00:00:01Z"),
+            ("old", "Running", "True", "2026-01-02T00:00:00Z"),
+        ] {
+            pods.push(pod(name, phase, ready, created));
+            assert_eq!(chosen(&pods), name);
+        }
+        assert!(most_telling(&[]).is_none());
+    }
 
     #[test]
     fn durations_have_units() {
