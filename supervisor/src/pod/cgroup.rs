@@ -79,6 +79,11 @@ impl Cgroup {
         }
     }
 
+    /// True if a process is in it or below.
+    pub(crate) fn has_processes(&self) -> bool {
+        self.directories().iter().any(|directory| !processes(directory).is_empty())
+    }
+
     /// Removes it and what is below, where nothing runs there.
     pub(crate) fn remove_tree(&self) {
         for directory in self.directories() {

@@ -104,6 +104,8 @@ impl Placement {
     pub(crate) fn remove_if_empty(&self) {
         match self {
             Self::Directory(_) => self.group().remove_if_empty(),
+            // To stop a slice is to end all that is in it, whoever's it is.
+            Self::Slice(_) if self.group().has_processes() => {}
             Self::Slice(slice) => {
                 if let Err(error) = unit::stop(slice) {
                     tracing::warn!(%slice, %error, "stop a slice");
