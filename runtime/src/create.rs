@@ -31,6 +31,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
+pub use wharf_specs::shim::CgroupDriver;
 use wharf_sys::clone::{Child, CloneOptions, spawn};
 use wharf_sys::pidfd;
 use wharf_sys::process::CStringArray;
@@ -58,16 +59,6 @@ pub enum Stdio {
         /// Leave line feeds as they are, as the caller copies them to a terminal that translates them itself.
         plain_line_feeds: bool,
     },
-}
-
-/// Who looks after the control group.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum CgroupDriver {
-    /// The runtime writes to the cgroup file systems.
-    #[default]
-    Cgroupfs,
-    /// systemd makes a scope for the container: the system's manager, or the caller's own.
-    Systemd,
 }
 
 /// Everything [`Container::create`] needs.

@@ -116,11 +116,7 @@ impl Pod {
         }
         let mut bundle = Bundle::load(&request.bundle).map_err(|error| invalid(&error))?;
         self.join_namespaces(&mut bundle.spec, &request.join)?;
-        let driver = match self.setup.cgroup_driver {
-            shim::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
-            shim::CgroupDriver::Systemd => CgroupDriver::Systemd,
-        };
-        let container = create_process(id, &request, &bundle, driver)?;
+        let container = create_process(id, &request, &bundle, self.setup.cgroup_driver)?;
         let pid = container.runtime.pid() as u32;
         let name = container.id.clone();
         watch_container(watch, &container).map_err(internal)?;
