@@ -24,7 +24,7 @@ use crate::digest::Digest;
 use crate::manifest::DOCUMENT_MAX_BYTES;
 use crate::reference::Reference;
 use crate::registries::{Endpoint, Registries, RegistriesError, Role};
-use crate::transfers::{BackOff, Transfers, chance};
+use crate::transfers::{BackOff, Transfers};
 
 /// Connections and tokens, shared by all transfers of a store.
 pub(crate) struct Registry {
@@ -182,14 +182,7 @@ impl<'a> Session<'a> {
             }
             let capability = if by_tag { "resolve" } else { "pull" };
             let refusal = refusal.unwrap_or_else(|| self.nobody(path, capability));
-            let wait = match refusal.is_passing() {
-                true => back_off.next(refusal.retry_after(), chance()),
-                false => None,
-            };
-            match wait {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(refusal),
-            }
+            back_off.wait_after(refusal).await?;
             left = again;
         }
     }

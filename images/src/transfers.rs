@@ -1,5 +1,6 @@
 //! Bounds on transfers: how often, how long and how many at once.
 
+use crate::registry::RegistryError;
 use std::time::Duration;
 
 /// Bounds on the transfers of a store.
@@ -48,9 +49,22 @@ impl BackOff {
         self.tries = 0;
     }
 
+    /// Waits before the next try.
+    ///
+    /// # Errors
+    /// The refusal itself, if it will not pass or there have been enough tries.
+    pub(crate) async fn wait_after(&mut self, refusal: RegistryError) -> Result<(), RegistryError> {
+        let wait = refusal.is_passing().then(|| self.next(refusal.retry_after(), chance())).flatten();
+        match wait {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return Err(refusal),
+        }
+        Ok(())
+    }
+
     /// How long to wait before the next try; `None` if there have been enough. `asked` is what the registry asks for.
     /// `chance` (any number) spreads those who failed together.
-    pub(crate) fn next(&mut self, asked: Option<Duration>, chance: u64) -> Option<Duration> {
+    fn next(&mut self, asked: Option<Duration>, chance: u64) -> Option<Duration> {
         if self.tries >= self.bounds.retries {
             return None;
         }
@@ -64,7 +78,7 @@ impl BackOff {
 }
 
 /// Any number.
-pub(crate) fn chance() -> u64 {
+fn chance() -> u64 {
     let mut bytes = [0; 8];
     // Without randomness everybody waits equally long: a pity, no more.
     let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::NONBLOCK);

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{RegistryError, RegistryFailure, Session};
 use crate::digest::Digest;
-use crate::transfers::{BackOff, chance};
+use crate::transfers::BackOff;
 
 /// Who got so much further is not counted as having failed.
 const PROGRESS_BYTES: u64 = 64 << 10;
@@ -79,14 +79,7 @@ impl<'a> Download<'a> {
                 refusal = Some(error);
             }
             let refusal = refusal.unwrap_or_else(|| self.session.nobody(&self.path, "pull"));
-            let wait = match refusal.is_passing() {
-                true => back_off.next(refusal.retry_after(), chance()),
-                false => None,
-            };
-            match wait {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(refusal),
-            }
+            back_off.wait_after(refusal).await?;
         }
     }
 
