@@ -36,22 +36,22 @@ test: ## Install what the tests need, and run every test, unit and privileged
 .PHONY: vm
 vm: ## Run the privileged suites in throwaway VMs: a stock kernel, pure cgroup v2
 	@scripts/install build
-	@scripts/install vm
-	$(CARGO) test --locked --package vm-tests -- --show-output
+	@scripts/install test
+	@scripts/test vm
 
 .PHONY: vm-all
 vm-all: ## The same on every kernel of vm-tests/packages.lock
 	@scripts/install build
-	@scripts/install vm
+	@scripts/install test
 	for kernel in $$(sed -n 's/^kernel \([^ ]*\) .*/\1/p' vm-tests/packages.lock); do \
-		WHARF_VM_KERNEL=$$kernel $(CARGO) test --locked --package vm-tests -- --show-output || exit 1; \
+		WHARF_VM_KERNEL=$$kernel scripts/test vm || exit 1; \
 	done
 
 .PHONY: power
 power: ## Cut the power of a working node 500 times (WHARF_POWER_CUTS), and look at its stores after each
 	@scripts/install build
 	@scripts/install vm
-	WHARF_POWER_CUTS=$${WHARF_POWER_CUTS:-500} $(CARGO) test --locked --workspace --test power -- --nocapture
+	WHARF_POWER_CUTS=$${WHARF_POWER_CUTS:-500} $(CARGO) test --locked --workspace --test guests -- --nocapture power::
 
 .PHONY: vagrant-box
 vagrant-box: build ## Build target/vagrant/wharf.box, for vagrant with libvirt

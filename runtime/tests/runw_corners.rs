@@ -127,3 +127,23 @@ fn a_mount_takes_the_ids_of_a_user_namespace_that_is_joined() {
         assert_eq!(outcome.stdout, uid, "{options}: {outcome:?}");
     }
 }
+
+/// `swap` is the sum of memory and swap, on cgroup v2 as on v1: what is written there is the difference.
+#[test]
+fn a_container_swaps_as_far_as_it_is_allowed() {
+    const NAME: &str = "a_container_swaps_as_far_as_it_is_allowed";
+    const MIB: u64 = 1 << 20;
+    require_root!("a_container_swaps_as_far_as_it_is_allowed");
+    let swaps = fs::read_to_string("/proc/swaps").expect("read /proc/swaps");
+    if swaps.lines().count() < 2 {
+        println!("SKIP {NAME}: this machine has no swap");
+        return;
+    }
+    // dd fills a buffer of twice the memory that it is given.
+    for (swap, code) in [(128 * MIB, 0), (24 * MIB, 137)] {
+        let bundle = Bundle::new(&["busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=48M", "count=1"])
+            .set("/linux/resources/memory", json!({"limit": 24 * MIB, "swap": swap}));
+        let ended = bundle.run();
+        assert_eq!(ended.code, Some(code), "with {swap} bytes of memory and swap: {ended:?}");
+    }
+}

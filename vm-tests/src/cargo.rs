@@ -58,7 +58,9 @@ pub fn suites(directory: &str) -> Result<Suites> {
     for name in &names {
         arguments.extend(["--test", name]);
     }
-    let (tests, binaries): (Vec<_>, Vec<_>) = artifacts(&arguments)?.into_iter().partition(|it| it.is_test);
+    // Another package may have a program of the same name.
+    let built = artifacts(&arguments)?.into_iter().filter(|it| !it.is_test || it.source.starts_with(&folder));
+    let (tests, binaries): (Vec<_>, Vec<_>) = built.partition(|it| it.is_test);
     let mut suites: Vec<_> = tests.into_iter().map(|it| (it.name, it.file)).collect();
     suites.sort();
     Ok(Suites { suites, binaries: binaries.into_iter().map(|it| it.file).collect() })
@@ -77,6 +79,7 @@ pub fn workspace() -> &'static Path {
 
 struct Artifact {
     name: String,
+    source: PathBuf,
     file: PathBuf,
     is_test: bool,
 }
@@ -99,6 +102,7 @@ fn parse_artifacts(messages: &str) -> Vec<Artifact> {
         let message: Value = serde_json::from_str(line).ok()?;
         Some(Artifact {
             name: message["target"]["name"].as_str()?.to_string(),
+            source: message["target"]["src_path"].as_str()?.into(),
             file: message["executable"].as_str()?.into(),
             is_test: message["profile"]["test"].as_bool()?,
         })
@@ -113,9 +117,9 @@ mod tests {
     #[test]
     fn executables_are_taken_from_cargos_messages() {
         let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"name":"lib"},"profile":{"test":false},"executable":null}"#,
+            r#"{"reason":"compiler-artifact","target":{"name":"lib","src_path":"/w/src/lib.rs"},"profile":{"test":false},"executable":null}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","target":{"name":"suite"},"profile":{"test":true},"executable":"/t/suite-1"}"#,
+            r#"{"reason":"compiler-artifact","target":{"name":"suite","src_path":"/w/tests/suite.rs"},"profile":{"test":true},"executable":"/t/suite-1"}"#,
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );

@@ -15,8 +15,9 @@ use tar::EntryType;
 /// The release of Debian.
 pub const SUITE: &str = "bookworm";
 /// systemd with both buses and logins, what rootless containers need, and what the suites call.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 18] = [
     "busybox-static",
+    "ca-certificates",
     "criu",
     "dbus",
     "dbus-user-session",

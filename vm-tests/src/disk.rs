@@ -10,6 +10,7 @@
 //! Both are sparse files without a name: nothing is left on this machine, however the process ends.
 
 use crate::cargo;
+use crate::film::Film;
 use crate::random::Random;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
@@ -51,6 +52,7 @@ struct State {
     /// Written since the last flush, in order.
     cache: Vec<(u64, Vec<u8>)>,
     cut: Cut,
+    film: Option<Film>,
 }
 
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl Disk {
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "mkfs.ext4: {}\n{}", output.status, errors.trim());
         copy_data(&media, &view, 0, bytes).context("copy the new file system")?;
-        Ok(Self { bytes, state: Mutex::new(State { view, media, cache: Vec::new(), cut: Cut::Never }) })
+        Ok(Self { bytes, state: Mutex::new(State { view, media, cache: Vec::new(), cut: Cut::Never, film: None }) })
     }
 
     /// In bytes.
@@ -91,6 +93,23 @@ impl Disk {
     /// Lets the power fail with the `writes`th write from now on; the guest that has the disk is killed then.
     pub fn cut_after(&self, writes: u64, loss: Loss, random: Random) {
         self.state().cut = Cut::After { writes: writes.max(1), loss, random };
+    }
+
+    /// Keeps all that is written from now on, until [`Disk::take_film`].
+    pub fn record(&self) -> Result<()> {
+        let mut state = self.state();
+        state.film = Some(Film::new(&state.media, self.bytes)?);
+        Ok(())
+    }
+
+    /// How many writes were kept so far.
+    pub fn recorded(&self) -> usize {
+        self.state().film.as_ref().map_or(0, Film::writes)
+    }
+
+    /// What was kept since [`Disk::record`].
+    pub fn take_film(&self) -> Option<Film> {
+        self.state().film.take()
     }
 
     /// The power failed since the guest was started.
@@ -139,6 +158,9 @@ impl Disk {
             return Ok(false);
         }
         state.view.write_all_at(&bytes, offset)?;
+        if let Some(film) = &mut state.film {
+            film.write(offset, &bytes);
+        }
         state.cache.push((offset, bytes));
         if let Cut::After { writes, loss, random } = &mut state.cut {
             *writes -= 1;
@@ -154,6 +176,9 @@ impl Disk {
 
     pub(crate) fn flush(&self) -> io::Result<()> {
         let mut state = self.state();
+        if let Some(film) = &mut state.film {
+            film.flush();
+        }
         for (offset, bytes) in std::mem::take(&mut state.cache) {
             state.media.write_all_at(&bytes, offset)?;
         }
@@ -169,16 +194,7 @@ impl State {
     fn lose(&mut self, loss: Loss, random: &mut Random) -> io::Result<()> {
         let cache = std::mem::take(&mut self.cache);
         for (offset, bytes) in &cache {
-            for (index, sector) in bytes.chunks(SECTOR).enumerate() {
-                let arrives = match loss {
-                    Loss::Nothing => true,
-                    Loss::Everything => false,
-                    Loss::Part => random.below(2) == 0,
-                };
-                if arrives {
-                    self.media.write_all_at(sector, offset + (index * SECTOR) as u64)?;
-                }
-            }
+            arrive(&self.media, *offset, bytes, loss, random)?;
         }
         for (offset, bytes) in &cache {
             let mut kept = vec![0; bytes.len()];
@@ -189,7 +205,22 @@ impl State {
     }
 }
 
-fn nameless_file(bytes: u64) -> Result<File> {
+/// What becomes of a write that was not flushed.
+pub(crate) fn arrive(media: &File, offset: u64, bytes: &[u8], loss: Loss, random: &mut Random) -> io::Result<()> {
+    for (index, sector) in bytes.chunks(SECTOR).enumerate() {
+        let arrives = match loss {
+            Loss::Nothing => true,
+            Loss::Everything => false,
+            Loss::Part => random.below(2) == 0,
+        };
+        if arrives {
+            media.write_all_at(sector, offset + (index * SECTOR) as u64)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn nameless_file(bytes: u64) -> Result<File> {
     let directory = cargo::target_directory().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -201,7 +232,7 @@ fn nameless_file(bytes: u64) -> Result<File> {
 }
 
 /// Copies what is not a hole.
-fn copy_data(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+pub(crate) fn copy_data(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     let mut at = start;
     let mut buffer = vec![0; 1 << 20];
     while let Some(data) = seek_data(from, at)? {
@@ -237,7 +268,7 @@ mod tests {
 
     fn disk() -> Disk {
         let file = || nameless_file(1 << 20).expect("file");
-        let state = State { view: file(), media: file(), cache: Vec::new(), cut: Cut::Never };
+        let state = State { view: file(), media: file(), cache: Vec::new(), cut: Cut::Never, film: None };
         Disk { bytes: 1 << 20, state: Mutex::new(state) }
     }
 

@@ -8,7 +8,8 @@
 //!                         console is kept for the report of a panic or a hang
 //! ```
 //!
-//! A [`disk`], served to QEMU over NBD, is what remains from one boot to the next, and its power can be cut.
+//! A [`disk`], served to QEMU over NBD, is what remains from one boot to the next, and its power can be cut; a
+//! [`film`] of it can be cut at many instants.
 //!
 //! [`kernel`] fetches the package that [`lock`] names, [`modules`] orders and indexes its modules, [`cpio`] writes the archive,
 //! [`debian`] makes a root file system in which [`systemd`] is process 1, for what a bare init does not show,
@@ -20,6 +21,7 @@ pub mod cargo;
 pub mod cpio;
 pub mod debian;
 pub mod disk;
+pub mod film;
 pub mod guest;
 pub mod host_program;
 pub mod image;

@@ -103,7 +103,8 @@ fn new_client(
             builder = builder.proxy(proxy);
         }
     }
-    if kind.is_plain && kind.is_loopback {
+    // Without TLS the machine's authorities are needed by a redirection at most: their absence refuses that one alone.
+    if kind.is_plain && (kind.is_loopback || !has_authorities()) {
         let no_roots = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
@@ -141,6 +142,11 @@ fn new_client(
             },
         }
     })
+}
+
+/// Whether this machine has certificates of authorities at all; a minimal one has none.
+fn has_authorities() -> bool {
+    Client::builder().no_proxy().build().is_ok()
 }
 
 fn proxies_of(proxies: &Proxies) -> Result<Vec<Proxy>, RegistriesError> {

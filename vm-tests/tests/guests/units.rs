@@ -1,13 +1,11 @@
 //! A node under systemd, installed by `make install`: its daemon comes and goes while pods run on, and the pods of its
 //! manifests come back with the machine.
 
-mod support;
-
+use crate::support::small_image::SmallImage;
+use crate::support::{OnLine, kernel, turn};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::small_image::SmallImage;
-use support::{OnLine, alone, kernel, show};
 use vm_tests::disk::Loss;
 use vm_tests::random::Random;
 use vm_tests::{Disk, Ending, Image, Kernel, Options, Vm, cargo, debian, host_program};
@@ -59,7 +57,7 @@ fn guest(kernel: Kernel, programs: &cargo::Programs, staging: &Staging) -> Image
     staging.add_to(&mut image);
     image.disk("/var/lib/wharf").expect("mount point");
     SmallImage::sleeping().add_archive(&mut image, "/archives/base.tar", "wharf.example/base:1");
-    image.data("/etc/wharf/manifests/web.yaml", support::deployment(2)).expect("manifest");
+    image.data("/etc/wharf/manifests/web.yaml", crate::support::deployment(2)).expect("manifest");
     image.data("/etc/systemd/system/wharfd.service.d/watchdog.conf", WATCHDOG).expect("drop-in");
     image.data("/guest.sh", include_str!("units/guest.sh")).expect("script");
     image.command(&["sh".into(), "/guest.sh".into()]).expect("command");
@@ -77,20 +75,20 @@ fn pods_outlive_their_daemon_and_come_back_after_a_reboot_and_a_reset() {
     let programs = cargo::programs().expect("build the programs");
     let staging = Staging::install(&programs);
     let image = guest(kernel, &programs, &staging);
-    let _alone = alone();
+    let _turn = turn();
     let start = Instant::now();
     let disk = Disk::ext4(256).expect("make a disk");
     let options = Options { timeout: LIMIT, memory_mib: 2048, ..Options::default() };
     let vm = Vm::new(&image, &options).with_disk(&disk);
     let boot = |expected| {
         let mut output = OnLine::new(|line| {
+            println!("guest: {line}");
             if line == "reset" {
                 disk.cut_after(3, Loss::Part, Random::new(0));
             }
         });
         let mut errors = Vec::new();
         let ended = vm.run(&mut output, &mut errors).expect("run the VM");
-        show(&output.text());
         let errors = String::from_utf8_lossy(&errors);
         assert_eq!(ended.ending, expected, "{}{errors}\n{}", output.text(), ended.console_tail());
         output.text()
@@ -101,5 +99,5 @@ fn pods_outlive_their_daemon_and_come_back_after_a_reboot_and_a_reset() {
     }
     assert!(boot(Ending::PowerCut).contains("after a reboot: the pods are back\n"));
     assert!(boot(Ending::Exit(0)).ends_with("after deletion: nothing is left\n"));
-    println!("a node under systemd, three boots: {:.0} s", start.elapsed().as_secs_f64());
+    println!("guests: a node under systemd, three boots: {:.0} s", start.elapsed().as_secs_f64());
 }

@@ -1,10 +1,8 @@
 //! The systemd cgroup driver, in guests where systemd is process 1: as root and as an ordinary user, on v2 and on v1.
 
-mod support;
-
+use crate::support::{SuiteRun, add_suites, kernel, turn};
 use std::time::{Duration, Instant};
-use support::{add_suites, alone, kernel, run, show};
-use vm_tests::{Ending, Hierarchy, Image, Options, cargo, debian, host_program};
+use vm_tests::{Hierarchy, Image, Options, cargo, debian, host_program};
 
 /// The suite in an emulated guest, on a machine that is busy with other tests.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -17,16 +15,15 @@ fn the_suite_passes(test: &str, user: Option<&str>, hierarchy: Hierarchy) {
     }
     let init = cargo::init().expect("build the init");
     let built = cargo::suites("runtime").expect("build the suites");
-    let _alone = alone();
+    let _turn = turn();
     let archive = debian::archive(&[]).expect("make the root file system");
     let start = Instant::now();
     let mut image = Image::debian(kernel, &init, archive, user).expect("image");
-    add_suites(&mut image, &built, |name| name == "runw_systemd").expect("add the suite");
-    let (ended, output, errors) =
-        run(&image, Options { timeout: LIMIT, hierarchy, memory_mib: 2048, ..Options::default() }, None);
-    show(&output);
-    println!("{test}: {:.0} s", start.elapsed().as_secs_f64());
-    assert_eq!(ended.ending, Ending::Exit(0), "{errors}\n{}", ended.console_tail());
+    add_suites(&mut image, "", &built, |name| name == "runw_systemd").expect("add the suite");
+    let options = Options { timeout: LIMIT, hierarchy, memory_mib: 2048, ..Options::default() };
+    let run = SuiteRun::on(&image, &options, None);
+    run.print_counts(test, start.elapsed());
+    run.assert_passed();
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! The power fails while a node works: after it, every store opens, is sound, and holds what was said to be done.
 
-mod support;
-
+use crate::support::ledger::Ledger;
+use crate::support::small_image::SmallImage;
+use crate::support::{OnLine, kernel, turn};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use support::ledger::Ledger;
-use support::small_image::SmallImage;
-use support::{OnLine, alone, kernel};
 use vm_tests::disk::Loss;
 use vm_tests::random::Random;
 use vm_tests::{Disk, Ending, Image, Kernel, Options, Vm, cargo};
@@ -20,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 const LAST_WRITE: u64 = 160;
 const IMAGES: u64 = 4;
 
-fn guest(kernel: Kernel) -> Image {
+pub fn guest(kernel: Kernel) -> Image {
     let programs = cargo::programs().expect("build the programs");
     let mut image = Image::new(kernel, &programs.init).expect("image");
     image.programs(&programs).expect("programs");
@@ -32,14 +30,14 @@ fn guest(kernel: Kernel) -> Image {
         small.add_archive(&mut image, &format!("/archives/{number}.tar"), &format!("127.0.0.1:5000/small/{number}:1"));
         small.add_to_registry(&mut image, "/registry".as_ref(), &format!("small/{number}"));
     }
-    image.data("/web.yaml", support::deployment(1)).expect("manifest");
+    image.data("/web.yaml", crate::support::deployment(1)).expect("manifest");
     image.data("/guest.sh", include_str!("power/guest.sh")).expect("script");
     image.command(&["sh".into(), "/guest.sh".into()]).expect("command");
     image
 }
 
 /// From a seed of one's own, a failure can be repeated, but for what the guest's scheduler decides.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let given = std::env::var("WHARF_POWER_SEED").ok().map(|text| text.parse().expect("WHARF_POWER_SEED is a number"));
     given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
@@ -50,7 +48,7 @@ fn after_a_power_cut_every_store_opens_and_holds_what_was_done() {
     let Some(kernel) = kernel(NAME) else { return };
     let wanted = std::env::var("WHARF_POWER_CUTS").ok().map(|text| text.parse().expect("WHARF_POWER_CUTS is a number"));
     let mut image = guest(kernel);
-    let _alone = alone();
+    let _turn = turn();
     let (seed, start) = (seed(), Instant::now());
     let mut random = Random::new(seed);
     let disk = Disk::ext4(256).expect("make a disk");
@@ -90,5 +88,5 @@ fn after_a_power_cut_every_store_opens_and_holds_what_was_done() {
         cuts += 1;
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!("{} power cuts in {seconds:.0} s, seed {seed}: every store opened and was sound", cuts - 1);
+    println!("guests: {} power cuts in {seconds:.0} s, seed {seed}: every store opened and was sound", cuts - 1);
 }

@@ -1,10 +1,8 @@
-//! The harness itself, and the runtime's privileged tests under pure cgroup v2 on a stock Debian kernel.
+//! The harness itself: what comes out of a guest, however it ends.
 
-mod support;
-
-use std::time::{Duration, Instant};
-use support::{add_suites, alone, kernel, run, shell};
-use vm_tests::{Ending, Options, cargo, host_program};
+use crate::support::{kernel, run, shell, turn};
+use std::time::Duration;
+use vm_tests::{Ending, Options};
 
 /// For one boot and a moment's work, on a machine that is busy with other tests.
 const SHORT: Duration = Duration::from_secs(120);
@@ -16,7 +14,7 @@ fn short() -> Options {
 #[test]
 fn output_errors_and_exit_code_of_the_command_come_out() {
     let Some(kernel) = kernel("output_errors_and_exit_code_of_the_command_come_out") else { return };
-    let _alone = alone();
+    let _turn = turn();
     // More than a pipe holds, a background process that outlives the command, and the guest's cgroups.
     let script = "sleep 1000 & seq 20000; stat -f -c %T /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.subtree_control;
         echo wrong > /dev/stderr; exit 7";
@@ -31,7 +29,7 @@ fn output_errors_and_exit_code_of_the_command_come_out() {
 #[test]
 fn a_panic_is_reported_with_the_console() {
     let Some(kernel) = kernel("a_panic_is_reported_with_the_console") else { return };
-    let _alone = alone();
+    let _turn = turn();
     // What was written needs a moment to reach the host: a crash takes along what is still in the guest.
     let (ended, output, _) =
         run(&shell(kernel, "echo before; sleep 2; echo c > /proc/sysrq-trigger; sleep 100"), short(), None);
@@ -43,7 +41,7 @@ fn a_panic_is_reported_with_the_console() {
 #[test]
 fn a_hang_ends_at_the_time_limit_and_leaves_no_qemu() {
     let Some(kernel) = kernel("a_hang_ends_at_the_time_limit_and_leaves_no_qemu") else { return };
-    let _alone = alone();
+    let _turn = turn();
     let image = shell(kernel, "echo hanging > /dev/kmsg; sleep 1000");
     let limit = Duration::from_secs(25);
     let (ended, ..) = run(&image, Options { timeout: limit, ..Options::default() }, None);
@@ -55,31 +53,4 @@ fn a_hang_ends_at_the_time_limit_and_leaves_no_qemu() {
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         assert!(!command.contains(&own), "a QEMU is left: {command}");
     }
-}
-
-#[test]
-fn the_runtime_passes_its_privileged_tests_under_cgroup_v2() {
-    /// All suites, emulated, on a machine that is busy with other tests.
-    const LIMIT: Duration = Duration::from_secs(900);
-    let Some(kernel) = kernel("the_runtime_passes_its_privileged_tests_under_cgroup_v2") else { return };
-    let built = cargo::suites("runtime").expect("build the suites");
-    let mut image = shell(kernel, "true");
-    // The one without a container reads its seeds from the source tree, and asks nothing of a kernel; engines are not in
-    // the guest; attacks and bad input are tried on this machine alone.
-    let left_out = ["engines", "runw_attacks", "runw_bad_input", "untrusted_input"];
-    let wanted = |name: &str| !left_out.contains(&name);
-    add_suites(&mut image, &built, wanted).expect("add the suites");
-    // The peer that one test compares with; what dumps processes, and what packs their file systems for it. As far as
-    // this machine has them.
-    for program in ["runc", "criu", "tar"] {
-        if host_program::find(program).is_ok() {
-            image.host_program(program).expect("add program");
-        }
-    }
-    let _alone = alone();
-    let start = Instant::now();
-    let (ended, output, errors) = run(&image, Options { timeout: LIMIT, ..Options::default() }, None);
-    support::show(&output);
-    println!("{} suites in a VM with cgroup v2: {:.0} s", built.suites.len(), start.elapsed().as_secs_f64());
-    assert_eq!(ended.ending, Ending::Exit(0), "{errors}\n{}", ended.console_tail());
 }

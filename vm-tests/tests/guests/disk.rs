@@ -1,9 +1,7 @@
 //! What a disk promises: it outlives the guest, and a cut of the power loses what was not flushed.
 
-mod support;
-
+use crate::support::{OnLine, kernel, shell, turn};
 use std::time::Duration;
-use support::{OnLine, alone, kernel, shell};
 use vm_tests::disk::Loss;
 use vm_tests::random::Random;
 use vm_tests::{Disk, Ending, Options, Vm};
@@ -30,7 +28,7 @@ const SCRIPT: &str = "
 #[test]
 fn a_disk_outlives_a_reboot_and_loses_at_a_power_cut_what_was_not_flushed() {
     let Some(kernel) = kernel("a_disk_outlives_a_reboot_and_loses_at_a_power_cut_what_was_not_flushed") else { return };
-    let _alone = alone();
+    let _turn = turn();
     let disk = Disk::ext4(64).expect("make a disk");
     let mut image = shell(kernel, SCRIPT);
     image.disk("/var/lib/wharf").expect("mount point");

@@ -1,0 +1,112 @@
+//! The privileged tests of the runtime, of images and of whole nodes, in guests where systemd is process 1, under cgroup
+//! v2 alone. Each guest is thrown away; the tests' own files are on a disk with a journal, as on a real machine.
+
+use crate::support::{SuiteRun, kernel, turn};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use vm_tests::cargo::{self, Suites};
+use vm_tests::{Disk, Image, Options, debian, host_program};
+
+/// Of one package, emulated, on a machine that is busy with other work.
+const LIMIT: Duration = Duration::from_secs(1500);
+
+/// The guest swaps to its disk.
+const SWAP: &str = "fallocate -l 256M /tmp/swap; chmod 600 /tmp/swap; mkswap -q /tmp/swap; swapon /tmp/swap";
+/// Debian's package containernetworking-plugins.
+const CNI_PLUGINS: &str = "/usr/lib/cni";
+
+/// A guest with systemd, or nothing after saying why the test does not run.
+fn guest(test: &str) -> Option<Image> {
+    let kernel = kernel(test)?;
+    if let Err(error) = host_program::find("mmdebstrap") {
+        println!("SKIP {test}: {error:#}");
+        return None;
+    }
+    let archive = debian::archive(&[]).expect("make the root file system");
+    Some(Image::debian(kernel, &cargo::init().expect("build the init"), archive, None).expect("image"))
+}
+
+/// Peers and tools, as far as this machine has them; a test that misses one says so in the guest.
+fn add_programs(image: &mut Image, programs: &[&str]) {
+    for program in programs.iter().filter(|program| host_program::find(program).is_ok()) {
+        image.host_program(program).expect("add a program");
+    }
+}
+
+/// What suites read at its place in the source tree.
+fn add_source(image: &mut Image, path: &Path) {
+    let path = cargo::workspace().join(path);
+    if path.is_dir() {
+        for entry in std::fs::read_dir(&path).expect("list").flatten() {
+            add_source(image, &entry.path());
+        }
+    } else {
+        image.file(&path, &path.to_string_lossy()).expect("add a source");
+    }
+}
+
+fn run(test: &str, mut image: Image, built: &Suites, wanted: impl Fn(&str) -> bool) {
+    let mut first = SWAP.to_string();
+    // As `scripts/test` builds it, to be installed.
+    if let Some(runw) = std::env::var_os("WHARF_VM_RUNW") {
+        image.file(Path::new(&runw), "/usr/bin/runw").expect("add runw");
+        first += "; export WHARF_TEST_RUNW=/usr/bin/runw";
+    }
+    crate::support::add_suites(&mut image, &first, built, wanted).expect("add the suites");
+    image.disk("/tmp").expect("mount point");
+    let disk = Disk::ext4(4096).expect("make a disk");
+    let _turn = turn();
+    let start = Instant::now();
+    let options = Options { timeout: LIMIT, memory_mib: 4096, ..Options::default() };
+    let run = SuiteRun::on(&image, &options, Some(&disk));
+    run.print_counts(test, start.elapsed());
+    run.assert_passed();
+}
+
+#[test]
+fn the_runtime_passes_its_tests_under_systemd() {
+    const NAME: &str = "the_runtime_passes_its_tests_under_systemd";
+    let Some(mut image) = guest(NAME) else { return };
+    let built = cargo::suites("runtime").expect("build the suites");
+    for directory in ["runtime/Cargo.toml", "fuzz/seeds"] {
+        add_source(&mut image, Path::new(directory));
+    }
+    add_programs(&mut image, &["runc"]);
+    // Engines are tried on this machine; the systemd driver has guests of its own.
+    run(NAME, image, &built, |name| !["engines", "runw_systemd"].contains(&name));
+}
+
+#[test]
+fn images_pass_their_tests_under_systemd() {
+    const NAME: &str = "images_pass_their_tests_under_systemd";
+    let Some(mut image) = guest(NAME) else { return };
+    let built = cargo::suites("images").expect("build the suites");
+    for directory in ["images/Cargo.toml", "examples", "fuzz/seeds"] {
+        add_source(&mut image, Path::new(directory));
+    }
+    add_programs(&mut image, &["docker-registry", "skopeo", "umoci", "zstd"]);
+    run(NAME, image, &built, |_| true);
+}
+
+#[test]
+fn nodes_pass_their_tests_under_systemd() {
+    const NAME: &str = "nodes_pass_their_tests_under_systemd";
+    let Some(mut image) = guest(NAME) else { return };
+    let built = cargo::suites("supervisor").expect("build the suites");
+    for directory in ["supervisor/Cargo.toml", "examples"] {
+        add_source(&mut image, Path::new(directory));
+    }
+    // The daemon looks for its shim beside itself.
+    let programs = cargo::programs().expect("build the programs").programs;
+    let shim = programs.iter().find(|path| path.ends_with("wharf-shim")).expect("a shim");
+    image.file(shim, &shim.to_string_lossy()).expect("add the shim");
+    add_programs(&mut image, &["docker-registry"]);
+    // As `scripts/test` builds it.
+    if let Some(crictl) = std::env::var_os("WHARF_TEST_CRICTL").filter(|path| Path::new(path).is_file()) {
+        image.file(Path::new(&crictl), "/usr/bin/crictl").expect("add crictl");
+    }
+    for plugin in std::fs::read_dir(CNI_PLUGINS).into_iter().flatten().flatten() {
+        image.file(&plugin.path(), &plugin.path().to_string_lossy()).expect("add a plugin");
+    }
+    run(NAME, image, &built, |_| true);
+}
