@@ -60,7 +60,7 @@ pub use reference::{Reference, ReferenceError};
 pub use registries::{Endpoint, Registries, RegistriesError};
 pub use registry::RegistryError;
 pub use save::{ArchiveForm, SaveError};
-pub use snapshot::{OverlayMount, Prepared, SnapshotError};
+pub use snapshot::{ImageVolume, OverlayMount, Prepared, SnapshotError};
 pub use store::{Removed, Store, StoreError, StoreOptions, Usage};
 pub use tar_stream::TarError;
 pub use transfers::Transfers;
