@@ -294,14 +294,14 @@ impl Load {
         let mut jobs: Vec<LayerJob> = Vec::new();
         for image in images {
             for (layer, diff_id) in image.layers.iter().zip(&image.diff_ids) {
-                if jobs.iter().any(|job| job.blob == layer.digest && job.diff_id == *diff_id) {
+                if jobs.iter().any(|job| job.blob == layer.digest && job.diff_id == Some(*diff_id)) {
                     continue;
                 }
-                let planned = jobs.iter().any(|job| job.diff_id == *diff_id);
+                let planned = jobs.iter().any(|job| job.diff_id == Some(*diff_id));
                 jobs.push(LayerJob {
                     blob: layer.digest,
                     size: layer.size,
-                    diff_id: *diff_id,
+                    diff_id: Some(*diff_id),
                     keep_blob: false,
                     // Read even if it is there already: that the archive is right must be known all the same.
                     unpack: !planned && !self.store.inner.layout.snapshot(diff_id).exists(),

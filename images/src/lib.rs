@@ -10,7 +10,8 @@
 //! | [`registry`] | the distribution protocol |
 //! | [`transfers`] | bounds on transfers: repetitions, waits, how many at once |
 //! | [`pull`], [`archive`] | the two ways in |
-//! | [`save`] | the way out, into an archive |
+//! | [`push`], [`save`] | the ways out: to a registry, into an archive |
+//! | `tree` | all that belongs to an index |
 //! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
 //! | [`snapshot`] | overlay mounts for containers |
@@ -33,6 +34,7 @@ mod one_line;
 pub mod platform;
 pub mod progress;
 pub mod pull;
+pub mod push;
 pub mod reference;
 pub mod registries;
 pub mod registry;
@@ -41,6 +43,7 @@ pub mod snapshot;
 pub mod store;
 mod tar_stream;
 pub mod transfers;
+mod tree;
 pub mod unpack;
 #[doc(hidden)]
 pub mod untrusted;
@@ -56,6 +59,7 @@ pub use layer::LayerError;
 pub use manifest::{DocumentError, Platform};
 pub use progress::{LayerProgress, LayerState, ProgressFn};
 pub use pull::{PullError, PullOptions};
+pub use push::{PushError, PushOptions, Pushed, PushedPlatforms};
 pub use reference::{Reference, ReferenceError};
 pub use registries::{Endpoint, Registries, RegistriesError};
 pub use registry::RegistryError;

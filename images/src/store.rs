@@ -18,9 +18,12 @@ use crate::reference::{Reference, ReferenceError};
 use crate::registries::Registries;
 use crate::registry::Registry;
 use crate::transfers::Transfers;
+use crate::tree::Tree;
 use crate::unpack::Limits;
 
-pub(crate) use names::{CONTAINERD_NAME, REF_NAME, annotation, repo_digest_target, set_name};
+pub(crate) use names::{
+    CONTAINERD_NAME, INDEX, REF_NAME, REPO_DIGEST, annotation, index_of, repo_digest_target, set_name,
+};
 use names::{entry_is_named, is_named, names};
 
 /// A store of images, shared by any number of handles, threads and processes.
@@ -195,9 +198,9 @@ impl Store {
         let _lock = self.inner.lock()?;
         let image = self.resolve(name)?.ok_or_else(not_found)?;
         let entries = self.inner.entries()?;
-        let mut entry =
-            entries.iter().find(|entry| entry.digest == image.manifest_digest).cloned().ok_or_else(not_found)?;
-        entry.annotations = None;
+        let mut entry = self.inner.entry_of(&entries, name, &image).cloned().ok_or_else(not_found)?;
+        let index = index_of(&entry).map(|index| (INDEX.to_owned(), index.to_string()));
+        entry.annotations = index.map(|index| [index].into());
         let entries = set_name(entries.to_vec(), entry, Some(&new.to_string()), None);
         self.inner.write_index(&entries)?;
         self.resolve(&image.id.to_string())?.ok_or_else(not_found)
@@ -291,8 +294,36 @@ impl Inner {
         Ok(cache.entries.clone())
     }
 
+    /// The entry by which `name` led to `image`; where it was no name, one that knows the image's index.
+    pub(crate) fn entry_of<'e>(&self, entries: &'e [Descriptor], name: &str, image: &Image) -> Option<&'e Descriptor> {
+        let reference = name.parse::<Reference>().ok();
+        let ours = || {
+            entries.iter().filter(|entry| {
+                entry.digest == image.manifest_digest
+                    || self.documents(&entry.digest).is_ok_and(|documents| documents.manifest.config.digest == image.id)
+            })
+        };
+        let by_name = ours().find(|entry| reference.as_ref().is_some_and(|name| entry_is_named(entry, name)));
+        by_name.or_else(|| ours().find(|entry| index_of(entry).is_some())).or_else(|| ours().next())
+    }
+
+    /// Everything of the index or manifest `root` that is here.
+    pub(crate) fn tree(&self, root: Digest) -> Result<Tree, StoreError> {
+        let mut tree = Tree::of(root);
+        while let Some(digest) = tree.next() {
+            let path = self.layout.blob(&digest);
+            match self.layout.read_blob(&digest) {
+                Ok(bytes) => tree.add(digest, bytes).map_err(|error| at("parse", &path)(io::Error::other(error)))?,
+                // Of an index, only the image for this machine need be here.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(at("read", &path)(error)),
+            }
+        }
+        Ok(tree)
+    }
+
     /// The exclusive lock must be held.
-    fn write_index(&self, entries: &[Descriptor]) -> Result<(), StoreError> {
+    pub(crate) fn write_index(&self, entries: &[Descriptor]) -> Result<(), StoreError> {
         let path = self.layout.index_file();
         self.layout.write_index(entries).map_err(at("write", &path))
     }
@@ -344,6 +375,18 @@ impl Inner {
             blobs.insert(documents.manifest.config.digest);
             blobs.extend(documents.manifest.layers.iter().map(|layer| layer.digest));
             snapshots.extend(&documents.config.rootfs.diff_ids);
+            match index_of(entry).map(|index| self.tree(index)).transpose() {
+                Ok(tree) => {
+                    for part in tree.iter() {
+                        blobs.extend(part.documents().iter().map(|document| document.digest));
+                        blobs.extend(part.blobs().iter().map(|blob| blob.digest));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(manifest = %entry.digest, %error, "nothing is cleaned up");
+                    return self.layout.rubbish_session().map_err(at("collect garbage of", &images));
+                }
+            }
         }
         let failed = at("collect garbage of", &images);
         let session = self.layout.rubbish_session().map_err(&failed)?;

@@ -108,7 +108,7 @@ impl Inner {
     }
 }
 
-fn digest_of(mut file: File) -> io::Result<Digest> {
+pub(crate) fn digest_of(mut file: File) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 17];
     loop {

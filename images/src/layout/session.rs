@@ -59,6 +59,15 @@ impl Session {
         }
     }
 
+    /// Keeps a blob of the store from going away while this session lives. Where it can be read then.
+    pub(crate) fn hold_blob(&self, digest: &Digest) -> io::Result<PathBuf> {
+        let held = self.blob(digest);
+        match fs::hard_link(self.layout.blob(digest), &held) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(held),
+        }
+    }
+
     fn place_kept(&self) -> io::Result<()> {
         let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         if kept.is_empty() {

@@ -5,7 +5,8 @@ use std::io;
 use crate::digest::Digest;
 use crate::layer::LayerError;
 use crate::manifest::{DocumentError, Platform};
-use crate::registry::{RegistryError, SessionError};
+use crate::registries::ReachError;
+use crate::registry::RegistryError;
 use crate::store::StoreError;
 
 /// Why a pull failed. The store is as it was before; but where the connection was at fault, layers that were complete
@@ -19,7 +20,7 @@ pub enum PullError {
     Setup {
         reference: String,
         #[source]
-        source: Box<SessionError>,
+        source: Box<ReachError>,
     },
     #[error("pull {reference}")]
     Document {

@@ -28,18 +28,23 @@ impl Pull {
         session: &Arc<Session>,
     ) -> Result<(), PullError> {
         let mut jobs: Vec<LayerJob> = Vec::new();
-        for (layer, diff_id) in plan.layers.iter().zip(&plan.diff_ids) {
+        let layers = plan.layers.iter().zip(&plan.diff_ids).map(|(layer, diff_id)| (layer, Some(*diff_id)));
+        for (layer, diff_id) in layers.chain(plan.others.iter().map(|other| (other, None))) {
             if jobs.iter().any(|job| job.blob == layer.digest) {
                 continue;
             }
             let layout = &self.store.inner.layout;
-            let in_session = session.made_snapshot(diff_id) || jobs.iter().any(|job| job.diff_id == *diff_id);
+            let is_unpacked = diff_id.is_none_or(|diff_id| {
+                session.made_snapshot(&diff_id)
+                    || jobs.iter().any(|job| job.diff_id == Some(diff_id))
+                    || layout.snapshot(&diff_id).exists()
+            });
             let job = LayerJob {
                 blob: layer.digest,
                 size: layer.size,
-                diff_id: *diff_id,
+                diff_id,
                 keep_blob: session.open_blob(&layer.digest).is_err(),
-                unpack: !in_session && !layout.snapshot(diff_id).exists(),
+                unpack: !is_unpacked,
             };
             let state = match job.keep_blob || job.unpack {
                 true => LayerState::Waiting,

@@ -14,6 +14,7 @@ mod logs;
 mod progress;
 mod ps;
 mod pull;
+mod push;
 mod registry;
 mod resource;
 mod run;
@@ -70,6 +71,8 @@ enum Command {
     Rm(stop::RemoveArguments),
     /// Fetch an image from its registry
     Pull(pull::Arguments),
+    /// Send an image to a registry
+    Push(push::Arguments),
     /// How registries are reached
     Registry(registry::Arguments),
     /// Take images from an archive
@@ -140,6 +143,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Kill(arguments) => stop::kill(node, &client, arguments).await,
             Command::Rm(arguments) => stop::remove(&client, arguments).await,
             Command::Pull(arguments) => pull::run(node, arguments).await,
+            Command::Push(arguments) => push::run(node, arguments).await,
             Command::Registry(arguments) => registry::run(&arguments),
             Command::Load(arguments) => load::run(node, arguments).await,
             Command::Save(arguments) => save::run(node, arguments).await,

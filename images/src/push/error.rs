@@ -1,0 +1,48 @@
+//! Why a push fails.
+
+use std::io;
+
+use crate::digest::Digest;
+use crate::manifest::Platform;
+use crate::registries::ReachError;
+use crate::registry::RegistryError;
+use crate::store::StoreError;
+
+/// Why a push failed. Blobs that are at the registry stay there; the reference leads where it led before.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A configuration or a login file is broken.
+    #[error("push {reference}")]
+    Setup {
+        reference: String,
+        #[source]
+        source: Box<ReachError>,
+    },
+    #[error("push {name}: not in the store")]
+    NotFound { name: String },
+    #[error("push {name}: {missing} of it is not here; `wharf pull --all-platforms` brings all of an index")]
+    Incomplete { name: String, missing: Digest },
+    #[error("push {name}: has no image for {platform}, it has {offered}")]
+    Platform { name: String, platform: Platform, offered: String },
+    #[error("push {reference}: the image has the digest {found}, expected {expected} as the reference says")]
+    Digest { reference: String, expected: Digest, found: Digest },
+    #[error(
+        "push {reference}: blob {blob} is damaged, it has the digest {found}; `wharf system repair` fetches it anew"
+    )]
+    Damaged { reference: String, blob: Digest, found: Digest },
+    #[error("push {reference}: {operation}")]
+    Io {
+        reference: String,
+        operation: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("push {reference}")]
+    Store {
+        reference: String,
+        #[source]
+        source: Box<StoreError>,
+    },
+}
