@@ -3,7 +3,8 @@
 //! | module | subject |
 //! |---|---|
 //! | [`reference`], [`digest`] | names of images and of content |
-//! | [`image`] | an image and its configuration |
+//! | [`image`], [`details`] | an image, its configuration, documents and layers |
+//! | [`diff`] (over `merged`) | what a container, or another image, has changed |
 //! | `manifest`, [`platform`] | the documents, and choosing from an index |
 //! | [`credentials`] | logins: given, in files, of helper programs |
 //! | [`registries`] | where a registry is reached: mirrors, TLS, proxies |
@@ -24,6 +25,8 @@
 mod adopt;
 pub mod archive;
 pub mod credentials;
+pub mod details;
+pub mod diff;
 pub mod digest;
 pub mod image;
 mod layer;
@@ -53,6 +56,7 @@ mod whiteout;
 
 pub use archive::LoadError;
 pub use credentials::{CredentialError, Credentials, Keychain};
+pub use diff::{Change, ChangeKind, DiffError};
 pub use digest::Digest;
 pub use image::{Image, ImageConfig};
 pub use layer::LayerError;

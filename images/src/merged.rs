@@ -3,7 +3,7 @@
 //! Each step opens a single component without following it, in the descriptors of the directories that merge
 //! here, so there is no path that could lead out. Symlinks are expanded by us, inside the merged tree.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::snapshot::OverlayMount;
@@ -22,12 +22,19 @@ use crate::whiteout;
 const SYMLINKS_MAX: u32 = 40;
 
 /// The directories that merge at one place, topmost first.
-type Merged = Vec<Rc<Opened>>;
+pub(crate) type Merged = Vec<Rc<Opened>>;
 
 /// A file or directory of one layer. No component of `path` below the layer is a symlink.
-struct Opened {
-    fd: OwnedFd,
-    path: PathBuf,
+pub(crate) struct Opened {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
+}
+
+/// What overlayfs would show under one name.
+pub(crate) enum Child {
+    Directory(Merged),
+    /// Anything else, with the directory of the layer it is in.
+    Other(Rc<Opened>, Stat),
 }
 
 enum Entry {
@@ -70,7 +77,8 @@ pub(crate) fn read(mount: &OverlayMount, path: &[u8], limit: u64) -> io::Result<
     }
 }
 
-fn open<'a>(layers: impl IntoIterator<Item = &'a PathBuf>) -> io::Result<Merged> {
+/// The roots of `layers`, topmost first.
+pub(crate) fn open<'a>(layers: impl IntoIterator<Item = &'a PathBuf>) -> io::Result<Merged> {
     let open = |path: &PathBuf| Ok(Rc::new(Opened { fd: File::open(path)?.into(), path: path.clone() }));
     layers.into_iter().map(open).collect()
 }
@@ -118,8 +126,45 @@ fn components(path: &[u8]) -> VecDeque<Vec<u8>> {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
-/// What `name` is here, as overlayfs would show it.
+/// Every name here that may be one in the overlay too; whiteouts are among them.
+pub(crate) fn names(directories: &Merged) -> io::Result<BTreeSet<Vec<u8>>> {
+    let mut names = BTreeSet::new();
+    for directory in directories {
+        for entry in fs::Dir::read_from(&directory.fd)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                names.insert(name.to_vec());
+            }
+        }
+    }
+    Ok(names)
+}
+
 fn lookup(directories: &Merged, name: &[u8]) -> io::Result<Option<Entry>> {
+    let (parent, stat) = match child(directories, name)? {
+        Some(Child::Directory(merged)) => return Ok(Some(Entry::Directory(merged))),
+        Some(Child::Other(parent, stat)) => (parent, stat),
+        None => return Ok(None),
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => Ok(Some(Entry::Symlink(fs::readlinkat(&parent.fd, name, Vec::new())?.into_bytes()))),
+        FileType::RegularFile => {
+            let path = parent.path.join(OsStr::from_bytes(name));
+            Ok(Some(Entry::File(Opened { fd: open_file(&parent, name)?, path })))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Opens a file for reading. Not blocking, should it be a fifo by now.
+pub(crate) fn open_file(parent: &Opened, name: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(fs::openat(&parent.fd, name, flags, Mode::empty())?)
+}
+
+/// What `name` is here, as overlayfs would show it.
+pub(crate) fn child(directories: &Merged, name: &[u8]) -> io::Result<Option<Child>> {
     let mut merged = Merged::new();
     for directory in directories {
         let fd = &directory.fd;
@@ -139,17 +184,8 @@ fn lookup(directories: &Merged, name: &[u8]) -> io::Result<Option<Entry>> {
             }
             // Whatever is not a directory ends the merging, and is hidden itself by a directory above it.
             _ if !merged.is_empty() || whiteout::is_whiteout(&stat) => break,
-            FileType::Symlink => {
-                let target = fs::readlinkat(fd, name, Vec::new())?;
-                return Ok(Some(Entry::Symlink(target.into_bytes())));
-            }
-            FileType::RegularFile => {
-                // Not blocking, should it be a fifo by now.
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-                return Ok(Some(Entry::File(opened(fs::openat(fd, name, flags, Mode::empty())?))));
-            }
-            _ => return Ok(None),
+            _ => return Ok(Some(Child::Other(directory.clone(), stat))),
         }
     }
-    Ok((!merged.is_empty()).then_some(Entry::Directory(merged)))
+    Ok((!merged.is_empty()).then_some(Child::Directory(merged)))
 }

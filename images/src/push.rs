@@ -17,8 +17,7 @@ pub use error::PushError;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::layout::Session;
-use crate::manifest::{Descriptor, Document, Platform};
-use crate::platform;
+use crate::manifest::{Descriptor, Platform};
 use crate::progress::{LayerState, ProgressFn, ProgressHub};
 use crate::reference::Reference;
 use crate::registry::{self, Offered, Purpose, Pusher, Upload};
@@ -125,30 +124,12 @@ impl Store {
                 (entry.digest, whole(entry.digest)?.map_err(incomplete)?, false)
             }
             (index, PushedPlatforms::One(platform)) => {
-                let chosen = self.choose_platform(index, platform, &image.platform).map_err(store_failed)?;
-                let other = |offered| PushError::Platform { name: name.into(), platform: platform.clone(), offered };
-                let root = chosen.map(|chosen| chosen.unwrap_or(entry.digest)).map_err(other)?;
+                let only = (entry.digest, &image.platform);
+                let root = self.inner.manifest_for(name, index, platform, only).map_err(store_failed)?;
                 (root, whole(root)?.map_err(incomplete)?, false)
             }
         };
         Ok(Plan { root, tree, is_part })
-    }
-
-    /// The manifest for `wanted` out of `index`, `None` for the only image there is; else what is offered.
-    fn choose_platform(
-        &self,
-        index: Option<Digest>,
-        wanted: &Platform,
-        only: &Platform,
-    ) -> Result<Result<Option<Digest>, String>, StoreError> {
-        let tree = index.map(|index| self.inner.tree(index)).transpose()?;
-        let root = tree.as_ref().and_then(|tree| tree.documents().first());
-        let Some(Ok(Document::Index(index))) = root.map(|root| Document::parse(&root.bytes, root.digest)) else {
-            let fits = wanted.os == only.os && wanted.architecture == only.architecture;
-            return Ok(if fits { Ok(None) } else { Err(only.to_string()) });
-        };
-        let chosen = platform::choose(&index, wanted).map(|chosen| Some(chosen.digest));
-        Ok(chosen.ok_or_else(|| platform::offered(&index)))
     }
 
     /// An image that was pushed under its own name is known by its digest there from now on.

@@ -196,6 +196,11 @@ impl Store {
         missing.map_or(Ok(()), |diff_id| Err(SnapshotError::LayerMissing { container, image, diff_id }))
     }
 
+    /// The unpacked layers of `image`, topmost first.
+    pub(crate) fn layer_roots(&self, image: &Image) -> Vec<PathBuf> {
+        self.layers(&Record { image: image.id, diff_ids: image.diff_ids.clone() })
+    }
+
     /// The unpacked layers, topmost first.
     fn layers(&self, record: &Record) -> Vec<PathBuf> {
         distinct(record).map(|diff_id| self.inner.layout.snapshot(&diff_id).join("fs")).collect()

@@ -12,7 +12,7 @@ use crate::credentials::Keychain;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layout::Layout;
-use crate::manifest::{Descriptor, Document, Manifest, from_object};
+use crate::manifest::{Descriptor, Document, Manifest, Platform, from_object};
 use crate::pull::{Flights, SharedBlobs};
 use crate::reference::{Reference, ReferenceError};
 use crate::registries::Registries;
@@ -84,6 +84,8 @@ pub enum StoreError {
     NotFound(String),
     #[error("image id `{prefix}`: fits {count} images, give more digits")]
     Ambiguous { prefix: String, count: usize },
+    #[error("image `{name}`: is not for {platform}, it is for {offered}")]
+    Platform { name: String, platform: Platform, offered: String },
     #[error("image `{name}`: in use by {}", containers.join(", "))]
     InUse { name: String, containers: Vec<String> },
     #[error(transparent)]
@@ -409,7 +411,7 @@ impl Inner {
 /// Content on its way out.
 pub(crate) use crate::layout::RubbishSession;
 
-fn image(entry: &Descriptor, documents: &Documents) -> Image {
+pub(crate) fn image(entry: &Descriptor, documents: &Documents) -> Image {
     let mut blobs: HashMap<Digest, u64> = HashMap::new();
     for part in documents.manifest.layers.iter().chain([&documents.manifest.config]) {
         blobs.insert(part.digest, part.size);

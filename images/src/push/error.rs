@@ -3,7 +3,6 @@
 use std::io;
 
 use crate::digest::Digest;
-use crate::manifest::Platform;
 use crate::registries::ReachError;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
@@ -24,8 +23,6 @@ pub enum PushError {
     NotFound { name: String },
     #[error("push {name}: {missing} of it is not here; `wharf pull --all-platforms` brings all of an index")]
     Incomplete { name: String, missing: Digest },
-    #[error("push {name}: has no image for {platform}, it has {offered}")]
-    Platform { name: String, platform: Platform, offered: String },
     #[error("push {reference}: the image has the digest {found}, expected {expected} as the reference says")]
     Digest { reference: String, expected: Digest, found: Digest },
     #[error(

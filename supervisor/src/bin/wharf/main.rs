@@ -5,10 +5,13 @@ mod client;
 mod container_state;
 mod cri;
 mod delete;
+mod diff;
 mod exec;
 mod get;
+mod history;
 mod image_store;
 mod images;
+mod inspect;
 mod load;
 mod logs;
 mod progress;
@@ -23,6 +26,7 @@ mod scale;
 mod stop;
 mod system;
 mod target;
+mod template;
 mod terminal;
 mod units;
 mod watch;
@@ -86,7 +90,11 @@ enum Command {
     /// Remove images
     Rmi(images::RemoveArguments),
     /// Show images as JSON
-    Inspect(images::InspectArguments),
+    Inspect(inspect::Arguments),
+    /// Show how an image was made, layer by layer
+    History(history::Arguments),
+    /// Show what a container has changed, or one image has other than another
+    Diff(diff::Arguments),
     /// Make the objects of a manifest be as it says
     Apply(apply::Arguments),
     /// Show objects
@@ -150,7 +158,9 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Images(arguments) => images::list(node, arguments),
             Command::Tag(arguments) => images::tag(node, arguments),
             Command::Rmi(arguments) => images::remove(node, arguments),
-            Command::Inspect(arguments) => images::inspect(node, arguments),
+            Command::Inspect(arguments) => inspect::run(node, &arguments),
+            Command::History(arguments) => history::run(node, &arguments),
+            Command::Diff(arguments) => diff::run(node, &client, &arguments).await,
             Command::Apply(arguments) => apply::run(&client, arguments).await,
             Command::Get(arguments) => get::run(&client, arguments).await,
             Command::Delete(arguments) => delete::run(&client, arguments).await,
