@@ -12,6 +12,8 @@
 //! | [`transfers`] | bounds on transfers: repetitions, waits, how many at once |
 //! | [`pull`], [`archive`] | the two ways in |
 //! | [`push`], [`save`] | the ways out: to a registry, into an archive |
+//! | [`copy`] | from anywhere to anywhere |
+//! | `outgoing`, [`content`] | what is sent of an image, and where its content is |
 //! | `tree` | all that belongs to an index |
 //! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
@@ -24,6 +26,8 @@
 
 mod adopt;
 pub mod archive;
+pub mod content;
+pub mod copy;
 pub mod credentials;
 pub mod details;
 pub mod diff;
@@ -34,6 +38,7 @@ mod layout;
 mod manifest;
 mod merged;
 mod one_line;
+mod outgoing;
 pub mod platform;
 pub mod progress;
 pub mod pull;
@@ -55,15 +60,17 @@ pub mod verify;
 mod whiteout;
 
 pub use archive::LoadError;
+pub use copy::{Copied, CopyError, CopyOptions, Place};
 pub use credentials::{CredentialError, Credentials, Keychain};
 pub use diff::{Change, ChangeKind, DiffError};
 pub use digest::Digest;
 pub use image::{Image, ImageConfig};
 pub use layer::LayerError;
 pub use manifest::{DocumentError, Platform};
+pub use outgoing::Platforms;
 pub use progress::{LayerProgress, LayerState, ProgressFn};
 pub use pull::{PullError, PullOptions};
-pub use push::{PushError, PushOptions, Pushed, PushedPlatforms};
+pub use push::{PushError, PushOptions, Pushed};
 pub use reference::{Reference, ReferenceError};
 pub use registries::{Endpoint, Registries, RegistriesError};
 pub use registry::RegistryError;

@@ -16,6 +16,7 @@ pub use error::PullError;
 use plan::Plan;
 use shared_blob::SharedBlob;
 pub(crate) use shared_blob::SharedBlobs;
+pub(crate) use transfer::receive;
 
 use crate::adopt;
 use crate::credentials::Credentials;

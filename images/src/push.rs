@@ -6,24 +6,23 @@
 mod error;
 mod mounts;
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::stream::{self, TryStreamExt};
 
 pub use error::PushError;
+pub(crate) use mounts::{Mounts, of as mounts_of};
 
+use crate::content::Content;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
-use crate::layout::Session;
-use crate::manifest::{Descriptor, Platform};
+use crate::manifest::Descriptor;
+use crate::outgoing::Platforms;
 use crate::progress::{LayerState, ProgressFn, ProgressHub};
 use crate::reference::Reference;
 use crate::registry::{self, Offered, Purpose, Pusher, Upload};
 use crate::store::{INDEX, REF_NAME, Store, StoreError, annotation, index_of, set_name};
 use crate::tree::Tree;
-use crate::verify;
 
 /// Blobs that one push offers and sends at once.
 const PARALLEL_BLOBS: usize = 4;
@@ -31,24 +30,12 @@ const PARALLEL_BLOBS: usize = 4;
 /// How to push.
 #[derive(Clone, Default)]
 pub struct PushOptions {
-    pub platforms: PushedPlatforms,
+    pub platforms: Platforms,
     /// What the registry is shown; `None` for what the store's keychain has for it.
     pub credentials: Option<Credentials>,
     /// Speak HTTP without TLS to a registry that is not on this machine.
     pub plain_http: bool,
     pub progress: Option<ProgressFn>,
-}
-
-/// What is pushed of a multi-platform image.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum PushedPlatforms {
-    /// Its index if all of it is here, else the image that is.
-    #[default]
-    Present,
-    /// Its index; an error if some of it is not here.
-    All,
-    /// One image of it.
-    One(Platform),
 }
 
 /// What a registry has now.
@@ -60,27 +47,18 @@ pub struct Pushed {
     pub is_part: bool,
 }
 
-/// What is to be pushed.
-struct Plan {
-    root: Digest,
-    tree: Tree,
-    is_part: bool,
-}
-
 impl Store {
     /// Pushes the image called `name` (as in [`Store::resolve`]) to where `to` says, bit by bit as it is here.
     ///
     /// Where the registry has it already, that costs one HEAD request.
     pub async fn push(&self, name: &str, to: &Reference, options: PushOptions) -> Result<Pushed, PushError> {
         let store_failed = |source| PushError::Store { reference: to.to_string(), source: Box::new(source) };
-        let plan = self.push_plan(name, to, &options.platforms)?;
+        let plan = self.outgoing(name, &options.platforms).map_err(store_failed)?;
         let root = plan.root;
-        if let Some(expected) = to.digest().filter(|expected| *expected != root) {
-            return Err(PushError::Digest { reference: to.to_string(), expected, found: root });
-        }
-        let session = self.inner.layout.session().map_err(io_failed(to, "begin"))?;
-        let session = Arc::new(session);
-        let content = StoreContent { session: session.clone() };
+        let begun = self.inner.layout.session();
+        let session =
+            begun.map_err(|source| PushError::Io { reference: to.to_string(), operation: "begin", source })?;
+        let content = Content::Store(Arc::new(session));
         let inner = &self.inner;
         let mounts = mounts::of(inner, to, &plan.tree).map_err(store_failed)?;
         let remote = registry::Session::open(
@@ -94,42 +72,10 @@ impl Store {
         let progress = ProgressHub::default();
         progress.add(options.progress);
         let job = Push { to, remote: &remote, content: &content, mounts: &mounts, progress: &progress };
+        job.check(root)?;
         job.run(root, &plan.tree).await?;
         self.name_pushed(name, to, root).map_err(store_failed)?;
         Ok(Pushed { digest: root, is_part: plan.is_part })
-    }
-
-    fn push_plan(&self, name: &str, to: &Reference, platforms: &PushedPlatforms) -> Result<Plan, PushError> {
-        let store_failed = |source| PushError::Store { reference: to.to_string(), source: Box::new(source) };
-        let image = self.resolve(name).map_err(store_failed)?;
-        let image = image.ok_or_else(|| PushError::NotFound { name: name.into() })?;
-        let entries = self.inner.entries().map_err(store_failed)?;
-        let entry = self.inner.entry_of(&entries, name, &image);
-        let entry = entry.ok_or_else(|| PushError::NotFound { name: name.into() })?;
-        let index = index_of(entry);
-        let whole = |root| -> Result<Result<Tree, Digest>, PushError> {
-            let tree = self.inner.tree(root).map_err(store_failed)?;
-            let layout = &self.inner.layout;
-            let gone = tree.blobs().iter().map(|blob| blob.digest).find(|digest| !layout.blob(digest).exists());
-            Ok(tree.missing().or(gone).map_or(Ok(tree), Err))
-        };
-        let incomplete = |missing| PushError::Incomplete { name: name.into(), missing };
-        let (root, tree, is_part) = match (index, platforms) {
-            (Some(index), PushedPlatforms::Present | PushedPlatforms::All) => match whole(index)? {
-                Ok(tree) => (index, tree, false),
-                Err(missing) if *platforms == PushedPlatforms::All => return Err(incomplete(missing)),
-                Err(_) => (entry.digest, whole(entry.digest)?.map_err(incomplete)?, true),
-            },
-            (None, PushedPlatforms::Present | PushedPlatforms::All) => {
-                (entry.digest, whole(entry.digest)?.map_err(incomplete)?, false)
-            }
-            (index, PushedPlatforms::One(platform)) => {
-                let only = (entry.digest, &image.platform);
-                let root = self.inner.manifest_for(name, index, platform, only).map_err(store_failed)?;
-                (root, whole(root)?.map_err(incomplete)?, false)
-            }
-        };
-        Ok(Plan { root, tree, is_part })
     }
 
     /// An image that was pushed under its own name is known by its digest there from now on.
@@ -154,42 +100,25 @@ impl Store {
     }
 }
 
-/// Blobs of the store, kept from going away.
-struct StoreContent {
-    session: Arc<Session>,
-}
-
-impl StoreContent {
-    /// A file that has the blob, whole and right.
-    async fn file(&self, blob: &Descriptor, to: &Reference) -> Result<PathBuf, PushError> {
-        let (session, digest) = (self.session.clone(), blob.digest);
-        let checked = tokio::task::spawn_blocking(move || {
-            let path = session.hold_blob(&digest)?;
-            Ok((verify::digest_of(std::fs::File::open(&path)?)?, path))
-        });
-        let checked = checked.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        let (found, path) = checked.map_err(|source| PushError::Io {
-            reference: to.to_string(),
-            operation: format!("read blob {digest}"),
-            source,
-        })?;
-        match found == digest {
-            true => Ok(path),
-            false => Err(PushError::Damaged { reference: to.to_string(), blob: digest, found }),
-        }
-    }
-}
-
-struct Push<'p> {
-    to: &'p Reference,
-    remote: &'p registry::Session<'p>,
-    content: &'p StoreContent,
-    mounts: &'p mounts::Mounts,
-    progress: &'p ProgressHub,
+/// One transfer of content to a repository.
+pub(crate) struct Push<'p> {
+    pub to: &'p Reference,
+    pub remote: &'p registry::Session<'p>,
+    pub content: &'p Content<'p>,
+    pub mounts: &'p Mounts,
+    pub progress: &'p ProgressHub,
 }
 
 impl Push<'_> {
-    async fn run(&self, root: Digest, tree: &Tree) -> Result<(), PushError> {
+    /// Whether `root` is what the destination names by digest.
+    pub(crate) fn check(&self, root: Digest) -> Result<(), PushError> {
+        match self.to.digest().filter(|expected| *expected != root) {
+            Some(expected) => Err(PushError::Digest { reference: self.to.to_string(), expected, found: root }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn run(&self, root: Digest, tree: &Tree) -> Result<(), PushError> {
         let key = self.to.tag().map_or_else(|| root.to_string(), str::to_owned);
         let (pusher, there) = self.remote.pusher(&key).await?;
         if there == Some(root) {
@@ -221,17 +150,16 @@ impl Push<'_> {
                 self.progress.report(digest, LayerState::Mounted, 0, size);
             }
             Offered::Wanted(begun) => {
-                let file = self.content.file(blob, self.to).await?;
+                let failed = |source| PushError::Content { reference: self.to.to_string(), source: Box::new(source) };
+                let file = self.content.file(blob).await.map_err(failed)?;
                 let progress = self.progress.clone();
                 let report = Arc::new(move |done| progress.report(digest, LayerState::Transferring, done, size));
-                pusher.upload(&Upload { digest, size, file, report }, begun).await?;
+                let upload = Upload { digest, size, file, report };
+                pusher.upload(&upload, begun).await?;
+                self.content.release(&upload.file);
                 self.progress.report(digest, LayerState::Complete, size, size);
             }
         }
         Ok(())
     }
-}
-
-fn io_failed<'r>(reference: &'r Reference, operation: &'static str) -> impl Fn(io::Error) -> PushError + 'r {
-    move |source| PushError::Io { reference: reference.to_string(), operation: operation.into(), source }
 }

@@ -86,6 +86,8 @@ pub enum StoreError {
     Ambiguous { prefix: String, count: usize },
     #[error("image `{name}`: is not for {platform}, it is for {offered}")]
     Platform { name: String, platform: Platform, offered: String },
+    #[error("image `{name}`: {missing} of it is not here; pull it again, all of an index with --all-platforms")]
+    Incomplete { name: String, missing: Digest },
     #[error("image `{name}`: in use by {}", containers.join(", "))]
     InUse { name: String, containers: Vec<String> },
     #[error(transparent)]

@@ -68,6 +68,11 @@ impl Session {
         }
     }
 
+    /// Where a blob made in this session is.
+    pub(crate) fn own_blob(&self, digest: &Digest) -> PathBuf {
+        self.blob(digest)
+    }
+
     fn place_kept(&self) -> io::Result<()> {
         let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         if kept.is_empty() {

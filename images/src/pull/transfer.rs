@@ -11,7 +11,8 @@ use super::{Plan, Pull, PullError};
 use crate::layer::{LayerError, LayerJob, ingest};
 use crate::layout::Session;
 use crate::progress::LayerState;
-use crate::registry::{self, Download, Sink};
+use crate::registry::{self, Download, RegistryError, Sink};
+use crate::unpack::Limits;
 
 /// Layers that one pull receives and unpacks at once: enough to keep two to four cores busy, few enough to stay
 /// within 64 MiB.
@@ -105,37 +106,15 @@ impl Pull {
     ) -> Result<(), PullError> {
         let mut download = remote.download(job.blob, job.size);
         loop {
-            match self.try_to_bring(&mut download, job, session, running).await? {
+            let report = |done| self.progress.report(job.blob, LayerState::Transferring, done, job.size);
+            let received = receive(&mut download, job, session, self.store.inner.limits, running, &report).await;
+            match received.map_err(|error| self.unpacked(error))?? {
                 Err(error) if error.is_transfers_fault() && download.distrust() => {
                     tracing::debug!(layer = %job.blob, %error, "layer came wrong, it is fetched again");
                 }
                 outcome => return outcome.map_err(|error| self.refused(error)),
             }
         }
-    }
-
-    async fn try_to_bring(
-        &self,
-        download: &mut Download<'_>,
-        job: &LayerJob,
-        session: &Arc<Session>,
-        running: &mpsc::Sender<()>,
-    ) -> Result<Result<(), LayerError>, PullError> {
-        let (bytes, receiver) = mpsc::channel(CHUNKS_WAITING);
-        let input = ChunkReader::new(receiver);
-        let unpacking = unpack(input, *job, session.clone(), self.store.inner.limits, running.clone());
-        let report = |done| self.progress.report(job.blob, LayerState::Transferring, done, job.size);
-        let sink = Sink { bytes, report: &report };
-        let received = download.run(&sink).await;
-        if received.is_err() {
-            // The thread must not take the end of the channel for the end of the blob.
-            let _ = sink.bytes.send(Err(io::Error::other("transfer failed"))).await;
-        }
-        drop(sink);
-        let unpacked = unpacking.await.map_err(|error| self.unpacked(error))?;
-        // The transfer's own error knows more than what the unpacking made of the broken end.
-        received?;
-        Ok(unpacked)
     }
 
     fn complete(&self, job: &LayerJob) -> Result<(), PullError> {
@@ -152,12 +131,36 @@ impl Pull {
     }
 }
 
+/// Receives a blob once, while a thread makes of it what `job` says. The outermost error is the thread's own end, the
+/// next the transfer's, the last one is about what came.
+pub(crate) async fn receive(
+    download: &mut Download<'_>,
+    job: &LayerJob,
+    session: &Arc<Session>,
+    limits: Limits,
+    running: &mpsc::Sender<()>,
+    report: &(dyn Fn(u64) + Send + Sync),
+) -> Result<Result<Result<(), LayerError>, RegistryError>, tokio::task::JoinError> {
+    let (bytes, receiver) = mpsc::channel(CHUNKS_WAITING);
+    let unpacking = unpack(ChunkReader::new(receiver), *job, session.clone(), limits, running.clone());
+    let sink = Sink { bytes, report };
+    let received = download.run(&sink).await;
+    if received.is_err() {
+        // The thread must not take the end of the channel for the end of the blob.
+        let _ = sink.bytes.send(Err(io::Error::other("transfer failed"))).await;
+    }
+    drop(sink);
+    let unpacked = unpacking.await?;
+    // The transfer's own error knows more than what the unpacking made of the broken end.
+    Ok(received.map(|()| unpacked))
+}
+
 /// Unpacks on a thread of its own, which holds the session and `running` until it ends.
 fn unpack(
     input: impl Read + Send + 'static,
     job: LayerJob,
     session: Arc<Session>,
-    limits: crate::unpack::Limits,
+    limits: Limits,
     running: mpsc::Sender<()>,
 ) -> tokio::task::JoinHandle<Result<(), LayerError>> {
     tokio::task::spawn_blocking(move || {
@@ -167,6 +170,7 @@ fn unpack(
         outcome
     })
 }
+
 /// The blocking end of a transfer.
 struct ChunkReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,

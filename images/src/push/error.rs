@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::content::ContentError;
 use crate::digest::Digest;
 use crate::registries::ReachError;
 use crate::registry::RegistryError;
@@ -19,20 +20,18 @@ pub enum PushError {
         #[source]
         source: Box<ReachError>,
     },
-    #[error("push {name}: not in the store")]
-    NotFound { name: String },
-    #[error("push {name}: {missing} of it is not here; `wharf pull --all-platforms` brings all of an index")]
-    Incomplete { name: String, missing: Digest },
     #[error("push {reference}: the image has the digest {found}, expected {expected} as the reference says")]
     Digest { reference: String, expected: Digest, found: Digest },
-    #[error(
-        "push {reference}: blob {blob} is damaged, it has the digest {found}; `wharf system repair` fetches it anew"
-    )]
-    Damaged { reference: String, blob: Digest, found: Digest },
+    #[error("push {reference}")]
+    Content {
+        reference: String,
+        #[source]
+        source: Box<ContentError>,
+    },
     #[error("push {reference}: {operation}")]
     Io {
         reference: String,
-        operation: String,
+        operation: &'static str,
         #[source]
         source: io::Error,
     },

@@ -14,10 +14,10 @@ const REPOSITORIES_MAX: usize = 8;
 
 /// Where each blob may be mounted from.
 #[derive(Default)]
-pub(super) struct Mounts(HashMap<Digest, Vec<String>>);
+pub(crate) struct Mounts(HashMap<Digest, Vec<String>>);
 
 /// Which blobs of `wanted` images of the store have that come from other repositories of the registry `to` is at.
-pub(super) fn of(store: &Inner, to: &Reference, wanted: &Tree) -> Result<Mounts, StoreError> {
+pub(crate) fn of(store: &Inner, to: &Reference, wanted: &Tree) -> Result<Mounts, StoreError> {
     let wanted: HashSet<Digest> = wanted.blobs().iter().map(|blob| blob.digest).collect();
     let mut mounts = Mounts::default();
     for entry in store.entries()?.iter() {
@@ -39,7 +39,7 @@ pub(super) fn of(store: &Inner, to: &Reference, wanted: &Tree) -> Result<Mounts,
 }
 
 impl Mounts {
-    fn add(&mut self, blob: Digest, repository: &str) {
+    pub(crate) fn add(&mut self, blob: Digest, repository: &str) {
         let known = self.repositories();
         let all = self.0.entry(blob).or_default();
         let is_new = !known.iter().any(|other| other == repository);
@@ -51,12 +51,12 @@ impl Mounts {
         }
     }
 
-    pub(super) fn of_blob(&self, blob: &Digest) -> &[String] {
+    pub(crate) fn of_blob(&self, blob: &Digest) -> &[String] {
         self.0.get(blob).map_or(&[], Vec::as_slice)
     }
 
     /// All of them, for the token that is asked for.
-    pub(super) fn repositories(&self) -> Vec<String> {
+    pub(crate) fn repositories(&self) -> Vec<String> {
         let mut all: Vec<String> = self.0.values().flatten().cloned().collect();
         all.sort();
         all.dedup();

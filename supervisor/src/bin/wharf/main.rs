@@ -3,6 +3,7 @@
 mod apply;
 mod client;
 mod container_state;
+mod cp_image;
 mod cri;
 mod delete;
 mod diff;
@@ -77,6 +78,8 @@ enum Command {
     Pull(pull::Arguments),
     /// Send an image to a registry
     Push(push::Arguments),
+    /// Copy an image between registries, this node, archives and OCI layouts
+    CpImage(cp_image::Arguments),
     /// How registries are reached
     Registry(registry::Arguments),
     /// Take images from an archive
@@ -152,6 +155,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Rm(arguments) => stop::remove(&client, arguments).await,
             Command::Pull(arguments) => pull::run(node, arguments).await,
             Command::Push(arguments) => push::run(node, arguments).await,
+            Command::CpImage(arguments) => cp_image::run(node, arguments).await,
             Command::Registry(arguments) => registry::run(&arguments),
             Command::Load(arguments) => load::run(node, arguments).await,
             Command::Save(arguments) => save::run(node, arguments).await,

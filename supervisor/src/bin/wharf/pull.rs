@@ -55,7 +55,7 @@ impl RegistryArguments {
     }
 
     fn credentials(&self) -> anyhow::Result<Option<Credentials>> {
-        self.creds.as_deref().map(credentials).transpose()
+        self.creds.as_deref().map(|text| credentials("--creds", text)).transpose()
     }
 
     /// What the store is opened with: the logins of whoever runs this, the registries of the node. Broken files are
@@ -134,13 +134,14 @@ fn pulled_digest(image: &Image, reference: &Reference) -> String {
     }
 }
 
-fn credentials(text: &str) -> anyhow::Result<Credentials> {
+/// The value of a login option.
+pub(crate) fn credentials(option: &str, text: &str) -> anyhow::Result<Credentials> {
     match text.split_once(':') {
         Some((username, password)) if !username.is_empty() => {
             Ok(Credentials::Basic { username: username.into(), password: password.into() })
         }
         // The text itself is a secret: it is not shown.
-        _ => bail!("--creds: expected USER:PASSWORD"),
+        _ => bail!("{option}: expected USER:PASSWORD"),
     }
 }
 
@@ -151,9 +152,9 @@ mod tests {
     #[test]
     fn a_password_may_contain_colons_and_is_never_shown() {
         let expected = Credentials::Basic { username: "me".into(), password: "a:b".into() };
-        assert!(credentials("me:a:b").unwrap() == expected);
+        assert!(credentials("--creds", "me:a:b").unwrap() == expected);
         for wrong in ["secret", ":secret"] {
-            assert!(!credentials(wrong).unwrap_err().to_string().contains("secret"));
+            assert!(!credentials("--creds", wrong).unwrap_err().to_string().contains("secret"));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use wharf_images::{Image, PushOptions, PushedPlatforms, Reference};
+use wharf_images::{Image, Platforms, PushOptions, Reference};
 
 use crate::pull::{RegistryArguments, uninterrupted};
 use crate::{NodeArguments, image_store, progress};
@@ -30,9 +30,9 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut options: PushOptions = arguments.registry.push_options()?;
     options.platforms = match (arguments.platform, arguments.all_platforms) {
-        (Some(platform), _) => PushedPlatforms::One(platform.parse()?),
-        (None, true) => PushedPlatforms::All,
-        (None, false) => PushedPlatforms::Present,
+        (Some(platform), _) => Platforms::One(platform.parse()?),
+        (None, true) => Platforms::All,
+        (None, false) => Platforms::Present,
     };
     let given = arguments.destination.as_deref().unwrap_or(&arguments.image);
     let destination: Reference = given.parse().with_context(|| format!("push {}", arguments.image))?;
