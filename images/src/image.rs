@@ -29,6 +29,8 @@ pub struct Image {
     pub created: Option<String>,
     /// What the image was built for.
     pub platform: Platform,
+    /// Whether it is to be kept whoever wants room.
+    pub is_pinned: bool,
 }
 
 /// The `config` object of an image configuration (image-spec, "Properties"). Absent and `null` are empty.

@@ -19,7 +19,7 @@
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
 //! | [`snapshot`] | overlay mounts for containers |
 //! | [`user`] (over `merged`) | an image's accounts, read without mounting it |
-//! | [`verify`] | whether what is on disk is what its names say |
+//! | [`verify`], [`repair`] | whether what is on disk is what its names say, and mending what is not |
 //! | [`progress`] | who is told how far a transfer is |
 //!
 //! Everything begins at [`Store::open`].
@@ -46,6 +46,7 @@ pub mod push;
 pub mod reference;
 pub mod registries;
 pub mod registry;
+pub mod repair;
 pub mod save;
 pub mod snapshot;
 pub mod store;
@@ -74,9 +75,10 @@ pub use push::{PushError, PushOptions, Pushed};
 pub use reference::{Reference, ReferenceError};
 pub use registries::{Endpoint, Registries, RegistriesError};
 pub use registry::RegistryError;
+pub use repair::{RepairError, Repaired};
 pub use save::{ArchiveForm, SaveError};
 pub use snapshot::{ImageVolume, OverlayMount, Prepared, SnapshotError};
-pub use store::{Removed, Store, StoreError, StoreOptions, Usage};
+pub use store::{Pruned, Removed, Store, StoreError, StoreOptions, Usage};
 pub use tar_stream::TarError;
 pub use transfers::Transfers;
 pub use unpack::{Limits, UnpackError};

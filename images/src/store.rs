@@ -1,8 +1,10 @@
 //! The store: images by name and id, removal, and what it takes on disk.
 
 mod names;
+mod pins;
+mod removal;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +26,8 @@ use crate::unpack::Limits;
 pub(crate) use names::{
     CONTAINERD_NAME, INDEX, REF_NAME, REPO_DIGEST, annotation, index_of, repo_digest_target, set_name,
 };
-use names::{entry_is_named, is_named, names};
+use names::{entry_is_named, is_named, is_pinned, names};
+pub use removal::{Pruned, Removed};
 
 /// A store of images, shared by any number of handles, threads and processes.
 ///
@@ -90,19 +93,12 @@ pub enum StoreError {
     Incomplete { name: String, missing: Digest },
     #[error("image `{name}`: in use by {}", containers.join(", "))]
     InUse { name: String, containers: Vec<String> },
+    #[error("image `{name}`: is pinned; `wharf unpin {name}` gives it free")]
+    Pinned { name: String },
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error("image reference `{0}`: a tag cannot be set by digest")]
     TagByDigest(String),
-}
-
-/// What [`Store::remove`] did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// Names that are gone, tags and digests.
-    pub untagged: Vec<String>,
-    /// The image's id if nothing named it any more and its content went too.
-    pub deleted: Option<Digest>,
 }
 
 /// What the store takes on disk.
@@ -157,6 +153,7 @@ impl Store {
             let (tag, digest) = names(entry);
             image.repo_tags.extend(tag);
             image.repo_digests.extend(digest);
+            image.is_pinned |= is_pinned(entry);
         }
         let mut images: Vec<Image> = by_id.into_values().collect();
         for image in &mut images {
@@ -208,45 +205,6 @@ impl Store {
         let entries = set_name(entries.to_vec(), entry, Some(&new.to_string()), None);
         self.inner.write_index(&entries)?;
         self.resolve(&image.id.to_string())?.ok_or_else(not_found)
-    }
-
-    /// Removes a name, or by id (or its prefix) all names of an image. With the last name its manifests, blobs and
-    /// snapshots go, as far as nobody else uses them.
-    ///
-    /// Fails with [`StoreError::InUse`], changing nothing, if the last name of an image would go that a prepared
-    /// container uses.
-    pub fn remove(&self, name: &str) -> Result<Removed, StoreError> {
-        let lock = self.inner.lock()?;
-        let image = self.resolve(name)?.ok_or_else(|| StoreError::NotFound(name.into()))?;
-        let by_name = name.parse::<Reference>().ok().filter(|reference| is_named(&image, reference));
-        let entries = self.inner.entries()?;
-        let (mut kept, mut removed) = (Vec::new(), Removed::default());
-        let mut still_there = false;
-        for entry in entries.iter() {
-            let ours =
-                self.inner.documents(&entry.digest).is_ok_and(|documents| documents.manifest.config.digest == image.id);
-            let wanted = by_name.as_ref().is_none_or(|reference| entry_is_named(entry, reference));
-            if ours && wanted {
-                let (tag, digest) = names(entry);
-                removed.untagged.extend(tag.or(digest));
-            } else {
-                still_there |= ours;
-                kept.push(entry.clone());
-            }
-        }
-        if !still_there {
-            let containers = self.containers_of(&image.id)?;
-            if !containers.is_empty() {
-                return Err(StoreError::InUse { name: name.into(), containers });
-            }
-            removed.deleted = Some(image.id);
-        }
-        self.inner.write_index(&kept)?;
-        let rubbish = self.inner.set_rubbish_aside(&self.layers_in_use()?)?;
-        // Deleting a large tree takes seconds: not under the lock.
-        drop(lock);
-        drop(rubbish);
-        Ok(removed)
     }
 
     /// Bytes and inodes of blobs and snapshots.
@@ -301,14 +259,15 @@ impl Inner {
     /// The entry by which `name` led to `image`; where it was no name, one that knows the image's index.
     pub(crate) fn entry_of<'e>(&self, entries: &'e [Descriptor], name: &str, image: &Image) -> Option<&'e Descriptor> {
         let reference = name.parse::<Reference>().ok();
-        let ours = || {
-            entries.iter().filter(|entry| {
-                entry.digest == image.manifest_digest
-                    || self.documents(&entry.digest).is_ok_and(|documents| documents.manifest.config.digest == image.id)
-            })
-        };
+        let ours = || entries.iter().filter(|entry| self.is_of(entry, image));
         let by_name = ours().find(|entry| reference.as_ref().is_some_and(|name| entry_is_named(entry, name)));
         by_name.or_else(|| ours().find(|entry| index_of(entry).is_some())).or_else(|| ours().next())
+    }
+
+    /// Whether an entry of index.json leads to `image`.
+    pub(crate) fn is_of(&self, entry: &Descriptor, image: &Image) -> bool {
+        entry.digest == image.manifest_digest
+            || self.documents(&entry.digest).is_ok_and(|documents| documents.manifest.config.digest == image.id)
     }
 
     /// Everything of the index or manifest `root` that is here.
@@ -359,59 +318,7 @@ impl Inner {
         all.insert(*manifest, documents.clone());
         Ok(documents)
     }
-
-    /// Moves out of sight what neither index.json nor `layers` names; it is deleted when the session is dropped.
-    /// The exclusive lock must be held.
-    fn set_rubbish_aside(&self, layers: &HashSet<Digest>) -> Result<RubbishSession, StoreError> {
-        let images = self.layout.images();
-        let (mut blobs, mut snapshots) = (HashSet::new(), layers.clone());
-        for entry in self.entries()?.iter() {
-            blobs.insert(entry.digest);
-            blobs.extend(repo_digest_target(entry));
-            let documents = match self.documents(&entry.digest) {
-                Ok(documents) => documents,
-                Err(error) => {
-                    // What a damaged image uses is unknown: everything stays until it is removed or healed.
-                    tracing::warn!(manifest = %entry.digest, %error, "nothing is cleaned up");
-                    return self.layout.rubbish_session().map_err(at("collect garbage of", &images));
-                }
-            };
-            blobs.insert(documents.manifest.config.digest);
-            blobs.extend(documents.manifest.layers.iter().map(|layer| layer.digest));
-            snapshots.extend(&documents.config.rootfs.diff_ids);
-            match index_of(entry).map(|index| self.tree(index)).transpose() {
-                Ok(tree) => {
-                    for part in tree.iter() {
-                        blobs.extend(part.documents().iter().map(|document| document.digest));
-                        blobs.extend(part.blobs().iter().map(|blob| blob.digest));
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(manifest = %entry.digest, %error, "nothing is cleaned up");
-                    return self.layout.rubbish_session().map_err(at("collect garbage of", &images));
-                }
-            }
-        }
-        let failed = at("collect garbage of", &images);
-        let session = self.layout.rubbish_session().map_err(&failed)?;
-        for (digest, _) in self.layout.list_blobs().map_err(&failed)? {
-            if !blobs.contains(&digest) {
-                session.take(&self.layout.blob(&digest)).map_err(&failed)?;
-            }
-        }
-        for diff_id in self.layout.list_snapshots().map_err(&failed)? {
-            if !snapshots.contains(&diff_id) {
-                session.take(&self.layout.snapshot(&diff_id)).map_err(&failed)?;
-            }
-        }
-        let mut documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
-        documents.retain(|manifest, _| blobs.contains(manifest));
-        Ok(session)
-    }
 }
-
-/// Content on its way out.
-pub(crate) use crate::layout::RubbishSession;
 
 pub(crate) fn image(entry: &Descriptor, documents: &Documents) -> Image {
     let mut blobs: HashMap<Digest, u64> = HashMap::new();
@@ -428,6 +335,7 @@ pub(crate) fn image(entry: &Descriptor, documents: &Documents) -> Image {
         diff_ids: documents.config.rootfs.diff_ids.clone(),
         created: documents.config.created.clone(),
         platform: documents.config.platform(),
+        is_pinned: false,
     }
 }
 

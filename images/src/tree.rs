@@ -78,6 +78,11 @@ impl Tree {
         self.asked.iter().find(|digest| !has(digest)).copied()
     }
 
+    /// Whether `digest` is one of its manifests and indexes, be it here or not.
+    pub(crate) fn names(&self, digest: &Digest) -> bool {
+        self.asked.contains(digest)
+    }
+
     pub(crate) fn documents(&self) -> &[TreeDocument] {
         &self.documents
     }

@@ -182,6 +182,26 @@ impl Session {
         Ok(())
     }
 
+    /// Puts a blob and a snapshot of this session in the place of damaged ones.
+    pub(crate) fn replace(&self, blob: Option<&Digest>, snapshot: Option<&Digest>) -> io::Result<()> {
+        rustix::fs::syncfs(&self.lock)?;
+        let _lock = self.layout.lock()?;
+        if let Some(digest) = blob {
+            fs::rename(self.blob(digest), self.layout.blob(digest))?;
+            sync_directory(&self.layout.blobs())?;
+        }
+        if let Some(diff_id) = snapshot {
+            let place = self.layout.snapshot(diff_id);
+            // It goes with the session; a mount that stands on it keeps what it has.
+            match fs::rename(&place, self.scratch("damaged")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::rename(self.snapshot(diff_id), &place)?,
+            }
+            sync_directory(&self.layout.snapshots())?;
+        }
+        Ok(())
+    }
+
     fn check_complete(&self, needed: &Needed) -> Result<(), PublishError> {
         let gone = Needed {
             blobs: needed

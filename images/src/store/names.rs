@@ -15,6 +15,9 @@ pub(crate) const REPO_DIGEST: &str = "dev.wharf.repo-digest";
 /// The index that a tagged entry was chosen from, where no repository digest says so.
 pub(crate) const INDEX: &str = "dev.wharf.index";
 
+/// What has it is not removed to make room.
+pub(crate) const PINNED: &str = "dev.wharf.pinned";
+
 /// The new index: `name` (and `repo_digest`) lead to `entry`. What had the name keeps its place without it, so that
 /// a container made from it can still find it by id.
 pub(crate) fn set_name(
@@ -37,6 +40,10 @@ pub(crate) fn set_name(
     let mut kept: Vec<Descriptor> = Vec::with_capacity(entries.len() + 1);
     for mut old in entries {
         if name.is_some() && annotation(&old, REF_NAME) == name {
+            // A pin is the name's.
+            if let Some(pin) = old.annotations.as_mut().and_then(|annotations| annotations.remove(PINNED)) {
+                entry.annotations.get_or_insert_default().insert(PINNED.into(), pin);
+            }
             if old.digest == entry.digest && annotation(&old, REPO_DIGEST) == repo_digest {
                 continue;
             }
@@ -61,6 +68,10 @@ pub(crate) fn set_name(
 
 pub(crate) fn annotation<'a>(entry: &'a Descriptor, key: &str) -> Option<&'a str> {
     entry.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+pub(super) fn is_pinned(entry: &Descriptor) -> bool {
+    annotation(entry, PINNED).is_some()
 }
 
 fn is_nameless(entry: &Descriptor) -> bool {

@@ -42,6 +42,13 @@ pub(crate) struct RemoveArguments {
     images: Vec<String>,
 }
 
+#[derive(clap::Args)]
+pub(crate) struct PinArguments {
+    /// Name of an image, or its id for all its names
+    #[arg(required = true)]
+    images: Vec<String>,
+}
+
 /// One line of the list: an image under one of its names.
 struct Row {
     repository: String,
@@ -115,6 +122,14 @@ fn rows(image: Image) -> Vec<Row> {
 pub(crate) fn tag(node: &NodeArguments, arguments: TagArguments) -> anyhow::Result<ExitCode> {
     let name: Reference = arguments.name.parse()?;
     image_store::open(node)?.tag(&arguments.source, &name)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn set_pinned(node: &NodeArguments, arguments: &PinArguments, is_pinned: bool) -> anyhow::Result<ExitCode> {
+    let store = image_store::open(node)?;
+    for name in &arguments.images {
+        store.set_pinned(name, is_pinned)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

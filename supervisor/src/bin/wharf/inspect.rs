@@ -47,7 +47,7 @@ fn document(store: &Store, image: &Image) -> anyhow::Result<Value> {
         "Id": image.id, "Digest": image.manifest_digest, "RepoTags": image.repo_tags, "RepoDigests": image.repo_digests,
         "Created": image.created, "Author": whole["author"], "Os": image.platform.os,
         "Architecture": image.platform.architecture, "Variant": image.platform.variant,
-        "Size": image.size, "UnpackedSize": unpacked,
+        "Size": image.size, "UnpackedSize": unpacked, "Pinned": image.is_pinned,
         "Config": {
             "User": config.user, "ExposedPorts": set(&config.exposed_ports), "Env": config.env,
             "Entrypoint": config.entrypoint, "Cmd": config.cmd, "Volumes": set(&config.volumes),

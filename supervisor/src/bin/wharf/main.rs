@@ -90,6 +90,10 @@ enum Command {
     Images(images::ListArguments),
     /// Give an image a further name
     Tag(images::TagArguments),
+    /// Keep images: neither `rmi` nor a kubelet that needs room removes them
+    Pin(images::PinArguments),
+    /// Give pinned images free
+    Unpin(images::PinArguments),
     /// Remove images
     Rmi(images::RemoveArguments),
     /// Show images as JSON
@@ -161,6 +165,8 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Save(arguments) => save::run(node, arguments).await,
             Command::Images(arguments) => images::list(node, arguments),
             Command::Tag(arguments) => images::tag(node, arguments),
+            Command::Pin(arguments) => images::set_pinned(node, &arguments, true),
+            Command::Unpin(arguments) => images::set_pinned(node, &arguments, false),
             Command::Rmi(arguments) => images::remove(node, arguments),
             Command::Inspect(arguments) => inspect::run(node, &arguments),
             Command::History(arguments) => history::run(node, &arguments),
