@@ -161,6 +161,10 @@ impl<'a> Session<'a> {
         .await
     }
 
+    pub(crate) fn bounds(&self) -> Transfers {
+        self.registry.bounds
+    }
+
     /// A layer, to be streamed and checked by the caller.
     pub(crate) fn download(&self, digest: Digest, size: u64) -> Download<'_> {
         Download::new(self, digest, size)

@@ -16,10 +16,12 @@ use crate::manifest::Descriptor;
 /// What one pull or load has made so far. Dropped without [`Session::publish`], it leaves nothing but the blobs that
 /// it was told to [`keep`](Session::keep).
 pub(crate) struct Session {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     lock: File,
-    layout: Layout,
+    pub(super) layout: Layout,
     kept: Mutex<Vec<Digest>>,
+    /// What other processes may be waiting for.
+    pub(super) fetched: Mutex<Vec<Digest>>,
     // Dropped last, when everything else is done.
     _open: Open,
 }
@@ -37,7 +39,7 @@ impl Session {
     pub(super) fn new(dir: PathBuf, lock: File, layout: &Layout) -> Self {
         layout.open_sessions.send_modify(|open| *open += 1);
         let open = Open(layout.open_sessions.clone());
-        Self { dir, lock, layout: layout.clone(), kept: Mutex::default(), _open: open }
+        Self { dir, lock, layout: layout.clone(), kept: Mutex::default(), fetched: Mutex::default(), _open: open }
     }
 
     /// Keeps a verified blob for the next pull even if this one is cancelled or cut off. Until an image names it, the
@@ -86,7 +88,7 @@ impl Session {
         sync_directory(&self.layout.blobs())
     }
 
-    fn blob(&self, digest: &Digest) -> PathBuf {
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
         self.dir.join("blobs").join(digest.hex())
     }
 
@@ -226,6 +228,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.end_fetching();
         if let Err(error) = self.place_kept() {
             tracing::warn!(session = %self.dir.display(), %error, "verified layers are lost and will be fetched again");
         }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::{Plan, Pull, PullError};
 use crate::layer::{LayerError, LayerJob, ingest};
-use crate::layout::Session;
+use crate::layout::{Fetching, Session};
 use crate::progress::LayerState;
 use crate::registry::{self, Download, RegistryError, Sink};
 use crate::unpack::Limits;
@@ -77,10 +77,22 @@ impl Pull {
             let shared = self.want(job.blob);
             let turn = shared.turn().await;
             let other = shared.layer();
-            let is_here = other.is_some_and(|other| session.link_blob(&other, &job.blob).is_ok())
+            let mut is_here = other.is_some_and(|other| session.link_blob(&other, &job.blob).is_ok())
                 || session.open_blob(&job.blob).is_ok();
+            let mut fetching = None;
             if !is_here {
+                let begun = session.begin_fetching(&job.blob, remote.bounds().silence).await;
+                fetching = begun.map_err(self.io("wait for another process"))?;
+                is_here = session.open_blob(&job.blob).is_ok();
+            }
+            let is_brought = !is_here;
+            if is_brought {
                 self.bring(remote, &job, session, &running).await?;
+            }
+            if let Some(Err(error)) = fetching.map(Fetching::done) {
+                tracing::debug!(blob = %job.blob, %error, "other processes are not told");
+            }
+            if is_brought {
                 shared.made_layer(session);
                 session.keep(job.blob);
                 return self.complete(&job);
