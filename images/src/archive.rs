@@ -202,7 +202,7 @@ impl Load {
         for image in &images {
             let store_failed = |source| LoadError::Store { path: self.path.clone(), source: Box::new(source) };
             let documents = self.store.inner.documents(&image.entry.digest).map_err(store_failed)?;
-            let id = documents.manifest.config.digest.to_string();
+            let id = documents.id.to_string();
             loaded.extend(self.store.resolve(&id).map_err(store_failed)?);
         }
         Ok(loaded)

@@ -15,6 +15,7 @@
 //! | [`copy`] | from anywhere to anywhere |
 //! | `outgoing`, [`content`] | what is sent of an image, and where its content is |
 //! | `tree` | all that belongs to an index |
+//! | [`artifact`] | artifacts: files rather than layers |
 //! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
 //! | [`snapshot`] | overlay mounts for containers |
@@ -26,6 +27,7 @@
 
 mod adopt;
 pub mod archive;
+pub mod artifact;
 pub mod content;
 pub mod copy;
 pub mod credentials;

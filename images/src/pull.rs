@@ -19,6 +19,7 @@ pub(crate) use shared_blob::SharedBlobs;
 pub(crate) use transfer::receive;
 
 use crate::adopt;
+use crate::artifact;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
@@ -199,6 +200,11 @@ impl Pull {
         }
         for _ in 0..PUBLISH_TRIES {
             self.fetch_layers(remote, plan, session).await?;
+            if let Some(artifact) = &plan.artifact {
+                artifact::make_snapshot(session, &plan.manifest.digest, artifact).map_err(|source| {
+                    PullError::Artifact { reference: self.reference.to_string(), source: Box::new(source) }
+                })?;
+            }
             if self.publish(plan, session).await? {
                 return self.named(plan);
             }
@@ -223,10 +229,12 @@ impl Pull {
             return Ok(None);
         };
         // Asked for another platform than the one that is here: the index has to be read again.
-        if !self.fits(&documents.config) || (self.all_platforms && !self.is_whole(local)) {
+        // An artifact is for no platform.
+        let fits = documents.manifest.is_artifact() || self.fits(&documents.config);
+        if !fits || (self.all_platforms && !self.is_whole(local)) {
             return Ok(None);
         }
-        let id = documents.manifest.config.digest.to_string();
+        let id = documents.id.to_string();
         self.store.resolve(&id).map_err(self.store_failed())
     }
 
@@ -272,7 +280,7 @@ impl Pull {
 
     fn named(&self, plan: &Plan) -> Result<Image, PullError> {
         let documents = self.store.inner.documents(&plan.manifest.digest).map_err(self.store_failed())?;
-        let id = documents.manifest.config.digest.to_string();
+        let id = documents.id.to_string();
         self.store
             .resolve(&id)
             .map_err(self.store_failed())?

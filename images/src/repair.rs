@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::adopt;
+use crate::artifact::{self, ArtifactError};
 use crate::content::{Content, ContentError};
 use crate::digest::Digest;
 use crate::layer::{LayerError, LayerJob, ingest};
@@ -45,6 +46,8 @@ pub enum RepairError {
     Content(#[from] ContentError),
     #[error(transparent)]
     Layer(#[from] LayerError),
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
     #[error("no manifest has a layer with this diff id")]
     NoBlob,
     #[error("write it to the store")]
@@ -184,8 +187,12 @@ impl Store {
     }
 
     async fn unpack_again(&self, diff_id: Digest) -> Result<(), RepairError> {
-        let (job, diff_ids) = self.layer_job(&diff_id).ok_or(RepairError::NoBlob)?;
         let session = Arc::new(self.inner.layout.session()?);
+        if let Some(documents) = self.inner.documents(&diff_id).ok().filter(|found| found.manifest.is_artifact()) {
+            artifact::make_snapshot(&session, &diff_id, &documents.manifest)?;
+            return Ok(self.replace(&session, None, Some(diff_id)).await?);
+        }
+        let (job, diff_ids) = self.layer_job(&diff_id).ok_or(RepairError::NoBlob)?;
         let (making, limits) = (session.clone(), self.inner.limits);
         let made = tokio::task::spawn_blocking(move || -> Result<(), RepairError> {
             ingest(making.open_blob(&job.blob)?, &job, &making, limits)?;

@@ -70,6 +70,8 @@ struct IndexCache {
 }
 
 pub(crate) struct Documents {
+    /// What the image is known by: its config's digest; an artifact, whose config says nothing, by its manifest's.
+    pub id: Digest,
     pub manifest: Manifest,
     pub config: ConfigDocument,
 }
@@ -148,7 +150,7 @@ impl Store {
                     continue;
                 }
             };
-            let id = documents.manifest.config.digest;
+            let id = documents.id;
             let image = by_id.entry(id).or_insert_with(|| image(entry, &documents));
             let (tag, digest) = names(entry);
             image.repo_tags.extend(tag);
@@ -267,7 +269,7 @@ impl Inner {
     /// Whether an entry of index.json leads to `image`.
     pub(crate) fn is_of(&self, entry: &Descriptor, image: &Image) -> bool {
         entry.digest == image.manifest_digest
-            || self.documents(&entry.digest).is_ok_and(|documents| documents.manifest.config.digest == image.id)
+            || self.documents(&entry.digest).is_ok_and(|documents| documents.id == image.id)
     }
 
     /// Everything of the index or manifest `root` that is here.
@@ -310,9 +312,13 @@ impl Inner {
             Err(error) => return Err(invalid(manifest, error.into())),
         };
         let config = &parsed.config.digest;
-        let documents = Arc::new(Documents {
-            config: from_object(&read(config)?).map_err(|error| invalid(config, error.into()))?,
-            manifest: parsed,
+        let documents = Arc::new(match parsed.is_artifact() {
+            true => Documents { id: *manifest, config: ConfigDocument::of_artifact(*manifest), manifest: parsed },
+            false => Documents {
+                id: *config,
+                config: from_object(&read(config)?).map_err(|error| invalid(config, error.into()))?,
+                manifest: parsed,
+            },
         });
         let mut all = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(*manifest, documents.clone());
@@ -326,7 +332,7 @@ pub(crate) fn image(entry: &Descriptor, documents: &Documents) -> Image {
         blobs.insert(part.digest, part.size);
     }
     Image {
-        id: documents.manifest.config.digest,
+        id: documents.id,
         repo_tags: Vec::new(),
         repo_digests: Vec::new(),
         manifest_digest: entry.digest,

@@ -86,7 +86,7 @@ impl Inner {
                 return damages.push(Damage::Documents { manifest: entry.digest, reason });
             }
         };
-        let image = documents.manifest.config.digest;
+        let image = documents.id;
         for part in documents.manifest.layers.iter().chain([&documents.manifest.config]) {
             match self.layout.blob(&part.digest).metadata() {
                 Ok(metadata) if metadata.len() == part.size => {}

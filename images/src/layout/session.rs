@@ -70,6 +70,12 @@ impl Session {
         }
     }
 
+    /// Where a blob is, in this session or in the store.
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let own = self.blob(digest);
+        if own.exists() { own } else { self.layout.blob(digest) }
+    }
+
     /// Where a blob made in this session is.
     pub(crate) fn own_blob(&self, digest: &Digest) -> PathBuf {
         self.blob(digest)

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::artifact::ArtifactError;
 use crate::digest::Digest;
 use crate::layer::LayerError;
 use crate::manifest::{DocumentError, Platform};
@@ -44,6 +45,12 @@ pub enum PullError {
         reference: String,
         #[source]
         source: Box<LayerError>,
+    },
+    #[error("pull {reference}")]
+    Artifact {
+        reference: String,
+        #[source]
+        source: Box<ArtifactError>,
     },
     #[error("pull {reference}: {operation}")]
     Io {

@@ -19,6 +19,8 @@ pub(super) struct Plan {
     pub(super) diff_ids: Vec<Digest>,
     /// Configs and layers of other platforms.
     pub(super) others: Vec<Descriptor>,
+    /// Whose blobs become files, if it is an artifact.
+    pub(super) artifact: Option<Manifest>,
 }
 
 impl Pull {
@@ -79,6 +81,20 @@ impl Pull {
         };
         shared.made_document(&bytes);
         drop(turn);
+        if manifest.is_artifact() {
+            documents.push((config.digest, bytes));
+            let (layers, diff_ids) = (Vec::new(), vec![descriptor.digest]);
+            let others = manifest.layers.clone();
+            return Ok(Plan {
+                documents,
+                manifest: descriptor,
+                target,
+                layers,
+                diff_ids,
+                others,
+                artifact: Some(manifest),
+            });
+        }
         let parsed: ConfigDocument = from_object(&bytes).map_err(|source| PullError::Config {
             reference: self.reference.to_string(),
             digest: config.digest,
@@ -96,7 +112,15 @@ impl Pull {
             });
         }
         documents.push((config.digest, bytes));
-        Ok(Plan { documents, manifest: descriptor, target, layers: manifest.layers, diff_ids, others: Vec::new() })
+        Ok(Plan {
+            documents,
+            manifest: descriptor,
+            target,
+            layers: manifest.layers,
+            diff_ids,
+            others: Vec::new(),
+            artifact: None,
+        })
     }
 
     /// Brings the documents of all platforms.
@@ -121,7 +145,8 @@ impl Pull {
             !plan.layers.iter().any(|layer| layer.digest == blob.digest)
                 && !plan.documents.iter().any(|(known, _)| *known == blob.digest)
         };
-        plan.others = tree.blobs().iter().filter(is_other).cloned().collect();
+        let others: Vec<Descriptor> = tree.blobs().iter().filter(is_other).cloned().collect();
+        plan.others = others;
         Ok(())
     }
 }
