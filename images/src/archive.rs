@@ -5,6 +5,7 @@
 //! digested, so no name in the archive ever becomes a path; then the documents say which files are an image.
 
 mod directory;
+mod error;
 mod selection;
 mod spool;
 
@@ -15,15 +16,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 
-use crate::adopt;
+pub use error::LoadError;
 pub(crate) use selection::Selection;
 use selection::archive_name;
 pub(crate) use spool::Spool;
 use spool::{Spooled, plain_name};
 
+use crate::adopt;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
-use crate::layer::{LayerError, LayerJob, ingest};
+use crate::layer::{LayerJob, ingest};
 use crate::layout::{Needed, PublishError, Session};
 use crate::manifest::{
     DOCUMENT_MAX_BYTES, Descriptor, Document, DocumentError, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
@@ -32,76 +34,12 @@ use crate::manifest::{
 use crate::one_line::OneLine;
 use crate::platform;
 use crate::progress::{LayerState, ProgressFn, ProgressHub};
-use crate::reference::{Reference, ReferenceError};
-use crate::store::{INDEX, Store, StoreError, set_name};
-use crate::tar_stream::TarError;
+use crate::reference::Reference;
+use crate::store::{INDEX, Store, set_name};
 use crate::tree::Tree;
 
 /// Layers unpacked at once.
 const THREADS_MAX: usize = 4;
-
-/// Why an archive was not loaded. The store is as it was before.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("load {path}: {operation}")]
-    Io {
-        path: PathBuf,
-        operation: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("load {path}")]
-    Archive {
-        path: PathBuf,
-        #[source]
-        source: TarError,
-    },
-    #[error("load {0}: is no image archive, it has neither index.json nor manifest.json")]
-    NoImage(PathBuf),
-    #[error("load {path}: has no image `{}`, it has {there}", OneLine(.name))]
-    NotThere { path: PathBuf, name: String, there: String },
-    #[error("load {path}: has several images, name one of {there}")]
-    Several { path: PathBuf, there: String },
-    #[error("load {path}: blob {digest} is damaged, it has the digest {found}")]
-    Damaged { path: PathBuf, digest: Digest, found: Digest },
-    #[error("load {path}: index {digest} leads to another index, expected an image")]
-    NestedIndex { path: PathBuf, digest: Digest },
-    #[error("load {path}: {} is named but not in the archive", OneLine(.member))]
-    Missing { path: PathBuf, member: String },
-    #[error("load {path}: {member} is no valid JSON document of its kind")]
-    Json {
-        path: PathBuf,
-        member: String,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("load {path}")]
-    Document {
-        path: PathBuf,
-        #[source]
-        source: Box<DocumentError>,
-    },
-    #[error("load {path}: has no image for {platform}, it has {offered}")]
-    Platform { path: PathBuf, platform: Platform, offered: String },
-    #[error("load {path}")]
-    Reference {
-        path: PathBuf,
-        #[source]
-        source: ReferenceError,
-    },
-    #[error("load {path}")]
-    Layer {
-        path: PathBuf,
-        #[source]
-        source: Box<LayerError>,
-    },
-    #[error("load {path}")]
-    Store {
-        path: PathBuf,
-        #[source]
-        source: Box<StoreError>,
-    },
-}
 
 /// One image of the archive, ready to be unpacked.
 pub(crate) struct Found {
