@@ -4,6 +4,9 @@
 //! The archive is read once, front to back. Every file in it goes to a numbered file of the session while it is
 //! digested, so no name in the archive ever becomes a path; then the documents say which files are an image.
 
+mod directory;
+mod error;
+mod selection;
 mod spool;
 
 use std::fs::File;
@@ -13,12 +16,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 
-use crate::adopt;
-use spool::{Spool, Spooled, plain_name};
+pub use error::LoadError;
+pub(crate) use selection::Selection;
+use selection::archive_name;
+pub(crate) use spool::Spool;
+use spool::{Spooled, plain_name};
 
+use crate::adopt;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
-use crate::layer::{LayerError, LayerJob, ingest};
+use crate::layer::{LayerJob, ingest};
 use crate::layout::{Needed, PublishError, Session};
 use crate::manifest::{
     DOCUMENT_MAX_BYTES, Descriptor, Document, DocumentError, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
@@ -27,78 +34,24 @@ use crate::manifest::{
 use crate::one_line::OneLine;
 use crate::platform;
 use crate::progress::{LayerState, ProgressFn, ProgressHub};
-use crate::reference::{Reference, ReferenceError};
-use crate::store::{CONTAINERD_NAME, REF_NAME, Store, StoreError, annotation, set_name};
-use crate::tar_stream::TarError;
+use crate::reference::Reference;
+use crate::store::{INDEX, Store, set_name};
+use crate::tree::Tree;
 
 /// Layers unpacked at once.
 const THREADS_MAX: usize = 4;
 
-/// Why an archive was not loaded. The store is as it was before.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("load {path}: {operation}")]
-    Io {
-        path: PathBuf,
-        operation: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("load {path}")]
-    Archive {
-        path: PathBuf,
-        #[source]
-        source: TarError,
-    },
-    #[error("load {0}: is no image archive, it has neither index.json nor manifest.json")]
-    NoImage(PathBuf),
-    #[error("load {path}: index {digest} leads to another index, expected an image")]
-    NestedIndex { path: PathBuf, digest: Digest },
-    #[error("load {path}: {} is named but not in the archive", OneLine(.member))]
-    Missing { path: PathBuf, member: String },
-    #[error("load {path}: {member} is no valid JSON document of its kind")]
-    Json {
-        path: PathBuf,
-        member: String,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("load {path}")]
-    Document {
-        path: PathBuf,
-        #[source]
-        source: Box<DocumentError>,
-    },
-    #[error("load {path}: has no image for {platform}, it has {offered}")]
-    Platform { path: PathBuf, platform: Platform, offered: String },
-    #[error("load {path}")]
-    Reference {
-        path: PathBuf,
-        #[source]
-        source: ReferenceError,
-    },
-    #[error("load {path}")]
-    Layer {
-        path: PathBuf,
-        #[source]
-        source: Box<LayerError>,
-    },
-    #[error("load {path}")]
-    Store {
-        path: PathBuf,
-        #[source]
-        source: Box<StoreError>,
-    },
-}
-
 /// One image of the archive, ready to be unpacked.
-struct Found {
-    entry: Descriptor,
+pub(crate) struct Found {
+    pub(crate) entry: Descriptor,
     /// The manifest's and config's digests.
     documents: Vec<Digest>,
     layers: Vec<Descriptor>,
     diff_ids: Vec<Digest>,
-    names: Vec<Reference>,
+    pub(crate) names: Vec<Reference>,
+    /// What else belongs to the index it was chosen from, if all of that is there.
+    others: Vec<Digest>,
+    is_wanted: bool,
 }
 
 /// An entry of docker's manifest.json.
@@ -113,38 +66,49 @@ struct DockerImage {
 
 impl Store {
     /// Loads every image of the archive at `path` under the names it gives them. From a multi-platform index the
-    /// image for this machine is taken.
+    /// image for this machine is unpacked; the others are kept if they are all there.
     pub async fn load(&self, path: &Path, progress: Option<ProgressFn>) -> Result<Vec<Image>, LoadError> {
-        let (store, path) = (self.clone(), path.to_owned());
-        let hub = ProgressHub::default();
-        hub.add(progress);
-        let load = Load { store, path: path.clone(), progress: hub };
+        self.load_selected(path, Selection::default(), progress).await
+    }
+
+    /// [`Store::load`] of a part; `path` may be the directory of an OCI image layout too.
+    pub(crate) async fn load_selected(
+        &self,
+        path: &Path,
+        selection: Selection,
+        progress: Option<ProgressFn>,
+    ) -> Result<Vec<Image>, LoadError> {
+        let path = path.to_owned();
+        let load = Load::new(self, &path, selection, progress);
         tokio::task::spawn_blocking(move || load.run())
             .await
             .unwrap_or_else(|error| Err(LoadError::Io { path, operation: "unpack", source: io::Error::other(error) }))
     }
 }
 
-struct Load {
+pub(crate) struct Load {
     store: Store,
     path: PathBuf,
     progress: ProgressHub,
+    selection: Selection,
 }
 
 impl Load {
+    pub(crate) fn new(store: &Store, path: &Path, selection: Selection, progress: Option<ProgressFn>) -> Self {
+        let hub = ProgressHub::default();
+        hub.add(progress);
+        Self { store: store.clone(), path: path.to_owned(), progress: hub, selection }
+    }
+
     fn run(self) -> Result<Vec<Image>, LoadError> {
         let session = self.store.inner.layout.session().map_err(self.io("begin"))?;
         let spool = self.spool(&session)?;
-        let images = match (spool.by_name.get("index.json"), spool.by_name.get("manifest.json")) {
-            // `docker save` writes both today; the index keeps the manifests' digests.
-            (Some(index), _) => self.oci_images(&spool, index)?,
-            (None, Some(manifest)) => self.docker_images(&spool, &session, manifest)?,
-            (None, None) => return Err(LoadError::NoImage(self.path)),
-        };
+        let images = self.images(&spool, &session)?;
         let mut needed = Needed::default();
         for image in &images {
             needed.blobs.extend(&image.documents);
             needed.blobs.extend(image.layers.iter().map(|layer| layer.digest));
+            needed.blobs.extend(&image.others);
             needed.snapshots.extend(&image.diff_ids);
         }
         for digest in &needed.blobs {
@@ -176,10 +140,43 @@ impl Load {
         for image in &images {
             let store_failed = |source| LoadError::Store { path: self.path.clone(), source: Box::new(source) };
             let documents = self.store.inner.documents(&image.entry.digest).map_err(store_failed)?;
-            let id = documents.manifest.config.digest.to_string();
+            let id = documents.id.to_string();
             loaded.extend(self.store.resolve(&id).map_err(store_failed)?);
         }
         Ok(loaded)
+    }
+
+    /// The images that are wanted, under the names they get.
+    pub(crate) fn images(&self, spool: &Spool, session: &Session) -> Result<Vec<Found>, LoadError> {
+        let mut images = match (spool.by_name.get("index.json"), spool.by_name.get("manifest.json")) {
+            // `docker save` writes both today; the index keeps the manifests' digests.
+            (Some(index), _) => self.oci_images(spool, index)?,
+            (None, Some(manifest)) => self.docker_images(spool, session, manifest)?,
+            (None, None) => return Err(LoadError::NoImage(self.path.clone())),
+        };
+        if let Some(only) = &self.selection.only {
+            let all = names_of(&images);
+            images.retain(|image| image.is_wanted);
+            if images.is_empty() {
+                return Err(LoadError::NotThere { path: self.path.clone(), name: only.clone(), there: all });
+            }
+        }
+        if let Some(name) = &self.selection.name {
+            match images.as_mut_slice() {
+                [one] => one.names = vec![name.clone()],
+                many => return Err(LoadError::Several { path: self.path.clone(), there: names_of(many) }),
+            }
+        }
+        Ok(images)
+    }
+
+    /// The only image that is wanted.
+    pub(crate) fn one_image(&self, spool: &Spool, session: &Session) -> Result<Found, LoadError> {
+        let mut images = self.images(spool, session)?;
+        match images.len() {
+            1 => Ok(images.remove(0)),
+            _ => Err(LoadError::Several { path: self.path.clone(), there: names_of(&images) }),
+        }
     }
 
     fn docker_images(&self, spool: &Spool, session: &Session, list: &Spooled) -> Result<Vec<Found>, LoadError> {
@@ -218,7 +215,8 @@ impl Load {
             let entry = descriptor(OCI_MANIFEST, digest, bytes.len() as u64);
             let label = format!("config of image {}", number + 1);
             let config = self.read(config, &label)?;
-            images.push(self.found(entry, manifest, &config, names)?);
+            let is_wanted = self.selection.wants_any(&names);
+            images.push(Found { is_wanted, ..self.found(entry, manifest, &config, names)? });
         }
         Ok(images)
     }
@@ -227,10 +225,16 @@ impl Load {
         let index: Index = self.parse(from_object, &self.read(index, "index.json")?, "index.json")?;
         let mut images = Vec::new();
         for top in &index.manifests {
+            // Its content was left where it is.
+            if !self.selection.wants(top) && !spool.by_digest.contains_key(&top.digest) {
+                continue;
+            }
             let mut entry = top.clone();
             let mut document = self.document(spool, &entry)?;
+            let mut others = Vec::new();
             if let Document::Index(inner) = &document {
-                let wanted = Platform::host();
+                others = self.whole(spool, top.digest)?;
+                let wanted = self.selection.platform.clone().unwrap_or_else(Platform::host);
                 let chosen = platform::choose(inner, &wanted).ok_or_else(|| LoadError::Platform {
                     path: self.path.clone(),
                     platform: wanted.clone(),
@@ -242,22 +246,41 @@ impl Load {
             let Document::Manifest(manifest) = document else {
                 return Err(LoadError::NestedIndex { path: self.path.clone(), digest: top.digest });
             };
-            let names = archive_name(top).into_iter().collect();
+            let names: Vec<Reference> = archive_name(top).into_iter().collect();
             let config = self.read(self.blob(spool, &manifest.config.digest)?, "config")?;
             for layer in &manifest.layers {
                 self.blob(spool, &layer.digest)?;
             }
+            let index = (!others.is_empty()).then(|| [(INDEX.to_owned(), top.digest.to_string())].into());
             let entry = Descriptor {
                 media_type: manifest.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into()),
                 platform: entry.platform,
+                annotations: index,
                 ..descriptor("", entry.digest, entry.size)
             };
-            images.push(self.found(entry, manifest, &config, names)?);
+            let is_wanted = self.selection.wants(top);
+            images.push(Found { others, is_wanted, ..self.found(entry, manifest, &config, names)? });
         }
-        match images.is_empty() {
+        match images.is_empty() && self.selection.only.is_none() {
             true => Err(LoadError::NoImage(self.path.clone())),
             false => Ok(images),
         }
+    }
+
+    /// All that belongs to the index `root`, nothing if a part of it is not in the archive.
+    fn whole(&self, spool: &Spool, root: Digest) -> Result<Vec<Digest>, LoadError> {
+        let mut tree = Tree::of(root);
+        while let Some(digest) = tree.next() {
+            let Some(spooled) = spool.by_digest.get(&digest) else {
+                return Ok(Vec::new());
+            };
+            let bytes = self.read(spooled, &format!("blob {digest}"))?;
+            tree.add(digest, bytes)
+                .map_err(|source| LoadError::Document { path: self.path.clone(), source: Box::new(source) })?;
+        }
+        let documents = tree.documents().iter().map(|document| document.digest);
+        let all: Vec<Digest> = documents.chain(tree.blobs().iter().map(|blob| blob.digest)).collect();
+        Ok(if all.iter().all(|digest| spool.by_digest.contains_key(digest)) { all } else { Vec::new() })
     }
 
     fn found(
@@ -286,6 +309,8 @@ impl Load {
             layers: manifest.layers,
             diff_ids,
             names,
+            others: Vec::new(),
+            is_wanted: true,
         })
     }
 
@@ -294,14 +319,14 @@ impl Load {
         let mut jobs: Vec<LayerJob> = Vec::new();
         for image in images {
             for (layer, diff_id) in image.layers.iter().zip(&image.diff_ids) {
-                if jobs.iter().any(|job| job.blob == layer.digest && job.diff_id == *diff_id) {
+                if jobs.iter().any(|job| job.blob == layer.digest && job.diff_id == Some(*diff_id)) {
                     continue;
                 }
-                let planned = jobs.iter().any(|job| job.diff_id == *diff_id);
+                let planned = jobs.iter().any(|job| job.diff_id == Some(*diff_id));
                 jobs.push(LayerJob {
                     blob: layer.digest,
                     size: layer.size,
-                    diff_id: *diff_id,
+                    diff_id: Some(*diff_id),
                     keep_blob: false,
                     // Read even if it is there already: that the archive is right must be known all the same.
                     unpack: !planned && !self.store.inner.layout.snapshot(diff_id).exists(),
@@ -365,11 +390,10 @@ impl Load {
     }
 }
 
-/// The name an index entry was saved under. A bare tag (`latest`) names nothing without its repository.
-fn archive_name(entry: &Descriptor) -> Option<Reference> {
-    let whole = annotation(entry, CONTAINERD_NAME);
-    let short = annotation(entry, REF_NAME).filter(|name| name.contains([':', '/']));
-    whole.or(short)?.parse().ok()
+/// For a message.
+fn names_of(images: &[Found]) -> String {
+    let names: Vec<String> = images.iter().flat_map(|image| &image.names).map(ToString::to_string).collect();
+    if names.is_empty() { "no names".into() } else { OneLine(&names.join(", ")).to_string() }
 }
 
 fn layer_media_type(layer: &Spooled) -> io::Result<&'static str> {

@@ -29,6 +29,8 @@ pub struct Image {
     pub created: Option<String>,
     /// What the image was built for.
     pub platform: Platform,
+    /// Whether it is to be kept whoever wants room.
+    pub is_pinned: bool,
 }
 
 /// The `config` object of an image configuration (image-spec, "Properties"). Absent and `null` are empty.
@@ -61,7 +63,7 @@ pub struct ImageConfig {
 }
 
 /// The whole configuration document (image-spec, "Image Configuration"), as far as it is read.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(crate) struct ConfigDocument {
     pub created: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
@@ -82,6 +84,11 @@ pub(crate) struct RootFs {
 }
 
 impl ConfigDocument {
+    /// Of an artifact, whose only snapshot is named by its manifest.
+    pub(crate) fn of_artifact(manifest: Digest) -> Self {
+        Self { rootfs: RootFs { diff_ids: vec![manifest] }, ..Self::default() }
+    }
+
     pub(crate) fn platform(&self) -> Platform {
         Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant: self.variant.clone() }
     }

@@ -20,10 +20,11 @@ pub(crate) struct LayerJob {
     pub blob: Digest,
     /// Bytes of the blob, as the manifest says.
     pub size: u64,
-    pub diff_id: Digest,
+    /// `None` for what is no layer of an image to be run here: a blob, whatever is in it.
+    pub diff_id: Option<Digest>,
     /// Whether the blob itself is wanted (not if it is in the store already).
     pub keep_blob: bool,
-    /// Whether its snapshot is wanted.
+    /// Whether its snapshot is wanted; never without a diff id.
     pub unpack: bool,
 }
 
@@ -77,7 +78,11 @@ pub(crate) fn ingest<R: Read>(input: R, job: &LayerJob, session: &Session, limit
     let seen = Rc::new(RefCell::new(BlobSeen::default()));
     let reader = BlobReader { input, file, limit: job.size, seen: seen.clone() };
     let mut reader = BufReader::with_capacity(128 << 10, reader);
-    let unpacked = decompress_and_unpack(&mut reader, job, session, limits);
+    let Some(expected) = job.diff_id else {
+        let drained = io::copy(&mut reader, &mut io::sink()).map(|_| ());
+        return check_blob(job, &seen, drained);
+    };
+    let unpacked = decompress_and_unpack(&mut reader, job, expected, session, limits);
     let archive_fault = match &unpacked {
         Ok(_) => true,
         Err(Outcome::Layer(_)) => false,
@@ -90,11 +95,9 @@ pub(crate) fn ingest<R: Read>(input: R, job: &LayerJob, session: &Session, limit
     };
     check_blob(job, &seen, drained)?;
     match unpacked {
-        Ok((diff_id, _)) if diff_id != job.diff_id => {
-            Err(LayerError::DiffId { layer, found: diff_id, expected: job.diff_id })
-        }
+        Ok((diff_id, _)) if diff_id != expected => Err(LayerError::DiffId { layer, found: diff_id, expected }),
         Ok((_, record)) => record
-            .map_or(Ok(()), |record| session.record_snapshot(&job.diff_id, &record).map_err(store("record snapshot"))),
+            .map_or(Ok(()), |record| session.record_snapshot(&expected, &record).map_err(store("record snapshot"))),
         Err(Outcome::Layer(error)) => Err(error),
         Err(Outcome::Unpack(source)) => Err(LayerError::Unpack { layer, source: Box::new(source) }),
     }
@@ -108,6 +111,7 @@ enum Outcome {
 fn decompress_and_unpack<R: BufRead>(
     reader: &mut R,
     job: &LayerJob,
+    diff_id: Digest,
     session: &Session,
     limits: Limits,
 ) -> Result<(Digest, Option<SnapshotRecord>), Outcome> {
@@ -116,7 +120,7 @@ fn decompress_and_unpack<R: BufRead>(
     let mut content = HashReader { input: content, hasher: Hasher::default() };
     let record = match job.unpack {
         true => {
-            let root = session.create_snapshot(&job.diff_id).map_err(|source| {
+            let root = session.create_snapshot(&diff_id).map_err(|source| {
                 Outcome::Layer(LayerError::Store { layer: job.blob, operation: "create snapshot", source })
             })?;
             Some(unpack::unpack(&mut content, root.as_fd(), limits).map_err(Outcome::Unpack)?)

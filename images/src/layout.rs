@@ -6,6 +6,7 @@
 //!     oci-layout  index.json  blobs/sha256/<hex>
 //! <root>/snapshots/<diff id>/     fs/ (one overlay lower directory) and record.json
 //! <root>/containers/<id>/         upper/ work/ (one writable layer) and image.json
+//! <root>/fetching/<hex>           flocked by the process that fetches the blob
 //! <root>/tmp/<session>/           what a pull or load has made so far; flocked while it lives
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! renames blobs and snapshots into place and replaces index.json. So what index.json names is always there and
 //! on disk, and what nothing names is rubbish that the next sweep takes.
 
+mod fetching;
 mod session;
 
 use std::fs::{self, DirBuilder, File};
@@ -30,6 +32,7 @@ use crate::digest::Digest;
 use crate::manifest::{Descriptor, Index, OCI_INDEX};
 use crate::unpack::ImpliedDirectories;
 
+pub(crate) use fetching::Fetching;
 pub(crate) use session::{Needed, PublishError, RubbishSession, Session};
 
 /// Where everything lies.
@@ -59,7 +62,7 @@ impl Layout {
         let layout = Self { root: std::path::absolute(root)?, open_sessions: Arc::new(watch::Sender::new(0)) };
         let mut private = DirBuilder::new();
         private.recursive(true).mode(0o700);
-        for directory in [layout.blobs(), layout.snapshots(), layout.containers(), layout.tmp()] {
+        for directory in [layout.blobs(), layout.snapshots(), layout.containers(), layout.fetching(), layout.tmp()] {
             private.create(directory)?;
         }
         let marker = layout.images().join("oci-layout");
@@ -213,6 +216,7 @@ impl Layout {
                 fs::remove_file(path)?;
             }
         }
+        self.sweep_fetching()?;
         for entry in fs::read_dir(self.tmp())? {
             let dir = entry?.path();
             let abandoned = File::open(&dir).is_ok_and(|file| file.try_lock().is_ok());

@@ -23,6 +23,9 @@ pub(crate) const DOCUMENT_MAX_BYTES: u64 = 4 << 20;
 /// More layers than overlayfs can stack are refused before anything is transferred.
 pub(crate) const LAYERS_MAX: usize = 500;
 
+/// Manifests and indexes below one index: more platforms than there are, with an attestation each.
+pub(crate) const TREE_DOCUMENTS_MAX: usize = 1000;
+
 /// Image-spec, "Descriptor".
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,6 +96,8 @@ pub enum DocumentError {
     Unknown { digest: Digest },
     #[error("manifest {digest}: has {found} layers, at most {LAYERS_MAX} can be stacked")]
     TooManyLayers { digest: Digest, found: usize },
+    #[error("index {digest}: leads to {found} manifests, at most {TREE_DOCUMENTS_MAX} are taken")]
+    TooManyManifests { digest: Digest, found: usize },
     #[error("manifest {digest}: config names {diff_ids} diff ids for {layers} layers")]
     LayerCount { digest: Digest, layers: usize, diff_ids: usize },
 }

@@ -1,4 +1,4 @@
-//! Progress of a pull or load, per layer.
+//! Progress of a pull, push or load, per layer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ pub struct LayerProgress {
     /// The layer's blob (for archives without manifests, its diff id).
     pub layer: Digest,
     pub state: LayerState,
-    /// Compressed bytes received so far.
+    /// Compressed bytes received or sent so far.
     pub done: u64,
     /// Compressed bytes altogether, as the manifest says.
     pub total: u64,
@@ -20,11 +20,13 @@ pub struct LayerProgress {
 pub enum LayerState {
     /// Known, not begun.
     Waiting,
-    /// Being received and unpacked at once.
+    /// Being received and unpacked at once, or sent.
     Transferring,
-    /// Was in the store already.
+    /// Was there already.
     Present,
-    /// Verified and unpacked.
+    /// Taken from another repository of the registry.
+    Mounted,
+    /// Verified and unpacked; of a push, at the registry.
     Complete,
 }
 

@@ -1,6 +1,7 @@
 //! Pulling an image: one HEAD if it is present, else manifest, config, and the missing layers in parallel.
 
 mod error;
+mod plan;
 mod shared_blob;
 mod transfer;
 
@@ -12,16 +13,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::{FutureExt, WeakShared};
 
 pub use error::PullError;
+use plan::Plan;
 use shared_blob::SharedBlob;
 pub(crate) use shared_blob::SharedBlobs;
+pub(crate) use transfer::receive;
 
 use crate::adopt;
+use crate::artifact;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layout::{Needed, PublishError, Session};
-use crate::manifest::{Descriptor, Document, DocumentError, Manifest, OCI_MANIFEST, Platform, from_object};
-use crate::platform;
+use crate::manifest::Platform;
 use crate::progress::{ProgressFn, ProgressHub};
 use crate::reference::Reference;
 use crate::registry;
@@ -35,6 +38,8 @@ const PUBLISH_TRIES: u32 = 3;
 pub struct PullOptions {
     /// What to choose from an index; `None` for this machine's own.
     pub platform: Option<Platform>,
+    /// Bring the images of all other platforms too, without unpacking them: the index can be pushed or saved whole.
+    pub all_platforms: bool,
     /// What the registry is shown; `None` for what the store's keychain has for it.
     pub credentials: Option<Credentials>,
     /// Speak HTTP without TLS to a registry that is not on this machine.
@@ -60,6 +65,7 @@ struct Flight {
 struct FlightKey {
     reference: Reference,
     platform: Platform,
+    all_platforms: bool,
     credentials: Option<Credentials>,
     plain_http: bool,
 }
@@ -75,6 +81,7 @@ impl Store {
             let key = FlightKey {
                 reference: reference.clone(),
                 platform: options.platform.unwrap_or_else(Platform::host),
+                all_platforms: options.all_platforms,
                 credentials: options.credentials,
                 plain_http: options.plain_http,
             };
@@ -96,6 +103,7 @@ impl Store {
                         store: self.clone(),
                         reference: key.reference.clone(),
                         platform: key.platform.clone(),
+                        all_platforms: key.all_platforms,
                         credentials: key.credentials.clone(),
                         plain_http: key.plain_http,
                         progress: progress.clone(),
@@ -116,21 +124,12 @@ struct Pull {
     store: Store,
     reference: Reference,
     platform: Platform,
+    all_platforms: bool,
     credentials: Option<Credentials>,
     plain_http: bool,
     progress: ProgressHub,
     /// Kept to the end, so that others who want them find them.
     wanted: Mutex<Vec<Arc<SharedBlob>>>,
-}
-
-/// Everything known before the first layer comes.
-struct Plan {
-    /// What the reference led to, then the manifest if that was an index, then the config.
-    documents: Vec<(Digest, Vec<u8>)>,
-    manifest: Descriptor,
-    target: Digest,
-    layers: Vec<Descriptor>,
-    diff_ids: Vec<Digest>,
 }
 
 /// A session that is cleared away where it may take a while, whether the pull ends or is dropped.
@@ -157,6 +156,7 @@ impl Pull {
         let remote = registry::Session::open(
             &inner.registry,
             &self.reference,
+            &registry::Purpose::Pull,
             (&inner.registries, self.plain_http),
             (&inner.keychain, self.credentials.as_ref()),
         )
@@ -164,7 +164,10 @@ impl Pull {
         if let Some(image) = self.present(&remote).await? {
             return Ok(image);
         }
-        let plan = self.plan(&remote).await?;
+        let mut plan = self.plan(&remote).await?;
+        if self.all_platforms {
+            self.whole(&remote, &mut plan).await?;
+        }
         let session = self.blocking("begin", |store| store.inner.layout.session()).await?;
         let session = Arc::new(session);
         let clearing = Clearing(Some(session.clone()));
@@ -197,6 +200,11 @@ impl Pull {
         }
         for _ in 0..PUBLISH_TRIES {
             self.fetch_layers(remote, plan, session).await?;
+            if let Some(artifact) = &plan.artifact {
+                artifact::make_snapshot(session, &plan.manifest.digest, artifact).map_err(|source| {
+                    PullError::Artifact { reference: self.reference.to_string(), source: Box::new(source) }
+                })?;
+            }
             if self.publish(plan, session).await? {
                 return self.named(plan);
             }
@@ -221,11 +229,20 @@ impl Pull {
             return Ok(None);
         };
         // Asked for another platform than the one that is here: the index has to be read again.
-        if !self.fits(&documents.config) {
+        // An artifact is for no platform.
+        let fits = documents.manifest.is_artifact() || self.fits(&documents.config);
+        if !fits || (self.all_platforms && !self.is_whole(local)) {
             return Ok(None);
         }
-        let id = documents.manifest.config.digest.to_string();
+        let id = documents.id.to_string();
         self.store.resolve(&id).map_err(self.store_failed())
+    }
+
+    fn is_whole(&self, root: Digest) -> bool {
+        let inner = &self.store.inner;
+        inner.tree(root).is_ok_and(|tree| {
+            tree.missing().is_none() && tree.blobs().iter().all(|blob| inner.layout.blob(&blob.digest).exists())
+        })
     }
 
     fn fits(&self, config: &ConfigDocument) -> bool {
@@ -236,87 +253,10 @@ impl Pull {
             && (wanted.variant.is_none() || wanted.variant == here.variant)
     }
 
-    async fn plan(&self, remote: &registry::Session<'_>) -> Result<Plan, PullError> {
-        let invalid = |source| PullError::Document { reference: self.reference.to_string(), source: Box::new(source) };
-        let served = remote.manifest(&self.reference.manifest_key()).await?;
-        let target = served.digest;
-        let mut documents = Vec::new();
-        let (descriptor, manifest) = match Document::parse(&served.bytes, target).map_err(invalid)? {
-            Document::Manifest(manifest) => (descriptor_of(target, &served.bytes, &manifest), manifest),
-            Document::Index(index) => {
-                let chosen = platform::choose(&index, &self.platform)
-                    .ok_or_else(|| PullError::Platform {
-                        reference: self.reference.to_string(),
-                        platform: self.platform.clone(),
-                        offered: platform::offered(&index),
-                    })?
-                    .clone();
-                documents.push((target, served.bytes));
-                let inner = remote.manifest(&chosen.digest.to_string()).await?;
-                match Document::parse(&inner.bytes, inner.digest).map_err(invalid)? {
-                    Document::Manifest(manifest) => {
-                        let descriptor = descriptor_of(inner.digest, &inner.bytes, &manifest);
-                        documents.push((inner.digest, inner.bytes));
-                        let descriptor = Descriptor { platform: chosen.platform, ..descriptor };
-                        return self.finish_plan(remote, documents, descriptor, target, manifest).await;
-                    }
-                    Document::Index(_) => {
-                        return Err(PullError::NestedIndex {
-                            reference: self.reference.to_string(),
-                            digest: chosen.digest,
-                        });
-                    }
-                }
-            }
-        };
-        documents.push((target, served.bytes));
-        self.finish_plan(remote, documents, descriptor, target, manifest).await
-    }
-
-    async fn finish_plan(
-        &self,
-        remote: &registry::Session<'_>,
-        mut documents: Vec<(Digest, Vec<u8>)>,
-        descriptor: Descriptor,
-        target: Digest,
-        manifest: Manifest,
-    ) -> Result<Plan, PullError> {
-        let config = &manifest.config;
-        let shared = self.want(config.digest);
-        let turn = shared.turn().await;
-        let bytes = match self.store.inner.layout.read_blob(&config.digest) {
-            Ok(bytes) if Digest::of(&bytes) == config.digest => bytes,
-            _ => match shared.document() {
-                Some(bytes) => bytes,
-                None => remote.document(config.digest, config.size).await?,
-            },
-        };
-        shared.made_document(&bytes);
-        drop(turn);
-        let parsed: ConfigDocument = from_object(&bytes).map_err(|source| PullError::Config {
-            reference: self.reference.to_string(),
-            digest: config.digest,
-            source,
-        })?;
-        let diff_ids = parsed.rootfs.diff_ids;
-        if diff_ids.len() != manifest.layers.len() {
-            return Err(PullError::Document {
-                reference: self.reference.to_string(),
-                source: Box::new(DocumentError::LayerCount {
-                    digest: descriptor.digest,
-                    layers: manifest.layers.len(),
-                    diff_ids: diff_ids.len(),
-                }),
-            });
-        }
-        documents.push((config.digest, bytes));
-        Ok(Plan { documents, manifest: descriptor, target, layers: manifest.layers, diff_ids })
-    }
-
     /// Whether everything is in place now; if not, something has been removed meanwhile and must be fetched.
     async fn publish(&self, plan: &Plan, session: &Arc<Session>) -> Result<bool, PullError> {
         let mut blobs: Vec<Digest> = plan.documents.iter().map(|(digest, _)| *digest).collect();
-        blobs.extend(plan.layers.iter().map(|layer| layer.digest));
+        blobs.extend(plan.layers.iter().chain(&plan.others).map(|layer| layer.digest));
         let needed = Needed { blobs, snapshots: plan.diff_ids.clone() };
         let entry = plan.manifest.clone();
         let name = self.reference.to_string();
@@ -340,7 +280,7 @@ impl Pull {
 
     fn named(&self, plan: &Plan) -> Result<Image, PullError> {
         let documents = self.store.inner.documents(&plan.manifest.digest).map_err(self.store_failed())?;
-        let id = documents.manifest.config.digest.to_string();
+        let id = documents.id.to_string();
         self.store
             .resolve(&id)
             .map_err(self.store_failed())?
@@ -365,16 +305,5 @@ impl Pull {
 
     fn store_failed(&self) -> impl Fn(StoreError) -> PullError + '_ {
         |source| PullError::Store { reference: self.reference.to_string(), source: Box::new(source) }
-    }
-}
-
-fn descriptor_of(digest: Digest, bytes: &[u8], manifest: &Manifest) -> Descriptor {
-    Descriptor {
-        media_type: manifest.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into()),
-        digest,
-        size: bytes.len() as u64,
-        platform: None,
-        annotations: None,
-        other: Default::default(),
     }
 }

@@ -41,7 +41,7 @@ pub struct Explained {
 
 /// Why it is not known how to reach a registry.
 #[derive(Debug, thiserror::Error)]
-pub enum ExplainError {
+pub enum ReachError {
     #[error(transparent)]
     Registries(#[from] RegistriesError),
     #[error(transparent)]
@@ -115,7 +115,7 @@ impl Registries {
         reference: &Reference,
         plain_http: bool,
         keychain: &Keychain,
-    ) -> Result<Vec<Explained>, ExplainError> {
+    ) -> Result<Vec<Explained>, ReachError> {
         let endpoints = self.endpoints(reference, plain_http)?;
         let explain = |endpoint: Endpoint| {
             let login = keychain.login(endpoint.host(), endpoint.repository())?;

@@ -1,4 +1,4 @@
-//! The pull side of the distribution protocol (OCI distribution-spec 1.1) with bearer, basic and no
+//! The distribution protocol (OCI distribution-spec 1.1) with bearer, basic and no
 //! authentication, at a registry or in its place at its mirrors.
 //!
 //! Requests of our own over `reqwest`, not `oci-client`: that one hides the HTTP status of most refusals, asks
@@ -9,6 +9,7 @@ mod client;
 mod download;
 mod error;
 mod request;
+mod upload;
 
 use std::sync::Arc;
 
@@ -18,12 +19,13 @@ use tokio::sync::Semaphore;
 
 pub(crate) use download::{Download, Sink};
 pub use error::{RegistryError, RegistryFailure};
+pub(crate) use upload::{Offered, Pusher, Upload};
 
-use crate::credentials::{CredentialError, Credentials, Keychain, Login};
+use crate::credentials::{Credentials, Keychain, Login};
 use crate::digest::Digest;
 use crate::manifest::DOCUMENT_MAX_BYTES;
 use crate::reference::Reference;
-use crate::registries::{Endpoint, Registries, RegistriesError, Role};
+use crate::registries::{Endpoint, ReachError, Registries, Role};
 use crate::transfers::{BackOff, Transfers};
 
 /// Connections and tokens, shared by all transfers of a store.
@@ -40,6 +42,18 @@ pub(crate) struct Session<'a> {
     registry: &'a Registry,
     reference: Reference,
     accesses: Vec<Access>,
+    /// `pull` or `push`, as messages begin.
+    action: &'static str,
+}
+
+/// What a session is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    Pull,
+    /// Blobs may be mounted from these repositories of the same registry.
+    Push {
+        mounts: Vec<String>,
+    },
 }
 
 /// An endpoint, ready to be asked.
@@ -47,21 +61,14 @@ pub(crate) struct Access {
     endpoint: Endpoint,
     login: Login,
     client: reqwest::Client,
+    /// What a token has to allow (token specification, "Resource Provider Use").
+    scopes: Vec<String>,
 }
 
 /// A manifest or index as it was served.
 pub(crate) struct Served {
     pub digest: Digest,
     pub bytes: Vec<u8>,
-}
-
-/// Why nobody was asked at all.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    #[error(transparent)]
-    Registries(#[from] RegistriesError),
-    #[error(transparent)]
-    Credentials(#[from] CredentialError),
 }
 
 impl Registry {
@@ -81,19 +88,28 @@ impl<'a> Session<'a> {
     pub(crate) fn open(
         registry: &'a Registry,
         reference: &Reference,
+        purpose: &Purpose,
         (registries, plain_http): (&Registries, bool),
         (keychain, given): (&Keychain, Option<&Credentials>),
-    ) -> Result<Self, SessionError> {
+    ) -> Result<Self, ReachError> {
         let mut accesses = Vec::new();
         for endpoint in registries.endpoints(reference, plain_http)? {
+            if matches!(purpose, Purpose::Push { .. }) && !endpoint.pushes {
+                continue;
+            }
             let login = match given.filter(|_| endpoint.role == Role::Registry) {
                 Some(given) => Login::Given(given.clone()),
                 None => keychain.login(endpoint.host(), endpoint.repository())?,
             };
-            let client = registry.clients.client(&endpoint, registries.proxies())?;
-            accesses.push(Access { endpoint, login, client });
+            let client = registry.clients.client(&endpoint, registries.proxies(), purpose)?;
+            let scopes = purpose.scopes(endpoint.repository());
+            accesses.push(Access { endpoint, login, client, scopes });
         }
-        Ok(Self { registry, reference: reference.clone(), accesses })
+        let action = match purpose {
+            Purpose::Pull => "pull",
+            Purpose::Push { .. } => "push",
+        };
+        Ok(Self { registry, reference: reference.clone(), accesses, action })
     }
 
     /// The digest the reference leads to now, by one HEAD request; `None` if the registry does not say.
@@ -145,6 +161,10 @@ impl<'a> Session<'a> {
         .await
     }
 
+    pub(crate) fn bounds(&self) -> Transfers {
+        self.registry.bounds
+    }
+
     /// A layer, to be streamed and checked by the caller.
     pub(crate) fn download(&self, digest: Digest, size: u64) -> Download<'_> {
         Download::new(self, digest, size)
@@ -190,6 +210,7 @@ impl<'a> Session<'a> {
     /// No endpoint may be asked for it.
     fn nobody(&self, path: &str, capability: &'static str) -> RegistryError {
         RegistryError {
+            action: self.action,
             reference: self.reference.to_string(),
             registry: self.reference.registry().into(),
             object: path.into(),
@@ -199,6 +220,7 @@ impl<'a> Session<'a> {
 
     fn failure(&self, access: &Access, path: &str, failure: RegistryFailure) -> RegistryError {
         RegistryError {
+            action: self.action,
             reference: self.reference.to_string(),
             registry: access.endpoint.host().into(),
             object: path.into(),
@@ -224,6 +246,18 @@ impl<'a> Session<'a> {
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
+    }
+}
+
+impl Purpose {
+    fn scopes(&self, repository: &str) -> Vec<String> {
+        match self {
+            Self::Pull => vec![format!("repository:{repository}:pull")],
+            Self::Push { mounts } => {
+                let own = format!("repository:{repository}:pull,push");
+                [own].into_iter().chain(mounts.iter().map(|from| format!("repository:{from}:pull"))).collect()
+            }
+        }
     }
 }
 

@@ -5,15 +5,16 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::digest::{Digest, Hasher};
 use crate::layer::decompress;
-use crate::manifest::{Descriptor, OCI_INDEX, OCI_MANIFEST};
+use crate::manifest::{Descriptor, Manifest, OCI_INDEX, OCI_MANIFEST};
+use crate::outgoing::Platforms;
 use crate::reference::Reference;
-use crate::store::{CONTAINERD_NAME, Documents, REF_NAME, Store, StoreError};
+use crate::store::{CONTAINERD_NAME, REF_NAME, Store, StoreError};
+use crate::tree::Tree;
 
 /// What an archive looks like inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,33 +49,48 @@ pub enum SaveError {
     },
 }
 
-/// One image to be saved, under the names that were given.
-struct Chosen {
-    manifest: Digest,
-    documents: Arc<Documents>,
+/// One image, or a whole index, under the names it has in the archive.
+pub(crate) struct Archived {
+    root: Digest,
+    media_type: &'static str,
+    /// Manifests, configs and layers.
+    parts: Vec<Digest>,
+    /// The image of it that docker's form takes, with its diff ids.
+    image: Option<(Manifest, Vec<Digest>)>,
     names: Vec<String>,
+}
+
+impl Archived {
+    pub(crate) fn new(root: Digest, tree: &Tree, image: Option<(Manifest, Vec<Digest>)>, names: Vec<String>) -> Self {
+        let documents = tree.bottom_up();
+        let media_type = documents.last().map_or(OCI_MANIFEST, |document| document.media_type);
+        let parts = documents.iter().map(|document| document.digest);
+        let parts = parts.chain(tree.blobs().iter().map(|blob| blob.digest)).collect();
+        Self { root, media_type, parts, image, names }
+    }
 }
 
 impl Store {
     /// Writes the images called `names` (as in [`Store::resolve`]) into one archive. An image that is given by a tag is
-    /// in the archive under that tag, one given by id under all its tags.
+    /// in the archive under that tag, one given by id under all its tags. In OCI's form, an index is kept whole if all
+    /// of it is here.
     pub async fn save<W>(&self, names: Vec<String>, form: ArchiveForm, output: W) -> Result<(), SaveError>
     where
         W: Write + Send + 'static,
     {
         let store = self.clone();
+        let work = move || {
+            let images = store.archived(&names)?;
+            let layout = store.inner.layout.clone();
+            write_archive(&names.join(", "), &images, form, &|digest| layout.blob(digest), output)
+        };
         let lost =
             |error| SaveError::Io { name: "images".into(), object: "write".into(), source: io::Error::other(error) };
-        let work = move || {
-            let images = store.chosen(&names)?;
-            let archive = tar::Builder::new(BufWriter::with_capacity(1 << 20, output));
-            Save { store, name: names.join(", "), archive, written: HashSet::new() }.run(&images, form)
-        };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(lost(error)))
     }
 
-    fn chosen(&self, names: &[String]) -> Result<Vec<Chosen>, SaveError> {
-        let mut chosen: Vec<Chosen> = Vec::new();
+    fn archived(&self, names: &[String]) -> Result<Vec<Archived>, SaveError> {
+        let mut chosen: Vec<Archived> = Vec::new();
         for name in names {
             let failed = |source| SaveError::Store { name: name.clone(), source: Box::new(source) };
             let image =
@@ -82,11 +98,13 @@ impl Store {
             let tag = name.parse::<Reference>().ok().map(|reference| reference.to_string());
             let given = tag.filter(|tag| image.repo_tags.contains(tag));
             let names = given.map_or_else(|| image.repo_tags.clone(), |tag| vec![tag]);
-            match chosen.iter_mut().find(|other| other.manifest == image.manifest_digest) {
+            let outgoing = self.outgoing(name, &Platforms::Present).map_err(failed)?;
+            match chosen.iter_mut().find(|other| other.root == outgoing.root) {
                 Some(other) => other.names.extend(names),
                 None => {
                     let documents = self.inner.documents(&image.manifest_digest).map_err(failed)?;
-                    chosen.push(Chosen { manifest: image.manifest_digest, documents, names });
+                    let whole = (documents.manifest.clone(), image.diff_ids.clone());
+                    chosen.push(Archived::new(outgoing.root, &outgoing.tree, Some(whole), names));
                 }
             }
         }
@@ -98,15 +116,27 @@ impl Store {
     }
 }
 
-struct Save<W: Write> {
-    store: Store,
+/// Writes `images` into one archive. `name` is for messages, `file` says where each blob and document is.
+pub(crate) fn write_archive<W: Write>(
+    name: &str,
+    images: &[Archived],
+    form: ArchiveForm,
+    file: &dyn Fn(&Digest) -> PathBuf,
+    output: W,
+) -> Result<(), SaveError> {
+    let archive = tar::Builder::new(BufWriter::with_capacity(1 << 20, output));
+    Save { name: name.to_owned(), blob: file, archive, written: HashSet::new() }.run(images, form)
+}
+
+struct Save<'f, W: Write> {
     name: String,
+    blob: &'f dyn Fn(&Digest) -> PathBuf,
     archive: tar::Builder<BufWriter<W>>,
     written: HashSet<String>,
 }
 
-impl<W: Write> Save<W> {
-    fn run(mut self, images: &[Chosen], form: ArchiveForm) -> Result<(), SaveError> {
+impl<W: Write> Save<'_, W> {
+    fn run(mut self, images: &[Archived], form: ArchiveForm) -> Result<(), SaveError> {
         match form {
             ArchiveForm::Oci => self.oci(images)?,
             ArchiveForm::Docker => self.docker(images)?,
@@ -115,20 +145,17 @@ impl<W: Write> Save<W> {
         finished.map_err(|source| SaveError::Io { name: self.name, object: "write the archive's end".into(), source })
     }
 
-    fn oci(&mut self, images: &[Chosen]) -> Result<(), SaveError> {
+    fn oci(&mut self, images: &[Archived]) -> Result<(), SaveError> {
         self.member("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         let mut entries = Vec::new();
         for image in images {
-            let manifest = &image.documents.manifest;
-            let parts = manifest.layers.iter().chain([&manifest.config]).map(|part| part.digest);
             let mut size = 0;
-            for digest in [image.manifest].into_iter().chain(parts) {
-                let (file, length) = self.open(&digest)?;
+            for digest in &image.parts {
+                let (file, length) = self.open(digest)?;
                 self.file(&format!("blobs/sha256/{}", digest.hex()), file, length)?;
-                size = if digest == image.manifest { length } else { size };
+                size = if *digest == image.root { length } else { size };
             }
-            let media_type = manifest.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into());
-            let entry = json!({"mediaType": media_type, "digest": image.manifest, "size": size});
+            let entry = json!({"mediaType": image.media_type, "digest": image.root, "size": size});
             let named = |name: &String| {
                 let mut entry = entry.clone();
                 entry["annotations"] = json!({REF_NAME: name, CONTAINERD_NAME: name});
@@ -143,15 +170,17 @@ impl<W: Write> Save<W> {
         self.member("index.json", index.to_string().as_bytes())
     }
 
-    fn docker(&mut self, images: &[Chosen]) -> Result<(), SaveError> {
+    fn docker(&mut self, images: &[Archived]) -> Result<(), SaveError> {
         let mut entries = Vec::new();
         for image in images {
-            let documents = &image.documents;
-            let config = documents.manifest.config.digest;
+            let Some((manifest, diff_ids)) = &image.image else {
+                continue;
+            };
+            let config = manifest.config.digest;
             let (file, length) = self.open(&config)?;
             self.file(&format!("{}.json", config.hex()), file, length)?;
             let mut layers = Vec::new();
-            for (layer, diff_id) in documents.manifest.layers.iter().zip(&documents.config.rootfs.diff_ids) {
+            for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
                 let path = format!("{}/layer.tar", diff_id.hex());
                 self.layer(&path, layer, diff_id)?;
                 layers.push(path);
@@ -192,7 +221,7 @@ impl<W: Write> Save<W> {
     }
 
     fn open(&self, digest: &Digest) -> Result<(File, u64), SaveError> {
-        let path: PathBuf = self.store.inner.layout.blob(digest);
+        let path = (self.blob)(digest);
         let opened = File::open(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
         opened.map_err(|source| SaveError::Io {
             name: self.name.clone(),

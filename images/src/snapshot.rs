@@ -3,6 +3,8 @@
 //! Nothing is mounted here. The container's own child mounts the overlay in its own mount namespace, so no mount
 //! can be left behind by anyone.
 
+mod volume;
+
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -14,7 +16,10 @@ use wharf_specs::id::{ContainerId, InvalidId};
 
 use crate::digest::Digest;
 use crate::image::Image;
+use crate::one_line::OneLine;
 use crate::store::{Store, StoreError, Usage, at};
+
+pub use volume::ImageVolume;
 
 /// The three parts of an overlay mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +46,16 @@ pub enum SnapshotError {
     Exists(String),
     #[error("container {container}: layer {diff_id} of image {image} is not in the store, pull it again")]
     LayerMissing { container: String, image: Digest, diff_id: Digest },
+    #[error("container {0}: has no writable layer")]
+    NotPrepared(String),
+    #[error("container {container}: sub-path `{}` of image {image}: {problem}", OneLine(.sub_path))]
+    SubPath { container: String, image: Digest, sub_path: String, problem: &'static str },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Written beside each writable layer: what it stands on.
-#[derive(Serialize, Deserialize)]
+/// Written beside each writable layer: what it stands on. Its image volumes have such records too.
+#[derive(Clone, Serialize, Deserialize)]
 struct Record {
     image: Digest,
     diff_ids: Vec<Digest>,
@@ -62,11 +71,7 @@ impl Store {
         let _lock = self.inner.layout.lock_shared().map_err(&failed)?;
         let record = Record { image: image.id, diff_ids: image.diff_ids.clone() };
         let mount = self.overlay(&dir, &record);
-        for (path, diff_id) in mount.lower.iter().zip(distinct(&record)) {
-            if !path.exists() {
-                return Err(SnapshotError::LayerMissing { container: container_id.into(), image: image.id, diff_id });
-            }
-        }
+        self.check_layers(container_id, &record)?;
         let mut private = DirBuilder::new();
         private.mode(0o700);
         match private.create(&dir) {
@@ -160,25 +165,49 @@ impl Store {
         Ok(usage)
     }
 
+    /// The containers that stand on the image or have a volume of it.
     pub(crate) fn containers_of(&self, image: &Digest) -> Result<Vec<String>, StoreError> {
-        let all = self.snapshots()?.into_iter();
-        Ok(all.filter(|prepared| prepared.image == Some(*image)).map(|prepared| prepared.container_id).collect())
+        let uses = |(_, records): &(String, Vec<Record>)| records.iter().any(|record| record.image == *image);
+        Ok(self.records()?.into_iter().filter(uses).map(|(container, _)| container).collect())
     }
 
     pub(crate) fn layers_in_use(&self) -> Result<HashSet<Digest>, StoreError> {
+        let records = self.records()?.into_iter().flat_map(|(_, records)| records);
+        Ok(records.flat_map(|record| record.diff_ids).collect())
+    }
+
+    /// What every container uses.
+    fn records(&self) -> Result<Vec<(String, Vec<Record>)>, StoreError> {
         let containers = self.inner.layout.containers();
-        let mut layers = HashSet::new();
+        let mut all = Vec::new();
         for prepared in self.snapshots()? {
             let dir = containers.join(&prepared.container_id);
-            let record = read_record(&dir).map_err(at("read snapshot", &dir))?;
-            layers.extend(record.into_iter().flat_map(|record| record.diff_ids));
+            let failed = at("read snapshot", &dir);
+            let mut records = volume::read_records(&dir).map_err(&failed)?;
+            records.extend(read_record(&dir).map_err(&failed)?);
+            all.push((prepared.container_id, records));
         }
-        Ok(layers)
+        Ok(all)
+    }
+
+    fn check_layers(&self, container_id: &str, record: &Record) -> Result<(), SnapshotError> {
+        let missing = distinct(record).find(|diff_id| !self.inner.layout.snapshot(diff_id).join("fs").exists());
+        let (container, image) = (container_id.to_owned(), record.image);
+        missing.map_or(Ok(()), |diff_id| Err(SnapshotError::LayerMissing { container, image, diff_id }))
+    }
+
+    /// The unpacked layers of `image`, topmost first.
+    pub(crate) fn layer_roots(&self, image: &Image) -> Vec<PathBuf> {
+        self.layers(&Record { image: image.id, diff_ids: image.diff_ids.clone() })
+    }
+
+    /// The unpacked layers, topmost first.
+    fn layers(&self, record: &Record) -> Vec<PathBuf> {
+        distinct(record).map(|diff_id| self.inner.layout.snapshot(&diff_id).join("fs")).collect()
     }
 
     fn overlay(&self, dir: &std::path::Path, record: &Record) -> OverlayMount {
-        let mut lower: Vec<PathBuf> =
-            distinct(record).map(|diff_id| self.inner.layout.snapshot(&diff_id).join("fs")).collect();
+        let mut lower = self.layers(record);
         if lower.is_empty() {
             lower.push(dir.join("empty"));
         }

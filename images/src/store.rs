@@ -1,8 +1,10 @@
 //! The store: images by name and id, removal, and what it takes on disk.
 
 mod names;
+mod pins;
+mod removal;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,16 +14,20 @@ use crate::credentials::Keychain;
 use crate::digest::Digest;
 use crate::image::{ConfigDocument, Image};
 use crate::layout::Layout;
-use crate::manifest::{Descriptor, Document, Manifest, from_object};
+use crate::manifest::{Descriptor, Document, Manifest, Platform, from_object};
 use crate::pull::{Flights, SharedBlobs};
 use crate::reference::{Reference, ReferenceError};
 use crate::registries::Registries;
 use crate::registry::Registry;
 use crate::transfers::Transfers;
+use crate::tree::Tree;
 use crate::unpack::Limits;
 
-pub(crate) use names::{CONTAINERD_NAME, REF_NAME, annotation, repo_digest_target, set_name};
-use names::{entry_is_named, is_named, names};
+pub(crate) use names::{
+    CONTAINERD_NAME, INDEX, REF_NAME, REPO_DIGEST, annotation, index_of, repo_digest_target, set_name,
+};
+use names::{entry_is_named, is_named, is_pinned, names};
+pub use removal::{Pruned, Removed};
 
 /// A store of images, shared by any number of handles, threads and processes.
 ///
@@ -64,6 +70,8 @@ struct IndexCache {
 }
 
 pub(crate) struct Documents {
+    /// What the image is known by: its config's digest; an artifact, whose config says nothing, by its manifest's.
+    pub id: Digest,
     pub manifest: Manifest,
     pub config: ConfigDocument,
 }
@@ -81,21 +89,18 @@ pub enum StoreError {
     NotFound(String),
     #[error("image id `{prefix}`: fits {count} images, give more digits")]
     Ambiguous { prefix: String, count: usize },
+    #[error("image `{name}`: is not for {platform}, it is for {offered}")]
+    Platform { name: String, platform: Platform, offered: String },
+    #[error("image `{name}`: {missing} of it is not here; pull it again, all of an index with --all-platforms")]
+    Incomplete { name: String, missing: Digest },
     #[error("image `{name}`: in use by {}", containers.join(", "))]
     InUse { name: String, containers: Vec<String> },
+    #[error("image `{name}`: is pinned; `wharf unpin {name}` gives it free")]
+    Pinned { name: String },
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error("image reference `{0}`: a tag cannot be set by digest")]
     TagByDigest(String),
-}
-
-/// What [`Store::remove`] did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// Names that are gone, tags and digests.
-    pub untagged: Vec<String>,
-    /// The image's id if nothing named it any more and its content went too.
-    pub deleted: Option<Digest>,
 }
 
 /// What the store takes on disk.
@@ -145,11 +150,12 @@ impl Store {
                     continue;
                 }
             };
-            let id = documents.manifest.config.digest;
+            let id = documents.id;
             let image = by_id.entry(id).or_insert_with(|| image(entry, &documents));
             let (tag, digest) = names(entry);
             image.repo_tags.extend(tag);
             image.repo_digests.extend(digest);
+            image.is_pinned |= is_pinned(entry);
         }
         let mut images: Vec<Image> = by_id.into_values().collect();
         for image in &mut images {
@@ -195,51 +201,12 @@ impl Store {
         let _lock = self.inner.lock()?;
         let image = self.resolve(name)?.ok_or_else(not_found)?;
         let entries = self.inner.entries()?;
-        let mut entry =
-            entries.iter().find(|entry| entry.digest == image.manifest_digest).cloned().ok_or_else(not_found)?;
-        entry.annotations = None;
+        let mut entry = self.inner.entry_of(&entries, name, &image).cloned().ok_or_else(not_found)?;
+        let index = index_of(&entry).map(|index| (INDEX.to_owned(), index.to_string()));
+        entry.annotations = index.map(|index| [index].into());
         let entries = set_name(entries.to_vec(), entry, Some(&new.to_string()), None);
         self.inner.write_index(&entries)?;
         self.resolve(&image.id.to_string())?.ok_or_else(not_found)
-    }
-
-    /// Removes a name, or by id (or its prefix) all names of an image. With the last name its manifests, blobs and
-    /// snapshots go, as far as nobody else uses them.
-    ///
-    /// Fails with [`StoreError::InUse`], changing nothing, if the last name of an image would go that a prepared
-    /// container uses.
-    pub fn remove(&self, name: &str) -> Result<Removed, StoreError> {
-        let lock = self.inner.lock()?;
-        let image = self.resolve(name)?.ok_or_else(|| StoreError::NotFound(name.into()))?;
-        let by_name = name.parse::<Reference>().ok().filter(|reference| is_named(&image, reference));
-        let entries = self.inner.entries()?;
-        let (mut kept, mut removed) = (Vec::new(), Removed::default());
-        let mut still_there = false;
-        for entry in entries.iter() {
-            let ours =
-                self.inner.documents(&entry.digest).is_ok_and(|documents| documents.manifest.config.digest == image.id);
-            let wanted = by_name.as_ref().is_none_or(|reference| entry_is_named(entry, reference));
-            if ours && wanted {
-                let (tag, digest) = names(entry);
-                removed.untagged.extend(tag.or(digest));
-            } else {
-                still_there |= ours;
-                kept.push(entry.clone());
-            }
-        }
-        if !still_there {
-            let containers = self.containers_of(&image.id)?;
-            if !containers.is_empty() {
-                return Err(StoreError::InUse { name: name.into(), containers });
-            }
-            removed.deleted = Some(image.id);
-        }
-        self.inner.write_index(&kept)?;
-        let rubbish = self.inner.set_rubbish_aside(&self.layers_in_use()?)?;
-        // Deleting a large tree takes seconds: not under the lock.
-        drop(lock);
-        drop(rubbish);
-        Ok(removed)
     }
 
     /// Bytes and inodes of blobs and snapshots.
@@ -291,8 +258,37 @@ impl Inner {
         Ok(cache.entries.clone())
     }
 
+    /// The entry by which `name` led to `image`; where it was no name, one that knows the image's index.
+    pub(crate) fn entry_of<'e>(&self, entries: &'e [Descriptor], name: &str, image: &Image) -> Option<&'e Descriptor> {
+        let reference = name.parse::<Reference>().ok();
+        let ours = || entries.iter().filter(|entry| self.is_of(entry, image));
+        let by_name = ours().find(|entry| reference.as_ref().is_some_and(|name| entry_is_named(entry, name)));
+        by_name.or_else(|| ours().find(|entry| index_of(entry).is_some())).or_else(|| ours().next())
+    }
+
+    /// Whether an entry of index.json leads to `image`.
+    pub(crate) fn is_of(&self, entry: &Descriptor, image: &Image) -> bool {
+        entry.digest == image.manifest_digest
+            || self.documents(&entry.digest).is_ok_and(|documents| documents.id == image.id)
+    }
+
+    /// Everything of the index or manifest `root` that is here.
+    pub(crate) fn tree(&self, root: Digest) -> Result<Tree, StoreError> {
+        let mut tree = Tree::of(root);
+        while let Some(digest) = tree.next() {
+            let path = self.layout.blob(&digest);
+            match self.layout.read_blob(&digest) {
+                Ok(bytes) => tree.add(digest, bytes).map_err(|error| at("parse", &path)(io::Error::other(error)))?,
+                // Of an index, only the image for this machine need be here.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(at("read", &path)(error)),
+            }
+        }
+        Ok(tree)
+    }
+
     /// The exclusive lock must be held.
-    fn write_index(&self, entries: &[Descriptor]) -> Result<(), StoreError> {
+    pub(crate) fn write_index(&self, entries: &[Descriptor]) -> Result<(), StoreError> {
         let path = self.layout.index_file();
         self.layout.write_index(entries).map_err(at("write", &path))
     }
@@ -316,63 +312,27 @@ impl Inner {
             Err(error) => return Err(invalid(manifest, error.into())),
         };
         let config = &parsed.config.digest;
-        let documents = Arc::new(Documents {
-            config: from_object(&read(config)?).map_err(|error| invalid(config, error.into()))?,
-            manifest: parsed,
+        let documents = Arc::new(match parsed.is_artifact() {
+            true => Documents { id: *manifest, config: ConfigDocument::of_artifact(*manifest), manifest: parsed },
+            false => Documents {
+                id: *config,
+                config: from_object(&read(config)?).map_err(|error| invalid(config, error.into()))?,
+                manifest: parsed,
+            },
         });
         let mut all = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(*manifest, documents.clone());
         Ok(documents)
     }
-
-    /// Moves out of sight what neither index.json nor `layers` names; it is deleted when the session is dropped.
-    /// The exclusive lock must be held.
-    fn set_rubbish_aside(&self, layers: &HashSet<Digest>) -> Result<RubbishSession, StoreError> {
-        let images = self.layout.images();
-        let (mut blobs, mut snapshots) = (HashSet::new(), layers.clone());
-        for entry in self.entries()?.iter() {
-            blobs.insert(entry.digest);
-            blobs.extend(repo_digest_target(entry));
-            let documents = match self.documents(&entry.digest) {
-                Ok(documents) => documents,
-                Err(error) => {
-                    // What a damaged image uses is unknown: everything stays until it is removed or healed.
-                    tracing::warn!(manifest = %entry.digest, %error, "nothing is cleaned up");
-                    return self.layout.rubbish_session().map_err(at("collect garbage of", &images));
-                }
-            };
-            blobs.insert(documents.manifest.config.digest);
-            blobs.extend(documents.manifest.layers.iter().map(|layer| layer.digest));
-            snapshots.extend(&documents.config.rootfs.diff_ids);
-        }
-        let failed = at("collect garbage of", &images);
-        let session = self.layout.rubbish_session().map_err(&failed)?;
-        for (digest, _) in self.layout.list_blobs().map_err(&failed)? {
-            if !blobs.contains(&digest) {
-                session.take(&self.layout.blob(&digest)).map_err(&failed)?;
-            }
-        }
-        for diff_id in self.layout.list_snapshots().map_err(&failed)? {
-            if !snapshots.contains(&diff_id) {
-                session.take(&self.layout.snapshot(&diff_id)).map_err(&failed)?;
-            }
-        }
-        let mut documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
-        documents.retain(|manifest, _| blobs.contains(manifest));
-        Ok(session)
-    }
 }
 
-/// Content on its way out.
-pub(crate) use crate::layout::RubbishSession;
-
-fn image(entry: &Descriptor, documents: &Documents) -> Image {
+pub(crate) fn image(entry: &Descriptor, documents: &Documents) -> Image {
     let mut blobs: HashMap<Digest, u64> = HashMap::new();
     for part in documents.manifest.layers.iter().chain([&documents.manifest.config]) {
         blobs.insert(part.digest, part.size);
     }
     Image {
-        id: documents.manifest.config.digest,
+        id: documents.id,
         repo_tags: Vec::new(),
         repo_digests: Vec::new(),
         manifest_digest: entry.digest,
@@ -381,6 +341,7 @@ fn image(entry: &Descriptor, documents: &Documents) -> Image {
         diff_ids: documents.config.rootfs.diff_ids.clone(),
         created: documents.config.created.clone(),
         platform: documents.config.platform(),
+        is_pinned: false,
     }
 }
 

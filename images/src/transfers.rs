@@ -17,6 +17,9 @@ pub struct Transfers {
     pub longest_wait: Duration,
     /// A transfer that brings no byte for so long is taken for dead, and repeated.
     pub silence: Duration,
+    /// Blobs up to this size are pushed by one request; larger ones in pieces of so many bytes. A piece is what is
+    /// sent again to a registry that keeps no part of one when a connection breaks.
+    pub piece: u64,
 }
 
 impl Default for Transfers {
@@ -28,6 +31,7 @@ impl Default for Transfers {
             first_wait: Duration::from_millis(250),
             longest_wait: Duration::from_secs(60),
             silence: Duration::from_secs(30),
+            piece: 16 << 20,
         }
     }
 }
@@ -54,8 +58,18 @@ impl BackOff {
     /// # Errors
     /// The refusal itself, if it will not pass or there have been enough tries.
     pub(crate) async fn wait_after(&mut self, refusal: RegistryError) -> Result<(), RegistryError> {
-        let wait = refusal.is_passing().then(|| self.next(refusal.retry_after(), chance())).flatten();
-        match wait {
+        match refusal.is_passing() {
+            true => self.wait_whatever(refusal).await,
+            false => Err(refusal),
+        }
+    }
+
+    /// Waits before another try even if the refusal itself will not pass: what follows is another request.
+    ///
+    /// # Errors
+    /// The refusal itself, if there have been enough tries.
+    pub(crate) async fn wait_whatever(&mut self, refusal: RegistryError) -> Result<(), RegistryError> {
+        match self.next(refusal.retry_after(), chance()) {
             Some(wait) => tokio::time::sleep(wait).await,
             None => return Err(refusal),
         }
@@ -95,6 +109,7 @@ mod tests {
         first_wait: Duration::from_secs(1),
         longest_wait: Duration::from_secs(6),
         silence: Duration::from_secs(1),
+        piece: 1,
     };
 
     #[test]

@@ -82,7 +82,9 @@ pub(crate) fn unpack<R: Read>(input: R, root: BorrowedFd<'_>, limits: Limits) ->
         limits,
         members: 0,
         bytes: 0,
-        disk_bytes: 0,
+        // The layer's own root is a directory.
+        disk_bytes: BLOCK_BYTES,
+        inodes: 1,
         parent: None,
         implied: BTreeSet::from([Vec::new()]),
         directory_times: BTreeMap::new(),
@@ -101,6 +103,7 @@ struct Layer<'a> {
     members: u64,
     bytes: u64,
     disk_bytes: u64,
+    inodes: u64,
     /// The directory last used: neighbours follow each other in an archive.
     parent: Option<(Vec<u8>, OwnedFd)>,
     implied: ImpliedDirectories,
@@ -251,6 +254,9 @@ impl Layer<'_> {
         operation: &'static str,
         make: impl Fn() -> Result<T, Errno>,
     ) -> Result<T, UnpackError> {
+        if member.kind != Kind::HardLink {
+            self.inodes += 1;
+        }
         match make() {
             Err(Errno::EXIST) => {
                 let stat = self.existing(parent, place, member)?;
@@ -258,6 +264,10 @@ impl Layer<'_> {
                     return Err(refused(member, "would replace a directory of this layer by something else"));
                 }
                 fs::unlinkat(parent, &*place.name, AtFlags::empty()).map_err(failed(member, "replace"))?;
+                if stat.st_nlink == 1 {
+                    self.inodes -= 1;
+                    self.disk_bytes = self.disk_bytes.saturating_sub(stat.st_blocks as u64 * 512);
+                }
                 make().map_err(failed(member, operation))
             }
             other => other.map_err(failed(member, operation)),
@@ -311,11 +321,7 @@ impl Layer<'_> {
                 Err(errno) => return Err(failed(errno)),
             }
         }
-        Ok(SnapshotRecord {
-            bytes: self.disk_bytes + self.members * BLOCK_BYTES,
-            inodes: self.members,
-            implied: self.implied,
-        })
+        Ok(SnapshotRecord { bytes: self.disk_bytes, inodes: self.inodes, implied: self.implied })
     }
 }
 

@@ -23,17 +23,17 @@ pub struct Verified {
 /// Something of the store that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    #[error("blob {blob}: its content has the digest {found}; remove the images that need it, and pull them again")]
+    #[error("blob {blob}: its content has the digest {found}")]
     Content { blob: Digest, found: Digest },
     #[error("blob {blob}: {reason}")]
     Unreadable { blob: Digest, reason: String },
-    #[error("image {image}: blob {blob} is missing; remove the image, and pull it again")]
+    #[error("image {image}: blob {blob} is missing")]
     BlobMissing { image: Digest, blob: Digest },
-    #[error("image {image}: blob {blob} has {found} bytes, its manifest says {expected}; remove it, and pull it again")]
+    #[error("image {image}: blob {blob} has {found} bytes, its manifest says {expected}")]
     Size { image: Digest, blob: Digest, expected: u64, found: u64 },
-    #[error("image {image}: layer {layer} is not unpacked; remove the image, and pull it again")]
+    #[error("image {image}: layer {layer} is not unpacked")]
     LayerMissing { image: Digest, layer: Digest },
-    #[error("layer {layer}: {reason}; remove the images that need it, and pull them again")]
+    #[error("layer {layer}: {reason}")]
     Layer { layer: Digest, reason: String },
     #[error("manifest {manifest}: {reason}")]
     Documents { manifest: Digest, reason: String },
@@ -86,7 +86,7 @@ impl Inner {
                 return damages.push(Damage::Documents { manifest: entry.digest, reason });
             }
         };
-        let image = documents.manifest.config.digest;
+        let image = documents.id;
         for part in documents.manifest.layers.iter().chain([&documents.manifest.config]) {
             match self.layout.blob(&part.digest).metadata() {
                 Ok(metadata) if metadata.len() == part.size => {}
@@ -108,7 +108,7 @@ impl Inner {
     }
 }
 
-fn digest_of(mut file: File) -> io::Result<Digest> {
+pub(crate) fn digest_of(mut file: File) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 17];
     loop {

@@ -324,3 +324,59 @@ async fn what_an_interrupted_pull_kept_goes_with_the_next_removal() {
     node.store.remove(&other.id().to_string()).unwrap();
     assert_eq!(blobs(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_processes_transfer_a_layer_once() {
+    let image = image(&[200_000, 100_000, 1_000]);
+    let Some(registry) = registry_with("several_processes_transfer_a_layer_once", &image).await else { return };
+    let proxy = FlakyProxy::start(&registry.address, |_, _| Fault::Slow(997)).await;
+    let node = Node::new();
+    // Locks are of open files: another handle is as another process.
+    let open = || {
+        let options = wharf_images::StoreOptions { transfers: QUICK, ..Default::default() };
+        wharf_images::Store::open_with(node.dir.path(), options).unwrap()
+    };
+    let (reference, stores) = (proxy.reference("team/app:1"), [open(), open(), open()]);
+    let pulls = stores.iter().map(|store| store.pull(&reference, PullOptions::default()));
+    for pulled in futures_util::future::join_all(pulls).await {
+        assert_eq!(pulled.unwrap().id, image.id());
+    }
+    for (layer, _) in &image.blobs[1..] {
+        let path = layer.to_string();
+        assert_eq!(proxy.seen_count(&path), 1, "{path}");
+    }
+    assert!(node.store.verify().unwrap().damages.is_empty());
+    assert_eq!(std::fs::read_dir(node.dir.path().join("fetching")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_gets_nowhere_is_not_waited_for() {
+    let image = image(&[100_000]);
+    let Some(registry) = registry_with("a_process_that_gets_nowhere_is_not_waited_for", &image).await else { return };
+    let layer = image.blobs[1].0.to_string();
+    let (reached, told) = std::sync::mpsc::channel();
+    let proxy = FlakyProxy::start(&registry.address, move |path, number| match path.ends_with(&layer) && number == 0 {
+        true => {
+            reached.send(()).unwrap();
+            Fault::Stall(1000)
+        }
+        false => Fault::None,
+    })
+    .await;
+    let node = Node::new();
+    let (store, reference) = (node.store.clone(), proxy.reference("team/app:1"));
+    let stuck = tokio::spawn(async move { store.pull(&reference, PullOptions::default()).await });
+    tokio::task::spawn_blocking(move || told.recv()).await.unwrap().unwrap();
+    let options =
+        wharf_images::StoreOptions { transfers: silent_for(Duration::from_millis(200)), ..Default::default() };
+    let other = wharf_images::Store::open_with(node.dir.path(), options).unwrap();
+    let pulled = other.pull(&proxy.reference("team/app:1"), PullOptions::default()).await.unwrap();
+    assert_eq!(pulled.id, image.id());
+    stuck.abort();
+    assert!(stuck.await.unwrap_err().is_cancelled());
+    node.store.idle().await;
+    // A process that is killed leaves its note; the next one sweeps it.
+    std::fs::write(node.dir.path().join("fetching/left"), "1-1").unwrap();
+    wharf_images::Store::open(node.dir.path()).unwrap();
+    assert_eq!(std::fs::read_dir(node.dir.path().join("fetching")).unwrap().count(), 0);
+}

@@ -16,22 +16,25 @@ const MEMBERS_MAX: usize = 10_000;
 
 /// A file of the archive, in the session.
 #[derive(Clone)]
-pub(super) struct Spooled {
-    pub(super) file: PathBuf,
+pub(crate) struct Spooled {
+    pub(crate) file: PathBuf,
     pub(super) digest: Digest,
     pub(super) size: u64,
 }
 
 /// The archive's files by name, links resolved, and by digest.
 #[derive(Default)]
-pub(super) struct Spool {
+pub(crate) struct Spool {
     pub(super) by_name: HashMap<String, Spooled>,
-    pub(super) by_digest: HashMap<Digest, Spooled>,
+    pub(crate) by_digest: HashMap<Digest, Spooled>,
 }
 
 impl Load {
     /// Puts every file of the archive into the session.
-    pub(super) fn spool(&self, session: &Session) -> Result<Spool, LoadError> {
+    pub(crate) fn spool(&self, session: &Session) -> Result<Spool, LoadError> {
+        if self.path.is_dir() {
+            return self.spool_directory(session);
+        }
         let archive = |source| LoadError::Archive { path: self.path.clone(), source };
         let file = File::open(&self.path).map_err(self.io("open"))?;
         let content = decompress(BufReader::with_capacity(128 << 10, file)).map_err(self.io("read"))?;

@@ -16,10 +16,12 @@ use crate::manifest::Descriptor;
 /// What one pull or load has made so far. Dropped without [`Session::publish`], it leaves nothing but the blobs that
 /// it was told to [`keep`](Session::keep).
 pub(crate) struct Session {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     lock: File,
-    layout: Layout,
+    pub(super) layout: Layout,
     kept: Mutex<Vec<Digest>>,
+    /// What other processes may be waiting for.
+    pub(super) fetched: Mutex<Vec<Digest>>,
     // Dropped last, when everything else is done.
     _open: Open,
 }
@@ -37,7 +39,7 @@ impl Session {
     pub(super) fn new(dir: PathBuf, lock: File, layout: &Layout) -> Self {
         layout.open_sessions.send_modify(|open| *open += 1);
         let open = Open(layout.open_sessions.clone());
-        Self { dir, lock, layout: layout.clone(), kept: Mutex::default(), _open: open }
+        Self { dir, lock, layout: layout.clone(), kept: Mutex::default(), fetched: Mutex::default(), _open: open }
     }
 
     /// Keeps a verified blob for the next pull even if this one is cancelled or cut off. Until an image names it, the
@@ -59,6 +61,26 @@ impl Session {
         }
     }
 
+    /// Keeps a blob of the store from going away while this session lives. Where it can be read then.
+    pub(crate) fn hold_blob(&self, digest: &Digest) -> io::Result<PathBuf> {
+        let held = self.blob(digest);
+        match fs::hard_link(self.layout.blob(digest), &held) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(held),
+        }
+    }
+
+    /// Where a blob is, in this session or in the store.
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let own = self.blob(digest);
+        if own.exists() { own } else { self.layout.blob(digest) }
+    }
+
+    /// Where a blob made in this session is.
+    pub(crate) fn own_blob(&self, digest: &Digest) -> PathBuf {
+        self.blob(digest)
+    }
+
     fn place_kept(&self) -> io::Result<()> {
         let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         if kept.is_empty() {
@@ -72,7 +94,7 @@ impl Session {
         sync_directory(&self.layout.blobs())
     }
 
-    fn blob(&self, digest: &Digest) -> PathBuf {
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
         self.dir.join("blobs").join(digest.hex())
     }
 
@@ -168,6 +190,26 @@ impl Session {
         Ok(())
     }
 
+    /// Puts a blob and a snapshot of this session in the place of damaged ones.
+    pub(crate) fn replace(&self, blob: Option<&Digest>, snapshot: Option<&Digest>) -> io::Result<()> {
+        rustix::fs::syncfs(&self.lock)?;
+        let _lock = self.layout.lock()?;
+        if let Some(digest) = blob {
+            fs::rename(self.blob(digest), self.layout.blob(digest))?;
+            sync_directory(&self.layout.blobs())?;
+        }
+        if let Some(diff_id) = snapshot {
+            let place = self.layout.snapshot(diff_id);
+            // It goes with the session; a mount that stands on it keeps what it has.
+            match fs::rename(&place, self.scratch("damaged")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::rename(self.snapshot(diff_id), &place)?,
+            }
+            sync_directory(&self.layout.snapshots())?;
+        }
+        Ok(())
+    }
+
     fn check_complete(&self, needed: &Needed) -> Result<(), PublishError> {
         let gone = Needed {
             blobs: needed
@@ -192,6 +234,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.end_fetching();
         if let Err(error) = self.place_kept() {
             tracing::warn!(session = %self.dir.display(), %error, "verified layers are lost and will be fetched again");
         }

@@ -2,10 +2,12 @@
 
 use std::io;
 
+use crate::artifact::ArtifactError;
 use crate::digest::Digest;
 use crate::layer::LayerError;
 use crate::manifest::{DocumentError, Platform};
-use crate::registry::{RegistryError, SessionError};
+use crate::registries::ReachError;
+use crate::registry::RegistryError;
 use crate::store::StoreError;
 
 /// Why a pull failed. The store is as it was before; but where the connection was at fault, layers that were complete
@@ -19,7 +21,7 @@ pub enum PullError {
     Setup {
         reference: String,
         #[source]
-        source: Box<SessionError>,
+        source: Box<ReachError>,
     },
     #[error("pull {reference}")]
     Document {
@@ -43,6 +45,12 @@ pub enum PullError {
         reference: String,
         #[source]
         source: Box<LayerError>,
+    },
+    #[error("pull {reference}")]
+    Artifact {
+        reference: String,
+        #[source]
+        source: Box<ArtifactError>,
     },
     #[error("pull {reference}: {operation}")]
     Io {

@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 
 use super::{Plan, Pull, PullError};
 use crate::layer::{LayerError, LayerJob, ingest};
-use crate::layout::Session;
+use crate::layout::{Fetching, Session};
 use crate::progress::LayerState;
-use crate::registry::{self, Download, Sink};
+use crate::registry::{self, Download, RegistryError, Sink};
+use crate::unpack::Limits;
 
 /// Layers that one pull receives and unpacks at once: enough to keep two to four cores busy, few enough to stay
 /// within 64 MiB.
@@ -28,18 +29,23 @@ impl Pull {
         session: &Arc<Session>,
     ) -> Result<(), PullError> {
         let mut jobs: Vec<LayerJob> = Vec::new();
-        for (layer, diff_id) in plan.layers.iter().zip(&plan.diff_ids) {
+        let layers = plan.layers.iter().zip(&plan.diff_ids).map(|(layer, diff_id)| (layer, Some(*diff_id)));
+        for (layer, diff_id) in layers.chain(plan.others.iter().map(|other| (other, None))) {
             if jobs.iter().any(|job| job.blob == layer.digest) {
                 continue;
             }
             let layout = &self.store.inner.layout;
-            let in_session = session.made_snapshot(diff_id) || jobs.iter().any(|job| job.diff_id == *diff_id);
+            let is_unpacked = diff_id.is_none_or(|diff_id| {
+                session.made_snapshot(&diff_id)
+                    || jobs.iter().any(|job| job.diff_id == Some(diff_id))
+                    || layout.snapshot(&diff_id).exists()
+            });
             let job = LayerJob {
                 blob: layer.digest,
                 size: layer.size,
-                diff_id: *diff_id,
+                diff_id,
                 keep_blob: session.open_blob(&layer.digest).is_err(),
-                unpack: !in_session && !layout.snapshot(diff_id).exists(),
+                unpack: !is_unpacked,
             };
             let state = match job.keep_blob || job.unpack {
                 true => LayerState::Waiting,
@@ -71,10 +77,22 @@ impl Pull {
             let shared = self.want(job.blob);
             let turn = shared.turn().await;
             let other = shared.layer();
-            let is_here = other.is_some_and(|other| session.link_blob(&other, &job.blob).is_ok())
+            let mut is_here = other.is_some_and(|other| session.link_blob(&other, &job.blob).is_ok())
                 || session.open_blob(&job.blob).is_ok();
+            let mut fetching = None;
             if !is_here {
+                let begun = session.begin_fetching(&job.blob, remote.bounds().silence).await;
+                fetching = begun.map_err(self.io("wait for another process"))?;
+                is_here = session.open_blob(&job.blob).is_ok();
+            }
+            let is_brought = !is_here;
+            if is_brought {
                 self.bring(remote, &job, session, &running).await?;
+            }
+            if let Some(Err(error)) = fetching.map(Fetching::done) {
+                tracing::debug!(blob = %job.blob, %error, "other processes are not told");
+            }
+            if is_brought {
                 shared.made_layer(session);
                 session.keep(job.blob);
                 return self.complete(&job);
@@ -100,37 +118,15 @@ impl Pull {
     ) -> Result<(), PullError> {
         let mut download = remote.download(job.blob, job.size);
         loop {
-            match self.try_to_bring(&mut download, job, session, running).await? {
+            let report = |done| self.progress.report(job.blob, LayerState::Transferring, done, job.size);
+            let received = receive(&mut download, job, session, self.store.inner.limits, running, &report).await;
+            match received.map_err(|error| self.unpacked(error))?? {
                 Err(error) if error.is_transfers_fault() && download.distrust() => {
                     tracing::debug!(layer = %job.blob, %error, "layer came wrong, it is fetched again");
                 }
                 outcome => return outcome.map_err(|error| self.refused(error)),
             }
         }
-    }
-
-    async fn try_to_bring(
-        &self,
-        download: &mut Download<'_>,
-        job: &LayerJob,
-        session: &Arc<Session>,
-        running: &mpsc::Sender<()>,
-    ) -> Result<Result<(), LayerError>, PullError> {
-        let (bytes, receiver) = mpsc::channel(CHUNKS_WAITING);
-        let input = ChunkReader::new(receiver);
-        let unpacking = unpack(input, *job, session.clone(), self.store.inner.limits, running.clone());
-        let report = |done| self.progress.report(job.blob, LayerState::Transferring, done, job.size);
-        let sink = Sink { bytes, report: &report };
-        let received = download.run(&sink).await;
-        if received.is_err() {
-            // The thread must not take the end of the channel for the end of the blob.
-            let _ = sink.bytes.send(Err(io::Error::other("transfer failed"))).await;
-        }
-        drop(sink);
-        let unpacked = unpacking.await.map_err(|error| self.unpacked(error))?;
-        // The transfer's own error knows more than what the unpacking made of the broken end.
-        received?;
-        Ok(unpacked)
     }
 
     fn complete(&self, job: &LayerJob) -> Result<(), PullError> {
@@ -147,12 +143,36 @@ impl Pull {
     }
 }
 
+/// Receives a blob once, while a thread makes of it what `job` says. The outermost error is the thread's own end, the
+/// next the transfer's, the last one is about what came.
+pub(crate) async fn receive(
+    download: &mut Download<'_>,
+    job: &LayerJob,
+    session: &Arc<Session>,
+    limits: Limits,
+    running: &mpsc::Sender<()>,
+    report: &(dyn Fn(u64) + Send + Sync),
+) -> Result<Result<Result<(), LayerError>, RegistryError>, tokio::task::JoinError> {
+    let (bytes, receiver) = mpsc::channel(CHUNKS_WAITING);
+    let unpacking = unpack(ChunkReader::new(receiver), *job, session.clone(), limits, running.clone());
+    let sink = Sink { bytes, report };
+    let received = download.run(&sink).await;
+    if received.is_err() {
+        // The thread must not take the end of the channel for the end of the blob.
+        let _ = sink.bytes.send(Err(io::Error::other("transfer failed"))).await;
+    }
+    drop(sink);
+    let unpacked = unpacking.await?;
+    // The transfer's own error knows more than what the unpacking made of the broken end.
+    Ok(received.map(|()| unpacked))
+}
+
 /// Unpacks on a thread of its own, which holds the session and `running` until it ends.
 fn unpack(
     input: impl Read + Send + 'static,
     job: LayerJob,
     session: Arc<Session>,
-    limits: crate::unpack::Limits,
+    limits: Limits,
     running: mpsc::Sender<()>,
 ) -> tokio::task::JoinHandle<Result<(), LayerError>> {
     tokio::task::spawn_blocking(move || {
@@ -162,6 +182,7 @@ fn unpack(
         outcome
     })
 }
+
 /// The blocking end of a transfer.
 struct ChunkReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,

@@ -21,6 +21,8 @@ pub struct Endpoint {
     pub resolves: bool,
     /// Whether it may serve content by digest.
     pub pulls: bool,
+    /// Whether it takes what is pushed.
+    pub pushes: bool,
     /// Sent with every request, only there; may be secret.
     pub(crate) headers: Vec<(String, String)>,
     /// `ns=` of each request: which registry a mirror of many stands for.
@@ -91,6 +93,7 @@ impl Endpoint {
             tls: Tls::default(),
             resolves: true,
             pulls: true,
+            pushes: true,
             headers: Vec::new(),
             namespace: None,
             connect_time: None,

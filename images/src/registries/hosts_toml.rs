@@ -137,7 +137,7 @@ impl File<'_> {
                 self.check_capability(key, capability)?;
             }
             let has = |name: &str| all.iter().any(|capability| capability.as_ref() == name);
-            (endpoint.pulls, endpoint.resolves) = (has("pull"), has("resolve"));
+            (endpoint.pulls, endpoint.resolves, endpoint.pushes) = (has("pull"), has("resolve"), has("push"));
         }
         let timeout = table.dial_timeout.as_ref();
         let read = |text: &Spanned<String>| {
@@ -291,7 +291,7 @@ mod tests {
             client = [['c.pem', 'c.key']]\nskip_verify = true\ndial_timeout = '1m0.5s'\n[host.'m.io'.header]\nx-a = ['1', '2']\n";
         let endpoints = read(text, "q.io/a").unwrap();
         let host = &endpoints[0];
-        assert!(host.pulls && !host.resolves && host.tls.is_unverified);
+        assert!(host.pulls && !host.resolves && !host.pushes && host.tls.is_unverified);
         let authorities: Vec<String> = host.tls.authorities.iter().map(|ca| ca.value.display().to_string()).collect();
         assert_eq!(authorities, ["/d/h/a.pem", "/d/h/b.pem"]);
         assert_eq!(host.tls.client.as_ref().unwrap().value, ("/d/h/c.pem".into(), "/d/h/c.key".into()));

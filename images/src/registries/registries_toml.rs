@@ -186,7 +186,10 @@ fn reached(host: &str, repository: &str, role: Role, section: Option<&Section>, 
         None if is_loopback(host) && !says_tls => Insecure::Tls,
         None => Insecure::Nothing,
     };
-    let endpoint = |scheme: &str| Endpoint { origin: origin.clone(), ..Endpoint::at(scheme, host, repository, role) };
+    // A mirror has what the registry has: what is pushed there only would be lost.
+    let pushes = role == Role::Registry;
+    let endpoint =
+        |scheme: &str| Endpoint { origin: origin.clone(), pushes, ..Endpoint::at(scheme, host, repository, role) };
     let plain = Endpoint { is_second_try: insecure == Insecure::Either, ..endpoint("http") };
     let mut by_tls = endpoint("https");
     by_tls.tls.is_unverified = matches!(insecure, Insecure::Verification | Insecure::Either);

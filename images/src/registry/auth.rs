@@ -21,11 +21,11 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// Renewed this long before its end, so that it does not end on the way.
 const TOKEN_MARGIN: Duration = Duration::from_secs(5);
 
-/// Authorization headers that worked, by registry, repository and login.
+/// Authorization headers that worked, by registry, repository, login and what they are for.
 #[derive(Default)]
 pub(super) struct Tokens(Mutex<HashMap<Key, Token>>);
 
-type Key = (String, Login);
+type Key = (String, Login, Vec<String>);
 
 struct Token {
     header: String,
@@ -54,7 +54,7 @@ impl Tokens {
 }
 
 fn key(access: &Access) -> Key {
-    (access.endpoint.url(), access.login.clone())
+    (access.endpoint.url(), access.login.clone(), access.scopes.clone())
 }
 
 /// What a 401 is answered with.
@@ -121,13 +121,19 @@ async fn fetch_token(
     if !safe {
         return Err(failed(format!("token service `{realm}` is not reached by https")));
     }
-    let scope = format!("repository:{}:pull", access.endpoint.repository());
-    let mut asked = vec![("scope", scope.as_str())];
+    let scopes = access.scopes.iter().map(|scope| ("scope", scope.as_str()));
+    let mut asked: Vec<(&str, &str)> = match credentials {
+        // A form has one of each name (RFC 6749, 3.2).
+        Some(Credentials::IdentityToken(_)) => Vec::new(),
+        _ => scopes.collect(),
+    };
+    let joined = access.scopes.join(" ");
     asked.extend(challenge.parameters.get("service").map(|service| ("service", service.as_str())));
     let host = url.host_str().unwrap_or_default().to_owned();
     let mut response = match credentials {
         Some(Credentials::IdentityToken(token)) => {
             // Only a form may carry it (token specification, "OAuth2"): what stands in a URL is logged on its way.
+            asked.push(("scope", &joined));
             asked.extend([("grant_type", "refresh_token"), ("client_id", "wharf"), ("refresh_token", token)]);
             let form = Url::parse_with_params("form:", &asked).map_err(|_| failed("the token is no text".into()))?;
             let body = form.query().unwrap_or_default().to_owned();

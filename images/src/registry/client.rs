@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use reqwest::{Certificate, Client, Identity, NoProxy, Proxy};
 
+use super::Purpose;
 use crate::registries::{Endpoint, Origin, Proxies, RegistriesError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -30,6 +31,8 @@ struct Kind {
     is_plain: bool,
     is_loopback: bool,
     is_unverified: bool,
+    /// Who sends a large body gets no answer for a while: it watches for silence itself.
+    is_for_pushes: bool,
     authorities: Vec<Vec<u8>>,
     /// Certificate and key.
     identity: Option<Vec<u8>>,
@@ -42,8 +45,13 @@ impl Clients {
     }
 
     /// The client for an endpoint. Made at the first use: reading the machine's root certificates takes milliseconds.
-    pub(super) fn client(&self, endpoint: &Endpoint, proxies: &Proxies) -> Result<Client, RegistriesError> {
-        let kind = kind(endpoint)?;
+    pub(super) fn client(
+        &self,
+        endpoint: &Endpoint,
+        proxies: &Proxies,
+        purpose: &Purpose,
+    ) -> Result<Client, RegistriesError> {
+        let kind = Kind { is_for_pushes: matches!(purpose, Purpose::Push { .. }), ..kind(endpoint)? };
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = all.get(&kind) {
             return Ok(client.clone());
@@ -95,9 +103,11 @@ fn new_client(
     let mut builder = Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(kind.connect_time.unwrap_or(CONNECT_TIMEOUT))
-        .read_timeout(silence)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
+    if !kind.is_for_pushes {
+        builder = builder.read_timeout(silence);
+    }
     if !kind.is_loopback {
         for proxy in proxies_of(proxies)? {
             builder = builder.proxy(proxy);

@@ -12,7 +12,9 @@ use crate::digest::Digest;
 /// A request that did not bring what was asked for.
 #[derive(Debug)]
 pub struct RegistryError {
-    /// The reference being pulled.
+    /// `pull` or `push`.
+    pub action: &'static str,
+    /// The reference being pulled or pushed to.
     pub reference: String,
     /// Its registry, host and port.
     pub registry: String,
@@ -41,7 +43,11 @@ pub enum RegistryFailure {
         /// The file that the credentials come from, if they were not given with the call.
         source: Option<CredentialSource>,
     },
-    /// The configuration has nobody for this (`pull`, `resolve`).
+    /// Neither did the registry take a byte nor did it answer, for too long.
+    Silence,
+    /// The answer lacks what the protocol asks for.
+    Protocol(String),
+    /// The configuration has nobody for this (`pull`, `resolve`, `push`).
     Nobody(&'static str),
     /// Leads somewhere that is not followed.
     Redirection(String),
@@ -79,7 +85,7 @@ impl RegistryError {
         match &*self.failure {
             RegistryFailure::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
             RegistryFailure::Transport { stage, .. } => matches!(*stage, "transfer" | "time out"),
-            RegistryFailure::Cut { .. } => true,
+            RegistryFailure::Cut { .. } | RegistryFailure::Silence => true,
             _ => false,
         }
     }
@@ -159,7 +165,7 @@ impl RegistryFailure {
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (registry, object) = (&self.registry, &self.object);
-        write!(f, "pull {}: registry {registry}: {object}: ", self.reference)?;
+        write!(f, "{} {}: registry {registry}: {object}: ", self.action, self.reference)?;
         match &*self.failure {
             RegistryFailure::Transport { stage: "connect", .. } => {
                 write!(f, "cannot connect; is the registry running, is its name right?")
@@ -185,7 +191,8 @@ impl fmt::Display for RegistryError {
             RegistryFailure::Nobody(capability) => {
                 write!(f, "no endpoint has the capability `{capability}`; `wharf registry explain` lists them")
             }
-            RegistryFailure::Redirection(problem) => write!(f, "{problem}"),
+            RegistryFailure::Silence => write!(f, "no answer in time"),
+            RegistryFailure::Redirection(problem) | RegistryFailure::Protocol(problem) => write!(f, "{problem}"),
             RegistryFailure::Credentials(_) => write!(f, "log in"),
             RegistryFailure::Authentication(problem) => write!(f, "log in: {problem}"),
             RegistryFailure::Digest { expected, found } => {

@@ -1,6 +1,6 @@
 //! One request to one endpoint: its URL, headers, redirections and login.
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::{Access, RegistryError, RegistryFailure, Session, auth, error};
@@ -12,8 +12,8 @@ const ERROR_BODY_MAX_BYTES: u64 = 4096;
 const REDIRECTIONS_MAX: usize = 5;
 
 impl Session<'_> {
-    /// Sends a request below the repository's URL, logging in when asked to, and refuses every other status. A part
-    /// may come whole: a server need not know ranges.
+    /// Sends a request without a body below the repository's URL. A part may come whole: a server need not know
+    /// ranges.
     pub(super) async fn send(
         &self,
         access: &Access,
@@ -21,21 +21,41 @@ impl Session<'_> {
         path: &str,
         offset: u64,
     ) -> Result<Response, RegistryError> {
+        let url = access.url(path).map_err(|failure| self.failure(access, path, failure))?;
+        let prepare = |mut request: RequestBuilder| {
+            if path.starts_with("manifests/") {
+                let accepted = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
+                request = request.header(ACCEPT, accepted.join(", "));
+            }
+            match offset {
+                0 => request,
+                offset => request.header(RANGE, format!("bytes={offset}-")),
+            }
+        };
+        let expected: &[u16] = if offset > 0 { &[200, 206] } else { &[200] };
+        self.call(access, method, url, path, &prepare, expected).await
+    }
+
+    /// Sends what `prepare` makes of a request to `url`, logging in when asked to, and refuses every status but those
+    /// `expected`. Messages name `path`.
+    pub(super) async fn call(
+        &self,
+        access: &Access,
+        method: Method,
+        url: Url,
+        path: &str,
+        prepare: &(dyn Fn(RequestBuilder) -> RequestBuilder + Sync),
+        expected: &[u16],
+    ) -> Result<Response, RegistryError> {
         let failed = |failure| self.failure(access, path, failure);
-        let url = access.url(path).map_err(failed)?;
+        let own = access.url("").map_err(failed)?.origin();
         let mut header = self.registry.tokens.header(access);
         let mut asked = false;
         let mut anonymous = matches!(access.login, Login::Anonymous);
         loop {
-            let request = |url: Url, is_ours: bool| {
-                let mut request = access.client.request(method.clone(), url);
-                if path.starts_with("manifests/") {
-                    let accepted = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
-                    request = request.header(ACCEPT, accepted.join(", "));
-                }
-                if offset > 0 {
-                    request = request.header(RANGE, format!("bytes={offset}-"));
-                }
+            let request = |url: Url, _| {
+                let is_ours = url.origin() == own;
+                let request = prepare(access.client.request(method.clone(), url));
                 match is_ours {
                     true => access.decorate(request, header.as_deref()),
                     false => request,
@@ -43,8 +63,7 @@ impl Session<'_> {
             };
             let response = follow(url.clone(), request).await.map_err(failed)?;
             match response.status() {
-                StatusCode::OK => return Ok(response),
-                StatusCode::PARTIAL_CONTENT if offset > 0 => return Ok(response),
+                status if expected.contains(&status.as_u16()) => return Ok(response),
                 StatusCode::UNAUTHORIZED if !asked => {
                     asked = true;
                     let answer = auth::log_in(self, access, &response).await.map_err(failed)?;
@@ -74,7 +93,7 @@ impl Session<'_> {
 }
 
 impl Access {
-    fn url(&self, path: &str) -> Result<Url, RegistryFailure> {
+    pub(super) fn url(&self, path: &str) -> Result<Url, RegistryFailure> {
         let text = format!("{}/{path}", self.endpoint.url());
         let mut url = Url::parse(&text).map_err(|_| RegistryFailure::Redirection(format!("`{text}` is no URL")))?;
         if let Some(namespace) = &self.endpoint.namespace {
@@ -108,15 +127,22 @@ pub(super) async fn follow(
         let Some(place) = response.headers().get(LOCATION).filter(|_| is_redirection(response.status())) else {
             return Ok(response);
         };
-        let place = place.to_str().ok().and_then(|place| url.join(place).ok());
-        let next = place.ok_or_else(|| RegistryFailure::Redirection("redirects to what is no URL".into()))?;
-        if next.scheme() != "https" && (url.scheme() == "https" || next.scheme() != "http") {
-            let problem = format!("redirects from {} to {}", url.scheme(), next.scheme());
-            return Err(RegistryFailure::Redirection(problem));
-        }
-        url = next;
+        url = led_to(&url, place)?;
     }
     Err(RegistryFailure::Redirection(format!("redirects more than {REDIRECTIONS_MAX} times")))
+}
+
+/// Where a `Location` header of an answer from `url` leads.
+pub(super) fn led_to(url: &Url, location: &HeaderValue) -> Result<Url, RegistryFailure> {
+    let place = location.to_str().ok().and_then(|place| url.join(place).ok());
+    let next = place.ok_or_else(|| RegistryFailure::Redirection("redirects to what is no URL".into()))?;
+    match next.scheme() != "https" && (url.scheme() == "https" || next.scheme() != "http") {
+        true => {
+            let problem = format!("redirects from {} to {}", url.scheme(), next.scheme());
+            Err(RegistryFailure::Redirection(problem))
+        }
+        false => Ok(next),
+    }
 }
 
 fn is_redirection(status: StatusCode) -> bool {

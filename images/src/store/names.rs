@@ -12,6 +12,12 @@ pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// `repository@digest` the entry was pulled as, the digest being an index's if the reference led to one.
 pub(crate) const REPO_DIGEST: &str = "dev.wharf.repo-digest";
 
+/// The index that a tagged entry was chosen from, where no repository digest says so.
+pub(crate) const INDEX: &str = "dev.wharf.index";
+
+/// What has it is not removed to make room.
+pub(crate) const PINNED: &str = "dev.wharf.pinned";
+
 /// The new index: `name` (and `repo_digest`) lead to `entry`. What had the name keeps its place without it, so that
 /// a container made from it can still find it by id.
 pub(crate) fn set_name(
@@ -34,6 +40,10 @@ pub(crate) fn set_name(
     let mut kept: Vec<Descriptor> = Vec::with_capacity(entries.len() + 1);
     for mut old in entries {
         if name.is_some() && annotation(&old, REF_NAME) == name {
+            // A pin is the name's.
+            if let Some(pin) = old.annotations.as_mut().and_then(|annotations| annotations.remove(PINNED)) {
+                entry.annotations.get_or_insert_default().insert(PINNED.into(), pin);
+            }
             if old.digest == entry.digest && annotation(&old, REPO_DIGEST) == repo_digest {
                 continue;
             }
@@ -43,15 +53,14 @@ pub(crate) fn set_name(
             }
         }
         // Without any name an entry says nothing beside another of the same manifest.
-        let nameless = old.annotations.as_ref().is_none_or(|all| all.is_empty());
+        let nameless = is_nameless(&old);
         let said = |other: &Descriptor| old.digest == other.digest && old.annotations == other.annotations;
         if (nameless && old.digest == entry.digest) || said(&entry) || kept.iter().any(said) {
             continue;
         }
         kept.push(old);
     }
-    let nameless = entry.annotations.is_none();
-    if !nameless || !kept.iter().any(|old| old.digest == entry.digest) {
+    if !is_nameless(&entry) || !kept.iter().any(|old| old.digest == entry.digest) {
         kept.push(entry);
     }
     kept
@@ -59,6 +68,20 @@ pub(crate) fn set_name(
 
 pub(crate) fn annotation<'a>(entry: &'a Descriptor, key: &str) -> Option<&'a str> {
     entry.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+pub(super) fn is_pinned(entry: &Descriptor) -> bool {
+    annotation(entry, PINNED).is_some()
+}
+
+fn is_nameless(entry: &Descriptor) -> bool {
+    annotation(entry, REF_NAME).is_none() && annotation(entry, REPO_DIGEST).is_none()
+}
+
+/// The index that the entry was chosen from.
+pub(crate) fn index_of(entry: &Descriptor) -> Option<Digest> {
+    let said = annotation(entry, INDEX).and_then(|digest| digest.parse().ok());
+    said.or_else(|| repo_digest_target(entry)).filter(|index| *index != entry.digest)
 }
 
 /// The entry's tagged name and its name by digest. A reference with a digest is no tag.

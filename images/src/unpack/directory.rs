@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::attributes::attributes;
 use super::path::{Place, resolve};
-use super::{Layer, UnpackError, failed, refused};
+use super::{BLOCK_BYTES, Layer, UnpackError, failed, refused};
 use crate::tar_stream::{Kind, Member};
 use crate::whiteout;
 
@@ -21,17 +21,24 @@ impl Layer<'_> {
         attributes(self.root, member)
     }
 
+    /// One that was made, with the block it takes on disk.
+    fn count_directory(&mut self) {
+        self.inodes += 1;
+        self.disk_bytes += BLOCK_BYTES;
+    }
+
     pub(super) fn make_directory(&mut self, path: &[u8], place: &Place, member: &Member) -> Result<(), UnpackError> {
         let parent = self.directory(&place.parent, member)?;
         let mut hides_lower = false;
         match fs::mkdirat(&parent, &*place.name, Mode::RWXU) {
-            Ok(()) => {}
+            Ok(()) => self.count_directory(),
             Err(Errno::EXIST) => {
                 let stat = self.existing(&parent, place, member)?;
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                     hides_lower = whiteout::is_whiteout(&stat);
                     fs::unlinkat(&parent, &*place.name, AtFlags::empty()).map_err(failed(member, "replace"))?;
                     fs::mkdirat(&parent, &*place.name, Mode::RWXU).map_err(failed(member, "mkdir"))?;
+                    self.count_directory();
                 }
             }
             Err(errno) => return Err(failed(member, "mkdir")(errno)),
@@ -55,7 +62,10 @@ impl Layer<'_> {
     pub(super) fn hide(&mut self, parent: &[u8], hidden: &[u8], member: &Member) -> Result<(), UnpackError> {
         let directory = self.directory(parent, member)?;
         match whiteout::entry(directory.as_fd(), hidden).map_err(failed(member, "stat"))? {
-            None => whiteout::create(directory.as_fd(), hidden).map_err(failed(member, "make whiteout"))?,
+            None => {
+                whiteout::create(directory.as_fd(), hidden).map_err(failed(member, "make whiteout"))?;
+                self.inodes += 1;
+            }
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
                 let own = fs::openat(&directory, hidden, flags, Mode::empty()).map_err(failed(member, "open"))?;
@@ -95,6 +105,7 @@ impl Layer<'_> {
                         }
                         other => other.map_err(failed(member, "mkdir"))?,
                     }
+                    self.count_directory();
                     self.implied.insert(sofar.to_vec());
                     let made = resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
                     fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(failed(member, "chmod"))?;
@@ -106,6 +117,7 @@ impl Layer<'_> {
                         fs::unlinkat(&directory, &path[at..end], AtFlags::empty())
                             .map_err(failed(member, "replace"))?;
                         fs::mkdirat(&directory, &path[at..end], Mode::RWXU).map_err(failed(member, "mkdir"))?;
+                        self.count_directory();
                         let made = resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
                         fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(failed(member, "chmod"))?;
                         whiteout::set_opaque(made.as_fd()).map_err(failed(member, "set opaque"))?;

@@ -150,7 +150,7 @@ fn image(image: &Image) -> cri::Image {
         },
         username: if uid.is_none() { user.to_string() } else { String::new() },
         spec: Some(cri::ImageSpec { image: image.id.to_string(), ..Default::default() }),
-        pinned: false,
+        pinned: image.is_pinned,
     }
 }
 

@@ -1,14 +1,14 @@
-//! `wharf images`, `tag`, `rmi` and `inspect`: what lies in the store.
+//! `wharf images`, `tag` and `rmi`: what lies in the store.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
-use clap::ValueEnum;
+use anyhow::anyhow;
 use serde_json::{Value, json};
 use wharf_images::{Image, Reference};
 
 use crate::get::write_columns;
+use crate::template::ListFormat;
 use crate::units::{ago, size_text};
 use crate::{NodeArguments, image_store, progress};
 
@@ -19,19 +19,12 @@ pub(crate) struct ListArguments {
     /// Print ids only
     #[arg(short, long)]
     quiet: bool,
-    /// Form of the output
-    #[arg(long, value_enum, default_value = "table")]
-    format: Format,
+    /// `json` (one object a line), or a template: "{{.Repository}}:{{.Tag}}", "table {{.ID}}\\t{{.Size}}"
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     /// Whole ids
     #[arg(long)]
     no_trunc: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    /// One object a line
-    Json,
 }
 
 #[derive(clap::Args)]
@@ -50,8 +43,8 @@ pub(crate) struct RemoveArguments {
 }
 
 #[derive(clap::Args)]
-pub(crate) struct InspectArguments {
-    /// Name or id of an image here
+pub(crate) struct PinArguments {
+    /// Name of an image, or its id for all its names
     #[arg(required = true)]
     images: Vec<String>,
 }
@@ -77,23 +70,41 @@ pub(crate) fn list(node: &NodeArguments, arguments: ListArguments) -> anyhow::Re
     let mut rows: Vec<Row> = images.into_iter().flat_map(rows).collect();
     // Newest first, as docker lists them.
     rows.sort_by(|a, b| (created(&b.image), &a.repository, &a.tag).cmp(&(created(&a.image), &b.repository, &b.tag)));
-    if arguments.format == Format::Json {
-        for row in &rows {
-            let line = json!({
-                "Repository": row.repository, "Tag": row.tag, "ID": id(&row.image),
-                "CreatedAt": row.image.created, "Size": row.image.size, "Digest": row.image.manifest_digest,
-            });
-            writeln!(output, "{line}")?;
+    let age = |image: &Image| image.created.as_deref().map(ago).unwrap_or_default();
+    match arguments.format.as_deref() {
+        None | Some("table") => {}
+        Some("json") => {
+            for row in &rows {
+                writeln!(output, "{}", fields(row, id(&row.image), row.image.size.into()))?;
+            }
+            return Ok(ExitCode::SUCCESS);
         }
-        return Ok(ExitCode::SUCCESS);
+        Some(template) => {
+            let header = json!({
+                "Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "Digest": "DIGEST",
+                "CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "Size": "SIZE",
+            });
+            let size = |row: &Row| size_text(row.image.size).into();
+            let rows: Vec<Value> = rows.iter().map(|row| fields(row, id(&row.image), size(row))).collect();
+            ListFormat::parse(template)?.write(&mut output, &header, &rows)?;
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let mut lines = vec![["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"].map(str::to_owned).to_vec()];
     lines.extend(rows.iter().map(|row| {
-        let age = row.image.created.as_deref().map(ago).unwrap_or_default();
-        vec![row.repository.clone(), row.tag.clone(), id(&row.image), age, size_text(row.image.size)]
+        vec![row.repository.clone(), row.tag.clone(), id(&row.image), age(&row.image), size_text(row.image.size)]
     }));
     write_columns(&mut output, &lines)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line's values, as docker's templates name them.
+fn fields(row: &Row, id: String, size: Value) -> Value {
+    let created = row.image.created.as_deref();
+    json!({
+        "Repository": row.repository, "Tag": row.tag, "ID": id, "Digest": row.image.manifest_digest,
+        "CreatedSince": created.map(ago), "CreatedAt": created, "Size": size,
+    })
 }
 
 /// An image under each of its tags; under its repository without a tag where it has none.
@@ -114,6 +125,14 @@ pub(crate) fn tag(node: &NodeArguments, arguments: TagArguments) -> anyhow::Resu
     Ok(ExitCode::SUCCESS)
 }
 
+pub(crate) fn set_pinned(node: &NodeArguments, arguments: &PinArguments, is_pinned: bool) -> anyhow::Result<ExitCode> {
+    let store = image_store::open(node)?;
+    for name in &arguments.images {
+        store.set_pinned(name, is_pinned)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) fn remove(node: &NodeArguments, arguments: RemoveArguments) -> anyhow::Result<ExitCode> {
     let store = image_store::open(node)?;
     let mut code = ExitCode::SUCCESS;
@@ -130,36 +149,4 @@ pub(crate) fn remove(node: &NodeArguments, arguments: RemoveArguments) -> anyhow
         }
     }
     Ok(code)
-}
-
-pub(crate) fn inspect(node: &NodeArguments, arguments: InspectArguments) -> anyhow::Result<ExitCode> {
-    let store = image_store::open(node)?;
-    let mut found = Vec::new();
-    for name in &arguments.images {
-        let image = store.resolve(name)?.with_context(|| format!("image `{name}`: not in the store"))?;
-        found.push(document(&image));
-    }
-    writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&found)?)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// An image as `docker inspect` shows it.
-fn document(image: &Image) -> Value {
-    let config = &image.config;
-    json!({
-        "Id": image.id, "RepoTags": image.repo_tags, "RepoDigests": image.repo_digests, "Created": image.created,
-        "Os": image.platform.os, "Architecture": image.platform.architecture, "Variant": image.platform.variant,
-        "Size": image.size,
-        "Config": {
-            "User": config.user, "ExposedPorts": set(&config.exposed_ports), "Env": config.env,
-            "Entrypoint": config.entrypoint, "Cmd": config.cmd, "Volumes": set(&config.volumes),
-            "WorkingDir": config.working_dir, "Labels": config.labels, "StopSignal": config.stop_signal,
-        },
-        "RootFS": {"Type": "layers", "Layers": image.diff_ids},
-    })
-}
-
-/// Image configurations write sets as objects with empty values.
-fn set(names: &[String]) -> Value {
-    names.iter().map(|name| (name.clone(), json!({}))).collect::<serde_json::Map<_, _>>().into()
 }

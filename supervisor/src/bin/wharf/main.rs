@@ -3,17 +3,22 @@
 mod apply;
 mod client;
 mod container_state;
+mod cp_image;
 mod cri;
 mod delete;
+mod diff;
 mod exec;
 mod get;
+mod history;
 mod image_store;
 mod images;
+mod inspect;
 mod load;
 mod logs;
 mod progress;
 mod ps;
 mod pull;
+mod push;
 mod registry;
 mod resource;
 mod run;
@@ -22,6 +27,7 @@ mod scale;
 mod stop;
 mod system;
 mod target;
+mod template;
 mod terminal;
 mod units;
 mod watch;
@@ -70,6 +76,10 @@ enum Command {
     Rm(stop::RemoveArguments),
     /// Fetch an image from its registry
     Pull(pull::Arguments),
+    /// Send an image to a registry
+    Push(push::Arguments),
+    /// Copy an image between registries, this node, archives and OCI layouts
+    CpImage(cp_image::Arguments),
     /// How registries are reached
     Registry(registry::Arguments),
     /// Take images from an archive
@@ -80,10 +90,18 @@ enum Command {
     Images(images::ListArguments),
     /// Give an image a further name
     Tag(images::TagArguments),
+    /// Keep images: neither `rmi` nor a kubelet that needs room removes them
+    Pin(images::PinArguments),
+    /// Give pinned images free
+    Unpin(images::PinArguments),
     /// Remove images
     Rmi(images::RemoveArguments),
     /// Show images as JSON
-    Inspect(images::InspectArguments),
+    Inspect(inspect::Arguments),
+    /// Show how an image was made, layer by layer
+    History(history::Arguments),
+    /// Show what a container has changed, or one image has other than another
+    Diff(diff::Arguments),
     /// Make the objects of a manifest be as it says
     Apply(apply::Arguments),
     /// Show objects
@@ -140,13 +158,19 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Kill(arguments) => stop::kill(node, &client, arguments).await,
             Command::Rm(arguments) => stop::remove(&client, arguments).await,
             Command::Pull(arguments) => pull::run(node, arguments).await,
+            Command::Push(arguments) => push::run(node, arguments).await,
+            Command::CpImage(arguments) => cp_image::run(node, arguments).await,
             Command::Registry(arguments) => registry::run(&arguments),
             Command::Load(arguments) => load::run(node, arguments).await,
             Command::Save(arguments) => save::run(node, arguments).await,
             Command::Images(arguments) => images::list(node, arguments),
             Command::Tag(arguments) => images::tag(node, arguments),
+            Command::Pin(arguments) => images::set_pinned(node, &arguments, true),
+            Command::Unpin(arguments) => images::set_pinned(node, &arguments, false),
             Command::Rmi(arguments) => images::remove(node, arguments),
-            Command::Inspect(arguments) => images::inspect(node, arguments),
+            Command::Inspect(arguments) => inspect::run(node, &arguments),
+            Command::History(arguments) => history::run(node, &arguments),
+            Command::Diff(arguments) => diff::run(node, &client, &arguments).await,
             Command::Apply(arguments) => apply::run(&client, arguments).await,
             Command::Get(arguments) => get::run(&client, arguments).await,
             Command::Delete(arguments) => delete::run(&client, arguments).await,

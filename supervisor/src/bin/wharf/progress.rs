@@ -1,4 +1,4 @@
-//! How far a pull or load is: a bar for each layer on a terminal, a line for each that is done elsewhere.
+//! How far a pull, push or load is: a bar for each layer on a terminal, a line for each that is done elsewhere.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -26,6 +26,7 @@ fn lines() -> ProgressFn {
         let outcome = match layer.state {
             LayerState::Waiting | LayerState::Transferring => return,
             LayerState::Present => "already present".into(),
+            LayerState::Mounted => "mounted from another repository".into(),
             LayerState::Complete => format!("complete, {}", size_text(layer.total)),
         };
         eprintln!("{}: {outcome}", short(&layer.layer));
@@ -50,13 +51,13 @@ fn bars() -> ProgressFn {
                 bar.set_message("transferring");
                 bar.set_position(layer.done);
             }
-            LayerState::Present => {
+            LayerState::Present | LayerState::Mounted | LayerState::Complete => {
                 bar.set_position(layer.total);
-                bar.finish_with_message("present");
-            }
-            LayerState::Complete => {
-                bar.set_position(layer.total);
-                bar.finish_with_message("complete");
+                bar.finish_with_message(match layer.state {
+                    LayerState::Present => "present",
+                    LayerState::Mounted => "mounted",
+                    _ => "complete",
+                });
             }
         }
     })

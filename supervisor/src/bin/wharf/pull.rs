@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
-use wharf_images::{Credentials, Image, Keychain, Platform, PullOptions, Reference, Registries, Store, StoreOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use wharf_images::{
+    Credentials, Image, Keychain, Platform, PullOptions, PushOptions, Reference, Registries, Store, StoreOptions,
+};
 
 use crate::{NodeArguments, image_store, progress};
 
@@ -15,6 +18,9 @@ pub(crate) struct Arguments {
     /// Which image of a multi-platform one
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<String>,
+    /// Bring the images of all platforms, so that the whole can be pushed and saved
+    #[arg(long)]
+    all_platforms: bool,
     /// Print nothing but the image's name
     #[arg(short, long)]
     quiet: bool,
@@ -41,8 +47,15 @@ pub(crate) struct RegistryArguments {
 
 impl RegistryArguments {
     pub(crate) fn options(&self) -> anyhow::Result<PullOptions> {
-        let credentials = self.creds.as_deref().map(credentials).transpose()?;
-        Ok(PullOptions { credentials, plain_http: self.plain_http, ..PullOptions::default() })
+        Ok(PullOptions { credentials: self.credentials()?, plain_http: self.plain_http, ..PullOptions::default() })
+    }
+
+    pub(crate) fn push_options(&self) -> anyhow::Result<PushOptions> {
+        Ok(PushOptions { credentials: self.credentials()?, plain_http: self.plain_http, ..PushOptions::default() })
+    }
+
+    fn credentials(&self) -> anyhow::Result<Option<Credentials>> {
+        self.creds.as_deref().map(|text| credentials("--creds", text)).transpose()
     }
 
     /// What the store is opened with: the logins of whoever runs this, the registries of the node. Broken files are
@@ -68,6 +81,7 @@ pub(crate) async fn run(node: &NodeArguments, arguments: Arguments) -> anyhow::R
     let mut options = arguments.registry.options()?;
     let platform = arguments.platform.as_deref().map(str::parse::<Platform>).transpose()?;
     options.platform = platform.clone();
+    options.all_platforms = arguments.all_platforms;
     let store = image_store::open_with(node, arguments.registry.store_options()?)?;
     let image = pull(&store, &reference, options, arguments.quiet).await?;
     // A reference without an index has nothing to choose from.
@@ -90,12 +104,23 @@ pub(crate) async fn pull(
     quiet: bool,
 ) -> anyhow::Result<Image> {
     options.progress = progress::shown(quiet);
-    tokio::select! {
-        pulled = store.pull(reference, options) => return pulled.map_err(|error| anyhow!(error)),
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("handle SIGINT")?,
+    match uninterrupted(store.pull(reference, options)).await? {
+        Some(pulled) => pulled.map_err(|error| anyhow!(error)),
+        None => {
+            store.idle().await;
+            bail!("pull {reference}: interrupted; layers that were complete are kept for the next time")
+        }
     }
-    store.idle().await;
-    bail!("pull {reference}: interrupted; layers that were complete are kept for the next time")
+}
+
+/// What `transfer` comes to; `None` if a person or the system wants it to end before.
+pub(crate) async fn uninterrupted<T>(transfer: impl Future<Output = T>) -> anyhow::Result<Option<T>> {
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    tokio::select! {
+        outcome = transfer => Ok(Some(outcome)),
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None).context("handle SIGINT"),
+        _ = terminate.recv() => Ok(None),
+    }
 }
 
 /// The digest that the reference led to, the index's where there is one.
@@ -109,13 +134,14 @@ fn pulled_digest(image: &Image, reference: &Reference) -> String {
     }
 }
 
-fn credentials(text: &str) -> anyhow::Result<Credentials> {
+/// The value of a login option.
+pub(crate) fn credentials(option: &str, text: &str) -> anyhow::Result<Credentials> {
     match text.split_once(':') {
         Some((username, password)) if !username.is_empty() => {
             Ok(Credentials::Basic { username: username.into(), password: password.into() })
         }
         // The text itself is a secret: it is not shown.
-        _ => bail!("--creds: expected USER:PASSWORD"),
+        _ => bail!("{option}: expected USER:PASSWORD"),
     }
 }
 
@@ -126,9 +152,9 @@ mod tests {
     #[test]
     fn a_password_may_contain_colons_and_is_never_shown() {
         let expected = Credentials::Basic { username: "me".into(), password: "a:b".into() };
-        assert!(credentials("me:a:b").unwrap() == expected);
+        assert!(credentials("--creds", "me:a:b").unwrap() == expected);
         for wrong in ["secret", ":secret"] {
-            assert!(!credentials(wrong).unwrap_err().to_string().contains("secret"));
+            assert!(!credentials("--creds", wrong).unwrap_err().to_string().contains("secret"));
         }
     }
 }
