@@ -107,8 +107,11 @@ impl ImageService for Images {
     ) -> Result<Response<cri::RemoveImageResponse>, Status> {
         let name = named(request.into_inner().image)?;
         self.with_store("remove image", move |store| match store.resolve(&name)? {
-            // The protocol removes the image with all its names.
-            Some(image) => store.remove(&image.id.to_string()).map(drop),
+            // The protocol removes the image with all its names. One that goes meanwhile by another call is gone too.
+            Some(image) => match store.remove(&image.id.to_string()) {
+                Err(wharf_images::StoreError::NotFound(_)) => Ok(()),
+                other => other.map(drop),
+            },
             None => Ok(()),
         })
         .await?;

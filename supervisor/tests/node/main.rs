@@ -4,7 +4,10 @@ mod cni_plugins;
 mod cni_protocol;
 mod cri;
 mod crictl;
+mod critest;
+mod critest_images;
 mod network;
+mod registry;
 mod replicas;
 mod streaming;
 #[path = "../../../runtime/tests/support/terminal.rs"]

@@ -32,6 +32,8 @@ pub struct TestNode {
 /// What a node has beside its defaults.
 #[derive(Default)]
 pub struct Options {
+    /// Lines of its configuration before the first section.
+    pub config: String,
     /// Lines of `[network]` in its configuration.
     pub network: String,
     /// Made in the node's folder before its daemon starts: path and text, executable under `plugins/`.
@@ -67,6 +69,18 @@ fn shim() -> PathBuf {
     wharfd().with_file_name("wharf-shim")
 }
 
+/// A program of the CRI's own tools: where `make test` has built them, or where it is installed.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = || std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file());
+    built(name).or_else(installed)
+}
+
+/// What `make test` has put into the folder of test tools.
+pub fn built(name: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(std::env::var_os("WHARF_TEST_TOOLS")?).join(name)).filter(|path| path.is_file())
+}
+
 impl TestNode {
     async fn start(test: &str, options: impl FnOnce(&Path) -> Options) -> Self {
         // Short: a unix socket's path has 108 bytes.
@@ -81,7 +95,7 @@ impl TestNode {
         store.load(&archive, None).await.unwrap();
         drop(store);
         let holder = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "--", "sleep", "infinity"])
+            .args(["--net", "--ipc", "--mount", "--propagation", "private", "--", "sleep", "infinity"])
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -92,9 +106,9 @@ impl TestNode {
         // A folder of its own: the machine may have a configuration for other programs.
         let folder = dir.path().join("net.d");
         let text = format!(
-            "cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
+            "cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n{}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
              cni.folder = {folder:?}\n{}",
-            options.network
+            options.config, options.network
         );
         std::fs::write(&config, text).unwrap();
         let mut node = Self { dir, cgroup, holder, wharfd: None };
@@ -173,7 +187,7 @@ impl TestNode {
     /// A command that will run in the node's namespaces.
     pub fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg("-t").arg(self.holder.id().to_string()).args(["-n", "-m", "--"]);
+        command.arg("-t").arg(self.holder.id().to_string()).args(["-n", "-i", "-m", "--"]);
         command
     }
 
@@ -381,7 +395,7 @@ fn write_image(path: &Path) {
     std::fs::File::create(path).unwrap().write_all(&archive.into_inner().unwrap()).unwrap();
 }
 
-fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8], mode: u32) {
+pub fn append(archive: &mut tar::Builder<impl Write>, name: &str, content: &[u8], mode: u32) {
     let mut header = tar::Header::new_gnu();
     header.set_mode(mode);
     header.set_size(content.len() as u64);
