@@ -197,9 +197,6 @@ impl Owner {
                 if self.records.get(id).is_some_and(|record| record.started_at == 0) {
                     self.container_started(id, 0, now());
                 }
-                tracing::info!(pod = %self.id, container = %id, "container started");
-                let (sandbox, container) = (self.id.clone(), id.to_string());
-                self.inner.emit(Event::ContainerStarted { sandbox, container });
                 Ok(())
             }
             Err(error) => {
@@ -218,6 +215,7 @@ impl Owner {
         if record.started_at == at || record.exit.is_some() {
             return;
         }
+        let first = record.started_at == 0;
         record.started_at = at;
         self.save(id);
         self.publish_container(id, |status| {
@@ -227,6 +225,11 @@ impl Owner {
                 status.pid = pid;
             }
         });
+        // Here, where its end cannot have been told yet.
+        if first {
+            tracing::info!(pod = %self.id, container = %id, "container started");
+            self.inner.emit(Event::ContainerStarted { sandbox: self.id.clone(), container: id.into() });
+        }
     }
 
     pub(super) fn container_exited(&mut self, id: &str, exit: Exit) {

@@ -9,13 +9,14 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::cgroup::Cgroup;
 use super::error::{PodError, Result};
+use super::observer::{Observer, Observers};
 use super::placement::{CgroupOptions, Placement};
 use super::record::PodDirectory;
 use super::sandbox::{self, Command};
 use super::session::{AttachSession, ExecOutput, ExecSession};
 use super::shim_client::ShimClient;
 use super::spec::{ContainerConfig, ExecConfig, Resources, SandboxConfig, SandboxName};
-use super::stats::{self, ContainerStats};
+use super::stats::sampler::{self, Sampler};
 use super::status::{ContainerStatus, Event, SandboxState, SandboxStatus};
 use super::{exec, recovery};
 use crate::network::Network;
@@ -50,8 +51,10 @@ pub struct Node {
 pub(crate) struct Inner {
     pub(crate) options: NodeOptions,
     pub(crate) network: Network,
+    pub(crate) sampler: Sampler,
     table: RwLock<Table>,
     events: broadcast::Sender<Event>,
+    pub(crate) observers: Observers,
 }
 
 /// What is answered from memory.
@@ -89,8 +92,23 @@ impl Inner {
     }
 
     pub(crate) fn emit(&self, event: Event) {
+        self.observers.tell(&event, || self.published(event.sandbox()));
         // Nobody needs to listen.
         let _ = self.events.send(event);
+    }
+
+    /// The end of a pod that is published no more; `sandbox` is what was.
+    pub(crate) fn emit_removed(&self, sandbox: SandboxStatus) {
+        let event = Event::SandboxRemoved { sandbox: sandbox.id.clone() };
+        self.observers.tell(&event, || Some((sandbox, Vec::new())));
+        let _ = self.events.send(event);
+    }
+
+    /// A pod and its containers as lists show them.
+    pub(crate) fn published(&self, sandbox: &str) -> Option<(SandboxStatus, Vec<ContainerStatus>)> {
+        let table = self.table();
+        let entry = table.pods.get(sandbox)?;
+        Some((entry.status.clone(), entry.containers.values().cloned().collect()))
     }
 
     /// Has what pods that are gone left of CNI's networks taken back. On a task of its own: plugins take their time.
@@ -118,8 +136,16 @@ impl Node {
             .await
             .map_err(|error| PodError::internal("open network", error))?;
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
-        let inner = Arc::new(Inner { options, network, table: RwLock::default(), events });
+        let inner = Arc::new(Inner {
+            options,
+            network,
+            sampler: Sampler::new(),
+            table: RwLock::default(),
+            events,
+            observers: Observers::default(),
+        });
         recovery::recover(&inner).await?;
+        tokio::spawn(sampler::run(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
@@ -154,6 +180,11 @@ impl Node {
     /// Every change of a pod or container from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.inner.events.subscribe()
+    }
+
+    /// The same, each with its pod as it was then.
+    pub fn observe(&self) -> Observer {
+        self.inner.observers.subscribe()
     }
 
     /// Makes a sandbox and returns its id once it is ready. A second request with the same configuration joins
@@ -306,13 +337,15 @@ impl Node {
         self.inner.container(&id)
     }
 
-    /// CPU, memory and process figures from the container's cgroup, read now.
-    pub async fn container_stats(&self, id: &str) -> Result<ContainerStats> {
-        let status = self.container(id)?;
-        let cgroup = self.inner.container_cgroup(&status.sandbox, &status.id)?;
-        tokio::task::spawn_blocking(move || stats::read(&cgroup))
-            .await
-            .map_err(|error| PodError::internal("read stats", error))
+    /// Path of a container's control group from each hierarchy's root on.
+    pub fn container_group(&self, container: &ContainerStatus) -> String {
+        let group = self.inner.container_cgroup(&container.sandbox, &container.id);
+        group.map(|group| format!("/{}", group.relative().display())).unwrap_or_default()
+    }
+
+    /// Of the group that a sandbox's containers are in.
+    pub fn sandbox_group(&self, sandbox: &SandboxStatus) -> String {
+        self.inner.placement(&sandbox.config, &sandbox.id).path().display().to_string()
     }
 
     /// A descriptor of the sandbox's network namespace; `None` on the host network.

@@ -20,7 +20,7 @@ use super::sandbox::{Command, Owner};
 use super::session::SIGKILL;
 use super::shim_process;
 use super::spec::{Dns, PidMode, SandboxConfig, SandboxName};
-use super::status::{SandboxState, SandboxStatus};
+use super::status::{Event, SandboxState, SandboxStatus};
 
 /// Reads `RUN/pods/*`; every pod is taken back on its own, and one that fails stops no other.
 pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<()> {
@@ -67,10 +67,11 @@ async fn take_back(inner: Arc<Inner>, id: String) {
         return;
     }
 
-    let pids = owner.read_containers().await;
+    let (pids, ended) = owner.read_containers().await;
     publish(&owner, commands, &pids);
     let up = owner.shim.is_some();
     owner.publish(if up { SandboxState::Ready } else { SandboxState::NotReady });
+    owner.keep_ends(ended);
     if phase == PodPhase::Ready && !up {
         owner.shim_died().await;
     }
@@ -131,8 +132,9 @@ fn publish(owner: &Owner, commands: mpsc::Sender<Command>, pids: &HashMap<String
 
 impl Owner {
     /// Reads the containers' records and brings them up to what the shim says; returns the pids of those that
-    /// live. A container that the shim does not know was never handed out, and is cleared away.
-    async fn read_containers(&mut self) -> HashMap<String, u32> {
+    /// live, and those that ended while no daemon was there. A container that the shim does not know was never handed
+    /// out, and is cleared away.
+    async fn read_containers(&mut self) -> (HashMap<String, u32>, Vec<String>) {
         let mut known = HashMap::new();
         if let Some(shim) = self.shim.clone() {
             match shim_process::containers(&shim, &self.id).await {
@@ -144,6 +146,7 @@ impl Owner {
             }
         }
         let mut pids = HashMap::new();
+        let mut ended = Vec::new();
         for id in self.directory.container_ids() {
             let record = self.directory.read_container(&id).ok();
             let record =
@@ -152,6 +155,7 @@ impl Owner {
                 self.discard_unfinished(&id).await;
                 continue;
             };
+            let was_alive = record.exit.is_none();
             if let Some(state) = known.get(&id) {
                 if state.started_at != 0 {
                     record.started_at = state.started_at;
@@ -164,12 +168,25 @@ impl Owner {
             if record.exit.is_none() {
                 record.exit = self.directory.read_exit(&id);
             }
+            if was_alive && record.exit.is_some() {
+                ended.push(id.clone());
+            }
             if let Err(error) = self.directory.write_container(&id, &record) {
                 tracing::warn!(pod = %self.id, container = %id, %error, "write container record");
             }
             self.records.insert(id, record);
         }
-        pids
+        (pids, ended)
+    }
+
+    /// For the first observer, with the times at which they were.
+    fn keep_ends(&self, ended: Vec<String>) {
+        let Some((sandbox, containers)) = self.inner.published(&self.id) else { return };
+        for container in ended {
+            let at = self.records.get(&container).and_then(|record| record.exit.as_ref()).map_or(0, |e| e.finished_at);
+            let event = Event::ContainerExited { sandbox: self.id.clone(), container };
+            self.inner.observers.keep(event, at, sandbox.clone(), containers.clone());
+        }
     }
 
     async fn discard_unfinished(&mut self, id: &str) {
@@ -213,7 +230,7 @@ async fn drop_orphaned_snapshots(inner: &Arc<Inner>) -> Result<()> {
 }
 
 /// Stands in for a record that cannot be read, for the time of the tear-down.
-fn unknown_pod() -> PodRecord {
+pub(super) fn unknown_pod() -> PodRecord {
     PodRecord {
         config: SandboxConfig {
             name: SandboxName { name: String::new(), namespace: String::new(), uid: String::new(), attempt: 0 },

@@ -332,10 +332,13 @@ impl Owner {
         if let Some(failure) = self.tear_down().await.into_iter().next() {
             return Err(PodError::internal(format!("remove pod sandbox {}", self.id), failure));
         }
+        let published = self.inner.published(&self.id);
         self.unpublish();
         self.inner.sweep_networks();
         tracing::info!(pod = %self.id, "pod sandbox removed");
-        self.inner.emit(Event::SandboxRemoved { sandbox: self.id.clone() });
+        if let Some((sandbox, _)) = published {
+            self.inner.emit_removed(sandbox);
+        }
         Ok(())
     }
 

@@ -6,6 +6,8 @@ mod cri;
 mod crictl;
 mod critest;
 mod critest_images;
+mod events;
+mod figures;
 mod network;
 mod registry;
 mod replicas;
