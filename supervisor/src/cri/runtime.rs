@@ -10,7 +10,7 @@ use wharf_specs::config::CgroupDriver;
 use wharf_specs::cri;
 use wharf_specs::cri::runtime_service_server::RuntimeService;
 
-use super::status::{invalid, unimplemented};
+use super::status::{invalid, runtime_config_error, unimplemented};
 use super::{chunks, container, events, figures, metric_descriptors, resources, sandbox};
 use crate::pod::spec::ExecConfig;
 use crate::pod::status::ContainerState;
@@ -332,9 +332,13 @@ impl RuntimeService for Runtime {
 
     async fn update_runtime_config(
         &self,
-        _: Request<cri::UpdateRuntimeConfigRequest>,
+        request: Request<cri::UpdateRuntimeConfigRequest>,
     ) -> Answer<cri::UpdateRuntimeConfigResponse> {
-        Err(unimplemented("UpdateRuntimeConfig"))
+        let config = request.into_inner().runtime_config.and_then(|config| config.network_config).unwrap_or_default();
+        if !config.pod_cidr.is_empty() {
+            self.node.network().set_pod_ranges(&config.pod_cidr).await.map_err(runtime_config_error)?;
+        }
+        Ok(Response::new(cri::UpdateRuntimeConfigResponse {}))
     }
 
     async fn checkpoint_container(
