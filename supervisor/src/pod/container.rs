@@ -404,6 +404,8 @@ impl Owner {
             let delete = Operation::Delete { container: id.into() };
             match shim.done("delete container", id, delete).await {
                 Ok(()) | Err(PodError::NotFound { .. }) => {}
+                // A shim that is gone or stuck holds nothing that matters; what it made half is ended here.
+                Err(_) if shim.is_gone() => drop(self.kill_cgroup(id).await),
                 Err(error) => return Err(error),
             }
         }

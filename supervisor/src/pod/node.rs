@@ -241,13 +241,22 @@ impl Node {
     /// Ends every container of the sandbox at once and gives back its network. Done already is done.
     pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
         let Some(id) = known(self.resolve_sandbox(id))? else { return Ok(()) };
+        self.hurry(&id);
         known(self.command(&id, |reply| Command::Stop { reply }).await).map(drop)
     }
 
     /// Stops the sandbox and removes it with its containers. Gone already is done.
     pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
         let Some(id) = known(self.resolve_sandbox(id))? else { return Ok(()) };
+        self.hurry(&id);
         known(self.command(&id, |reply| Command::Remove { reply }).await).map(drop)
+    }
+
+    /// The pod's owner may be waiting for a shim that is stuck; nobody who ends the pod waits for that.
+    fn hurry(&self, sandbox: &str) {
+        if let Some(shim) = self.inner.table().pods.get(sandbox).and_then(|entry| entry.shim.as_ref()) {
+            shim.hurry();
+        }
     }
 
     /// Makes a container. A second request with the same configuration gets the same container while it was

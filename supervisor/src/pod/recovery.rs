@@ -99,6 +99,7 @@ fn owner_of(
         addresses: record.addresses,
         shim: None,
         shim_pid: record.shim_pid,
+        shim_process: None,
         from_shim,
         to_self: commands.downgrade(),
         records: BTreeMap::new(),

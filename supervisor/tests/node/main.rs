@@ -11,6 +11,7 @@ mod figures;
 mod network;
 mod registry;
 mod replicas;
+mod retries;
 mod streaming;
 #[path = "../../../runtime/tests/support/terminal.rs"]
 mod terminal;
