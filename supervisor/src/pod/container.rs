@@ -89,7 +89,17 @@ impl Owner {
             });
         }
         let id = new_id();
-        match self.make_container(&shim, &id, config).await {
+        self.inner.table_mut().unfinished.insert(id.clone());
+        let made = self.make_container(&shim, &id, config).await;
+        let made = self.created(&id, made).await;
+        self.inner.table_mut().unfinished.remove(&id);
+        made
+    }
+
+    /// Publishes the container, or takes away what there is of it.
+    async fn created(&mut self, id: &str, made: Result<(ContainerRecord, u32)>) -> Result<String> {
+        let id = id.to_string();
+        match made {
             Ok((record, pid)) => {
                 let status = record.status(&id, &self.id, pid);
                 self.records.insert(id.clone(), record);

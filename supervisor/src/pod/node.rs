@@ -1,6 +1,6 @@
 //! The node: every pod's published state, and the way to its owner task.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::spec::{ContainerConfig, ExecConfig, Resources, SandboxConfig, Sandbox
 use super::stats::sampler::{self, Sampler};
 use super::status::{ContainerStatus, Event, SandboxState, SandboxStatus};
 use super::{exec, recovery};
+use crate::leaks::{Known, KnownSandbox};
 use crate::network::Network;
 
 /// Events a subscriber may fall behind before it loses some.
@@ -64,6 +65,8 @@ pub(crate) struct Table {
     /// Sandbox of each container.
     pub(crate) containers: BTreeMap<String, String>,
     pub(crate) names: HashMap<SandboxName, String>,
+    /// Containers that are being made.
+    pub(crate) unfinished: BTreeSet<String>,
 }
 
 pub(crate) struct PodEntry {
@@ -355,6 +358,26 @@ impl Node {
     /// Of the group that a sandbox's containers are in.
     pub fn sandbox_group(&self, sandbox: &SandboxStatus) -> String {
         self.inner.placement(&sandbox.config, &sandbox.id).path().display().to_string()
+    }
+
+    /// Every sandbox and container that this node has something of, and where it keeps that.
+    pub fn known(&self) -> Known {
+        let options = self.options();
+        let table = self.inner.table();
+        let group = |entry: &PodEntry| self.inner.placement(&entry.status.config, &entry.status.id).path();
+        Known {
+            root: options.root.clone(),
+            state: options.state.clone(),
+            pid: std::process::id(),
+            bridge: options.network.bridge.clone(),
+            cgroup_parent: Placement::of_node(&options.cgroups).path(),
+            sandboxes: table
+                .pods
+                .iter()
+                .map(|(id, entry)| (id.clone(), KnownSandbox { cgroup: group(entry) }))
+                .collect(),
+            containers: table.containers.keys().chain(&table.unfinished).cloned().collect(),
+        }
     }
 
     /// A descriptor of the sandbox's network namespace; `None` on the host network.

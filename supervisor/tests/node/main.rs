@@ -8,6 +8,8 @@ mod critest;
 mod critest_images;
 mod events;
 mod figures;
+mod kills;
+mod leaks;
 mod network;
 mod registry;
 mod replicas;

@@ -126,6 +126,19 @@ impl TestNode {
     }
 
     pub fn start_wharfd(&mut self) {
+        self.spawn_wharfd();
+        let socket = self.path("run/wharfd.sock");
+        let log = self.path("wharfd.log");
+        wait_for_or(
+            "wharfd.sock",
+            Duration::from_secs(20),
+            || std::os::unix::net::UnixStream::connect(&socket).is_ok(),
+            || std::fs::read_to_string(&log).unwrap_or_default(),
+        );
+    }
+
+    /// Does not wait until it answers.
+    pub fn spawn_wharfd(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("wharfd.log")).unwrap();
         let child = self
             .enter()
@@ -144,14 +157,6 @@ impl TestNode {
             .spawn()
             .unwrap();
         self.wharfd = Some(child);
-        let socket = self.path("run/wharfd.sock");
-        let log = self.path("wharfd.log");
-        wait_for_or(
-            "wharfd.sock",
-            Duration::from_secs(20),
-            || std::os::unix::net::UnixStream::connect(&socket).is_ok(),
-            || std::fs::read_to_string(&log).unwrap_or_default(),
-        );
     }
 
     /// As `kill -9` does: nothing is told to anyone.
@@ -184,6 +189,20 @@ impl TestNode {
         panic!("container {id} has no process in {}", self.cgroup);
     }
 
+    /// Makes a group below the node's own, as one of a container, with a process in it.
+    pub fn plant_group(&self, name: &str) {
+        let name = if with_systemd() { format!("wharf-{name}.scope") } else { name.to_string() };
+        let mut sleep = Command::new("sleep").arg("1234").spawn().unwrap();
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+        let roots = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join(&self.cgroup));
+        for group in roots.filter(|root| root.join("cgroup.procs").exists()).map(|root| root.join(&name)) {
+            std::fs::create_dir(&group).unwrap();
+            // A cpuset of v1 takes nobody before it has processors; the others suffice.
+            let _ = std::fs::write(group.join("cgroup.procs"), sleep.id().to_string());
+        }
+        std::thread::spawn(move || sleep.wait());
+    }
+
     /// A command that will run in the node's namespaces.
     pub fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
@@ -212,12 +231,7 @@ impl TestNode {
     }
 
     async fn channel(&self) -> Channel {
-        let socket = self.path("run/wharfd.sock");
-        let connect = move |_: Uri| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
-        };
-        Endpoint::from_static("http://wharf").connect_with_connector(tower::service_fn(connect)).await.unwrap()
+        connect(self.path("run/wharfd.sock")).await.unwrap()
     }
 
     pub async fn runtime(&self) -> RuntimeServiceClient<Channel> {
@@ -258,6 +272,15 @@ impl TestNode {
         }
         found
     }
+}
+
+/// Fails where nobody listens.
+pub async fn connect(socket: PathBuf) -> Result<Channel, tonic::transport::Error> {
+    let connect = move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+    };
+    Endpoint::from_static("http://wharf").connect_with_connector(tower::service_fn(connect)).await
 }
 
 impl Drop for TestNode {

@@ -9,6 +9,7 @@ mod exec;
 mod get;
 mod image_store;
 mod images;
+mod leaks;
 mod load;
 mod logs;
 mod progress;
@@ -98,6 +99,8 @@ enum Command {
     Exec(exec::ExecArguments),
     /// Connect to a container's own process
     Attach(exec::AttachArguments),
+    /// Show what is left on the machine of pods and containers that are gone; exit code 1 if anything is
+    Leaks,
     /// Look after the node itself
     System(system::Arguments),
 }
@@ -154,6 +157,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Logs(arguments) => logs::run(&client, arguments).await,
             Command::Exec(arguments) => exec::exec(&client, arguments).await,
             Command::Attach(arguments) => exec::attach(&client, arguments).await,
+            Command::Leaks => leaks::run(node).await,
             Command::System(arguments) => system::run(node, &client, arguments).await,
         }
     });
