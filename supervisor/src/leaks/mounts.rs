@@ -25,8 +25,8 @@ fn leak(line: &str, known: &Known) -> Option<Leak> {
     ];
     let (rest, kind) = places.iter().find_map(|(place, kind)| Some((point.strip_prefix(place).ok()?, *kind)))?;
     // The mounts of a known pod's container may be left too: each id on the way is looked at.
-    let ids = rest.components().filter_map(|part| part.as_os_str().to_str()).filter(|part| is_id(part));
-    let owner = ids.filter(|id| !known.has(id)).last()?;
+    let mut ids = rest.components().filter_map(|part| part.as_os_str().to_str()).filter(|part| is_id(part));
+    let owner = ids.rfind(|id| !known.has(id))?;
     Some(Leak { kind, what: point.display().to_string(), owner: owner.into() })
 }
 
