@@ -13,6 +13,7 @@ const IN_FLIGHT: usize = 16;
 
 pub(super) fn stream(node: &Node) -> mpsc::Receiver<Result<cri::ContainerEventResponse, Status>> {
     let mut observer = node.observe();
+    tracing::debug!("a client observes the node");
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     tokio::spawn(async move {
         loop {

@@ -9,27 +9,37 @@ use serde_json::{Value, json};
 use crate::registry::{self, REGISTRY, Registry};
 use crate::testnode::{self, TestNode, tool, wait_for};
 
-struct Crictl<'a> {
-    node: &'a TestNode,
-    program: PathBuf,
+pub fn program() -> Option<PathBuf> {
+    tool("crictl")
+}
+
+pub struct Crictl<'a> {
+    pub node: &'a TestNode,
+    pub program: PathBuf,
 }
 
 impl Crictl<'_> {
-    fn output(&self, arguments: &[&str]) -> Output {
+    /// A command that will run in the node's namespaces.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command: Command = self.node.enter();
         let endpoint = format!("unix://{}", self.node.path("run/wharfd.sock").display());
         command.arg(&self.program).args(["--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint]);
-        command.args(arguments).stdin(Stdio::null()).output().unwrap()
+        command.args(arguments);
+        command
+    }
+
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs a command, which must succeed, and gives back what it printed.
-    fn run(&self, arguments: &[&str]) -> String {
+    pub fn run(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments);
         assert!(output.status.success(), "crictl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.run(arguments)).unwrap()
     }
 }
@@ -37,7 +47,7 @@ impl Crictl<'_> {
 #[tokio::test]
 async fn crictl_pulls_runs_inspects_and_removes() {
     const TEST: &str = "crictl_pulls_runs_inspects_and_removes";
-    let Some(program) = tool("crictl") else {
+    let Some(program) = program() else {
         println!("SKIP {TEST}: no crictl: scripts/cri-tools builds it; WHARF_TEST_TOOLS says where");
         return;
     };
