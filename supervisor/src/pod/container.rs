@@ -25,6 +25,9 @@ use super::status::{ContainerState, ContainerStatus, Event};
 /// Exit code of a container whose process could not be started, as docker and containerd give it.
 const START_ERROR_CODE: i32 = 128;
 
+/// How long the event that goes with an answer is waited for.
+const EVENT_DEADLINE: Duration = Duration::from_secs(1);
+
 /// Exit code of a container whose end nobody saw, as containerd gives it.
 const LOST_CODE: i32 = 255;
 
@@ -200,9 +203,13 @@ impl Owner {
         let start = Operation::Start { container: id.into() };
         match shim.done("start container", id, start).await {
             Ok(()) => {
-                // The shim's own word comes first where it is here already: it has the exact time.
-                while let Ok(message) = self.from_shim.try_recv() {
-                    Box::pin(self.on_shim(message)).await;
+                // The shim's own word is on its way with the answer, and has the exact time.
+                let deadline = Instant::now() + EVENT_DEADLINE;
+                while self.records.get(id).is_some_and(|record| record.started_at == 0) {
+                    match tokio::time::timeout_at(deadline, self.from_shim.recv()).await {
+                        Ok(Some(message)) => Box::pin(self.on_shim(message)).await,
+                        _ => break,
+                    }
                 }
                 if self.records.get(id).is_some_and(|record| record.started_at == 0) {
                     self.container_started(id, 0, now());

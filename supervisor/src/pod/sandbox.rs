@@ -11,11 +11,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use wharf_specs::shim::{Event as ShimEvent, Operation, PodNamespace, SandboxSetup};
 
@@ -86,8 +84,6 @@ pub(super) struct Owner {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) shim: Option<ShimClient>,
     pub(super) shim_pid: u32,
-    /// Of the process that has `shim_pid`.
-    pub(super) shim_process: Option<OwnedFd>,
     pub(super) from_shim: mpsc::UnboundedReceiver<FromPodShim>,
     /// For timers; weak, so that a removed pod's owner ends.
     pub(super) to_self: mpsc::WeakSender<Command>,
@@ -118,7 +114,6 @@ pub(crate) async fn run(
         addresses: Vec::new(),
         shim: None,
         shim_pid: 0,
-        shim_process: None,
         from_shim,
         to_self,
         records: BTreeMap::new(),
@@ -202,9 +197,6 @@ impl Owner {
         self.from_shim = from_shim;
         self.shim = Some(shim);
         self.shim_pid = pid;
-        // It answered a moment ago, so this is it.
-        let pid = rustix::process::Pid::from_raw(pid.cast_signed());
-        self.shim_process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Ok(())
     }
 
@@ -297,8 +289,10 @@ impl Owner {
 
     /// Without its shim nothing of the pod can be trusted to run on: what is left is killed and reported.
     pub(super) async fn shim_died(&mut self) {
-        self.shim = None;
-        self.kill_shim();
+        if let Some(shim) = self.shim.take() {
+            shim.kill();
+        }
+        self.shim_pid = 0;
         for container in self.alive() {
             let ended = self.kill_cgroup(&container).await;
             self.container_lost(&container, ended);
@@ -396,15 +390,9 @@ impl Owner {
         } else {
             self.shim_ended().await;
         }
-        self.kill_shim();
-    }
-
-    /// One that ended already is fine. One that waits for a file system that hangs ends with that.
-    fn kill_shim(&mut self) {
+        // One that ended already is fine.
+        shim.kill();
         self.shim_pid = 0;
-        if let Some(process) = self.shim_process.take() {
-            let _ = pidfd_send_signal(process, rustix::process::Signal::KILL);
-        }
     }
 
     /// Waits until the shim closed the connection, so that its namespaces are gone when a stop returns.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -50,6 +51,8 @@ pub(crate) struct ShimClient {
 struct Shared {
     next_id: AtomicU64,
     pending: Mutex<Pending>,
+    /// The shim's; `None` where the kernel does not say.
+    process: Option<OwnedFd>,
     /// True once the pod is to end.
     hurried: watch::Sender<bool>,
     events: mpsc::UnboundedSender<FromPodShim>,
@@ -81,7 +84,10 @@ impl ShimClient {
     /// Connects to `socket`; events are sent to `events` once [`Operation::Subscribe`] was requested.
     pub(crate) async fn connect(socket: &Path, events: mpsc::UnboundedSender<FromPodShim>) -> io::Result<Self> {
         let stream = Arc::new(UnixStream::connect(socket).await?);
+        let peer = rustix::net::sockopt::socket_peercred(&stream);
+        let process = peer.and_then(|peer| pidfd_open(peer.pid, PidfdFlags::empty())).ok();
         let shared = Arc::new(Shared {
+            process,
             next_id: AtomicU64::default(),
             pending: Mutex::default(),
             hurried: watch::Sender::new(false),
@@ -135,6 +141,13 @@ impl ShimClient {
         };
         self.shared.pending().replies.remove(&request.id);
         Err(PodError::DeadlineExceeded { operation: format!("{name} {id}"), seconds })
+    }
+
+    /// Ends the shim itself. One that waits for a file system that hangs ends with that.
+    pub(crate) fn kill(&self) {
+        if let Some(process) = &self.shared.process {
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
     }
 
     /// The pod is to end: from now on a shim that does not answer soon is given up.

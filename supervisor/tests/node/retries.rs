@@ -124,3 +124,30 @@ async fn a_pod_ends_though_its_shim_answers_nothing_and_a_create_hangs() {
     node.terminate_wharfd();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_node_starts_though_a_shim_answers_nothing_and_takes_the_pod_back_later() {
+    let Some(mut node) = testnode::start("stuckstart").await else { return };
+    let mut client = Client::of(&node).await;
+    let stuck = client.run_pod(pod(&node, "stuck")).await;
+    let other = client.run_pod(pod(&node, "other")).await;
+    let main = client.run(&stuck, container("main", &["sleep", "1000"])).await;
+    let bystander = client.run(&other, container("main", &["sleep", "1000"])).await;
+    let shim = shim(&mut client, &stuck).await;
+    kill_process(shim, Signal::STOP).unwrap();
+    node.kill_wharfd();
+    node.start_wharfd();
+    let mut client = Client::of(&node).await;
+    assert_eq!(client.exec(&bystander, &["echo", "on"], 5).await.unwrap().stdout, b"on\n");
+    assert_eq!(client.status(&main).await.state(), cri::ContainerState::ContainerRunning, "as its record has it");
+
+    kill_process(shim, Signal::CONT).unwrap();
+    let taken = format!("pod sandbox taken back pod={stuck}");
+    testnode::wait_for("the pod to be taken back", Duration::from_secs(20), || node.log().contains(&taken));
+    assert_eq!(client.exec(&main, &["echo", "back"], 5).await.unwrap().stdout, b"back\n");
+    for pod in [&stuck, &other] {
+        client.remove_pod(pod).await;
+    }
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
