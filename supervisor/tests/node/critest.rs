@@ -11,7 +11,7 @@ use crate::critest_images;
 use crate::registry::{self, Registry};
 use crate::testnode::{self, Options, TestNode, built, tool};
 
-/// Specs that run at a time: they wait for most of theirs.
+/// Specs that run at a time: they wait for most of theirs. `WHARF_CRITEST_PROCESSES` says another number.
 const PROCESSES: &str = "8";
 
 /// The image that critest names by the digest of its publisher's file; a file of ours cannot have it.
@@ -59,7 +59,7 @@ async fn critest_passes_but_for_the_listed_specs() {
         return;
     }
     let options = |folder: &Path| Options {
-        config: format!("registries = {:?}", folder.join("registries.toml")),
+        keys: format!("registries = {:?}\n", folder.join("registries.toml")),
         files: vec![("registries.toml", REGISTRIES.into())],
         ..Options::default()
     };
@@ -123,11 +123,12 @@ fn run(node: &TestNode, program: &Path) -> Vec<Spec> {
     let report = node.path("critest.json");
     let log = std::fs::File::options().create(true).append(true).mode(0o600).open(node.path("critest.log")).unwrap();
     let endpoint = format!("unix://{}", node.path("run/wharfd.sock").display());
+    let processes = std::env::var("WHARF_CRITEST_PROCESSES").unwrap_or_else(|_| PROCESSES.into());
     let started = std::time::Instant::now();
     let status = node
         .enter()
         .arg(tool("ginkgo").unwrap())
-        .args(["run", "--no-color", "--succinct", "--skip", "benchmark", "--procs", PROCESSES])
+        .args(["run", "--no-color", "--succinct", "--skip", "benchmark", "--procs", &processes])
         .arg("--output-dir")
         .arg(node.path(""))
         .args(["--json-report", "critest.json"])

@@ -32,8 +32,8 @@ pub struct TestNode {
 /// What a node has beside its defaults.
 #[derive(Default)]
 pub struct Options {
-    /// Lines of its configuration before the first section.
-    pub config: String,
+    /// Lines at the top of its configuration.
+    pub keys: String,
     /// Lines of `[network]` in its configuration.
     pub network: String,
     /// Made in the node's folder before its daemon starts: path and text, executable under `plugins/`.
@@ -106,9 +106,9 @@ impl TestNode {
         // A folder of its own: the machine may have a configuration for other programs.
         let folder = dir.path().join("net.d");
         let text = format!(
-            "cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n{}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
+            "{}cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
              cni.folder = {folder:?}\n{}",
-            options.config, options.network
+            options.keys, options.network
         );
         std::fs::write(&config, text).unwrap();
         let mut node = Self { dir, cgroup, holder, wharfd: None };
