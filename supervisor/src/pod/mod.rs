@@ -15,6 +15,7 @@ mod container;
 pub mod error;
 mod exec;
 mod files;
+mod known;
 mod network;
 pub mod node;
 mod observer;
