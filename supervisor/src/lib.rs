@@ -6,6 +6,7 @@
 //! | [`cri`] | the kubelet's door: CRI `runtime.v1` over gRPC |
 //! | `api` | people's door: the Kubernetes REST API |
 //! | `controller` | desired to observed: pods, replica sets, deployments, the manifest folder |
+//! | [`leaks`] | what is left of pods and containers that are gone |
 //! | [`network`] | the pods' network: CNI plugins, or the embedded bridge |
 //! | [`service_manager`] | readiness, watchdog and sockets under systemd |
 //! | [`streaming`] | exec and attach over WebSocket, for both doors |
@@ -13,6 +14,7 @@
 pub mod api;
 pub mod controller;
 pub mod cri;
+pub mod leaks;
 pub mod network;
 pub mod pod;
 pub mod service_manager;

@@ -15,7 +15,7 @@ mod v2;
 
 pub use detect::{Hierarchy, Layout};
 pub(crate) use devices::compile as device_rules_compile;
-pub use stats::{OomWatch, Stats};
+pub use stats::{BlockIoEntry, HugePages, Memory, MemoryEntry, OomWatch, Pressure, PressureLine, Stats};
 pub use systemd::{NewScope, Scope, check_annotations, unit};
 pub use tree::CreatedCgroup;
 

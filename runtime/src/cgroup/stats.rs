@@ -163,6 +163,14 @@ pub struct PressureLine {
     pub total: u64,
 }
 
+/// How much of the figures is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    All,
+    /// Without cpusets, single processors and TCP's memory.
+    Usage,
+}
+
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
@@ -173,25 +181,50 @@ impl Cgroup {
     /// # Errors
     /// If the group has gone.
     pub fn stats(&self) -> Result<Stats, Error> {
+        self.read(Detail::All)
+    }
+
+    /// What of [`stats`](Self::stats) monitoring asks for again and again; a third of the files.
+    ///
+    /// # Errors
+    /// If the group has gone.
+    pub fn usage(&self) -> Result<Stats, Error> {
+        self.read(Detail::Usage)
+    }
+
+    /// Processor time used in nanoseconds, from one file; `None` where the host does not count it, or the group has gone.
+    pub fn cpu_time(&self) -> Option<u64> {
+        match (self.v1("cpuacct"), &self.unified) {
+            (Some(path), _) => text(path, "cpuacct.usage").trim().parse().ok(),
+            (None, Some(path)) => keyed(path, "cpu.stat").get("usage_usec").map(|microseconds| microseconds * 1000),
+            (None, None) => None,
+        }
+    }
+
+    fn read(&self, detail: Detail) -> Result<Stats, Error> {
         if let Some(path) = self.path().filter(|path| !path.exists()) {
             let source = io::Error::from(io::ErrorKind::NotFound);
             return Err(Error::Directory { operation: "read", path: path.to_path_buf(), source });
         }
-        let mut stats = if self.is_legacy() { self.legacy_stats() } else { Stats::default() };
+        let mut stats = if self.is_legacy() { self.legacy_stats(detail) } else { Stats::default() };
         if let Some(path) = &self.unified {
             read_unified(path, &mut stats, !self.is_legacy());
         }
         Ok(stats)
     }
 
-    fn legacy_stats(&self) -> Stats {
+    fn legacy_stats(&self, detail: Detail) -> Stats {
         let mut stats = Stats::default();
+        let all = detail == Detail::All;
         if let Some(path) = self.v1("cpuacct") {
             /// `USER_HZ` is 100 on every architecture Linux exports it for.
             const NANOSECONDS_PER_TICK: u64 = 10_000_000;
             let ticks = keyed(path, "cpuacct.stat");
             let tick = |key: &str| ticks.get(key).copied().unwrap_or(0) * NANOSECONDS_PER_TICK;
             let row = |file: &str| -> Vec<u64> {
+                if !all {
+                    return Vec::new();
+                }
                 text(path, file).split_whitespace().filter_map(|word| word.parse().ok()).collect()
             };
             stats.cpu.usage = CpuUsage {
@@ -212,7 +245,7 @@ impl Cgroup {
                 throttled_time: value("throttled_time"),
             };
         }
-        if let Some(path) = self.v1("cpuset") {
+        if let Some(path) = self.v1("cpuset").filter(|_| all) {
             stats.cpuset = Cpuset {
                 cpus: index_list(&text(path, "cpuset.cpus")),
                 cpu_exclusive: number(path, "cpuset.cpu_exclusive"),
@@ -242,7 +275,7 @@ impl Cgroup {
                 usage: entry(""),
                 swap: entry("memsw."),
                 kernel: entry("kmem."),
-                kernel_tcp: entry("kmem.tcp."),
+                kernel_tcp: if all { entry("kmem.tcp.") } else { None },
                 raw,
                 psi: None,
             };
@@ -286,7 +319,8 @@ impl Cgroup {
         }
     }
 
-    fn is_legacy(&self) -> bool {
+    /// Whether limits and figures are on the v1 side.
+    pub fn is_legacy(&self) -> bool {
         self.legacy.iter().any(|(controllers, _)| controllers.iter().any(|name| !name.starts_with("name=")))
     }
 }
@@ -337,7 +371,10 @@ fn read_unified(path: &Path, stats: &mut Stats, all: bool) {
         failcnt: keyed(path, &format!("hugetlb.{size}.events")).get("max").copied().unwrap_or(0),
     });
     stats.hugetlb.extend(huge);
+    let [cpu, memory, io] = ["cpu", "memory", "io"].map(|of| pressure(&text(path, &format!("{of}.pressure"))));
     if !all {
+        // Pressure needs no controller: the kernel keeps it for every group of this side.
+        (stats.cpu.psi, stats.memory.psi, stats.blkio.psi) = (cpu, memory, io);
         return;
     }
     let values = keyed(path, "cpu.stat");
@@ -355,7 +392,7 @@ fn read_unified(path: &Path, stats: &mut Stats, all: bool) {
             throttled_periods: value("nr_throttled"),
             throttled_time: nanoseconds("throttled_usec"),
         },
-        psi: pressure(&text(path, "cpu.pressure")),
+        psi: cpu,
     };
     stats.cpuset.cpus = index_list(&text(path, "cpuset.cpus.effective"));
     stats.cpuset.mems = index_list(&text(path, "cpuset.mems.effective"));
@@ -373,14 +410,13 @@ fn read_unified(path: &Path, stats: &mut Stats, all: bool) {
         ..MemoryEntry::default()
     };
     let cache = raw.get("file").copied().unwrap_or(0);
-    let psi = pressure(&text(path, "memory.pressure"));
-    stats.memory = Memory { cache, usage: Some(usage), swap: Some(swap), raw, psi, ..Memory::default() };
+    stats.memory = Memory { cache, usage: Some(usage), swap: Some(swap), raw, psi: memory, ..Memory::default() };
     stats.pids = pids(path);
-    let io = text(path, "io.stat");
+    let devices = text(path, "io.stat");
     stats.blkio = BlockIo {
-        io_service_bytes_recursive: unified_entries(&io, [("rbytes", "Read"), ("wbytes", "Write")]),
-        io_serviced_recursive: unified_entries(&io, [("rios", "Read"), ("wios", "Write")]),
-        psi: pressure(&text(path, "io.pressure")),
+        io_service_bytes_recursive: unified_entries(&devices, [("rbytes", "Read"), ("wbytes", "Write")]),
+        io_serviced_recursive: unified_entries(&devices, [("rios", "Read"), ("wios", "Write")]),
+        psi: io,
     };
 }
 

@@ -9,7 +9,8 @@ use wharf_images::{Credentials, Image, PullOptions, Reference, Store};
 use wharf_specs::cri;
 use wharf_specs::cri::image_service_server::ImageService;
 
-use super::status::{invalid, unimplemented};
+use super::chunks;
+use super::status::invalid;
 use crate::pod::error::chain;
 use crate::pod::{Node, PodError, Result};
 
@@ -34,6 +35,16 @@ impl Images {
             .map_err(|error| PodError::internal(operation, error))?
             .map_err(|error| PodError::internal(operation, chain(&error)))
     }
+
+    async fn images(&self, filter: Option<cri::ImageFilter>) -> Result<Vec<cri::Image>> {
+        let filter = filter.and_then(|filter| filter.image).unwrap_or_default().image;
+        let images = self
+            .with_store("list images", move |store| {
+                if filter.is_empty() { store.images() } else { Ok(store.resolve(&filter)?.into_iter().collect()) }
+            })
+            .await?;
+        Ok(images.iter().map(image).collect())
+    }
 }
 
 /// Name of the image in question; an empty one is a wrong request.
@@ -48,22 +59,17 @@ impl ImageService for Images {
         &self,
         request: Request<cri::ListImagesRequest>,
     ) -> Result<Response<cri::ListImagesResponse>, Status> {
-        let filter = request.into_inner().filter.and_then(|filter| filter.image).unwrap_or_default().image;
-        let images = self
-            .with_store("list images", move |store| {
-                if filter.is_empty() { store.images() } else { Ok(store.resolve(&filter)?.into_iter().collect()) }
-            })
-            .await?;
-        Ok(Response::new(cri::ListImagesResponse { images: images.iter().map(image).collect() }))
+        Ok(Response::new(cri::ListImagesResponse { images: self.images(request.into_inner().filter).await? }))
     }
 
     type StreamImagesStream = ReceiverStream<Result<cri::StreamImagesResponse, Status>>;
 
     async fn stream_images(
         &self,
-        _: Request<cri::StreamImagesRequest>,
+        request: Request<cri::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        Err(unimplemented("StreamImages"))
+        let images = self.images(request.into_inner().filter).await?;
+        Ok(Response::new(chunks::stream(images, |images| cri::StreamImagesResponse { images })))
     }
 
     async fn image_status(
@@ -107,8 +113,11 @@ impl ImageService for Images {
     ) -> Result<Response<cri::RemoveImageResponse>, Status> {
         let name = named(request.into_inner().image)?;
         self.with_store("remove image", move |store| match store.resolve(&name)? {
-            // The protocol removes the image with all its names.
-            Some(image) => store.remove(&image.id.to_string()).map(drop),
+            // The protocol removes the image with all its names. One that goes meanwhile by another call is gone too.
+            Some(image) => match store.remove(&image.id.to_string()) {
+                Err(wharf_images::StoreError::NotFound(_)) => Ok(()),
+                other => other.map(drop),
+            },
             None => Ok(()),
         })
         .await?;

@@ -4,13 +4,20 @@
 //! |---|---|
 //! | [`runtime`] | `RuntimeService`: one short function for each call |
 //! | [`image`] | `ImageService` |
-//! | `sandbox`, `container`, `stats` | the wire's messages from and to the engine's nouns |
+//! | `sandbox`, `container`, `stats`, `metrics`, `events` | the wire's messages from and to the engine's nouns |
+//! | `figures` | which figures are read for stats and metrics |
+//! | `chunks` | lists as streams |
 //! | [`status`] | which gRPC code a failure has |
 //!
 //! What a message asks for and Wharf does not do is refused with the field's name, never ignored.
 
+mod chunks;
 mod container;
+mod events;
+mod figures;
 mod image;
+mod metric_descriptors;
+mod metrics;
 mod resources;
 mod runtime;
 mod sandbox;

@@ -10,10 +10,10 @@ use wharf_specs::config::CgroupDriver;
 use wharf_specs::cri;
 use wharf_specs::cri::runtime_service_server::RuntimeService;
 
-use super::status::{invalid, unimplemented};
-use super::{container, resources, sandbox, stats};
+use super::status::{invalid, runtime_config_error, unimplemented};
+use super::{chunks, container, events, figures, metric_descriptors, resources, sandbox};
 use crate::pod::spec::ExecConfig;
-use crate::pod::status::{ContainerState, ContainerStatus};
+use crate::pod::status::ContainerState;
 use crate::pod::{Node, PodError};
 use crate::streaming::{StreamRequest, StreamingServer};
 
@@ -38,16 +38,6 @@ pub(super) struct Runtime {
 impl Runtime {
     pub(super) fn new(node: Node, streaming: StreamingServer) -> Self {
         Self { node, streaming }
-    }
-
-    async fn stats_of(&self, status: &ContainerStatus) -> Result<cri::ContainerStats, PodError> {
-        let figures = self.node.container_stats(&status.id).await?;
-        let store = self.node.images().clone();
-        let id = status.id.clone();
-        // A container may go while it is measured: then it has no layer.
-        let usage = tokio::task::spawn_blocking(move || store.snapshot_usage(&id).ok()).await.ok().flatten();
-        let mountpoint = self.node.options().root.display().to_string();
-        Ok(stats::container(status, &figures, usage.map(|usage| (mountpoint, usage))))
     }
 
     fn handlers(&self) -> Vec<cri::RuntimeHandler> {
@@ -100,6 +90,7 @@ impl RuntimeService for Runtime {
                 },
             });
             info.insert("config".to_string(), config.to_string());
+            info.insert("known".to_string(), json!(self.node.known()).to_string());
         }
         Ok(Response::new(cri::StatusResponse {
             status: Some(cri::RuntimeStatus {
@@ -167,10 +158,7 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Answer<cri::ListPodSandboxResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let sandboxes = self.node.sandboxes();
-        let items = sandboxes.iter().filter(|status| sandbox::matches(status, &filter)).map(sandbox::listed);
-        Ok(Response::new(cri::ListPodSandboxResponse { items: items.collect() }))
+        Ok(Response::new(cri::ListPodSandboxResponse { items: self.sandboxes(request.into_inner().filter) }))
     }
 
     async fn create_container(
@@ -214,10 +202,7 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<cri::ListContainersRequest>,
     ) -> Answer<cri::ListContainersResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let all = self.node.containers();
-        let containers = all.iter().filter(|status| container::matches(status, &filter)).map(container::listed);
-        Ok(Response::new(cri::ListContainersResponse { containers: containers.collect() }))
+        Ok(Response::new(cri::ListContainersResponse { containers: self.containers(request.into_inner().filter) }))
     }
 
     async fn container_status(
@@ -311,7 +296,7 @@ impl RuntimeService for Runtime {
         request: Request<cri::ContainerStatsRequest>,
     ) -> Answer<cri::ContainerStatsResponse> {
         let status = self.node.container(&request.into_inner().container_id)?;
-        let stats = Some(self.stats_of(&status).await?);
+        let stats = figures::of_containers(&self.node, &[status]).await?.pop();
         Ok(Response::new(cri::ContainerStatsResponse { stats }))
     }
 
@@ -319,22 +304,8 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<cri::ListContainerStatsRequest>,
     ) -> Answer<cri::ListContainerStatsResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let filter = cri::ContainerFilter {
-            id: filter.id,
-            state: Some(cri::ContainerStateValue { state: cri::ContainerState::ContainerRunning.into() }),
-            pod_sandbox_id: filter.pod_sandbox_id,
-            label_selector: filter.label_selector,
-        };
-        let mut stats = Vec::new();
-        for status in self.node.containers().iter().filter(|status| container::matches(status, &filter)) {
-            match self.stats_of(status).await {
-                Ok(figures) => stats.push(figures),
-                // Removed since the list was made.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let containers = figures::listed(&self.node, request.into_inner().filter);
+        let stats = figures::of_containers(&self.node, &containers).await?;
         Ok(Response::new(cri::ListContainerStatsResponse { stats }))
     }
 
@@ -342,22 +313,33 @@ impl RuntimeService for Runtime {
         Err(unimplemented("PortForward"))
     }
 
-    async fn pod_sandbox_stats(&self, _: Request<cri::PodSandboxStatsRequest>) -> Answer<cri::PodSandboxStatsResponse> {
-        Err(unimplemented("PodSandboxStats"))
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<cri::PodSandboxStatsRequest>,
+    ) -> Answer<cri::PodSandboxStatsResponse> {
+        let status = self.node.sandbox(&request.into_inner().pod_sandbox_id)?;
+        let stats = figures::of_sandboxes(&self.node, &[status]).await?.pop();
+        Ok(Response::new(cri::PodSandboxStatsResponse { stats }))
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<cri::ListPodSandboxStatsRequest>,
+        request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Answer<cri::ListPodSandboxStatsResponse> {
-        Err(unimplemented("ListPodSandboxStats"))
+        let sandboxes = figures::ready(&self.node, &request.into_inner().filter.unwrap_or_default());
+        let stats = figures::of_sandboxes(&self.node, &sandboxes).await?;
+        Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
     }
 
     async fn update_runtime_config(
         &self,
-        _: Request<cri::UpdateRuntimeConfigRequest>,
+        request: Request<cri::UpdateRuntimeConfigRequest>,
     ) -> Answer<cri::UpdateRuntimeConfigResponse> {
-        Err(unimplemented("UpdateRuntimeConfig"))
+        let config = request.into_inner().runtime_config.and_then(|config| config.network_config).unwrap_or_default();
+        if !config.pod_cidr.is_empty() {
+            self.node.network().set_pod_ranges(&config.pod_cidr).await.map_err(runtime_config_error)?;
+        }
+        Ok(Response::new(cri::UpdateRuntimeConfigResponse {}))
     }
 
     async fn checkpoint_container(
@@ -379,14 +361,15 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Answer<cri::ListMetricDescriptorsResponse> {
-        Err(unimplemented("ListMetricDescriptors"))
+        Ok(Response::new(cri::ListMetricDescriptorsResponse { descriptors: metric_descriptors::all() }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Answer<cri::ListPodSandboxMetricsResponse> {
-        Err(unimplemented("ListPodSandboxMetrics"))
+        let pod_metrics = figures::metrics(&self.node).await?;
+        Ok(Response::new(cri::ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     async fn update_pod_sandbox_resources(
@@ -399,43 +382,52 @@ impl RuntimeService for Runtime {
     type GetContainerEventsStream = Streamed<cri::ContainerEventResponse>;
 
     async fn get_container_events(&self, _: Request<cri::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
-        Err(unimplemented("GetContainerEvents"))
+        Ok(Response::new(events::stream(&self.node).into()))
     }
 
     type StreamPodSandboxesStream = Streamed<cri::StreamPodSandboxesResponse>;
 
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<cri::StreamPodSandboxesRequest>,
+        request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Answer<Self::StreamPodSandboxesStream> {
-        Err(unimplemented("StreamPodSandboxes"))
+        let sandboxes = self.sandboxes(request.into_inner().filter);
+        let message = |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes };
+        Ok(Response::new(chunks::stream(sandboxes, message)))
     }
 
     type StreamContainersStream = Streamed<cri::StreamContainersResponse>;
 
     async fn stream_containers(
         &self,
-        _: Request<cri::StreamContainersRequest>,
+        request: Request<cri::StreamContainersRequest>,
     ) -> Answer<Self::StreamContainersStream> {
-        Err(unimplemented("StreamContainers"))
+        let containers = self.containers(request.into_inner().filter);
+        Ok(Response::new(chunks::stream(containers, |containers| cri::StreamContainersResponse { containers })))
     }
 
     type StreamContainerStatsStream = Streamed<cri::StreamContainerStatsResponse>;
 
     async fn stream_container_stats(
         &self,
-        _: Request<cri::StreamContainerStatsRequest>,
+        request: Request<cri::StreamContainerStatsRequest>,
     ) -> Answer<Self::StreamContainerStatsStream> {
-        Err(unimplemented("StreamContainerStats"))
+        let containers = figures::listed(&self.node, request.into_inner().filter);
+        let stats = figures::of_containers(&self.node, &containers).await?;
+        let message = |container_stats| cri::StreamContainerStatsResponse { container_stats };
+        Ok(Response::new(chunks::stream(stats, message)))
     }
 
     type StreamPodSandboxStatsStream = Streamed<cri::StreamPodSandboxStatsResponse>;
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<cri::StreamPodSandboxStatsRequest>,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        Err(unimplemented("StreamPodSandboxStats"))
+        let sandboxes = figures::ready(&self.node, &request.into_inner().filter.unwrap_or_default());
+        let stats = figures::of_sandboxes(&self.node, &sandboxes).await?;
+        let message = |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats };
+        Ok(Response::new(chunks::stream(stats, message)))
     }
 
     type StreamPodSandboxMetricsStream = Streamed<cri::StreamPodSandboxMetricsResponse>;
@@ -444,11 +436,25 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        Err(unimplemented("StreamPodSandboxMetrics"))
+        let metrics = figures::metrics(&self.node).await?;
+        let message = |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
+        Ok(Response::new(chunks::stream(metrics, message)))
     }
 }
 
 impl Runtime {
+    fn sandboxes(&self, filter: Option<cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {
+        let filter = filter.unwrap_or_default();
+        let sandboxes = self.node.sandboxes();
+        sandboxes.iter().filter(|status| sandbox::matches(status, &filter)).map(sandbox::listed).collect()
+    }
+
+    fn containers(&self, filter: Option<cri::ContainerFilter>) -> Vec<cri::Container> {
+        let filter = filter.unwrap_or_default();
+        let containers = self.node.containers();
+        containers.iter().filter(|status| container::matches(status, &filter)).map(container::listed).collect()
+    }
+
     /// The full id of a container that runs: a URL for another would only fail later.
     fn running(&self, id: &str) -> Result<String, PodError> {
         let status = self.node.container(id)?;

@@ -87,15 +87,12 @@ fn port_mapping((index, wire): (usize, cri::PortMapping)) -> Result<PortMapping>
     let protocol = match wire.protocol() {
         cri::Protocol::Tcp => Protocol::Tcp,
         cri::Protocol::Udp => Protocol::Udp,
-        cri::Protocol::Sctp => return Err(unsupported(field("protocol SCTP"))),
+        cri::Protocol::Sctp => Protocol::Sctp,
     };
     let host_ip: Option<IpAddr> = match wire.host_ip.as_str() {
         "" => None,
         text => Some(text.parse().map_err(|_| invalid(field("host_ip"), format!("{text:?} is no address")))?),
     };
-    if host_ip.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified()) {
-        return Err(unsupported(field("host_ip of IPv6")));
-    }
     Ok(PortMapping {
         protocol,
         container_port: port("container_port", wire.container_port)?,

@@ -2,6 +2,7 @@
 
 use tonic::{Code, Status};
 
+use crate::network::NetworkError;
 use crate::pod::PodError;
 
 impl From<PodError> for Status {
@@ -26,6 +27,18 @@ pub(super) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Po
 /// A field that asks for what Wharf does not do.
 pub(super) fn unsupported(field: impl Into<String>) -> PodError {
     invalid(field, "is not supported by this runtime")
+}
+
+/// Why the pods' network did not take the ranges that it was told.
+pub(super) fn runtime_config_error(error: NetworkError) -> Status {
+    let code = match &error {
+        NetworkError::Config { reason, .. } => {
+            return invalid("runtime_config.network_config.pod_cidr", reason.as_str()).into();
+        }
+        NetworkError::SubnetInUse { .. } => Code::FailedPrecondition,
+        _ => Code::Unknown,
+    };
+    Status::new(code, error.to_string())
 }
 
 /// A call of the protocol that is not served.

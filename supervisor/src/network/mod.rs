@@ -34,6 +34,8 @@ pub enum NetworkError {
     /// Of the embedded network.
     #[error("no address is left in {subnet}")]
     Exhausted { subnet: String },
+    #[error("pods have addresses of {subnet}, among them pod sandbox {pod}: it changes when they are gone")]
+    SubnetInUse { subnet: String, pod: String },
     /// `port` is `8080/tcp`.
     #[error("host port {port} is in use by pod sandbox {pod}")]
     PortInUse { port: String, pod: String },
@@ -48,8 +50,8 @@ pub enum NetworkError {
     #[error("{path}: {reason}")]
     Store { path: PathBuf, reason: String },
     /// The pod asks for what only a plugin can do.
-    #[error("annotation {annotation}: the embedded network has no way to do it; a CNI plugin may")]
-    NeedsCni { annotation: &'static str },
+    #[error("{what}: the embedded network has no way to do it; a CNI plugin may")]
+    NeedsCni { what: String },
     #[error(transparent)]
     Cni(#[from] CniError),
 }
@@ -96,9 +98,13 @@ impl Network {
         }
     }
 
-    /// Refuses a pod that could not be connected for want of a configuration, before anything is made for it.
-    pub fn check_configured(&self) -> Result<()> {
-        self.choose().map(drop)
+    /// Refuses a pod that could not be connected, for want of a configuration or for what it asks for, before anything is
+    /// made for it.
+    pub fn check_pod(&self, config: &SandboxConfig) -> Result<()> {
+        match self.choose()? {
+            Some(_) => Ok(()),
+            None => embedded::check_pod(config),
+        }
     }
 
     /// The network that CNI plugins make; `None` for the embedded one.
@@ -112,6 +118,20 @@ impl Network {
         }
     }
 
+    /// Where pods to come shall have their addresses; the first IPv4 one of `ranges` is taken. CNI plugins have their
+    /// ranges from their own configuration: nothing changes for them.
+    ///
+    /// # Errors
+    /// None of them can be a subnet, or pods have addresses of another.
+    pub async fn set_pod_ranges(&self, ranges: &str) -> Result<()> {
+        if let Some(list) = self.choose()? {
+            tracing::info!(network = list.name, ranges, "the network's plugins have ranges of their own");
+            return Ok(());
+        }
+        let ranges: Vec<&str> = ranges.split(',').map(str::trim).collect();
+        self.embedded.set_subnet(ranges.iter().find(|range| !range.contains(':')).unwrap_or(&ranges[0])).await
+    }
+
     /// Connects a pod's network namespace: interface, address, default route, port mappings. What a failure leaves
     /// behind is for [`detach`](Self::detach).
     ///
@@ -121,9 +141,7 @@ impl Network {
         if let Some(list) = self.choose()? {
             return Ok(self.cni.attach(list, pod, &namespace).await?);
         }
-        if let Some(annotation) = cni::asked_of_plugins(pod.config) {
-            return Err(NetworkError::NeedsCni { annotation });
-        }
+        embedded::check_pod(pod.config)?;
         self.embedded.attach(pod.id, namespace, &pod.config.ports).await
     }
 

@@ -1,6 +1,6 @@
 //! Control groups as the supervisor needs them: where they are, what runs in them, taking them away.
 //!
-//! The runtime makes them; the supervisor cleans up what a shim that died left behind, and reads figures.
+//! The runtime makes them; the supervisor cleans up what a shim that died left behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,10 +30,9 @@ impl Cgroup {
         Self { relative: relative.strip_prefix("/").unwrap_or(relative).to_path_buf() }
     }
 
-    /// The cgroup's directory in the hierarchy of a v1 `controller`, or in the unified one.
-    pub(crate) fn directory(&self, controller: &str) -> PathBuf {
-        let root = Path::new(CGROUP_ROOT);
-        if is_unified() { root.join(&self.relative) } else { root.join(controller).join(&self.relative) }
+    /// Its path from each hierarchy's root on, without a slash before it.
+    pub(crate) fn relative(&self) -> &Path {
+        &self.relative
     }
 
     /// Its directory in every hierarchy that is mounted.

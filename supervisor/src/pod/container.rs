@@ -25,6 +25,9 @@ use super::status::{ContainerState, ContainerStatus, Event};
 /// Exit code of a container whose process could not be started, as docker and containerd give it.
 const START_ERROR_CODE: i32 = 128;
 
+/// How long the event that goes with an answer is waited for.
+const EVENT_DEADLINE: Duration = Duration::from_secs(1);
+
 /// Exit code of a container whose end nobody saw, as containerd gives it.
 const LOST_CODE: i32 = 255;
 
@@ -89,7 +92,17 @@ impl Owner {
             });
         }
         let id = new_id();
-        match self.make_container(&shim, &id, config).await {
+        self.inner.table_mut().unfinished.insert(id.clone());
+        let made = self.make_container(&shim, &id, config).await;
+        let made = self.created(&id, made).await;
+        self.inner.table_mut().unfinished.remove(&id);
+        made
+    }
+
+    /// Publishes the container, or takes away what there is of it.
+    async fn created(&mut self, id: &str, made: Result<(ContainerRecord, u32)>) -> Result<String> {
+        let id = id.to_string();
+        match made {
             Ok((record, pid)) => {
                 let status = record.status(&id, &self.id, pid);
                 self.records.insert(id.clone(), record);
@@ -190,16 +203,17 @@ impl Owner {
         let start = Operation::Start { container: id.into() };
         match shim.done("start container", id, start).await {
             Ok(()) => {
-                // The shim's own word comes first where it is here already: it has the exact time.
-                while let Ok(message) = self.from_shim.try_recv() {
-                    Box::pin(self.on_shim(message)).await;
+                // The shim's own word is on its way with the answer, and has the exact time.
+                let deadline = Instant::now() + EVENT_DEADLINE;
+                while self.records.get(id).is_some_and(|record| record.started_at == 0) {
+                    match tokio::time::timeout_at(deadline, self.from_shim.recv()).await {
+                        Ok(Some(message)) => Box::pin(self.on_shim(message)).await,
+                        _ => break,
+                    }
                 }
                 if self.records.get(id).is_some_and(|record| record.started_at == 0) {
                     self.container_started(id, 0, now());
                 }
-                tracing::info!(pod = %self.id, container = %id, "container started");
-                let (sandbox, container) = (self.id.clone(), id.to_string());
-                self.inner.emit(Event::ContainerStarted { sandbox, container });
                 Ok(())
             }
             Err(error) => {
@@ -218,6 +232,7 @@ impl Owner {
         if record.started_at == at || record.exit.is_some() {
             return;
         }
+        let first = record.started_at == 0;
         record.started_at = at;
         self.save(id);
         self.publish_container(id, |status| {
@@ -227,6 +242,11 @@ impl Owner {
                 status.pid = pid;
             }
         });
+        // Here, where its end cannot have been told yet.
+        if first {
+            tracing::info!(pod = %self.id, container = %id, "container started");
+            self.inner.emit(Event::ContainerStarted { sandbox: self.id.clone(), container: id.into() });
+        }
     }
 
     pub(super) fn container_exited(&mut self, id: &str, exit: Exit) {
@@ -401,6 +421,8 @@ impl Owner {
             let delete = Operation::Delete { container: id.into() };
             match shim.done("delete container", id, delete).await {
                 Ok(()) | Err(PodError::NotFound { .. }) => {}
+                // A shim that is gone or stuck holds nothing that matters; what it made half is ended here.
+                Err(_) if shim.is_gone() => drop(self.kill_cgroup(id).await),
                 Err(error) => return Err(error),
             }
         }

@@ -16,7 +16,7 @@ impl Owner {
         if self.config.host_network {
             return Ok(());
         }
-        self.inner.network.check_configured().map_err(|error| self.network_failed(error))
+        self.inner.network.check_pod(&self.config).map_err(|error| self.network_failed(error))
     }
 
     /// Connects the namespace that the shim made.

@@ -1,6 +1,6 @@
 //! The node: every pod's published state, and the way to its owner task.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -9,13 +9,14 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::cgroup::Cgroup;
 use super::error::{PodError, Result};
+use super::observer::{Observer, Observers};
 use super::placement::{CgroupOptions, Placement};
 use super::record::PodDirectory;
 use super::sandbox::{self, Command};
 use super::session::{AttachSession, ExecOutput, ExecSession};
 use super::shim_client::ShimClient;
 use super::spec::{ContainerConfig, ExecConfig, Resources, SandboxConfig, SandboxName};
-use super::stats::{self, ContainerStats};
+use super::stats::sampler::{self, Sampler};
 use super::status::{ContainerStatus, Event, SandboxState, SandboxStatus};
 use super::{exec, recovery};
 use crate::network::Network;
@@ -50,8 +51,10 @@ pub struct Node {
 pub(crate) struct Inner {
     pub(crate) options: NodeOptions,
     pub(crate) network: Network,
+    pub(crate) sampler: Sampler,
     table: RwLock<Table>,
     events: broadcast::Sender<Event>,
+    pub(crate) observers: Observers,
 }
 
 /// What is answered from memory.
@@ -61,6 +64,8 @@ pub(crate) struct Table {
     /// Sandbox of each container.
     pub(crate) containers: BTreeMap<String, String>,
     pub(crate) names: HashMap<SandboxName, String>,
+    /// Containers that are being made.
+    pub(crate) unfinished: BTreeSet<String>,
 }
 
 pub(crate) struct PodEntry {
@@ -89,8 +94,23 @@ impl Inner {
     }
 
     pub(crate) fn emit(&self, event: Event) {
+        self.observers.tell(&event, || self.published(event.sandbox()));
         // Nobody needs to listen.
         let _ = self.events.send(event);
+    }
+
+    /// The end of a pod that is published no more; `sandbox` is what was.
+    pub(crate) fn emit_removed(&self, sandbox: SandboxStatus) {
+        let event = Event::SandboxRemoved { sandbox: sandbox.id.clone() };
+        self.observers.tell(&event, || Some((sandbox, Vec::new())));
+        let _ = self.events.send(event);
+    }
+
+    /// A pod and its containers as lists show them.
+    pub(crate) fn published(&self, sandbox: &str) -> Option<(SandboxStatus, Vec<ContainerStatus>)> {
+        let table = self.table();
+        let entry = table.pods.get(sandbox)?;
+        Some((entry.status.clone(), entry.containers.values().cloned().collect()))
     }
 
     /// Has what pods that are gone left of CNI's networks taken back. On a task of its own: plugins take their time.
@@ -118,8 +138,16 @@ impl Node {
             .await
             .map_err(|error| PodError::internal("open network", error))?;
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
-        let inner = Arc::new(Inner { options, network, table: RwLock::default(), events });
+        let inner = Arc::new(Inner {
+            options,
+            network,
+            sampler: Sampler::new(),
+            table: RwLock::default(),
+            events,
+            observers: Observers::default(),
+        });
         recovery::recover(&inner).await?;
+        tokio::spawn(sampler::run(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
@@ -154,6 +182,11 @@ impl Node {
     /// Every change of a pod or container from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.inner.events.subscribe()
+    }
+
+    /// The same, each with its pod as it was then.
+    pub fn observe(&self) -> Observer {
+        self.inner.observers.subscribe()
     }
 
     /// Makes a sandbox and returns its id once it is ready. A second request with the same configuration joins
@@ -210,13 +243,22 @@ impl Node {
     /// Ends every container of the sandbox at once and gives back its network. Done already is done.
     pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
         let Some(id) = known(self.resolve_sandbox(id))? else { return Ok(()) };
+        self.hurry(&id);
         known(self.command(&id, |reply| Command::Stop { reply }).await).map(drop)
     }
 
     /// Stops the sandbox and removes it with its containers. Gone already is done.
     pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
         let Some(id) = known(self.resolve_sandbox(id))? else { return Ok(()) };
+        self.hurry(&id);
         known(self.command(&id, |reply| Command::Remove { reply }).await).map(drop)
+    }
+
+    /// The pod's owner may be waiting for a shim that is stuck; nobody who ends the pod waits for that.
+    fn hurry(&self, sandbox: &str) {
+        if let Some(shim) = self.inner.table().pods.get(sandbox).and_then(|entry| entry.shim.as_ref()) {
+            shim.hurry();
+        }
     }
 
     /// Makes a container. A second request with the same configuration gets the same container while it was
@@ -304,15 +346,6 @@ impl Node {
     pub fn container(&self, id: &str) -> Result<ContainerStatus> {
         let id = self.resolve_container(id)?;
         self.inner.container(&id)
-    }
-
-    /// CPU, memory and process figures from the container's cgroup, read now.
-    pub async fn container_stats(&self, id: &str) -> Result<ContainerStats> {
-        let status = self.container(id)?;
-        let cgroup = self.inner.container_cgroup(&status.sandbox, &status.id)?;
-        tokio::task::spawn_blocking(move || stats::read(&cgroup))
-            .await
-            .map_err(|error| PodError::internal("read stats", error))
     }
 
     /// A descriptor of the sandbox's network namespace; `None` on the host network.

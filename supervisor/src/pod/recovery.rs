@@ -6,11 +6,15 @@
 //! | phase `ready`, shim answers | Ready; containers as the shim says |
 //! | phase `ready`, shim silent | NotReady; its processes killed, exits from the records that the shim left |
 //! | phase `stopped` | NotReady |
+//!
+//! A shim that is stuck holds up nobody: after a while the node serves, with that pod as its record has it, and the pod's
+//! owner goes on waiting.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use wharf_specs::shim::{ContainerPhase, Operation};
 
 use super::error::{PodError, Result};
@@ -20,21 +24,24 @@ use super::sandbox::{Command, Owner};
 use super::session::SIGKILL;
 use super::shim_process;
 use super::spec::{Dns, PidMode, SandboxConfig, SandboxName};
-use super::status::{SandboxState, SandboxStatus};
+use super::status::{Event, SandboxState, SandboxStatus};
+
+/// How long the node waits for all of its shims before it serves.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads `RUN/pods/*`; every pod is taken back on its own, and one that fails stops no other.
 pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<()> {
     let pods = inner.pods_dir();
     let on_disk = |error: std::io::Error| PodError::internal(format!("read {}", pods.display()), error);
     std::fs::create_dir_all(&pods).map_err(on_disk)?;
-    let mut tasks = Vec::new();
+    let mut answered = Vec::new();
     for entry in std::fs::read_dir(&pods).map_err(on_disk)?.flatten() {
         if let Ok(id) = entry.file_name().into_string() {
-            tasks.push(tokio::spawn(take_back(inner.clone(), id)));
+            answered.push(take_back(inner, id));
         }
     }
-    for task in tasks {
-        task.await.map_err(|error| PodError::internal("take back a pod sandbox", error))?;
+    if tokio::time::timeout(PATIENCE, futures_util::future::join_all(answered)).await.is_err() {
+        tracing::warn!("not every pod's shim answers: the node serves, and goes on waiting for them");
     }
     let known = |id: &str| inner.table().pods.contains_key(id);
     inner.network.retain(known).await.map_err(|error| PodError::internal("give back addresses", error))?;
@@ -42,14 +49,34 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<()> {
     drop_orphaned_snapshots(inner).await
 }
 
-async fn take_back(inner: Arc<Inner>, id: String) {
+/// Publishes the pod as its record has it, and has its owner ask the shim; resolves when that has answered or is given up.
+fn take_back(inner: &Arc<Inner>, id: String) -> oneshot::Receiver<()> {
     let directory = inner.pod_dir(&id);
     let record = directory.read_pod();
     let unfinished = !matches!(&record, Ok(PodRecord { phase: PodPhase::Ready | PodPhase::Stopped, .. }));
     let record = record.unwrap_or_else(|_| unknown_pod());
     let phase = record.phase;
-    let (mut owner, inbox, commands) = owner_of(inner.clone(), id.clone(), record, directory);
+    let (mut owner, inbox, commands) = owner_of(inner.clone(), id, record, directory);
+    if !unfinished {
+        owner.read_records();
+        publish(&owner, commands.clone(), &HashMap::new());
+        owner.publish(if phase == PodPhase::Ready { SandboxState::Ready } else { SandboxState::NotReady });
+    }
+    let (done, answered) = oneshot::channel();
+    tokio::spawn(async move {
+        let serves = take_up(&mut owner, phase, unfinished, commands).await;
+        let _ = done.send(());
+        if serves {
+            owner.verify_network().await;
+            owner.serve(inbox).await;
+        }
+    });
+    answered
+}
 
+/// False for a pod that is gone now.
+async fn take_up(owner: &mut Owner, phase: PodPhase, unfinished: bool, commands: mpsc::Sender<Command>) -> bool {
+    let id = owner.id.clone();
     if phase != PodPhase::Stopped
         && let Err(error) = owner.connect().await
     {
@@ -64,21 +91,19 @@ async fn take_back(inner: Arc<Inner>, id: String) {
         for failure in failures {
             tracing::warn!(pod = %id, %failure, "clear away a pod sandbox that was never ready");
         }
-        return;
+        return false;
     }
 
-    let pids = owner.read_containers().await;
-    publish(&owner, commands, &pids);
+    let (pids, ended) = owner.read_containers().await;
+    publish(owner, commands, &pids);
     let up = owner.shim.is_some();
     owner.publish(if up { SandboxState::Ready } else { SandboxState::NotReady });
+    owner.keep_ends(ended);
     if phase == PodPhase::Ready && !up {
         owner.shim_died().await;
     }
     tracing::info!(pod = %id, containers = owner.records.len(), ready = up, "pod sandbox taken back");
-    tokio::spawn(async move {
-        owner.verify_network().await;
-        owner.serve(inbox).await;
-    });
+    true
 }
 
 fn owner_of(
@@ -123,6 +148,7 @@ fn publish(owner: &Owner, commands: mpsc::Sender<Command>, pids: &HashMap<String
     let entry = PodEntry { status, containers: containers.collect(), commands, shim: owner.shim.clone(), started };
     let mut table = owner.inner.table_mut();
     table.names.insert(owner.config.name.clone(), owner.id.clone());
+    table.containers.retain(|_, sandbox| *sandbox != owner.id);
     for container in entry.containers.keys() {
         table.containers.insert(container.clone(), owner.id.clone());
     }
@@ -130,9 +156,19 @@ fn publish(owner: &Owner, commands: mpsc::Sender<Command>, pids: &HashMap<String
 }
 
 impl Owner {
+    /// What the last daemon wrote down.
+    fn read_records(&mut self) {
+        for id in self.directory.container_ids() {
+            if let Ok(record) = self.directory.read_container(&id) {
+                self.records.insert(id, record);
+            }
+        }
+    }
+
     /// Reads the containers' records and brings them up to what the shim says; returns the pids of those that
-    /// live. A container that the shim does not know was never handed out, and is cleared away.
-    async fn read_containers(&mut self) -> HashMap<String, u32> {
+    /// live, and those that ended while no daemon was there. A container that the shim does not know was never handed
+    /// out, and is cleared away.
+    async fn read_containers(&mut self) -> (HashMap<String, u32>, Vec<String>) {
         let mut known = HashMap::new();
         if let Some(shim) = self.shim.clone() {
             match shim_process::containers(&shim, &self.id).await {
@@ -144,14 +180,17 @@ impl Owner {
             }
         }
         let mut pids = HashMap::new();
+        let mut ended = Vec::new();
         for id in self.directory.container_ids() {
             let record = self.directory.read_container(&id).ok();
             let record =
                 record.filter(|record| self.shim.is_none() || record.exit.is_some() || known.contains_key(&id));
             let Some(mut record) = record else {
+                self.records.remove(&id);
                 self.discard_unfinished(&id).await;
                 continue;
             };
+            let was_alive = record.exit.is_none();
             if let Some(state) = known.get(&id) {
                 if state.started_at != 0 {
                     record.started_at = state.started_at;
@@ -164,12 +203,25 @@ impl Owner {
             if record.exit.is_none() {
                 record.exit = self.directory.read_exit(&id);
             }
+            if was_alive && record.exit.is_some() {
+                ended.push(id.clone());
+            }
             if let Err(error) = self.directory.write_container(&id, &record) {
                 tracing::warn!(pod = %self.id, container = %id, %error, "write container record");
             }
             self.records.insert(id, record);
         }
-        pids
+        (pids, ended)
+    }
+
+    /// For the first observer, with the times at which they were.
+    fn keep_ends(&self, ended: Vec<String>) {
+        let Some((sandbox, containers)) = self.inner.published(&self.id) else { return };
+        for container in ended {
+            let at = self.records.get(&container).and_then(|record| record.exit.as_ref()).map_or(0, |e| e.finished_at);
+            let event = Event::ContainerExited { sandbox: self.id.clone(), container };
+            self.inner.observers.keep(event, at, sandbox.clone(), containers.clone());
+        }
     }
 
     async fn discard_unfinished(&mut self, id: &str) {
@@ -213,7 +265,7 @@ async fn drop_orphaned_snapshots(inner: &Arc<Inner>) -> Result<()> {
 }
 
 /// Stands in for a record that cannot be read, for the time of the tear-down.
-fn unknown_pod() -> PodRecord {
+pub(super) fn unknown_pod() -> PodRecord {
     PodRecord {
         config: SandboxConfig {
             name: SandboxName { name: String::new(), namespace: String::new(), uid: String::new(), attempt: 0 },

@@ -289,7 +289,9 @@ impl Owner {
 
     /// Without its shim nothing of the pod can be trusted to run on: what is left is killed and reported.
     pub(super) async fn shim_died(&mut self) {
-        self.shim = None;
+        if let Some(shim) = self.shim.take() {
+            shim.kill();
+        }
         self.shim_pid = 0;
         for container in self.alive() {
             let ended = self.kill_cgroup(&container).await;
@@ -306,7 +308,13 @@ impl Owner {
     }
 
     async fn stop(&mut self) -> Result<()> {
-        self.end_all().await?;
+        if let Err(error) = self.end_all().await {
+            if !self.shim.as_ref().is_some_and(ShimClient::is_gone) {
+                return Err(error);
+            }
+            tracing::error!(pod = %self.id, %error, "the pod's shim does not answer: its containers are ended without it");
+            self.shim_died().await;
+        }
         let was_up = self.shim.is_some();
         let failures = self.release().await;
         if let Some(failure) = failures.into_iter().next() {
@@ -332,10 +340,13 @@ impl Owner {
         if let Some(failure) = self.tear_down().await.into_iter().next() {
             return Err(PodError::internal(format!("remove pod sandbox {}", self.id), failure));
         }
+        let published = self.inner.published(&self.id);
         self.unpublish();
         self.inner.sweep_networks();
         tracing::info!(pod = %self.id, "pod sandbox removed");
-        self.inner.emit(Event::SandboxRemoved { sandbox: self.id.clone() });
+        if let Some((sandbox, _)) = published {
+            self.inner.emit_removed(sandbox);
+        }
         Ok(())
     }
 
@@ -376,12 +387,11 @@ impl Owner {
         let Some(shim) = self.shim.take() else { return };
         if let Err(error) = shim.done("shut down shim of", &self.id, Operation::Shutdown).await {
             tracing::warn!(pod = %self.id, %error, "shim does not shut down, killing it");
-            if let Some(pid) = rustix::process::Pid::from_raw(self.shim_pid as i32) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
         } else {
             self.shim_ended().await;
         }
+        // One that ended already is fine.
+        shim.kill();
         self.shim_pid = 0;
     }
 

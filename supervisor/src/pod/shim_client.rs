@@ -15,9 +15,10 @@ use std::time::Duration;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use wharf_specs::shim::{
     Answer, Event, Exit, Failure, FromShim, MAX_FRAME_BYTES, MAX_FRAME_DESCRIPTORS, Operation, Reply, Request,
 };
@@ -26,6 +27,10 @@ use super::error::{PodError, Result};
 
 /// How long a shim may take for one request. Creating a container may mount slow file systems.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long one that is to end may take for it. Whoever stops a pod waits no longer for a shim that is stuck in a file
+/// system that hangs.
+const HURRIED_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What the pod's owner hears of its shim.
 #[derive(Debug)]
@@ -43,10 +48,14 @@ pub(crate) struct ShimClient {
     outgoing: mpsc::UnboundedSender<(Vec<u8>, Vec<OwnedFd>)>,
 }
 
-#[derive(Default)]
 struct Shared {
     next_id: AtomicU64,
     pending: Mutex<Pending>,
+    /// The shim's; `None` where the kernel does not say.
+    process: Option<OwnedFd>,
+    /// True once the pod is to end.
+    hurried: watch::Sender<bool>,
+    events: mpsc::UnboundedSender<FromPodShim>,
 }
 
 #[derive(Default)]
@@ -61,16 +70,32 @@ impl Shared {
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Nothing will be answered any more; the owner is told once.
+    fn give_up(&self) {
+        let mut pending = self.pending();
+        if !std::mem::replace(&mut *pending, Pending { gone: true, ..Pending::default() }).gone {
+            let _ = self.events.send(FromPodShim::Gone);
+        }
+    }
 }
 
 impl ShimClient {
     /// Connects to `socket`; events are sent to `events` once [`Operation::Subscribe`] was requested.
     pub(crate) async fn connect(socket: &Path, events: mpsc::UnboundedSender<FromPodShim>) -> io::Result<Self> {
         let stream = Arc::new(UnixStream::connect(socket).await?);
-        let shared = Arc::new(Shared::default());
+        let peer = rustix::net::sockopt::socket_peercred(&stream);
+        let process = peer.and_then(|peer| pidfd_open(peer.pid, PidfdFlags::empty())).ok();
+        let shared = Arc::new(Shared {
+            process,
+            next_id: AtomicU64::default(),
+            pending: Mutex::default(),
+            hurried: watch::Sender::new(false),
+            events,
+        });
         let (outgoing, frames) = mpsc::unbounded_channel();
         tokio::spawn(write_frames(stream.clone(), frames));
-        tokio::spawn(read_frames(stream, shared.clone(), events));
+        tokio::spawn(read_frames(stream, shared.clone()));
         Ok(Self { shared, outgoing })
     }
 
@@ -102,18 +127,43 @@ impl ShimClient {
             pending.replies.insert(request.id, reply);
         }
         self.outgoing.send((frame, descriptors)).map_err(|_| gone())?;
-        match tokio::time::timeout(REQUEST_DEADLINE, outcome).await {
-            Ok(Ok((Ok(answer), descriptors))) => Ok((answer, descriptors)),
-            Ok(Ok((Err(failure), _))) => Err(PodError::from_shim(name, id, failure)),
-            Ok(Err(_)) => Err(gone()),
-            Err(_) => {
-                self.shared.pending().replies.remove(&request.id);
-                Err(PodError::DeadlineExceeded {
-                    operation: format!("{name} {id}"),
-                    seconds: REQUEST_DEADLINE.as_secs(),
-                })
+        let seconds = tokio::select! {
+            outcome = outcome => return match outcome {
+                Ok((Ok(answer), descriptors)) => Ok((answer, descriptors)),
+                Ok((Err(failure), _)) => Err(PodError::from_shim(name, id, failure)),
+                Err(_) => Err(gone()),
+            },
+            () = tokio::time::sleep(REQUEST_DEADLINE) => REQUEST_DEADLINE.as_secs(),
+            () = self.hurried() => {
+                self.shared.give_up();
+                HURRIED_DEADLINE.as_secs()
             }
+        };
+        self.shared.pending().replies.remove(&request.id);
+        Err(PodError::DeadlineExceeded { operation: format!("{name} {id}"), seconds })
+    }
+
+    /// Ends the shim itself. One that waits for a file system that hangs ends with that.
+    pub(crate) fn kill(&self) {
+        if let Some(process) = &self.shared.process {
+            let _ = pidfd_send_signal(process, Signal::KILL);
         }
+    }
+
+    /// The pod is to end: from now on a shim that does not answer soon is given up.
+    pub(crate) fn hurry(&self) {
+        self.shared.hurried.send_replace(true);
+    }
+
+    /// The connection ended, or the shim was given up.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.shared.pending().gone
+    }
+
+    async fn hurried(&self) {
+        // The sender lives as long as this client.
+        let _ = self.shared.hurried.subscribe().wait_for(|hurried| *hurried).await;
+        tokio::time::sleep(HURRIED_DEADLINE).await;
     }
 
     /// As [`request`](Self::request) where the answer holds nothing.
@@ -164,7 +214,7 @@ async fn write_frame(stream: &UnixStream, frame: &[u8], descriptors: &[OwnedFd])
     Ok(())
 }
 
-async fn read_frames(stream: Arc<UnixStream>, shared: Arc<Shared>, events: mpsc::UnboundedSender<FromPodShim>) {
+async fn read_frames(stream: Arc<UnixStream>, shared: Arc<Shared>) {
     loop {
         match read_frame(&stream).await {
             Ok(Some((FromShim::Reply(Reply { id, result }), descriptors))) => {
@@ -179,7 +229,7 @@ async fn read_frames(stream: Arc<UnixStream>, shared: Arc<Shared>, events: mpsc:
                 }
             }
             Ok(Some((FromShim::Event(event), _))) => {
-                let _ = events.send(FromPodShim::Event(event));
+                let _ = shared.events.send(FromPodShim::Event(event));
             }
             Ok(None) => break,
             Err(error) => {
@@ -188,10 +238,7 @@ async fn read_frames(stream: Arc<UnixStream>, shared: Arc<Shared>, events: mpsc:
             }
         }
     }
-    let mut pending = shared.pending();
-    *pending = Pending { gone: true, ..Pending::default() };
-    drop(pending);
-    let _ = events.send(FromPodShim::Gone);
+    shared.give_up();
 }
 
 /// `None` at a clean end. Descriptors come with a frame's first byte, so the header is read by itself.

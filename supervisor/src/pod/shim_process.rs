@@ -66,7 +66,14 @@ pub(crate) async fn connect(
     let shim = ShimClient::connect(&directory.socket(), events)
         .await
         .map_err(|error| PodError::internal(format!("connect {}", directory.socket().display()), error))?;
-    let (answer, _) = shim.request("version of shim", id, Operation::Version, Vec::new()).await?;
+    let (answer, _) = match shim.request("version of shim", id, Operation::Version, Vec::new()).await {
+        // From now on it is as good as dead, whatever it would still do.
+        Err(error @ PodError::DeadlineExceeded { .. }) => {
+            shim.kill();
+            return Err(error);
+        }
+        answer => answer?,
+    };
     let Answer::Version { protocol, pid, .. } = answer else { return Err(unexpected("version of shim", id)) };
     if protocol > PROTOCOL_VERSION {
         let reason = format!("it speaks protocol {protocol}, this wharfd up to {PROTOCOL_VERSION}");

@@ -51,6 +51,18 @@ pub struct Dns {
 pub enum Protocol {
     Tcp,
     Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// As nftables and CNI plugins have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -58,7 +58,7 @@ pub struct ContainerStatus {
 }
 
 /// A change in the observed state.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     SandboxReady { sandbox: String },
     SandboxStopped { sandbox: String },
@@ -67,4 +67,18 @@ pub enum Event {
     ContainerStarted { sandbox: String, container: String },
     ContainerExited { sandbox: String, container: String },
     ContainerRemoved { sandbox: String, container: String },
+}
+
+impl Event {
+    pub fn sandbox(&self) -> &str {
+        match self {
+            Self::SandboxReady { sandbox }
+            | Self::SandboxStopped { sandbox }
+            | Self::SandboxRemoved { sandbox }
+            | Self::ContainerCreated { sandbox, .. }
+            | Self::ContainerStarted { sandbox, .. }
+            | Self::ContainerExited { sandbox, .. }
+            | Self::ContainerRemoved { sandbox, .. } => sandbox,
+        }
+    }
 }

@@ -37,6 +37,7 @@ async fn start(test: &str) -> Option<TestNode> {
     let options = |folder: &Path| Options {
         network: format!("cni.plugins = [{PLUGINS:?}]\n"),
         files: vec![("net.d/10-pods.conflist", list(folder))],
+        ..Options::default()
     };
     testnode::start_with(test, options).await
 }

@@ -1,87 +1,45 @@
 //! The CRI's own test client against the node: every command that people type first, on an image from a real registry.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::testnode::{self, TestNode, wait_for};
+use crate::registry::{self, REGISTRY, Registry};
+use crate::testnode::{self, TestNode, tool, wait_for};
 
-const REGISTRY: &str = "127.0.0.1:5000";
-
-/// Where `make test` has built crictl, or where it is installed.
-fn program() -> Option<PathBuf> {
-    let built = std::env::var_os("WHARF_TEST_CRICTL").map(PathBuf::from).filter(|path| path.is_file());
-    built.or_else(|| {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|folder| folder.join("crictl")).find(|path| path.is_file())
-    })
+pub fn program() -> Option<PathBuf> {
+    tool("crictl")
 }
 
-/// Debian's registry inside the node's network, with the test image in it.
-struct Registry(Child);
-
-impl Registry {
-    fn start(node: &TestNode) -> Self {
-        let config = node.path("registry.yml");
-        let storage = node.path("registry");
-        let text = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {REGISTRY}\n",
-            storage.display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let child = node
-            .enter()
-            .args(["docker-registry", "serve"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let registry = Self(child);
-        wait_for("the registry", Duration::from_secs(10), || {
-            let answers =
-                node.inside(&["skopeo", "list-tags", "--tls-verify=false", &format!("docker://{REGISTRY}/none")]);
-            !String::from_utf8_lossy(&answers.stderr).contains("connection refused")
-        });
-        let archive = format!("docker-archive:{}", node.path("image.tar").display());
-        let target = format!("docker://{REGISTRY}/busybox:1");
-        let pushed = node.inside(&["skopeo", "copy", "--dest-tls-verify=false", &archive, &target]);
-        assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
-        registry
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-struct Crictl<'a> {
-    node: &'a TestNode,
-    program: PathBuf,
+pub struct Crictl<'a> {
+    pub node: &'a TestNode,
+    pub program: PathBuf,
 }
 
 impl Crictl<'_> {
-    fn output(&self, arguments: &[&str]) -> Output {
+    /// A command that will run in the node's namespaces.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command: Command = self.node.enter();
         let endpoint = format!("unix://{}", self.node.path("run/wharfd.sock").display());
         command.arg(&self.program).args(["--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint]);
-        command.args(arguments).stdin(Stdio::null()).output().unwrap()
+        command.args(arguments);
+        command
+    }
+
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs a command, which must succeed, and gives back what it printed.
-    fn run(&self, arguments: &[&str]) -> String {
+    pub fn run(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments);
         assert!(output.status.success(), "crictl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.run(arguments)).unwrap()
     }
 }
@@ -90,18 +48,17 @@ impl Crictl<'_> {
 async fn crictl_pulls_runs_inspects_and_removes() {
     const TEST: &str = "crictl_pulls_runs_inspects_and_removes";
     let Some(program) = program() else {
-        println!("SKIP {TEST}: no crictl: `make test` builds it, or set WHARF_TEST_CRICTL");
+        println!("SKIP {TEST}: no crictl: scripts/cri-tools builds it; WHARF_TEST_TOOLS says where");
         return;
     };
-    for needed in ["/usr/bin/docker-registry", "/usr/bin/skopeo"] {
-        if !std::path::Path::new(needed).is_file() {
-            println!("SKIP {TEST}: no {needed}");
-            return;
-        }
+    if let Some(missing) = registry::missing() {
+        println!("SKIP {TEST}: {missing}");
+        return;
     }
     let Some(mut node) = testnode::start("crictl").await else { return };
     {
         let registry = Registry::start(&node);
+        registry.push(&node, "image.tar", testnode::IMAGE, "busybox:1");
         let crictl = Crictl { node: &node, program };
         images(&crictl);
         pod(&crictl);

@@ -4,8 +4,17 @@ mod cni_plugins;
 mod cni_protocol;
 mod cri;
 mod crictl;
+mod crictl_node;
+mod critest;
+mod critest_images;
+mod events;
+mod figures;
+mod kills;
+mod leaks;
 mod network;
+mod registry;
 mod replicas;
+mod retries;
 mod streaming;
 #[path = "../../../runtime/tests/support/terminal.rs"]
 mod terminal;

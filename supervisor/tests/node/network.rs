@@ -111,3 +111,67 @@ async fn addresses_of_pods_that_died_with_the_daemon_are_given_back() {
     node.terminate_wharfd();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn host_ports_are_of_any_protocol_and_what_needs_ipv6_is_refused() {
+    let Some(mut node) = testnode::start("hostports").await else { return };
+    let mut client = Client::of(&node).await;
+    let port = |protocol: cri::Protocol, host_ip: &str| cri::PortMapping {
+        protocol: protocol.into(),
+        container_port: 7000,
+        host_port: 7001,
+        host_ip: host_ip.into(),
+    };
+    let mut config = pod(&node, "ports");
+    config.port_mappings =
+        vec![port(cri::Protocol::Tcp, ""), port(cri::Protocol::Udp, ""), port(cri::Protocol::Sctp, "127.0.0.1")];
+    let id = client.run_pod(config).await;
+    let address = client.address(&id).await;
+    let rules = String::from_utf8(node.inside(&["nft", "list", "ruleset"]).stdout).unwrap();
+    for rule in ["tcp dport 7001", "udp dport 7001", "ip daddr 127.0.0.1 sctp dport 7001"] {
+        assert!(rules.contains(&format!("{rule} dnat to {address}:7000")), "{rules}");
+    }
+
+    let mut config = pod(&node, "six");
+    config.port_mappings = vec![port(cri::Protocol::Tcp, "fd00::1")];
+    let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    let error = client.runtime.run_pod_sandbox(request).await.unwrap_err();
+    assert!(error.message().contains("config.port_mappings[0].host_ip of IPv6"), "{error}");
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn pods_get_addresses_of_the_range_that_the_client_tells() {
+    let Some(mut node) = testnode::start("podcidr").await else { return };
+    let mut client = Client::of(&node).await;
+    let request = |pod_cidr: &str| cri::UpdateRuntimeConfigRequest {
+        runtime_config: Some(cri::RuntimeConfig {
+            network_config: Some(cri::NetworkConfig { pod_cidr: pod_cidr.into() }),
+        }),
+    };
+    client.runtime.update_runtime_config(request("10.78.3.0/24,fd00:3::/64")).await.unwrap();
+    // It is no matter of this daemon's memory.
+    node.kill_wharfd();
+    node.start_wharfd();
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "web")).await;
+    assert!(client.address(&id).await.starts_with("10.78.3."));
+
+    client.runtime.update_runtime_config(request("10.78.3.0/24")).await.unwrap();
+    let error = client.runtime.update_runtime_config(request("10.78.4.0/24")).await.unwrap_err();
+    assert!(error.code() == tonic::Code::FailedPrecondition && error.message().contains(&id), "{error}");
+    for wrong in ["fd00::/64", "10.78.4.0", "10.78.4.1/24", "x"] {
+        let error = client.runtime.update_runtime_config(request(wrong)).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::InvalidArgument, "{wrong}");
+        assert!(error.message().starts_with("runtime_config.network_config.pod_cidr: "), "{error}");
+    }
+    client.remove_pod(&id).await;
+    client.runtime.update_runtime_config(request("10.78.4.0/24")).await.unwrap();
+    let id = client.run_pod(pod(&node, "web")).await;
+    assert!(client.address(&id).await.starts_with("10.78.4."));
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}

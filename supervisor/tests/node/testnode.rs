@@ -32,6 +32,8 @@ pub struct TestNode {
 /// What a node has beside its defaults.
 #[derive(Default)]
 pub struct Options {
+    /// Lines at the top of its configuration.
+    pub keys: String,
     /// Lines of `[network]` in its configuration.
     pub network: String,
     /// Made in the node's folder before its daemon starts: path and text, executable under `plugins/`.
@@ -67,6 +69,18 @@ fn shim() -> PathBuf {
     wharfd().with_file_name("wharf-shim")
 }
 
+/// A program of the CRI's own tools: where `make test` has built them, or where it is installed.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = || std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file());
+    built(name).or_else(installed)
+}
+
+/// What `make test` has put into the folder of test tools.
+pub fn built(name: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(std::env::var_os("WHARF_TEST_TOOLS")?).join(name)).filter(|path| path.is_file())
+}
+
 impl TestNode {
     async fn start(test: &str, options: impl FnOnce(&Path) -> Options) -> Self {
         // Short: a unix socket's path has 108 bytes.
@@ -81,7 +95,7 @@ impl TestNode {
         store.load(&archive, None).await.unwrap();
         drop(store);
         let holder = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "--", "sleep", "infinity"])
+            .args(["--net", "--ipc", "--mount", "--propagation", "private", "--", "sleep", "infinity"])
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -92,9 +106,9 @@ impl TestNode {
         // A folder of its own: the machine may have a configuration for other programs.
         let folder = dir.path().join("net.d");
         let text = format!(
-            "cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
+            "{}cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
              cni.folder = {folder:?}\n{}",
-            options.network
+            options.keys, options.network
         );
         std::fs::write(&config, text).unwrap();
         let mut node = Self { dir, cgroup, holder, wharfd: None };
@@ -112,6 +126,19 @@ impl TestNode {
     }
 
     pub fn start_wharfd(&mut self) {
+        self.spawn_wharfd();
+        let socket = self.path("run/wharfd.sock");
+        let log = self.path("wharfd.log");
+        wait_for_or(
+            "wharfd.sock",
+            Duration::from_secs(20),
+            || std::os::unix::net::UnixStream::connect(&socket).is_ok(),
+            || std::fs::read_to_string(&log).unwrap_or_default(),
+        );
+    }
+
+    /// Does not wait until it answers.
+    pub fn spawn_wharfd(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("wharfd.log")).unwrap();
         let child = self
             .enter()
@@ -130,14 +157,6 @@ impl TestNode {
             .spawn()
             .unwrap();
         self.wharfd = Some(child);
-        let socket = self.path("run/wharfd.sock");
-        let log = self.path("wharfd.log");
-        wait_for_or(
-            "wharfd.sock",
-            Duration::from_secs(20),
-            || std::os::unix::net::UnixStream::connect(&socket).is_ok(),
-            || std::fs::read_to_string(&log).unwrap_or_default(),
-        );
     }
 
     /// As `kill -9` does: nothing is told to anyone.
@@ -170,10 +189,24 @@ impl TestNode {
         panic!("container {id} has no process in {}", self.cgroup);
     }
 
+    /// Makes a group below the node's own, as one of a container, with a process in it.
+    pub fn plant_group(&self, name: &str) {
+        let name = if with_systemd() { format!("wharf-{name}.scope") } else { name.to_string() };
+        let mut sleep = Command::new("sleep").arg("1234").spawn().unwrap();
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+        let roots = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join(&self.cgroup));
+        for group in roots.filter(|root| root.join("cgroup.procs").exists()).map(|root| root.join(&name)) {
+            std::fs::create_dir(&group).unwrap();
+            // A cpuset of v1 takes nobody before it has processors; the others suffice.
+            let _ = std::fs::write(group.join("cgroup.procs"), sleep.id().to_string());
+        }
+        std::thread::spawn(move || sleep.wait());
+    }
+
     /// A command that will run in the node's namespaces.
     pub fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg("-t").arg(self.holder.id().to_string()).args(["-n", "-m", "--"]);
+        command.arg("-t").arg(self.holder.id().to_string()).args(["-n", "-i", "-m", "--"]);
         command
     }
 
@@ -198,12 +231,7 @@ impl TestNode {
     }
 
     async fn channel(&self) -> Channel {
-        let socket = self.path("run/wharfd.sock");
-        let connect = move |_: Uri| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
-        };
-        Endpoint::from_static("http://wharf").connect_with_connector(tower::service_fn(connect)).await.unwrap()
+        connect(self.path("run/wharfd.sock")).await.unwrap()
     }
 
     pub async fn runtime(&self) -> RuntimeServiceClient<Channel> {
@@ -244,6 +272,15 @@ impl TestNode {
         }
         found
     }
+}
+
+/// Fails where nobody listens.
+pub async fn connect(socket: PathBuf) -> Result<Channel, tonic::transport::Error> {
+    let connect = move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+    };
+    Endpoint::from_static("http://wharf").connect_with_connector(tower::service_fn(connect)).await
 }
 
 impl Drop for TestNode {
@@ -381,7 +418,7 @@ fn write_image(path: &Path) {
     std::fs::File::create(path).unwrap().write_all(&archive.into_inner().unwrap()).unwrap();
 }
 
-fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8], mode: u32) {
+pub fn append(archive: &mut tar::Builder<impl Write>, name: &str, content: &[u8], mode: u32) {
     let mut header = tar::Header::new_gnu();
     header.set_mode(mode);
     header.set_size(content.len() as u64);

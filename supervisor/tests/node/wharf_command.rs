@@ -160,7 +160,7 @@ async fn flags_reach_the_container() {
     ];
     let lines = output(&node, &line);
     let lines: Vec<&str> = lines.lines().collect();
-    assert_eq!(lines[0], "uid=1000(web) gid=1000(web) groups=12(mail)");
+    assert_eq!(lines[0], "uid=1000(web) gid=1000(web) groups=12(mail),1000(web)");
     assert_eq!(lines[1..4], ["harbour", "/tmp", "$(B) $$"]);
     assert!(lines[4..6].iter().all(|line| line.ends_with("Read-only file system")), "{lines:?}");
     assert_eq!(lines[6..], ["/shared", "CapEff:\t0000000000000000"]);

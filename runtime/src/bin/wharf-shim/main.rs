@@ -55,8 +55,9 @@ fn main() -> ExitCode {
     let _ = process::set_name(c"wharf-shim");
     match protected.and_then(|()| start(&arguments.dir).map_err(|error| error.to_string())) {
         Ok(mut server) => {
-            println!("ready");
-            let ended = detach(&arguments.dir).and_then(|()| server.run());
+            // Whom nobody hears nobody knows: the daemon died, and the next one may have looked for a socket already.
+            let told = writeln!(io::stdout(), "ready");
+            let ended = told.and_then(|()| detach(&arguments.dir)).and_then(|()| server.run());
             let _ = std::fs::remove_file(arguments.dir.join(SOCKET_NAME));
             match ended {
                 Ok(()) => ExitCode::SUCCESS,

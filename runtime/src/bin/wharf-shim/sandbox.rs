@@ -29,7 +29,8 @@ impl Sandbox {
             sandbox.pin_prepared(&shared, setup)?;
         }
         if setup.namespaces.contains(&PodNamespace::Pid) {
-            let child = clone::spawn(options(clone::CLONE_NEWPID), reap_for_ever)?;
+            let parent = std::process::id();
+            let child = clone::spawn(options(clone::CLONE_NEWPID), || reap_for_ever(parent))?;
             sandbox.pinned.insert(PodNamespace::Pid, open_namespace(child.pid, PodNamespace::Pid)?);
             sandbox.reaper = Some(child);
         }
@@ -41,8 +42,9 @@ impl Sandbox {
         let (go_read, go_write) = process::pipe()?;
         let (report_read, report_write) = process::pipe()?;
         let flags = kinds.iter().fold(0, |flags, kind| flags | clone_flag(*kind));
+        let parent = std::process::id();
         let child = clone::spawn(options(flags), || {
-            if process::set_parent_death_signal(SIGKILL).is_err() || File::from(go_read).read_exact(&mut [0]).is_err() {
+            if end_with(parent).is_err() || File::from(go_read).read_exact(&mut [0]).is_err() {
                 return 1;
             }
             match prepare(kinds, setup) {
@@ -147,10 +149,19 @@ fn write_sysctl(kinds: &[PodNamespace], name: &str, value: &str) -> Result<(), S
     std::fs::write(&path, value).map_err(|e| format!("write {value:?} to sysctl {name}: {e}"))
 }
 
+/// Has the kernel kill this process when `parent` ends; fails where it has ended before that could be asked for.
+fn end_with(parent: u32) -> io::Result<()> {
+    process::set_parent_death_signal(SIGKILL)?;
+    // In a PID namespace of its own a process has no parent by getppid(2); the shim's /proc shows it.
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let found = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+    if found == Some(parent) { Ok(()) } else { Err(io::Error::other("the shim has ended")) }
+}
+
 /// PID 1 of a pod that shares its PID namespace. The kernel reaps for a parent that ignores SIGCHLD.
-fn reap_for_ever() -> i32 {
+fn reap_for_ever(parent: u32) -> i32 {
     event::ignore_signal(SIGCHLD);
-    if process::set_parent_death_signal(SIGKILL).is_err() || detach_stdio().is_err() {
+    if end_with(parent).is_err() || detach_stdio().is_err() {
         return 1;
     }
     let _ = process::set_name(c"wharf-reaper");

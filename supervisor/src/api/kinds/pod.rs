@@ -219,7 +219,7 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
                 causes.push(Cause::invalid(path, number, "must be between 1 and 65535"));
             }
         }
-        one_of(port, &format!("{path}.ports[{index}]"), "protocol", &["TCP", "UDP"], causes);
+        one_of(port, &format!("{path}.ports[{index}]"), "protocol", &["TCP", "UDP", "SCTP"], causes);
     }
     for (index, variable) in items(container, "env").iter().enumerate() {
         let name = text(variable, "/name");

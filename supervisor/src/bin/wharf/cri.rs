@@ -1,10 +1,10 @@
-//! The node's CRI door, for what the API has no word for: ending one container of a pod that stays.
+//! The node's CRI door, for what the API has no word for: ending one container of a pod that stays, and what the node knows.
 
 use std::path::Path;
 
 use anyhow::anyhow;
 use tokio::net::UnixStream;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 use wharf_specs::cri::StopContainerRequest;
 use wharf_specs::cri::runtime_service_client::RuntimeServiceClient;
 
@@ -12,11 +12,12 @@ use crate::NodeArguments;
 use crate::client::is_refused;
 
 const SOCKET: &str = "wharfd.sock";
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// What the status of a pod puts before a container's id.
 pub(crate) const ID_SCHEME: &str = "wharf://";
 
-/// Asks a container to end, kills it after the grace, and returns once it has ended.
-pub(crate) async fn stop_container(node: &NodeArguments, id: &str, grace_seconds: i64) -> anyhow::Result<()> {
+/// Connects to the node's CRI socket.
+pub(crate) async fn connect(node: &NodeArguments) -> anyhow::Result<RuntimeServiceClient<Channel>> {
     let socket = node.state.join(SOCKET);
     let connect = {
         let socket = socket.clone();
@@ -27,9 +28,16 @@ pub(crate) async fn stop_container(node: &NodeArguments, id: &str, grace_seconds
     };
     let channel = Endpoint::from_static("http://wharfd").connect_with_connector(connect).await;
     let channel = channel.map_err(|error| no_node(error, &socket))?;
+    // A node with many pods has much to say.
+    Ok(RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+}
+
+/// Asks a container to end, kills it after the grace, and returns once it has ended.
+pub(crate) async fn stop_container(node: &NodeArguments, id: &str, grace_seconds: i64) -> anyhow::Result<()> {
+    let mut runtime = connect(node).await?;
     let container_id = id.strip_prefix(ID_SCHEME).unwrap_or(id).to_owned();
     let request = StopContainerRequest { container_id, timeout: grace_seconds };
-    match RuntimeServiceClient::new(channel).stop_container(request).await {
+    match runtime.stop_container(request).await {
         Ok(_) => Ok(()),
         Err(status) => Err(anyhow!("{}", status.message())),
     }

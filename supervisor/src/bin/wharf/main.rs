@@ -13,6 +13,7 @@ mod history;
 mod image_store;
 mod images;
 mod inspect;
+mod leaks;
 mod load;
 mod logs;
 mod progress;
@@ -116,6 +117,8 @@ enum Command {
     Exec(exec::ExecArguments),
     /// Connect to a container's own process
     Attach(exec::AttachArguments),
+    /// Show what is left on the machine of pods and containers that are gone; exit code 1 if anything is
+    Leaks,
     /// Look after the node itself
     System(system::Arguments),
 }
@@ -178,6 +181,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Logs(arguments) => logs::run(&client, arguments).await,
             Command::Exec(arguments) => exec::exec(&client, arguments).await,
             Command::Attach(arguments) => exec::attach(&client, arguments).await,
+            Command::Leaks => leaks::run(node).await,
             Command::System(arguments) => system::run(node, &client, arguments).await,
         }
     });

@@ -57,7 +57,11 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> Sandbo
     let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
     let ports = ports.filter_map(|port| {
         Some(PortMapping {
-            protocol: if port.protocol.as_deref() == Some("UDP") { Protocol::Udp } else { Protocol::Tcp },
+            protocol: match port.protocol.as_deref() {
+                Some("UDP") => Protocol::Udp,
+                Some("SCTP") => Protocol::Sctp,
+                _ => Protocol::Tcp,
+            },
             container_port: u16::try_from(port.container_port).ok()?,
             host_port: u16::try_from(port.host_port.filter(|_| !host_network)?).ok()?,
             host_ip: port.host_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()),

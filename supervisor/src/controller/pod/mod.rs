@@ -96,17 +96,11 @@ impl Workers {
     }
 
     fn event(&mut self, event: &Event) {
-        let (Event::SandboxReady { sandbox }
-        | Event::SandboxStopped { sandbox }
-        | Event::SandboxRemoved { sandbox }
-        | Event::ContainerCreated { sandbox, .. }
-        | Event::ContainerStarted { sandbox, .. }
-        | Event::ContainerExited { sandbox, .. }
-        | Event::ContainerRemoved { sandbox, .. }) = event;
+        let sandbox = event.sandbox();
         if !self.sandboxes.contains_key(sandbox)
             && let Ok(status) = self.context.node.sandbox(sandbox)
         {
-            self.sandboxes.insert(sandbox.clone(), status.config.name.uid);
+            self.sandboxes.insert(sandbox.to_string(), status.config.name.uid);
         }
         if let Some(wake) = self.sandboxes.get(sandbox).and_then(|uid| self.wakes.get(uid)) {
             wake.notify_one();

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use super::{CniError, NetworkList, PodToConnect, Result};
 use crate::api::quantity;
 use crate::pod::PodError;
-use crate::pod::spec::{Dns, Labels, PortMapping, Protocol, SandboxConfig};
+use crate::pod::spec::{Dns, Labels, PortMapping, SandboxConfig};
 
 const INGRESS: &str = "kubernetes.io/ingress-bandwidth";
 const EGRESS: &str = "kubernetes.io/egress-bandwidth";
@@ -77,10 +77,7 @@ pub(super) fn arguments(pod: &PodToConnect<'_>, list: &NetworkList) -> Result<Ma
 }
 
 fn port_mapping(port: &PortMapping) -> Value {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
+    let protocol = port.protocol.name();
     let host_ip = port.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
     json!({
         "hostPort": port.host_port, "containerPort": port.container_port, "protocol": protocol, "hostIP": host_ip,

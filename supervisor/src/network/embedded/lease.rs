@@ -25,6 +25,9 @@ struct Document {
     /// Where the search for a free address goes on, so that an address is not given again at once.
     next: u32,
     leases: BTreeMap<String, Lease>,
+    /// Told by a client; goes before the configuration's.
+    #[serde(default)]
+    subnet: Option<String>,
 }
 
 #[derive(Debug)]
@@ -56,6 +59,17 @@ impl LeaseStore {
         Ok(Self { path, document })
     }
 
+    /// The subnet that a client told, if one did since the machine was started.
+    pub(super) fn subnet(&self) -> Option<&str> {
+        self.document.subnet.as_deref()
+    }
+
+    pub(super) fn set_subnet(&mut self, subnet: &Subnet) -> Result<()> {
+        self.document.subnet = Some(subnet.to_string());
+        self.document.next = 0;
+        self.save()
+    }
+
     /// Gives `pod` an address, or the one it has; refuses host ports that another pod has.
     pub(super) fn take(&mut self, pod: &str, subnet: &Subnet, ports: &[PortMapping]) -> Result<Ipv4Addr> {
         if let Some(lease) = self.document.leases.get(pod) {
@@ -65,7 +79,7 @@ impl LeaseStore {
         for (other, lease) in &self.document.leases {
             let clash = ports.iter().find(|port| lease.ports.iter().any(|taken| collide(port, taken)));
             if let Some(port) = clash {
-                let port = format!("{}/{:?}", port.host_port, port.protocol).to_lowercase();
+                let port = format!("{}/{}", port.host_port, port.protocol.name());
                 return Err(NetworkError::PortInUse { port, pod: other.clone() });
             }
         }

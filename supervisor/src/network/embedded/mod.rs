@@ -21,24 +21,44 @@ use std::path::Path;
 use tokio::sync::Mutex;
 
 use super::{NetworkConfig, NetworkError, Result};
-use crate::pod::spec::PortMapping;
+use crate::pod::spec::{PortMapping, SandboxConfig};
 use bridge::Bridge;
 use lease::{Lease, LeaseStore};
 use subnet::Subnet;
 
+/// Refuses what only a plugin can do: its pods have IPv4 addresses, and those that it chooses.
+pub(super) fn check_pod(config: &SandboxConfig) -> Result<()> {
+    if let Some(annotation) = super::cni::asked_of_plugins(config) {
+        return Err(NetworkError::NeedsCni { what: format!("annotation {annotation}") });
+    }
+    let other =
+        |port: &PortMapping| port.host_port != 0 && port.host_ip.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified());
+    match config.ports.iter().position(other) {
+        Some(index) => Err(NetworkError::NeedsCni { what: format!("config.port_mappings[{index}].host_ip of IPv6") }),
+        None => Ok(()),
+    }
+}
+
 pub(super) struct Embedded {
     bridge: Bridge,
-    subnet: Subnet,
     /// Held for the moments in which leases and rules change together, never while a pod's namespace is entered.
-    leases: Mutex<LeaseStore>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Changes only while there are no leases.
+    subnet: Subnet,
+    leases: LeaseStore,
 }
 
 impl Embedded {
     /// Reads the leases; touches nothing of the kernel's before the first pod.
     pub(super) fn open(config: &NetworkConfig, directory: &Path) -> Result<Self> {
-        let subnet = Subnet::parse(&config.subnet)?;
         let bridge = Bridge::new(&config.bridge)?;
-        Ok(Self { bridge, subnet, leases: Mutex::new(LeaseStore::open(directory)?) })
+        let leases = LeaseStore::open(directory)?;
+        let subnet = Subnet::parse(&config.subnet)?;
+        let subnet = leases.subnet().and_then(|told| Subnet::parse(told).ok()).unwrap_or(subnet);
+        Ok(Self { bridge, state: Mutex::new(State { subnet, leases }) })
     }
 
     /// Whether a pod can be connected now, and if not, why.
@@ -50,53 +70,74 @@ impl Embedded {
         Err(NetworkError::NoNft("it is not in PATH".into()))
     }
 
+    /// Takes another subnet for pods to come.
+    ///
+    /// # Errors
+    /// It is none, or there are pods in the present one.
+    pub(super) async fn set_subnet(&self, text: &str) -> Result<()> {
+        let subnet = Subnet::parse(text)?;
+        let mut state = self.state.lock().await;
+        if subnet == state.subnet {
+            return Ok(());
+        }
+        if let Some(pod) = state.leases.pods().next() {
+            return Err(NetworkError::SubnetInUse { subnet: state.subnet.to_string(), pod: pod.clone() });
+        }
+        // The bridge has an address of the old one.
+        self.remove_shared_locked().await?;
+        state.leases.set_subnet(&subnet)?;
+        state.subnet = subnet;
+        Ok(())
+    }
+
     /// Interface, address, default route, port mappings.
     pub(super) async fn attach(&self, id: &str, namespace: OwnedFd, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
-        let address = {
-            let mut leases = self.leases.lock().await;
-            self.bridge.ensure(&self.subnet).await?;
-            let address = leases.take(id, &self.subnet, ports)?;
+        let (address, subnet) = {
+            let mut state = self.state.lock().await;
+            let subnet = state.subnet;
+            self.bridge.ensure(&subnet).await?;
+            let address = state.leases.take(id, &subnet, ports)?;
             // The lease comes first: a daemon that dies here finds it and takes it back.
-            nft::apply(&self.rules(&leases)).await?;
-            address
+            nft::apply(&self.rules(&state)).await?;
+            (address, subnet)
         };
         let interface = interface_of(id);
         self.bridge.connect(&interface, &namespace).await?;
-        namespace::configure(namespace, address, self.subnet).await?;
+        namespace::configure(namespace, address, subnet).await?;
         Ok(vec![IpAddr::V4(address)])
     }
 
     /// Takes everything of pod `id` back; what is gone already is fine.
     pub(super) async fn detach(&self, id: &str) -> Result<()> {
         self.bridge.disconnect(&interface_of(id)).await?;
-        let mut leases = self.leases.lock().await;
-        if !leases.release(id)? {
+        let mut state = self.state.lock().await;
+        if !state.leases.release(id)? {
             return Ok(());
         }
-        if leases.is_empty() {
+        if state.leases.is_empty() {
             return self.remove_shared_locked().await;
         }
-        nft::apply(&self.rules(&leases)).await
+        nft::apply(&self.rules(&state)).await
     }
 
     /// Takes back what belongs to pods that are not `known` any more.
     pub(super) async fn retain(&self, known: impl Fn(&str) -> bool) -> Result<()> {
         let stale: Vec<String> = {
-            let leases = self.leases.lock().await;
-            leases.pods().filter(|pod| !known(pod)).cloned().collect()
+            let state = self.state.lock().await;
+            state.leases.pods().filter(|pod| !known(pod)).cloned().collect()
         };
         for pod in stale {
             tracing::info!(%pod, "give back the address of a pod sandbox that is gone");
             self.detach(&pod).await?;
         }
-        let leases = self.leases.lock().await;
-        if leases.is_empty() { Ok(()) } else { nft::apply(&self.rules(&leases)).await }
+        let state = self.state.lock().await;
+        if state.leases.is_empty() { Ok(()) } else { nft::apply(&self.rules(&state)).await }
     }
 
     /// Removes what serves all pods; without pods there is nothing to serve.
     pub(super) async fn remove_shared(&self) -> Result<()> {
-        let leases = self.leases.lock().await;
-        if leases.is_empty() { self.remove_shared_locked().await } else { Ok(()) }
+        let state = self.state.lock().await;
+        if state.leases.is_empty() { self.remove_shared_locked().await } else { Ok(()) }
     }
 
     async fn remove_shared_locked(&self) -> Result<()> {
@@ -104,8 +145,9 @@ impl Embedded {
         if self.bridge.remove().await? { nft::remove(self.bridge.name()).await } else { Ok(()) }
     }
 
-    fn rules<'a>(&'a self, leases: &'a LeaseStore) -> nft::Rules<'a> {
-        nft::Rules { bridge: self.bridge.name(), subnet: self.subnet, leases: leases.leases().collect::<Vec<&Lease>>() }
+    fn rules<'a>(&'a self, state: &'a State) -> nft::Rules<'a> {
+        let leases = state.leases.leases().collect::<Vec<&Lease>>();
+        nft::Rules { bridge: self.bridge.name(), subnet: state.subnet, leases }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use super::lease::Lease;
 use super::subnet::Subnet;
 use crate::network::{NetworkError, Result};
-use crate::pod::spec::{PortMapping, Protocol};
+use crate::pod::spec::PortMapping;
 
 /// What the table is made from.
 pub(super) struct Rules<'a> {
@@ -85,10 +85,7 @@ fn render(rules: &Rules<'_>) -> String {
 }
 
 fn mapping(port: &PortMapping, lease: &Lease) -> String {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
+    let protocol = port.protocol.name();
     let to = match port.host_ip {
         Some(IpAddr::V4(ip)) if !ip.is_unspecified() => format!("ip daddr {ip} "),
         _ => String::new(),
@@ -120,6 +117,7 @@ async fn run(script: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::spec::Protocol;
 
     #[test]
     fn table_has_a_line_for_each_host_port() {

@@ -25,6 +25,8 @@ pub(super) fn compile(
     let mut groups: BTreeSet<u32> = account.additional_gids.iter().copied().collect();
     groups.extend(&config.security.supplemental_groups);
     let gid = config.security.run_as_group.unwrap_or(account.gid);
+    // What a group is denied, a process must not get by giving it up as its own (CVE-2022-36109).
+    groups.insert(gid);
     let user = ContainerUser { uid: account.uid, gid, groups: groups.into_iter().collect() };
 
     let cwd = [config.working_dir.as_str(), image.config.working_dir.as_str(), "/"]

@@ -1,0 +1,125 @@
+//! Addresses in the node's books, the embedded network's interfaces and its rules.
+//!
+//! Interfaces and rules are those of the network namespace that this runs in, which has to be the daemon's.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::Deserialize;
+
+use super::{Kind, Known, Leak, LeakError, Result, left_in};
+
+const INTERFACE_PREFIX: &str = "veth";
+
+/// What of `RUN/network/leases.json` is looked at.
+#[derive(Debug, Default, Deserialize)]
+struct Leases {
+    #[serde(default)]
+    leases: BTreeMap<String, Lease>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lease {
+    address: Ipv4Addr,
+}
+
+pub(super) async fn look(known: &Known) -> Result<Vec<Leak>> {
+    let leases = leases(known)?;
+    let mut leaks = left_in(&known.root.join("network/attachments"), Kind::Address, known)?;
+    for (owner, lease) in leases.iter().filter(|(owner, _)| !known.has(owner)) {
+        leaks.push(Leak { kind: Kind::Address, what: lease.address.to_string(), owner: owner.clone() });
+    }
+    leaks.extend(interfaces(known, &links(&known.bridge).await?));
+    leaks.extend(rules(&table(&known.bridge).await?, &leases));
+    Ok(leaks)
+}
+
+fn leases(known: &Known) -> Result<BTreeMap<String, Lease>> {
+    let path = known.state.join("network/leases.json");
+    let failed = |error: &dyn std::fmt::Display| LeakError::new(path.display(), error);
+    match std::fs::read(&path) {
+        Ok(text) => Ok(serde_json::from_slice::<Leases>(&text).map_err(|error| failed(&error))?.leases),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// Names of the interfaces on `bridge`; none where there is no bridge.
+async fn links(bridge: &str) -> Result<Vec<String>> {
+    if !has_link(bridge) {
+        return Ok(Vec::new());
+    }
+    let text = output("ip", &["-o", "link", "show", "master", bridge]).await?;
+    // `7: veth0123@if2: <BROADCAST…`
+    let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_string());
+    Ok(text.lines().filter_map(name).collect())
+}
+
+fn has_link(name: &str) -> bool {
+    let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    text.lines().any(|line| line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))
+}
+
+/// Those named after a pod's id.
+fn interfaces(known: &Known, links: &[String]) -> Vec<Leak> {
+    let of_pod = links.iter().filter_map(|name| Some((name, name.strip_prefix(INTERFACE_PREFIX)?)));
+    let left = of_pod.filter(|(_, prefix)| !known.has_sandbox_like(prefix));
+    left.map(|(name, prefix)| Leak { kind: Kind::Interface, what: name.clone(), owner: prefix.into() }).collect()
+}
+
+/// The node's own table; empty where there is none.
+async fn table(bridge: &str) -> Result<String> {
+    let tables = output("nft", &["list", "tables", "ip"]).await?;
+    let name = format!("wharf-{bridge}");
+    match tables.lines().any(|line| line.trim() == format!("table ip {name}")) {
+        true => output("nft", &["list", "table", "ip", &name]).await,
+        false => Ok(String::new()),
+    }
+}
+
+/// Port mappings to an address that no pod has.
+fn rules(table: &str, leases: &BTreeMap<String, Lease>) -> Vec<Leak> {
+    let mapping = |line: &str| {
+        let target = line.split_once(" dnat to ")?.1.split(':').next()?;
+        let address: Ipv4Addr = target.trim().parse().ok()?;
+        let leased = leases.values().any(|lease| lease.address == address);
+        (!leased).then(|| Leak { kind: Kind::Rule, what: line.trim().into(), owner: address.to_string() })
+    };
+    table.lines().filter_map(mapping).collect()
+}
+
+async fn output(program: &str, arguments: &[&str]) -> Result<String> {
+    let what = || format!("{program} {}", arguments.join(" "));
+    let run = tokio::process::Command::new(program).args(arguments).kill_on_drop(true).output().await;
+    let output = run.map_err(|error| LeakError::new(what(), error))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("no word").to_string();
+        return Err(LeakError::new(what(), said));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leaks::{KnownSandbox, nothing_known};
+
+    #[test]
+    fn interfaces_are_their_pods_by_the_beginning_of_the_id() {
+        let mut known = nothing_known("/x".as_ref(), "/y".as_ref());
+        let id = "0123456789abcdef0123456789abcdef";
+        known.sandboxes.insert(id.into(), KnownSandbox { cgroup: "/".into() });
+        let links = [format!("veth{}", &id[..11]), "vethffffffffff0".into(), "eth7".into()];
+        let left = interfaces(&known, &links);
+        assert_eq!(left, [Leak { kind: Kind::Interface, what: "vethffffffffff0".into(), owner: "ffffffffff0".into() }]);
+    }
+
+    #[test]
+    fn mappings_to_nobody_s_address_are_left_over() {
+        let leases = BTreeMap::from([("pod".to_string(), Lease { address: "10.1.0.2".parse().unwrap() })]);
+        let table = "table ip wharf-x {\n\tchain ports {\n\t\ttcp dport 80 dnat to 10.1.0.2:80\n\t\ttcp dport 81 dnat to 10.1.0.3:80\n\t}\n}\n";
+        let left = rules(table, &leases);
+        assert_eq!(left.len(), 1);
+        assert_eq!((left[0].what.as_str(), left[0].owner.as_str()), ("tcp dport 81 dnat to 10.1.0.3:80", "10.1.0.3"));
+    }
+}
