@@ -10,6 +10,7 @@
 //! | [`criu`] | CRIU's RPC protocol (feature `criu`) |
 //! | [`manifest`] | Kubernetes objects in YAML and JSON (feature `manifest`) |
 //! | [`config`] | `wharfd.toml` (feature `config`) |
+//! | [`streaming`] | SPDY/3.1 and Kubernetes' channel protocols (feature `streaming`) |
 
 pub mod cni;
 #[cfg(feature = "config")]
@@ -24,3 +25,5 @@ mod json_path;
 pub mod manifest;
 pub mod oci;
 pub mod shim;
+#[cfg(feature = "streaming")]
+pub mod streaming;
