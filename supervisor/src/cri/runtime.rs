@@ -338,8 +338,13 @@ impl RuntimeService for Runtime {
         Ok(Response::new(cri::ListContainerStatsResponse { stats }))
     }
 
-    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
-        Err(unimplemented("PortForward"))
+    async fn port_forward(&self, request: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
+        let request = request.into_inner();
+        required("pod_sandbox_id", &request.pod_sandbox_id)?;
+        let sandbox = self.node.ready_sandbox(&request.pod_sandbox_id)?;
+        let url =
+            self.streaming.issue(StreamRequest::PortForward { sandbox, ports: sandbox::ports(&request.port)? })?;
+        Ok(Response::new(cri::PortForwardResponse { url }))
     }
 
     async fn pod_sandbox_stats(&self, _: Request<cri::PodSandboxStatsRequest>) -> Answer<cri::PodSandboxStatsResponse> {

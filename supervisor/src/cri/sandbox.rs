@@ -104,6 +104,15 @@ fn port_mapping((index, wire): (usize, cri::PortMapping)) -> Result<PortMapping>
     })
 }
 
+/// Of `PortForward`; none where each connection names its own.
+pub(super) fn ports(wire: &[i32]) -> Result<Vec<u16>> {
+    let port = |(index, value): (usize, &i32)| {
+        let port = u16::try_from(*value).ok().filter(|port| *port != 0);
+        port.ok_or_else(|| invalid(format!("port[{index}]"), format!("{value} is not a port number")))
+    };
+    wire.iter().enumerate().map(port).collect()
+}
+
 pub(super) fn metadata(name: &SandboxName) -> cri::PodSandboxMetadata {
     cri::PodSandboxMetadata {
         name: name.name.clone(),

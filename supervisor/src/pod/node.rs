@@ -329,6 +329,12 @@ impl Node {
         super::shim_process::network_namespace(&shim, &id).await
     }
 
+    /// The full id of a sandbox that is ready.
+    pub fn ready_sandbox(&self, id: &str) -> Result<String> {
+        let status = self.sandbox(id)?;
+        if status.state == SandboxState::Ready { Ok(status.id) } else { Err(not_ready(&status.id)) }
+    }
+
     /// The full id of the sandbox that `id` is or uniquely begins.
     pub fn resolve_sandbox(&self, id: &str) -> Result<String> {
         let table = self.inner.table();

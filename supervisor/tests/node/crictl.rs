@@ -11,7 +11,7 @@ use crate::testnode::{self, TestNode, wait_for};
 const REGISTRY: &str = "127.0.0.1:5000";
 
 /// Where `make test` has built crictl, or where it is installed.
-fn program() -> Option<PathBuf> {
+pub fn program() -> Option<PathBuf> {
     let built = std::env::var_os("WHARF_TEST_CRICTL").map(PathBuf::from).filter(|path| path.is_file());
     built.or_else(|| {
         let path = std::env::var_os("PATH")?;
@@ -61,17 +61,23 @@ impl Drop for Registry {
     }
 }
 
-struct Crictl<'a> {
-    node: &'a TestNode,
-    program: PathBuf,
+pub struct Crictl<'a> {
+    pub node: &'a TestNode,
+    pub program: PathBuf,
 }
 
 impl Crictl<'_> {
-    fn output(&self, arguments: &[&str]) -> Output {
+    /// A command that will run in the node's namespaces.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command: Command = self.node.enter();
         let endpoint = format!("unix://{}", self.node.path("run/wharfd.sock").display());
         command.arg(&self.program).args(["--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint]);
-        command.args(arguments).stdin(Stdio::null()).output().unwrap()
+        command.args(arguments);
+        command
+    }
+
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs a command, which must succeed, and gives back what it printed.

@@ -4,6 +4,7 @@ mod cni_plugins;
 mod cni_protocol;
 mod cri;
 mod crictl;
+mod crictl_streams;
 mod network;
 mod replicas;
 mod streaming;

@@ -492,6 +492,20 @@ impl Client {
         Ok(self.runtime.exec_sync(request).await?.into_inner())
     }
 
+    /// Until something in the container's network listens at each of the ports.
+    pub async fn wait_for_ports(&mut self, container: &str, ports: &[u16]) {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let shown = self.exec(container, &["busybox", "netstat", "-ltn"], 5).await.unwrap();
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            if ports.iter().all(|port| shown.contains(&format!(":{port} "))) {
+                return;
+            }
+            assert!(Instant::now() < end, "{container} does not listen at {ports:?}: {shown}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub async fn address(&mut self, pod: &str) -> String {
         let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: false };
         let answer = self.runtime.pod_sandbox_status(request).await.unwrap().into_inner();

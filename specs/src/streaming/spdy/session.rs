@@ -23,6 +23,9 @@ pub const INITIAL_WINDOW: u32 = 64 << 10;
 /// Streams that may be open at once.
 pub const STREAMS_MAX: usize = 512;
 
+/// Consumed bytes after which the client is told.
+const UPDATE_BYTES: u32 = INITIAL_WINDOW / 2;
+
 const WINDOW_MAX: i64 = i32::MAX as i64;
 
 /// What a frame means.
@@ -92,6 +95,12 @@ struct Stream {
     consumed: u32,
 }
 
+impl Stream {
+    fn owes_update(&self) -> bool {
+        self.consumed >= UPDATE_BYTES && !self.finished_by_client
+    }
+}
+
 impl Session {
     /// Takes in a frame. An error is the connection's end.
     pub fn receive(&mut self, frame: Frame) -> Result<Vec<Event>, SpdyError> {
@@ -126,7 +135,8 @@ impl Session {
 
     fn open(&mut self, stream: u32, fin: bool, unidirectional: bool, block: &[u8]) -> Result<Vec<Event>, SpdyError> {
         let headers = self.inflater.read(block)?;
-        if stream % 2 == 0 || stream <= self.last_opened {
+        let from_client = stream % 2 == 1;
+        if !from_client || stream <= self.last_opened {
             return Err(SpdyError::Stream { stream, problem: "is no new id of a client" });
         }
         self.last_opened = stream;
@@ -150,7 +160,8 @@ impl Session {
         };
         if let Some(status) = problem {
             // Reset a moment ago by us, as often as not. Its bytes count in the connection's window all the same.
-            let mut events: Vec<Event> = self.connection_consumed(data.len()).into_iter().map(Event::Answer).collect();
+            self.consumed = self.consumed.saturating_add(data.len() as u32);
+            let mut events = Vec::new();
             if self.streams.remove(&stream).is_some() {
                 events.push(Event::Answer(Frame::RstStream { stream, status }));
                 events.push(Event::Reset { stream });
@@ -249,29 +260,40 @@ impl Session {
         self.streams.remove(&stream).map(|_| Frame::RstStream { stream, status })
     }
 
-    /// `bytes` of a stream were taken by whom they were for, or thrown away: what to tell the client. It is told in halves
-    /// of the initial window.
-    pub fn consumed(&mut self, stream: u32, bytes: usize) -> Vec<Frame> {
-        let mut frames: Vec<Frame> = self.connection_consumed(bytes).into_iter().collect();
-        if let Some(open) = self.streams.get_mut(&stream).filter(|open| !open.finished_by_client) {
+    /// `bytes` of a stream were taken by whom they were for, or thrown away. True once the client should be told.
+    pub fn consumed(&mut self, stream: u32, bytes: usize) -> bool {
+        self.consumed = self.consumed.saturating_add(bytes as u32);
+        if let Some(open) = self.streams.get_mut(&stream) {
             open.consumed = open.consumed.saturating_add(bytes as u32);
-            if open.consumed >= INITIAL_WINDOW / 2 {
-                frames.push(Frame::WindowUpdate { stream, delta: std::mem::take(&mut open.consumed) });
-            }
         }
-        frames
+        self.owes_updates()
     }
 
-    fn connection_consumed(&mut self, bytes: usize) -> Option<Frame> {
-        self.consumed = self.consumed.saturating_add(bytes as u32);
-        let told = self.consumed >= INITIAL_WINDOW / 2;
-        told.then(|| Frame::WindowUpdate { stream: 0, delta: std::mem::take(&mut self.consumed) })
+    /// A client is told in halves of the initial window.
+    pub fn owes_updates(&self) -> bool {
+        self.consumed >= UPDATE_BYTES || self.streams.values().any(Stream::owes_update)
+    }
+
+    /// What [`owes_updates`](Self::owes_updates) means.
+    pub fn take_updates(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        if self.consumed >= UPDATE_BYTES {
+            frames.push(Frame::WindowUpdate { stream: 0, delta: std::mem::take(&mut self.consumed) });
+        }
+        for (&stream, open) in self.streams.iter_mut().filter(|(_, open)| open.owes_update()) {
+            frames.push(Frame::WindowUpdate { stream, delta: std::mem::take(&mut open.consumed) });
+        }
+        frames
     }
 
     /// What ends the connection in order: names the last stream that was served.
     pub fn go_away(&mut self) -> Frame {
         self.going_away = true;
         Frame::GoAway { last_stream: self.last_opened, status: 0 }
+    }
+
+    pub fn is_open(&self, stream: u32) -> bool {
+        self.streams.contains_key(&stream)
     }
 
     pub fn open_streams(&self) -> usize {
