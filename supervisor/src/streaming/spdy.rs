@@ -332,4 +332,4 @@ impl StreamWriter {
 
 #[cfg(test)]
 #[path = "spdy_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -4,36 +4,56 @@ use wharf_specs::streaming::spdy::session::INITIAL_WINDOW;
 const LONG: Duration = Duration::from_secs(600);
 
 /// A client's side, frame by frame.
-struct Client {
+pub(in crate::streaming) struct Client {
     io: DuplexStream,
     frames: FrameReader,
     deflater: Deflater,
     out: BytesMut,
 }
 
-fn connected(idle: Duration) -> (Client, Connection) {
+pub(in crate::streaming) fn connected(idle: Duration) -> (Client, Connection) {
     let (io, theirs) = tokio::io::duplex(1 << 20);
     let client = Client { io, frames: FrameReader::default(), deflater: Deflater::default(), out: BytesMut::new() };
     (client, Connection::start(theirs, idle))
 }
 
 impl Client {
-    async fn send(&mut self, frame: Frame) {
+    pub(in crate::streaming) async fn send(&mut self, frame: Frame) {
         frame.encode(&mut self.out);
         self.io.write_all_buf(&mut self.out).await.unwrap();
     }
 
     async fn open(&mut self, stream: u32) {
-        let block = self.deflater.write(&Headers::new(&[("streamtype", "data")]));
+        self.open_with(stream, &[("streamtype", "data")]).await;
+    }
+
+    pub(in crate::streaming) async fn open_with(&mut self, stream: u32, headers: &[(&str, &str)]) {
+        let block = self.deflater.write(&Headers::new(headers));
         self.send(Frame::SynStream { stream, fin: false, unidirectional: false, block }).await;
         assert!(matches!(self.next().await, Some(Frame::SynReply { stream: answered, .. }) if answered == stream));
     }
 
-    async fn data(&mut self, stream: u32, data: &[u8], fin: bool) {
+    pub(in crate::streaming) async fn data(&mut self, stream: u32, data: &[u8], fin: bool) {
         self.send(Frame::Data { stream, fin, data: Bytes::copy_from_slice(data) }).await;
     }
 
-    async fn next(&mut self) -> Option<Frame> {
+    /// What comes on `stream` to its end, which is the next that comes.
+    pub(in crate::streaming) async fn rest_of(&mut self, stream: u32) -> Vec<u8> {
+        let mut rest = Vec::new();
+        loop {
+            match self.next().await {
+                Some(Frame::Data { stream: id, fin, data }) if id == stream => {
+                    rest.extend(data);
+                    if fin {
+                        return rest;
+                    }
+                }
+                other => panic!("{other:?} in place of data on {stream}"),
+            }
+        }
+    }
+
+    pub(in crate::streaming) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.frames.next_frame().unwrap() {
                 return Some(frame);
@@ -61,19 +81,7 @@ async fn streams_carry_bytes_both_ways_to_the_end_of_each() {
     assert_eq!(read_all(&mut stream.reader).await, b"to the server");
     stream.writer.send(Bytes::from_static(b"and back")).await.unwrap();
     stream.writer.finish().await;
-    let mut back = Vec::new();
-    loop {
-        match client.next().await.unwrap() {
-            Frame::Data { stream: 1, fin, data } => {
-                back.extend(data);
-                if fin {
-                    break;
-                }
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    assert_eq!(back, b"and back");
+    assert_eq!(client.rest_of(1).await, b"and back");
     assert!(stream.writer.send(Bytes::from_static(b"late")).await.is_err());
 }
 

@@ -5,6 +5,7 @@ mod cni_protocol;
 mod cri;
 mod crictl;
 mod crictl_streams;
+mod kubectl;
 mod network;
 mod replicas;
 mod streaming;

@@ -16,9 +16,9 @@ pub const IMAGE: &str = "wharf.test/busybox:1";
 pub const SUBNET_PREFIX: &str = "10.77.0.";
 
 /// Applets the image has links for.
-const APPLETS: [&str; 16] = [
+const APPLETS: [&str; 17] = [
     "sh", "sleep", "echo", "cat", "true", "false", "id", "hostname", "ps", "nc", "wget", "httpd", "ping", "kill",
-    "env", "mkdir",
+    "env", "mkdir", "tar",
 ];
 
 pub struct TestNode {

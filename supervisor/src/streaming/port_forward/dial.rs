@@ -17,9 +17,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 pub(super) struct Dialer {
-    sandbox: String,
+    pub(super) sandbox: String,
     /// `None`: the node's own.
-    namespace: Option<OwnedFd>,
+    pub(super) namespace: Option<OwnedFd>,
 }
 
 impl Dialer {

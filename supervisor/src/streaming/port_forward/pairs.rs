@@ -131,7 +131,11 @@ async fn forward(dialer: Arc<Dialer>, port: u16, data: Stream, error: Stream) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use wharf_specs::streaming::spdy::Frame;
+
     use super::*;
+    use crate::streaming::spdy::tests::connected;
 
     #[test]
     fn labels_name_kind_port_and_pair() {
@@ -149,5 +153,61 @@ mod tests {
                 Err(format!("port: {port:?} is not a port number"))
             );
         }
+    }
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn node() -> Arc<Dialer> {
+        Arc::new(Dialer { sandbox: "p".into(), namespace: None })
+    }
+
+    #[tokio::test]
+    async fn both_halves_of_a_connection_are_handed_on() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let (mut client, connection) = connected(LONG);
+        let serving = tokio::spawn(serve(connection, node(), LONG));
+        let label = |kind: &'static str| [("streamtype", kind), ("port", port.as_str()), ("requestid", "0")];
+        client.open_with(1, &label("error")).await;
+        client.open_with(3, &label("data")).await;
+        client.data(1, b"", true).await;
+        client.data(3, b"question", true).await;
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut question = Vec::new();
+        peer.read_to_end(&mut question).await.unwrap();
+        assert_eq!(question, b"question");
+        peer.write_all(b"answer").await.unwrap();
+        drop(peer);
+        assert_eq!(client.rest_of(3).await, b"answer");
+        assert_eq!(client.rest_of(1).await, b"", "the error stream says nothing");
+        drop(client);
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_port_that_refuses_is_named_on_the_error_stream() {
+        let (mut client, connection) = connected(LONG);
+        tokio::spawn(serve(connection, node(), LONG));
+        // The port is taken and not listened at.
+        let taken = tokio::net::TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let text = port.to_string();
+        for (stream, kind) in [(1, "data"), (3, "error")] {
+            client.open_with(stream, &[("streamtype", kind), ("port", &text)]).await;
+        }
+        let said = String::from_utf8(client.rest_of(3).await).unwrap();
+        assert!(said.starts_with(&format!("connect to port {port} of pod sandbox p: 127.0.0.1:{port}: ")), "{said}");
+        assert_eq!(client.next().await, Some(Frame::RstStream { stream: 1, status: reset::CANCEL }));
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_its_partner_or_a_label_is_given_up() {
+        let (mut client, connection) = connected(LONG);
+        tokio::spawn(serve(connection, node(), Duration::from_millis(10)));
+        client.open_with(1, &[("streamtype", "data"), ("port", "80"), ("requestid", "0")]).await;
+        assert_eq!(client.next().await, Some(Frame::RstStream { stream: 1, status: reset::CANCEL }));
+        client.open_with(3, &[("streamtype", "data"), ("port", "0")]).await;
+        assert_eq!(client.next().await, Some(Frame::RstStream { stream: 3, status: reset::REFUSED_STREAM }));
     }
 }

@@ -276,3 +276,53 @@ async fn read_channels(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streaming::spdy::tests::connected;
+    use wharf_specs::streaming::spdy::Frame;
+
+    const LONG: Duration = Duration::from_secs(600);
+    const OUTPUT: Streams = Streams { stdin: false, stdout: true, stderr: false };
+
+    #[tokio::test]
+    async fn a_client_that_does_not_open_its_streams_is_given_up() {
+        let (mut client, connection) = connected(LONG);
+        client.open_with(1, &[(STREAM_TYPE, "error")]).await;
+        let opened = Client::over_spdy(connection, "v4.channel.k8s.io", OUTPUT, Duration::from_millis(10)).await;
+        assert!(opened.is_none());
+        assert_eq!(client.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn streams_of_no_use_are_refused_and_sizes_read_from_one_that_comes_late() {
+        let (mut client, connection) = connected(LONG);
+        let opening = tokio::spawn(Client::over_spdy(connection, "v4.channel.k8s.io", OUTPUT, LONG));
+        client.open_with(1, &[(STREAM_TYPE, "stdin")]).await;
+        assert_eq!(client.next().await, Some(Frame::RstStream { stream: 1, status: reset::REFUSED_STREAM }));
+        client.open_with(3, &[(STREAM_TYPE, "error")]).await;
+        client.open_with(5, &[(STREAM_TYPE, "stdout")]).await;
+        let mut opened = opening.await.unwrap().unwrap();
+        client.open_with(7, &[(STREAM_TYPE, "resize")]).await;
+        client.data(7, br#"{"Width":80,"Height":24}"#, false).await;
+        opened.sizes.changed().await.unwrap();
+        assert_eq!(*opened.sizes.borrow(), Some(TerminalSize { width: 80, height: 24 }));
+    }
+
+    #[tokio::test]
+    async fn the_error_stream_has_a_status_since_v4_and_a_line_before() {
+        for (protocol, expected) in [("v4.channel.k8s.io", "{"), ("channel.k8s.io", "command terminated")] {
+            let (mut client, connection) = connected(LONG);
+            let wanted = Streams { stdin: false, stdout: false, stderr: false };
+            let opening = tokio::spawn(Client::over_spdy(connection, protocol, wanted, LONG));
+            client.open_with(1, &[(STREAM_TYPE, "error")]).await;
+            let opened = opening.await.unwrap().unwrap();
+            let finishing = tokio::spawn(async move { opened.finish(&Outcome::ExitCode(3)).await });
+            let said = String::from_utf8(client.rest_of(1).await).unwrap();
+            assert!(said.starts_with(expected), "{said}");
+            drop(client);
+            finishing.await.unwrap();
+        }
+    }
+}
