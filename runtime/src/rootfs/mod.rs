@@ -7,6 +7,7 @@ pub(crate) mod copy_up;
 pub(crate) mod device;
 pub(crate) mod finish;
 pub(crate) mod host_mount;
+pub(crate) mod mapped_overlay;
 pub(crate) mod mounts;
 pub(crate) mod root;
 pub(crate) mod target;

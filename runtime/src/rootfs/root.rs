@@ -14,7 +14,14 @@ use wharf_sys::{errno, fs, process};
 #[derive(Debug)]
 pub(crate) enum PreparedRoot {
     Path(CString),
-    Overlay { lower: Vec<CString>, upper: CString, work: CString, on: CString },
+    Overlay {
+        lower: Vec<CString>,
+        upper: CString,
+        work: CString,
+        on: CString,
+    },
+    /// Mounted before the clone, attached nowhere.
+    Mounted(OwnedFd),
 }
 
 impl PreparedRoot {
@@ -36,6 +43,8 @@ impl PreparedRoot {
         match self {
             Self::Path(path) => path,
             Self::Overlay { on, .. } => on,
+            // The child may have no way to any other directory of the host.
+            Self::Mounted(_) => c"/",
         }
     }
 
@@ -88,6 +97,7 @@ impl PreparedRoot {
         match self {
             Self::Path(path) => mount::clone_tree(None, path, true).at(Step::Rootfs, path.to_string_lossy()),
             Self::Overlay { lower, upper, work, .. } => overlay(lower, upper, work),
+            Self::Mounted(root) => root.try_clone().at(Step::Rootfs, "mounted for the container"),
         }
     }
 }
@@ -109,7 +119,7 @@ fn make_parent_private(directory: BorrowedFd<'_>) -> io::Result<()> {
     Err(errno::error(errno::EINVAL))
 }
 
-fn overlay(lower: &[CString], upper: &CStr, work: &CStr) -> Result<OwnedFd, Failure> {
+pub(super) fn overlay(lower: &[CString], upper: &CStr, work: &CStr) -> Result<OwnedFd, Failure> {
     let shown = upper.to_string_lossy();
     let context = FsContext::open(c"overlay").at(Step::Rootfs, format!("overlay on {shown}"))?;
     let configure = || -> io::Result<OwnedFd> {

@@ -51,7 +51,7 @@ impl Runtime {
     }
 
     fn handlers(&self) -> Vec<cri::RuntimeHandler> {
-        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
+        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
         let names = self.node.options().runtimes.keys().cloned();
         std::iter::once(String::new())
             .chain(names)
@@ -94,6 +94,7 @@ impl RuntimeService for Runtime {
             let config = json!({
                 "root": options.root, "state": options.state, "shim": options.shim,
                 "cgroupDriver": options.cgroups.driver, "cgroupParent": options.cgroups.parent, "runtimes": options.runtimes,
+                "cdiFolders": options.cdi_folders,
                 "network": {
                     "bridge": options.network.bridge, "subnet": options.network.subnet,
                     "cniFolder": options.network.cni.folder, "cniPlugins": options.network.cni.plugins,
@@ -107,7 +108,7 @@ impl RuntimeService for Runtime {
             }),
             info,
             runtime_handlers: self.handlers(),
-            features: Some(cri::RuntimeFeatures::default()),
+            features: Some(cri::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
         }))
     }
 

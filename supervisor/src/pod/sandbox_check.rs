@@ -115,6 +115,7 @@ mod tests {
             host_network: false,
             host_ipc: false,
             pid: PidMode::Container,
+            user_namespace: None,
             sysctls: Default::default(),
             cgroup_parent: None,
             runtime_handler: String::new(),

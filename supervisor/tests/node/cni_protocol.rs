@@ -45,7 +45,7 @@ async fn start(test: &str, mode: &str, more: Vec<(&'static str, String)>) -> Opt
         let plugins = folder.join("plugins");
         let network = format!("mode = {mode:?}\ncni.plugins = [{plugins:?}]\ncni.timeout_seconds = 3\n");
         let own = [("plugins/one", PLUGIN.to_string()), ("plugins/two", PLUGIN.to_string())];
-        Options { network, files: own.into_iter().chain(more).collect() }
+        Options { keys: String::new(), network, files: own.into_iter().chain(more).collect() }
     };
     testnode::start_with(test, options).await
 }

@@ -2,9 +2,11 @@
 
 mod cni_plugins;
 mod cni_protocol;
+mod container_fields;
 mod cri;
 mod crictl;
 mod crictl_streams;
+mod exec_and_logs;
 mod kubectl;
 mod network;
 mod replicas;
@@ -12,4 +14,5 @@ mod streaming;
 #[path = "../../../runtime/tests/support/terminal.rs"]
 mod terminal;
 mod testnode;
+mod user_namespaces;
 mod wharf_command;

@@ -32,6 +32,8 @@ pub struct TestNode {
 /// What a node has beside its defaults.
 #[derive(Default)]
 pub struct Options {
+    /// Lines at the top of its configuration.
+    pub keys: String,
     /// Lines of `[network]` in its configuration.
     pub network: String,
     /// Made in the node's folder before its daemon starts: path and text, executable under `plugins/`.
@@ -92,9 +94,9 @@ impl TestNode {
         // A folder of its own: the machine may have a configuration for other programs.
         let folder = dir.path().join("net.d");
         let text = format!(
-            "cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
+            "{}cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
              cni.folder = {folder:?}\n{}",
-            options.network
+            options.keys, options.network
         );
         std::fs::write(&config, text).unwrap();
         let mut node = Self { dir, cgroup, holder, wharfd: None };
@@ -335,6 +337,15 @@ pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     wait_for_or(what, limit, &mut done, String::new);
 }
 
+/// As [`wait_for`], for what has to be asked for.
+pub async fn wait_for_async(what: &str, limit: Duration, mut done: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !done().await {
+        assert!(Instant::now() < end, "{what}: not there after {limit:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn wait_for_or(what: &str, limit: Duration, mut done: impl FnMut() -> bool, more: impl Fn() -> String) {
     let end = Instant::now() + limit;
     while !done() {
@@ -464,6 +475,14 @@ impl Client {
     pub async fn status(&mut self, container: &str) -> cri::ContainerStatus {
         let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: false };
         self.runtime.container_status(request).await.unwrap().into_inner().status.unwrap()
+    }
+
+    /// The pid of a container's first process, as `crictl inspect` shows it.
+    pub async fn verbose_pid(&mut self, container: &str) -> i64 {
+        let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: true };
+        let info = self.runtime.container_status(request).await.unwrap().into_inner().info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+        info["pid"].as_i64().unwrap()
     }
 
     pub async fn wait_exit(&mut self, container: &str) -> cri::ContainerStatus {

@@ -6,6 +6,7 @@
 mod connection;
 mod container;
 mod cri_log;
+mod exec_tree;
 mod exit_record;
 mod pod;
 mod sandbox;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use wharf_runtime::bundle::Bundle;
 use wharf_runtime::{CgroupDriver, Container, ContainerId, CreateRequest, ExecRequest, Rootfs, Stdio as RuntimeStdio};
@@ -18,6 +18,7 @@ use wharf_sys::{pidfd, process, terminal};
 use crate::connection::Connection;
 use crate::container::{Exec, PodContainer, Stdio, no_stdin, open_log};
 use crate::cri_log::Stream;
+use crate::exec_tree;
 use crate::exit_record;
 use crate::sandbox::Sandbox;
 use crate::server::{Source, Watch, failure};
@@ -116,6 +117,15 @@ impl Pod {
         }
         let mut bundle = Bundle::load(&request.bundle).map_err(|error| invalid(&error))?;
         self.join_namespaces(&mut bundle.spec, &request.join)?;
+        // Open until the container has joined it: a pid alone might be another's by then.
+        let target = match &request.pid_of {
+            Some(target) => Some(self.pid_namespace_of(target)?),
+            None => None,
+        };
+        if let Some(namespace) = &target {
+            let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+            join(&mut bundle.spec, LinuxNamespaceType::Pid, path.into())?;
+        }
         let container = create_process(id, &request, &bundle, self.setup.cgroup_driver)?;
         let pid = container.runtime.pid() as u32;
         let name = container.id.clone();
@@ -124,14 +134,23 @@ impl Pod {
         Ok(Answer::Created { pid }.into())
     }
 
+    /// Of a container that lives. It is this process' child and not reaped before its end was taken note of, so that
+    /// its pid is still its own.
+    fn pid_namespace_of(&mut self, id: &str) -> Result<OwnedFd, Failure> {
+        let container = self.find(id)?;
+        if container.phase == ContainerPhase::Exited {
+            return Err(wrong_state(container, "share the PID namespace of"));
+        }
+        let path = format!("/proc/{}/ns/pid", container.runtime.pid());
+        let namespace = std::fs::File::open(&path).map_err(|error| internal(format_args!("open {path}: {error}")))?;
+        Ok(namespace.into())
+    }
+
     /// Puts the pod's namespaces in the place of the container's own.
-    fn join_namespaces(&self, spec: &mut Spec, join: &[PodNamespace]) -> Result<(), Failure> {
-        let Some(mut linux) = spec.linux().clone() else {
-            return Err(failure(FailureKind::Invalid, "config.json: linux is missing"));
-        };
-        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-        for &namespace in join {
+    fn join_namespaces(&self, spec: &mut Spec, wanted: &[PodNamespace]) -> Result<(), Failure> {
+        for &namespace in wanted {
             let typ = match namespace {
+                PodNamespace::User => LinuxNamespaceType::User,
                 PodNamespace::Network => LinuxNamespaceType::Network,
                 PodNamespace::Ipc => LinuxNamespaceType::Ipc,
                 PodNamespace::Uts => LinuxNamespaceType::Uts,
@@ -141,12 +160,8 @@ impl Pod {
                 let message = format_args!("pod {} has no {namespace:?} namespace of its own", self.setup.id);
                 failure(FailureKind::Invalid, message)
             })?;
-            namespaces.retain(|existing| existing.typ() != typ);
-            let joined = LinuxNamespaceBuilder::default().typ(typ).path(path).build().map_err(internal)?;
-            namespaces.push(joined);
+            join(spec, typ, path)?;
         }
-        linux.set_namespaces(Some(namespaces));
-        spec.set_linux(Some(linux));
         Ok(())
     }
 
@@ -221,14 +236,12 @@ impl Pod {
 
     fn kill_exec(&mut self, id: &str, signal: i32, all: bool) -> Performed {
         let not_found = || failure(FailureKind::NotFound, format_args!("no exec {id}"));
-        let exec = self.containers.values().find_map(|c| c.execs.get(id)).ok_or_else(not_found)?;
-        // An exec'd process leads its own session and process group.
-        let sent = if all {
-            process::kill(-exec.process.pid, signal)
-        } else {
-            pidfd::send_signal(exec.process.pidfd.as_fd(), signal)
-        };
-        sent.map_err(internal)?;
+        let mut found = self.containers.values().filter_map(|c| Some((c, c.execs.get(id)?)));
+        let (container, exec) = found.next().ok_or_else(not_found)?;
+        if all {
+            signal_tree(container, exec.process.pid, signal).map_err(internal)?;
+        }
+        pidfd::send_signal(exec.process.pidfd.as_fd(), signal).map_err(internal)?;
         Ok(Answer::Done.into())
     }
 
@@ -343,6 +356,19 @@ impl Pod {
     }
 }
 
+/// Has the container join the namespace at `path` in place of one of its own.
+fn join(spec: &mut Spec, typ: LinuxNamespaceType, path: PathBuf) -> Result<(), Failure> {
+    let Some(mut linux) = spec.linux().clone() else {
+        return Err(failure(FailureKind::Invalid, "config.json: linux is missing"));
+    };
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    namespaces.retain(|existing| existing.typ() != typ);
+    namespaces.push(LinuxNamespaceBuilder::default().typ(typ).path(path).build().map_err(internal)?);
+    linux.set_namespaces(Some(namespaces));
+    spec.set_linux(Some(linux));
+    Ok(())
+}
+
 fn create_process(
     id: ContainerId,
     request: &CreateContainer,
@@ -383,6 +409,29 @@ fn create_process(
         execs: HashMap::new(),
         stdio,
     })
+}
+
+/// Signals what an exec'd process has started, and what that starts meanwhile. The process itself, which is not reaped
+/// yet, is left for last: its end is the end of the exec.
+fn signal_tree(container: &PodContainer, root: i32, signal: i32) -> io::Result<()> {
+    /// What forks faster than it is killed is left to the container's end.
+    const ROUNDS: usize = 16;
+    let mut signalled = vec![root];
+    for _ in 0..ROUNDS {
+        let new: Vec<i32> = exec_tree::of(root, &container.runtime.cgroup().pids()?)
+            .into_iter()
+            .filter(|pid| !signalled.contains(pid))
+            .collect();
+        if new.is_empty() {
+            break;
+        }
+        for pid in &new {
+            // Gone meanwhile is fine.
+            let _ = process::kill(*pid, signal);
+        }
+        signalled.extend(new);
+    }
+    Ok(())
 }
 
 fn version() -> Answer {

@@ -41,10 +41,20 @@ pub(super) fn compile(input: &Input) -> Result<Vec<Value>> {
             Propagation::HostToContainer => "rslave",
             Propagation::Bidirectional => "rshared",
         };
-        mounts.push(json!({
+        let access = match (mount.readonly, mount.recursive_readonly) {
+            (true, true) => "rro",
+            (true, false) => "ro",
+            (false, _) => "rw",
+        };
+        let mut entry = json!({
             "destination": mount.container_path, "source": mount.host_path, "type": "bind",
-            "options": ["rbind", propagation, if mount.readonly { "ro" } else { "rw" }],
-        }));
+            "options": ["rbind", propagation, access],
+        });
+        if let Some(ids) = &mount.ids {
+            entry["uidMappings"] = super::id_mappings(&ids.uids);
+            entry["gidMappings"] = super::id_mappings(&ids.gids);
+        }
+        mounts.push(entry);
     }
     Ok(mounts)
 }
