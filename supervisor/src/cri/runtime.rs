@@ -51,12 +51,12 @@ impl Runtime {
     }
 
     fn handlers(&self) -> Vec<cri::RuntimeHandler> {
-        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
-        let names = self.node.options().runtimes.keys().cloned();
-        std::iter::once(String::new())
-            .chain(names)
-            .map(|name| cri::RuntimeHandler { name, features: Some(features) })
-            .collect()
+        let handler = |name: &str, own| {
+            let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: own, user_namespaces: own };
+            cri::RuntimeHandler { name: name.into(), features: Some(features) }
+        };
+        let others = self.node.options().runtimes.keys().map(|name| handler(name, false));
+        std::iter::once(handler("", true)).chain(others).collect()
     }
 }
 

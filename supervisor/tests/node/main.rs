@@ -10,6 +10,7 @@ mod exec_and_logs;
 mod kubectl;
 mod network;
 mod replicas;
+mod runtime_handlers;
 mod streaming;
 #[path = "../../../runtime/tests/support/terminal.rs"]
 mod terminal;

@@ -455,8 +455,13 @@ impl Client {
     }
 
     pub async fn run_pod(&mut self, config: cri::PodSandboxConfig) -> String {
-        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-        self.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+        self.run_pod_of(config, "").await.unwrap()
+    }
+
+    /// A pod of another runtime than the node's own.
+    pub async fn run_pod_of(&mut self, config: cri::PodSandboxConfig, handler: &str) -> Result<String, tonic::Status> {
+        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.into() };
+        Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 
     pub async fn create(&mut self, pod: &str, config: cri::ContainerConfig) -> Result<String, tonic::Status> {

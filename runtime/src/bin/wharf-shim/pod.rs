@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use wharf_runtime::bundle::Bundle;
-use wharf_runtime::{CgroupDriver, Container, ContainerId, CreateRequest, ExecRequest, Rootfs, Stdio as RuntimeStdio};
+use wharf_runtime::{CgroupDriver, Container, ContainerId, CreateRequest, Rootfs};
 use wharf_specs::oci::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 use wharf_specs::shim::{
     self, Answer, ContainerPhase, CreateContainer, Event, Failure, FailureKind, Operation, PROTOCOL_VERSION,
@@ -18,8 +18,10 @@ use wharf_sys::{pidfd, process, terminal};
 use crate::connection::Connection;
 use crate::container::{Exec, PodContainer, Stdio, no_stdin, open_log};
 use crate::cri_log::Stream;
+use crate::engine::Engine;
 use crate::exec_tree;
 use crate::exit_record;
+use crate::foreign::{ForeignRuntime, Streams, path_for_others};
 use crate::sandbox::Sandbox;
 use crate::server::{Source, Watch, failure};
 
@@ -41,12 +43,14 @@ type Performed = Result<Outcome, Failure>;
 pub(crate) struct Pod {
     setup: SandboxSetup,
     sandbox: Sandbox,
+    /// `None`: the runtime in this process.
+    foreign: Option<ForeignRuntime>,
     containers: BTreeMap<String, PodContainer>,
 }
 
 impl Pod {
-    pub(crate) fn new(setup: SandboxSetup, sandbox: Sandbox) -> Self {
-        Self { setup, sandbox, containers: BTreeMap::new() }
+    pub(crate) fn new(setup: SandboxSetup, sandbox: Sandbox, foreign: Option<ForeignRuntime>) -> Self {
+        Self { setup, sandbox, foreign, containers: BTreeMap::new() }
     }
 
     pub(crate) fn perform(&mut self, watch: &mut Watch, client: &mut Connection, operation: Operation) -> Performed {
@@ -123,10 +127,9 @@ impl Pod {
             None => None,
         };
         if let Some(namespace) = &target {
-            let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
-            join(&mut bundle.spec, LinuxNamespaceType::Pid, path.into())?;
+            join(&mut bundle.spec, LinuxNamespaceType::Pid, path_for_others(namespace.as_fd()))?;
         }
-        let container = create_process(id, &request, &bundle, self.setup.cgroup_driver)?;
+        let container = create_process(id, &request, bundle, self.setup.cgroup_driver, self.foreign.as_ref())?;
         let pid = container.runtime.pid() as u32;
         let name = container.id.clone();
         watch_container(watch, &container).map_err(internal)?;
@@ -184,6 +187,10 @@ impl Pod {
             return Err(wrong_state(container, "signal"));
         }
         if all {
+            // Another runtime may have processes elsewhere than in the group.
+            if let Engine::Foreign(foreign) = &container.runtime {
+                let _ = foreign.kill(signal);
+            }
             container.runtime.cgroup().signal_all(signal).map_err(internal)?;
         } else {
             container.runtime.kill(signal).map_err(internal)?;
@@ -213,15 +220,13 @@ impl Pod {
             return Err(failure(FailureKind::AlreadyExists, message));
         }
         let tty = request.process.terminal().unwrap_or(false);
-        let stdio = match <[OwnedFd; 3]>::try_from(descriptors) {
-            _ if tty => RuntimeStdio::Terminal { size: None, plain_line_feeds: false },
-            Ok([stdin, stdout, stderr]) => RuntimeStdio::Fds { stdin, stdout, stderr },
+        let streams = match <[OwnedFd; 3]>::try_from(descriptors) {
+            _ if tty => Streams::Terminal,
+            Ok(descriptors) => Streams::Descriptors(descriptors),
             Err(_) => return Err(failure(FailureKind::Invalid, "an exec without terminal needs three descriptors")),
         };
-        let mut process = container
-            .runtime
-            .exec(ExecRequest::new(&request.process, stdio))
-            .map_err(|error| failure(FailureKind::Invalid, error))?;
+        let mut process =
+            container.runtime.exec(&request.process, streams).map_err(|error| failure(FailureKind::Invalid, error))?;
         let pid = process.pid as u32;
         let mut descriptors = Vec::new();
         let terminal = process.terminal.take();
@@ -313,12 +318,37 @@ impl Pod {
         let container = self.containers.get_mut(id)?;
         let ended = pidfd::try_wait(container.runtime.pidfd()).ok()??;
         let exit = container.ended(ended, buffer);
+        self.reap_strays();
         watch.forget(|source| match source {
             Source::Init { container } | Source::Output { container, .. } => container == id,
             _ => false,
         });
         self.watch_attached(watch, id);
         Some(Event::Exited { container: id.into(), exit })
+    }
+
+    /// Children that came to this process when their parent ended: as a subreaper it gets those of containers in the
+    /// node's PID namespace, whom nobody else waits for.
+    fn reap_strays(&self) {
+        if self.foreign.is_none() {
+            return;
+        }
+        let own = std::process::id();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        let known: Vec<i32> = self
+            .containers
+            .values()
+            .flat_map(|container| {
+                let execs = container.execs.values().map(|exec| exec.process.pid);
+                execs.chain([container.runtime.pid()])
+            })
+            .chain(self.sandbox.reaper_pid())
+            .collect();
+        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| !known.contains(pid)) {
+            if let Ok(stray) = pidfd::open(pid) {
+                let _ = pidfd::try_wait(stray.as_fd());
+            }
+        }
     }
 
     pub(crate) fn exec_ended(&mut self, watch: &mut Watch, id: &str, exec: &str) -> Option<Event> {
@@ -372,8 +402,9 @@ fn join(spec: &mut Spec, typ: LinuxNamespaceType, path: PathBuf) -> Result<(), F
 fn create_process(
     id: ContainerId,
     request: &CreateContainer,
-    bundle: &Bundle,
+    bundle: Bundle,
     cgroup_driver: CgroupDriver,
+    foreign: Option<&ForeignRuntime>,
 ) -> Result<PodContainer, Failure> {
     let log = request.log.as_deref().map(open_log).transpose().map_err(|error| {
         let path = request.log.clone().unwrap_or_default();
@@ -381,16 +412,23 @@ fn create_process(
     })?;
     let spec = &bundle.spec;
     let tty = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-    let (theirs, ours) = if tty {
-        (RuntimeStdio::Terminal { size: None, plain_line_feeds: false }, None)
-    } else {
-        pipes(request.stdin)?
-    };
+    let (theirs, ours) = if tty { (Streams::Terminal, None) } else { pipes(request.stdin)? };
     let name = id.to_string();
-    let usual = CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, bundle)?);
-    let create = CreateRequest { stdio: theirs, cgroup_driver, ..usual };
-    let mut runtime = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
-    let mut stdio = match (ours, runtime.terminal.take()) {
+    let owns_pid_namespace = owns_pid_namespace(spec);
+    let mut runtime = match foreign {
+        Some(foreign) => {
+            let rootfs = rootfs(&request.rootfs, &bundle)?;
+            let created = foreign.create(&name, &bundle.path, bundle.spec, &rootfs, theirs);
+            Engine::Foreign(Box::new(created.map_err(|error| failure(FailureKind::Invalid, error))?))
+        }
+        None => {
+            let usual = CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, &bundle)?);
+            let create = CreateRequest { stdio: theirs.into_stdio(), cgroup_driver, ..usual };
+            let created = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
+            Engine::Own(Box::new(created))
+        }
+    };
+    let mut stdio = match (ours, runtime.take_terminal()) {
         (Some(stdio), _) => stdio,
         (None, Some(master)) => Stdio::terminal(master).map_err(internal)?,
         (None, None) => return Err(internal("the runtime made no terminal")),
@@ -401,7 +439,7 @@ fn create_process(
         id: name,
         bundle: request.bundle.clone(),
         phase: ContainerPhase::Created,
-        owns_pid_namespace: owns_pid_namespace(spec),
+        owns_pid_namespace,
         runtime,
         created_at: exit_record::now(),
         started_at: 0,
@@ -469,7 +507,7 @@ fn owns_pid_namespace(spec: &Spec) -> bool {
 }
 
 /// Both sides of a container's three streams.
-fn pipes(stdin: bool) -> Result<(RuntimeStdio, Option<Stdio>), Failure> {
+fn pipes(stdin: bool) -> Result<(Streams, Option<Stdio>), Failure> {
     let make = || -> io::Result<_> {
         let (stdin_theirs, stdin_ours) = if stdin {
             let (read, write) = process::pipe()?;
@@ -480,7 +518,7 @@ fn pipes(stdin: bool) -> Result<(RuntimeStdio, Option<Stdio>), Failure> {
         let (stdout_ours, stdout) = process::pipe()?;
         let (stderr_ours, stderr) = process::pipe()?;
         let ours = Stdio::pipes(stdin_ours, [stdout_ours, stderr_ours])?;
-        Ok((RuntimeStdio::Fds { stdin: stdin_theirs, stdout, stderr }, Some(ours)))
+        Ok((Streams::Descriptors([stdin_theirs, stdout, stderr]), Some(ours)))
     };
     make().map_err(internal)
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use crate::foreign::path_for_others;
 use wharf_specs::shim::{PodNamespace, SandboxSetup};
 use wharf_sys::{clone, credential, event, namespace, pidfd, process};
 
@@ -76,10 +77,13 @@ impl Sandbox {
         self.pinned.iter().map(|(&kind, fd)| (kind, fd.as_fd()))
     }
 
-    /// A path to a pinned namespace that this process can open.
+    /// A path to a pinned namespace that other processes can open too.
     pub(crate) fn path(&self, namespace: PodNamespace) -> Option<PathBuf> {
-        let fd = self.pinned.get(&namespace)?;
-        Some(format!("/proc/self/fd/{}", fd.as_raw_fd()).into())
+        Some(path_for_others(self.pinned.get(&namespace)?.as_fd()))
+    }
+
+    pub(crate) fn reaper_pid(&self) -> Option<i32> {
+        self.reaper.as_ref().map(|reaper| reaper.pid)
     }
 
     /// Ends the reaper, and with it whatever still lives in a shared PID namespace.

@@ -116,7 +116,7 @@ fn check(config: &ContainerConfig, sandbox: &SandboxConfig) -> Result<()> {
         let reason = "is set, but the pod sandbox is not privileged";
         return Err(PodError::invalid("config.linux.security_context.privileged", reason));
     }
-    mounts::check(&config.mounts)
+    mounts::check(&config.mounts, &sandbox.runtime_handler)
 }
 
 fn compile(

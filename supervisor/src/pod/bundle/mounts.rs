@@ -9,9 +9,20 @@ use crate::pod::error::{PodError, Result};
 use crate::pod::sandbox_check::check_absolute;
 use crate::pod::spec::{Mount, Propagation};
 
-/// Refuses what no mount could be made of.
-pub(super) fn check(mounts: &[Mount]) -> Result<()> {
+/// Refuses what no mount could be made of, and what only the node's own runtime does.
+pub(super) fn check(mounts: &[Mount], runtime_handler: &str) -> Result<()> {
     for (index, mount) in mounts.iter().enumerate() {
+        let foreign = |field: &str, what: &str| {
+            let reason = format!("{what} is not possible with the runtime handler {runtime_handler:?}");
+            Err(PodError::invalid(format!("config.mounts[{index}].{field}"), reason))
+        };
+        // The shim of such a pod has a mount namespace of its own, out of which no mount reaches the node.
+        if !runtime_handler.is_empty() && mount.propagation == Propagation::Bidirectional {
+            return foreign("propagation", "BIDIRECTIONAL");
+        }
+        if !runtime_handler.is_empty() && mount.recursive_readonly {
+            return foreign("recursive_read_only", "it");
+        }
         check_absolute(&format!("config.mounts[{index}].container_path"), &mount.container_path)?;
         check_absolute(&format!("config.mounts[{index}].host_path"), &mount.host_path)?;
         if mount.container_path == Path::new("/") {
