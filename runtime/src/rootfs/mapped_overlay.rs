@@ -30,7 +30,7 @@ pub(crate) fn mount(rootfs: &Rootfs, users: BorrowedFd<'_>, stage: &Path) -> Res
         let private = Attributes { propagation: MS_PRIVATE, ..Attributes::default() };
         mount::set_attributes(host.as_fd(), private, true).at(Step::Propagation, "/")?;
         let mapped = attach_mapped(&lower, users, &stage)?;
-        overlay(&mapped, &upper, &work)
+        overlay(&mapped, Some((&upper, &work)))
     })?;
     Ok(Some(root))
 }

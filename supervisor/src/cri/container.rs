@@ -8,7 +8,9 @@ use wharf_specs::cri;
 
 use super::status::{invalid, unsupported};
 use super::{resources, sandbox, signal};
-use crate::pod::spec::{ContainerConfig, Device, Mount, Propagation, SandboxConfig, Seccomp, Security, UserNamespace};
+use crate::pod::spec::{
+    ContainerConfig, Device, ImageMount, Mount, Propagation, SandboxConfig, Seccomp, Security, UserNamespace,
+};
 use crate::pod::status::{ContainerState, ContainerStatus};
 use crate::pod::{PodError, Result};
 
@@ -23,8 +25,7 @@ pub(super) fn config(wire: Option<cri::ContainerConfig>, pod: &SandboxConfig) ->
     let linux = wire.linux.unwrap_or_default();
     let context = linux.security_context.unwrap_or_default();
     let mount = |(index, wire)| mount(index, wire, pod);
-    let user_image =
-        if image.user_specified_image.is_empty() { image.image.clone() } else { image.user_specified_image };
+    let user_image = image_name(&image);
     Ok(ContainerConfig {
         name: metadata.name,
         attempt: metadata.attempt,
@@ -65,13 +66,8 @@ fn variable((index, wire): (usize, cri::KeyValue)) -> Result<(String, String)> {
 /// `selinux_relabel` asks for nothing on a node without SELinux, which is the only kind there is for Wharf.
 fn mount(index: usize, wire: cri::Mount, pod: &SandboxConfig) -> Result<Mount> {
     let field = |name: &str| format!("config.mounts[{index}].{name}");
-    let asked = [
-        ("image", wire.image.is_some()),
-        ("image_sub_path", !wire.image_sub_path.is_empty()),
-        ("mount_options", !wire.mount_options.is_empty()),
-    ];
-    if let Some((name, _)) = asked.into_iter().find(|(_, asked)| *asked) {
-        return Err(unsupported(field(name)));
+    if !wire.mount_options.is_empty() {
+        return Err(unsupported(field("mount_options")));
     }
     let propagation = match wire.propagation() {
         cri::MountPropagation::PropagationPrivate => Propagation::Private,
@@ -80,6 +76,17 @@ fn mount(index: usize, wire: cri::Mount, pod: &SandboxConfig) -> Result<Mount> {
     };
     if wire.recursive_read_only && !(wire.readonly && propagation == Propagation::Private) {
         return Err(invalid(field("recursive_read_only"), "needs readonly and the propagation PRIVATE"));
+    }
+    let image = wire.image.filter(|image| !image.image.is_empty()).map(|image| ImageMount {
+        user_image: image_name(&image),
+        image: image.image,
+        id: String::new(),
+        sub_path: wire.image_sub_path.clone(),
+    });
+    match &image {
+        Some(_) if !wire.host_path.is_empty() => return Err(invalid(field("host_path"), "is given beside image")),
+        None if !wire.image_sub_path.is_empty() => return Err(invalid(field("image_sub_path"), "needs an image")),
+        _ => {}
     }
     let ids = match (wire.uid_mappings.is_empty(), wire.gid_mappings.is_empty()) {
         (true, true) => None,
@@ -98,7 +105,34 @@ fn mount(index: usize, wire: cri::Mount, pod: &SandboxConfig) -> Result<Mount> {
         recursive_readonly: wire.recursive_read_only,
         propagation,
         ids,
+        image,
     })
+}
+
+/// What the user wrote.
+fn image_name(image: &cri::ImageSpec) -> String {
+    if image.user_specified_image.is_empty() { image.image.clone() } else { image.user_specified_image.clone() }
+}
+
+/// Puts down which images the mounts mean.
+pub(super) async fn resolve_images(
+    mut config: ContainerConfig,
+    store: &wharf_images::Store,
+) -> Result<ContainerConfig> {
+    if config.mounts.iter().all(|mount| mount.image.is_none()) {
+        return Ok(config);
+    }
+    let store = store.clone();
+    let resolve = move || {
+        for mount in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
+            let found = store.resolve(&mount.image);
+            let found = found.map_err(|error| PodError::internal(format!("look up image {}", mount.image), error))?;
+            let image = found.ok_or_else(|| PodError::NotFound { what: "image", id: mount.image.clone() })?;
+            mount.id = image.id.to_string();
+        }
+        Ok(config)
+    };
+    tokio::task::spawn_blocking(resolve).await.map_err(|error| PodError::internal("look up images", error))?
 }
 
 /// A container path without its first slash is below the root all the same, as other runtimes take it.
@@ -305,6 +339,13 @@ fn mount_status(mount: &Mount) -> cri::Mount {
         readonly: mount.readonly,
         propagation: propagation.into(),
         recursive_read_only: mount.recursive_readonly,
+        image: mount.image.as_ref().map(|image| cri::ImageSpec {
+            image: image.image.clone(),
+            user_specified_image: image.user_image.clone(),
+            image_ref: image.id.clone(),
+            ..Default::default()
+        }),
+        image_sub_path: mount.image.as_ref().map(|image| image.sub_path.clone()).unwrap_or_default(),
         uid_mappings: mount.ids.iter().flat_map(|ids| sandbox::wire_mappings(&ids.uids)).collect(),
         gid_mappings: mount.ids.iter().flat_map(|ids| sandbox::wire_mappings(&ids.gids)).collect(),
         ..Default::default()

@@ -181,6 +181,7 @@ impl RuntimeService for Runtime {
         let request = request.into_inner();
         let pod = self.node.sandbox(&request.pod_sandbox_id)?;
         let config = container::config(request.config, &pod.config)?;
+        let config = container::resolve_images(config, self.node.images()).await?;
         let container_id = self.node.create_container(&pod.id, config).await?;
         Ok(Response::new(cri::CreateContainerResponse { container_id }))
     }

@@ -145,6 +145,22 @@ pub struct Mount {
     /// Ids of its files in a pod with a user namespace, where they are not to be the node's.
     #[serde(default)]
     pub ids: Option<UserNamespace>,
+    /// What is mounted, in place of `host_path`; read-only.
+    #[serde(default)]
+    pub image: Option<ImageMount>,
+}
+
+/// An image, or a directory or file of one, as a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ImageMount {
+    /// Name, id or digest of an image that the store has.
+    pub image: String,
+    /// What the user wrote, for status answers.
+    pub user_image: String,
+    /// The image that the name meant when the container was asked for.
+    pub id: String,
+    /// Empty for all of it.
+    pub sub_path: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

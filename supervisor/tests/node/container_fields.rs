@@ -219,3 +219,76 @@ async fn cdi_devices_bring_what_their_vendor_says() {
     node.terminate_wharfd();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
+
+/// A docker-archive whose layers have these files.
+fn image_archive(path: &std::path::Path, name: &str, layers: &[&[(&str, &str)]]) {
+    let append = |archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, content).unwrap();
+    };
+    let mut archive = tar::Builder::new(Vec::new());
+    let (mut names, mut ids) = (Vec::new(), Vec::new());
+    for (index, files) in layers.iter().enumerate() {
+        let mut layer = tar::Builder::new(Vec::new());
+        files.iter().for_each(|(name, content)| append(&mut layer, name, content.as_bytes()));
+        let layer = layer.into_inner().unwrap();
+        names.push(format!("{index}.tar"));
+        ids.push(wharf_images::Digest::of(&layer).to_string());
+        append(&mut archive, &names[index], &layer);
+    }
+    let config = serde_json::json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": ids},
+    });
+    append(&mut archive, "config.json", config.to_string().as_bytes());
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": names}]);
+    append(&mut archive, "manifest.json", manifest.to_string().as_bytes());
+    std::fs::write(path, archive.into_inner().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn images_are_volumes_whole_and_in_part() {
+    let Some(mut node) = testnode::start("image-mounts").await else { return };
+    let name = "wharf.test/data:1";
+    let archive = node.path("data.tar");
+    image_archive(&archive, name, &[&[("a/one", "1"), ("run", "#!/bin/sh\necho ran\n")], &[("a/two", "2")]]);
+    crate::replicas::wharf(&node, &["load", "-i", archive.to_str().unwrap()]);
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "images")).await;
+    let mount = |path: &str, sub_path: &str| cri::Mount {
+        container_path: path.into(),
+        image: Some(cri::ImageSpec { image: name.into(), ..Default::default() }),
+        image_sub_path: sub_path.into(),
+        readonly: true,
+        ..Default::default()
+    };
+    let look = "cat /whole/a/one /whole/a/two /part/two /file; echo; for place in whole part; do touch /$place/new 2>/dev/null && echo wrote; done; /whole/run 2>/dev/null || echo is no program";
+    let mounts = vec![mount("/whole", ""), mount("/part", "a"), mount("/file", "a/one")];
+    let config = cri::ContainerConfig { mounts, ..script("look", look) };
+    let created = client.create(&id, config).await.unwrap();
+    let shown = client.status(&created).await.mounts;
+    let image = shown.iter().find(|mount| mount.container_path == "/part").unwrap();
+    assert_eq!((image.image_sub_path.as_str(), image.image.as_ref().unwrap().image.as_str()), ("a", name));
+    assert!(image.image.as_ref().unwrap().image_ref.starts_with("sha256:"));
+    client.runtime.start_container(cri::StartContainerRequest { container_id: created.clone() }).await.unwrap();
+    let ended = client.wait_exit(&created).await;
+    let log = std::fs::read_to_string(&ended.log_path).unwrap();
+    let lines: Vec<&str> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    assert_eq!(lines, ["1221", "is no program"]);
+
+    let with = |mount| cri::ContainerConfig { mounts: vec![mount], ..script("wrong", "true") };
+    for path in ["../etc", "/a", "none"] {
+        let error = refusal(&mut client, &id, with(mount("/x", path))).await;
+        assert!(error.starts_with(&format!("config.mounts.image_sub_path: {path:?} ")), "{error}");
+    }
+    let both = cri::Mount { host_path: "/etc".into(), ..mount("/x", "") };
+    assert_eq!(refusal(&mut client, &id, with(both)).await, "config.mounts[0].host_path: is given beside image");
+    let mut missing = mount("/x", "");
+    missing.image.as_mut().unwrap().image = "wharf.test/none:1".into();
+    assert_eq!(client.create(&id, with(missing)).await.unwrap_err().code(), tonic::Code::NotFound);
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}

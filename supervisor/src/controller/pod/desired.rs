@@ -136,6 +136,7 @@ pub(super) fn container(
             readonly: mount.read_only.unwrap_or(false),
             recursive_readonly: false,
             ids: None,
+            image: None,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
                 Some("Bidirectional") => Propagation::Bidirectional,

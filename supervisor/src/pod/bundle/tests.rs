@@ -91,6 +91,7 @@ fn root_propagation_follows_the_widest_mount() {
         recursive_readonly: false,
         propagation,
         ids: None,
+        image: None,
     };
     let with = |mounts| root_propagation(&ContainerConfig { mounts, ..container() });
     assert_eq!(with(vec![]), "rprivate");
@@ -108,6 +109,7 @@ fn mounts_with_dots_or_over_the_root_are_refused() {
             recursive_readonly: false,
             propagation: Propagation::Private,
             ids: None,
+            image: None,
         };
         assert!(mounts::check(&[mount], "").is_err(), "{container_path} {host_path}");
     }
