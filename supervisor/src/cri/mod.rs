@@ -4,13 +4,14 @@
 //! |---|---|
 //! | [`runtime`] | `RuntimeService`: one short function for each call |
 //! | [`image`] | `ImageService` |
-//! | `sandbox`, `container`, `stats` | the wire's messages from and to the engine's nouns |
+//! | `sandbox`, `container`, `mount`, `stats` | the wire's messages from and to the engine's nouns |
 //! | [`status`] | which gRPC code a failure has |
 //!
 //! What a message asks for and Wharf does not do is refused with the field's name, never ignored.
 
 mod container;
 mod image;
+mod mount;
 mod resources;
 mod runtime;
 mod sandbox;

@@ -11,7 +11,7 @@ use wharf_specs::cri;
 use wharf_specs::cri::runtime_service_server::RuntimeService;
 
 use super::status::{invalid, unimplemented};
-use super::{container, resources, sandbox, stats};
+use super::{container, mount, resources, sandbox, stats};
 use crate::pod::spec::ExecConfig;
 use crate::pod::status::{ContainerState, ContainerStatus};
 use crate::pod::{Node, PodError};
@@ -181,7 +181,7 @@ impl RuntimeService for Runtime {
         let request = request.into_inner();
         let pod = self.node.sandbox(&request.pod_sandbox_id)?;
         let config = container::config(request.config, &pod.config)?;
-        let config = container::resolve_images(config, self.node.images()).await?;
+        let config = mount::resolve_images(config, self.node.images()).await?;
         let container_id = self.node.create_container(&pod.id, config).await?;
         Ok(Response::new(cri::CreateContainerResponse { container_id }))
     }

@@ -5,6 +5,7 @@
 
 mod connection;
 mod container;
+mod create;
 mod cri_log;
 mod engine;
 mod exec_tree;

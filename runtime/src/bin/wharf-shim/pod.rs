@@ -1,13 +1,12 @@
 //! The pod: its containers and what clients ask of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
+use wharf_runtime::ContainerId;
 use wharf_runtime::bundle::Bundle;
-use wharf_runtime::{CgroupDriver, Container, ContainerId, CreateRequest, Rootfs};
-use wharf_specs::oci::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
+use wharf_specs::oci::{LinuxNamespaceType, Spec};
 use wharf_specs::shim::{
     self, Answer, ContainerPhase, CreateContainer, Event, Failure, FailureKind, Operation, PROTOCOL_VERSION,
     PodNamespace, SandboxSetup,
@@ -16,7 +15,8 @@ use wharf_sys::event::{EPOLLIN, EPOLLOUT};
 use wharf_sys::{pidfd, process, terminal};
 
 use crate::connection::Connection;
-use crate::container::{Exec, PodContainer, Stdio, no_stdin, open_log};
+use crate::container::{Exec, PodContainer, Stdio};
+use crate::create;
 use crate::cri_log::Stream;
 use crate::engine::Engine;
 use crate::exec_tree;
@@ -127,9 +127,9 @@ impl Pod {
             None => None,
         };
         if let Some(namespace) = &target {
-            join(&mut bundle.spec, LinuxNamespaceType::Pid, path_for_others(namespace.as_fd()))?;
+            create::join(&mut bundle.spec, LinuxNamespaceType::Pid, path_for_others(namespace.as_fd()))?;
         }
-        let container = create_process(id, &request, bundle, self.setup.cgroup_driver, self.foreign.as_ref())?;
+        let container = create::container(id, &request, bundle, self.setup.cgroup_driver, self.foreign.as_ref())?;
         let pid = container.runtime.pid() as u32;
         let name = container.id.clone();
         watch_container(watch, &container).map_err(internal)?;
@@ -163,7 +163,7 @@ impl Pod {
                 let message = format_args!("pod {} has no {namespace:?} namespace of its own", self.setup.id);
                 failure(FailureKind::Invalid, message)
             })?;
-            join(spec, typ, path)?;
+            create::join(spec, typ, path)?;
         }
         Ok(())
     }
@@ -386,69 +386,6 @@ impl Pod {
     }
 }
 
-/// Has the container join the namespace at `path` in place of one of its own.
-fn join(spec: &mut Spec, typ: LinuxNamespaceType, path: PathBuf) -> Result<(), Failure> {
-    let Some(mut linux) = spec.linux().clone() else {
-        return Err(failure(FailureKind::Invalid, "config.json: linux is missing"));
-    };
-    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-    namespaces.retain(|existing| existing.typ() != typ);
-    namespaces.push(LinuxNamespaceBuilder::default().typ(typ).path(path).build().map_err(internal)?);
-    linux.set_namespaces(Some(namespaces));
-    spec.set_linux(Some(linux));
-    Ok(())
-}
-
-fn create_process(
-    id: ContainerId,
-    request: &CreateContainer,
-    bundle: Bundle,
-    cgroup_driver: CgroupDriver,
-    foreign: Option<&ForeignRuntime>,
-) -> Result<PodContainer, Failure> {
-    let log = request.log.as_deref().map(open_log).transpose().map_err(|error| {
-        let path = request.log.clone().unwrap_or_default();
-        failure(FailureKind::Internal, format_args!("open log {}: {error}", path.display()))
-    })?;
-    let spec = &bundle.spec;
-    let tty = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-    let (theirs, ours) = if tty { (Streams::Terminal, None) } else { pipes(request.stdin)? };
-    let name = id.to_string();
-    let owns_pid_namespace = owns_pid_namespace(spec);
-    let mut runtime = match foreign {
-        Some(foreign) => {
-            let rootfs = rootfs(&request.rootfs, &bundle)?;
-            let created = foreign.create(&name, &bundle.path, bundle.spec, &rootfs, theirs);
-            Engine::Foreign(Box::new(created.map_err(|error| failure(FailureKind::Invalid, error))?))
-        }
-        None => {
-            let usual = CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, &bundle)?);
-            let create = CreateRequest { stdio: theirs.into_stdio(), cgroup_driver, ..usual };
-            let created = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
-            Engine::Own(Box::new(created))
-        }
-    };
-    let mut stdio = match (ours, runtime.take_terminal()) {
-        (Some(stdio), _) => stdio,
-        (None, Some(master)) => Stdio::terminal(master).map_err(internal)?,
-        (None, None) => return Err(internal("the runtime made no terminal")),
-    };
-    stdio.log = log;
-    stdio.stdin_once = request.stdin_once;
-    Ok(PodContainer {
-        id: name,
-        bundle: request.bundle.clone(),
-        phase: ContainerPhase::Created,
-        owns_pid_namespace,
-        runtime,
-        created_at: exit_record::now(),
-        started_at: 0,
-        exit: None,
-        execs: HashMap::new(),
-        stdio,
-    })
-}
-
 /// Signals what an exec'd process has started, and what that starts meanwhile. The process itself, which is not reaped
 /// yet, is left for last: its end is the end of the exec.
 fn signal_tree(container: &PodContainer, root: i32, signal: i32) -> io::Result<()> {
@@ -477,7 +414,7 @@ fn version() -> Answer {
     Answer::Version { protocol: PROTOCOL_VERSION, version, pid: std::process::id() }
 }
 
-fn internal(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn internal(error: impl std::fmt::Display) -> Failure {
     failure(FailureKind::Internal, error)
 }
 
@@ -488,39 +425,6 @@ fn wrong_state(container: &PodContainer, operation: &str) -> Failure {
         ContainerPhase::Exited => "exited",
     };
     failure(FailureKind::WrongState, format_args!("cannot {operation} container {}: it is {phase}", container.id))
-}
-
-fn rootfs(rootfs: &shim::Rootfs, bundle: &Bundle) -> Result<Rootfs, Failure> {
-    Ok(match rootfs {
-        shim::Rootfs::Bundle => Rootfs::Path(bundle.rootfs().map_err(|error| failure(FailureKind::Invalid, error))?),
-        shim::Rootfs::Overlay { lower, upper, work } => {
-            Rootfs::Overlay { lower: lower.clone(), upper: upper.clone(), work: work.clone() }
-        }
-    })
-}
-
-fn owns_pid_namespace(spec: &Spec) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    namespaces.is_some_and(|all| {
-        all.iter().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().as_deref().is_none_or(|p| p == Path::new("")))
-    })
-}
-
-/// Both sides of a container's three streams.
-fn pipes(stdin: bool) -> Result<(Streams, Option<Stdio>), Failure> {
-    let make = || -> io::Result<_> {
-        let (stdin_theirs, stdin_ours) = if stdin {
-            let (read, write) = process::pipe()?;
-            (read, Some(write))
-        } else {
-            (no_stdin()?, None)
-        };
-        let (stdout_ours, stdout) = process::pipe()?;
-        let (stderr_ours, stderr) = process::pipe()?;
-        let ours = Stdio::pipes(stdin_ours, [stdout_ours, stderr_ours])?;
-        Ok((Streams::Descriptors([stdin_theirs, stdout, stderr]), Some(ours)))
-    };
-    make().map_err(internal)
 }
 
 fn watch_container(watch: &mut Watch, container: &PodContainer) -> io::Result<()> {
