@@ -4,9 +4,9 @@
 //! runtime opens those: before the clone where it can, or at their turn where an earlier mount of the container may
 //! have changed what the path means, by a helper that enters the child's mount namespace and nothing else of it.
 
-use crate::create::ChildGuard;
-use crate::error::{Error, While};
-use crate::handshake::{At, Channel, Failure, Message, Step};
+use crate::error::Error;
+use crate::handshake::{At, Failure, Step};
+use crate::helper;
 use crate::idmap;
 use crate::joins;
 use crate::plan::{IdMap, Mount, MountSource, Plan};
@@ -16,8 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use wharf_specs::oci::LinuxNamespaceType as Kind;
-use wharf_sys::clone::{CloneOptions, spawn};
-use wharf_sys::{mount, namespace, pidfd, process};
+use wharf_sys::{mount, namespace};
 
 /// Who opens the source of a mount, and when.
 #[derive(Debug)]
@@ -90,39 +89,25 @@ fn open(mount: &Mount, plan: &Plan, init: Option<BorrowedFd<'_>>) -> Result<Owne
         Ok(tree)
     };
     let Some(init) = init else { return Ok(copy()?) };
-    let (ours, theirs) = Channel::pair(3).during("make handshake channel", "")?;
-    let helper = spawn(CloneOptions::default(), || {
-        let work = || -> Result<(), Failure> {
-            process::close_on_exec_from(3).at(Step::Stdio, "to be closed")?;
-            namespace::join(init, Kind::Mount as i32).at(Step::JoinNamespace, "mount of the container")?;
-            theirs.send(&Message::Proceed, &[copy()?.as_fd()]).at(Step::Handshake, "")
-        };
-        match work() {
-            Ok(()) => 0,
-            Err(failure) => {
-                let _ = theirs.send(&Message::Failed(failure), &[]);
-                1
-            }
-        }
-    });
-    let guard = ChildGuard::new(helper.during("clone a helper", "")?);
-    drop(theirs);
-    let answer = ours.receive().during("talk to the helper", "")?;
-    let _ = pidfd::wait(guard.release().pidfd.as_fd());
-    match answer {
-        Some((Message::Proceed, descriptors)) if !descriptors.is_empty() => {
-            Ok(descriptors.into_iter().next().expect("it is not empty"))
-        }
-        Some((Message::Failed(failure), _)) => Err(failure.into()),
-        _ => Err(Error::Unsupported(format!("open mount source {shown}: the helper ended without a word"))),
-    }
+    helper::descriptor(&format!("open mount source {shown}"), 0, || {
+        namespace::join(init, Kind::Mount as i32).at(Step::JoinNamespace, "mount of the container")?;
+        copy()
+    })
 }
 
 /// The user namespace whose mappings a mount takes.
 fn users_of(map: &IdMap, plan: &Plan) -> Result<OwnedFd, Error> {
+    // Without mappings of its own the mount has those of the namespace that is joined.
+    if map.uids.is_empty() { container_users(plan) } else { idmap::user_namespace(map) }
+}
+
+/// A user namespace with the mappings of the container's.
+pub(crate) fn container_users(plan: &Plan) -> Result<OwnedFd, Error> {
     match plan.namespaces.joined(Kind::User) {
-        // Without mappings of its own the mount has those of the namespace that is joined.
-        Some(join) if map.uids.is_empty() => joins::open_as(join),
-        _ => idmap::user_namespace(map),
+        Some(join) => joins::open_as(join),
+        None => {
+            let (uids, gids) = (plan.namespaces.uid_map.clone(), plan.namespaces.gid_map.clone());
+            idmap::user_namespace(&IdMap { uids, gids, recursive: false })
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 use crate::rootfs::cgroupfs::CgroupView;
 use crate::rootfs::host_mount::HostMountGuard;
+use crate::rootfs::mapped_overlay;
 use crate::rootfs::root::PreparedRoot;
 use crate::state::{HookState, START_SOCKET, Status, process_status};
 use crate::trace::Trace;
@@ -197,7 +198,7 @@ impl Container {
         let host_mount = (!plan.namespaces.separate(Kind::Mount)).then_some(mounted_on);
         let host_mount = host_mount.map(HostMountGuard::new).transpose().during("find rootfs of", &request.id)?;
         let mut init = Init {
-            root: PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")?,
+            root: prepare_root(&request, &plan, privileged)?,
             sources: bind_source::prepare(&plan, mounted_on, privileged)?,
             cgroup: CgroupView::new(place.seen(), plan.namespaces.separate(Kind::Cgroup))
                 .during("prepare the view of cgroups", "")?,
@@ -380,6 +381,19 @@ impl Container {
             rdt: rdt.keep(),
         }))
     }
+}
+
+/// An overlay for a container with a user namespace is mounted here: its layers need their ids mapped, which takes
+/// privileges over their file systems.
+fn prepare_root(request: &CreateRequest<'_>, plan: &Plan, privileged: bool) -> Result<PreparedRoot, Error> {
+    let separate = |kind| plan.namespaces.separate(kind);
+    if privileged && separate(Kind::User) && separate(Kind::Mount) {
+        let users = bind_source::container_users(plan)?;
+        if let Some(root) = mapped_overlay::mount(&request.rootfs, users.as_fd(), request.bundle)? {
+            return Ok(PreparedRoot::Mounted(root));
+        }
+    }
+    PreparedRoot::new(&request.rootfs, request.bundle).during("prepare rootfs", "")
 }
 
 /// Whether the init is cloned by an intermediate process.

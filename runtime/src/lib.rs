@@ -30,6 +30,7 @@ pub mod dbus;
 mod error;
 pub mod exec;
 pub mod handshake;
+mod helper;
 mod hooks;
 mod identity;
 mod idmap;

@@ -10,6 +10,7 @@
 //! log_level = "info"                  # error, warn, info, debug, trace
 //! auth_files = ["/etc/kubernetes/auth.json"]  # logins for registries, beside those of /etc/wharf/auth.json
 //! registries = "/etc/wharf/registries.toml"   # mirrors and TLS by registry
+//! cdi_folders = ["/etc/cdi", "/var/run/cdi"]  # vendors' files of devices; a later folder overrules an earlier one
 //!
 //! [network]
 //! mode = "auto"                       # auto, embedded, cni
@@ -49,6 +50,8 @@ pub struct Config {
     pub auth_files: Vec<PathBuf>,
     /// `None`: `/etc/wharf/registries.toml`, if it is there.
     pub registries: Option<PathBuf>,
+    /// Files of the Container Device Interface; a device of a later folder overrules one of the same name.
+    pub cdi_folders: Vec<PathBuf>,
     pub network: Network,
     pub runtimes: BTreeMap<String, Runtime>,
 }
@@ -135,6 +138,7 @@ impl Default for Config {
             log_level: LogLevel::default(),
             auth_files: Vec::new(),
             registries: None,
+            cdi_folders: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             network: Network::default(),
             runtimes: BTreeMap::new(),
         }
@@ -201,6 +205,9 @@ impl Config {
         }
         if let Some(file) = &self.registries {
             absolute("registries", file)?;
+        }
+        for folder in &self.cdi_folders {
+            absolute("cdi_folders", folder)?;
         }
         for runtime in self.runtimes.values() {
             absolute("runtimes.path", &runtime.path)?;
@@ -312,6 +319,7 @@ mod tests {
             "cgroup_parent = \"/w\"",
             "cgroup_parent = \"../w\"",
             "auth_files = [\"a\"]",
+            "cdi_folders = [\"a\"]",
         ] {
             assert!(matches!(Config::parse(text), Err(ConfigError::Value { .. })), "{text}");
         }

@@ -7,10 +7,14 @@
 //! | [`oci`] | OCI runtime-spec `config.json` and state |
 //! | [`shim`] | the private protocol between `wharfd` and `wharf-shim` |
 //! | [`cri`] | Kubernetes CRI `runtime.v1` (feature `cri`) |
+//! | [`cdi`] | files of the Container Device Interface (feature `cdi`) |
 //! | [`criu`] | CRIU's RPC protocol (feature `criu`) |
 //! | [`manifest`] | Kubernetes objects in YAML and JSON (feature `manifest`) |
 //! | [`config`] | `wharfd.toml` (feature `config`) |
+//! | [`streaming`] | SPDY/3.1 and Kubernetes' channel protocols (feature `streaming`) |
 
+#[cfg(feature = "cdi")]
+pub mod cdi;
 pub mod cni;
 #[cfg(feature = "config")]
 pub mod config;
@@ -24,3 +28,5 @@ mod json_path;
 pub mod manifest;
 pub mod oci;
 pub mod shim;
+#[cfg(feature = "streaming")]
+pub mod streaming;

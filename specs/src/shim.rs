@@ -1,4 +1,4 @@
-//! The private protocol between `wharfd` and `wharf-shim`, version 1.
+//! The private protocol between `wharfd` and `wharf-shim`, version 2.
 //!
 //! Transport: a unix stream socket, 0600, at `RUN/pods/<sandbox>/shim.sock`. Each message is one frame:
 //! a little-endian `u32` with the length of the body, then the body, one JSON document. Descriptors travel as
@@ -24,7 +24,10 @@ use oci_spec::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes incompatibly. A daemon talks to shims of its own and of older versions.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// Since which [`CreateContainer::pid_of`] is known.
+pub const PID_OF_VERSION: u32 = 2;
 
 /// Longest frame body either side accepts.
 pub const MAX_FRAME_BYTES: usize = 4 << 20;
@@ -40,6 +43,11 @@ pub struct SandboxSetup {
     pub hostname: String,
     /// Namespaces of its own that the shim creates and pins.
     pub namespaces: Vec<PodNamespace>,
+    /// Of the namespace [`PodNamespace::User`], in the order of `/proc/PID/uid_map`.
+    #[serde(default)]
+    pub uid_map: Vec<IdMapping>,
+    #[serde(default)]
+    pub gid_map: Vec<IdMapping>,
     /// Written beneath `/proc/sys` inside the pod's namespaces, dots between the components.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
@@ -62,10 +70,20 @@ pub enum CgroupDriver {
     Systemd,
 }
 
+/// `size` ids from `container` on are those from `host` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    pub container: u32,
+    pub host: u32,
+    pub size: u32,
+}
+
 /// A namespace that all containers of a pod share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PodNamespace {
+    /// Owns all others.
+    User,
     Network,
     Ipc,
     Uts,
@@ -164,6 +182,9 @@ pub struct CreateContainer {
     pub stdin_once: bool,
     /// Namespaces of the pod that the container joins.
     pub join: Vec<PodNamespace>,
+    /// The container of this pod whose PID namespace it joins; version 2.
+    #[serde(default)]
+    pub pid_of: Option<String>,
 }
 
 /// Where a container's root file system comes from.

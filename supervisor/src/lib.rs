@@ -9,7 +9,7 @@
 //! | [`leaks`] | what is left of pods and containers that are gone |
 //! | [`network`] | the pods' network: CNI plugins, or the embedded bridge |
 //! | [`service_manager`] | readiness, watchdog and sockets under systemd |
-//! | [`streaming`] | exec and attach over WebSocket, for both doors |
+//! | [`streaming`] | exec, attach and port-forward over SPDY and WebSocket, for both doors |
 
 pub mod api;
 pub mod controller;

@@ -7,10 +7,15 @@ pub(crate) mod copy_up;
 pub(crate) mod device;
 pub(crate) mod finish;
 pub(crate) mod host_mount;
+pub(crate) mod mapped_overlay;
 pub(crate) mod mounts;
 pub(crate) mod root;
 pub(crate) mod target;
 
+use crate::error::{Error, While};
+use crate::helper;
+use root::PreparedRoot;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Where the root file system comes from.
@@ -28,6 +33,16 @@ pub enum Rootfs {
 }
 
 impl Rootfs {
+    /// An overlay root, mounted and not attached anywhere yet, for whoever attaches it; `None` for a directory. A process
+    /// of its own does it, as the working directory may have to change for that.
+    pub fn mount_detached(&self) -> Result<Option<OwnedFd>, Error> {
+        if matches!(self, Self::Path(_)) {
+            return Ok(None);
+        }
+        let root = PreparedRoot::new(self, Path::new("/")).during("prepare rootfs", "")?;
+        helper::descriptor("mount the rootfs", 0, || root.detached()).map(Some)
+    }
+
     /// The directory to name in messages and in the state.
     pub fn shown(&self) -> &Path {
         match self {

@@ -3,6 +3,7 @@
 use super::cgroupfs::CgroupView;
 use super::copy_up;
 use super::finish;
+use super::root;
 use super::target::{self, shown};
 use crate::bind_source::{self, BindSource};
 use crate::handshake::{At, Failure, Step};
@@ -231,6 +232,12 @@ fn needed(tree: BorrowedFd<'_>, mut attributes: Attributes) -> io::Result<Attrib
     Ok(attributes)
 }
 
+/// The layers of an overlay that is told of nothing else: kernels before 6.5 have another way to be told of each.
+fn layers_alone(fstype: &CStr, parameters: &[(CString, Option<CString>)]) -> Option<Vec<CString>> {
+    let layers = parameters.iter().map(|(key, value)| value.clone().filter(|_| key.as_c_str() == c"lowerdir+"));
+    layers.collect::<Option<Vec<_>>>().filter(|layers| fstype == c"overlay" && !layers.is_empty())
+}
+
 /// A new detached file system.
 pub(crate) fn file_system(
     fstype: &CStr,
@@ -239,6 +246,12 @@ pub(crate) fn file_system(
     attributes: u64,
     object: impl Fn() -> String,
 ) -> Result<OwnedFd, Failure> {
+    if let Some(layers) = layers_alone(fstype, parameters) {
+        let made = root::overlay(&layers, None)?;
+        let own = Attributes { set: attributes, ..Attributes::default() };
+        mount::set_attributes(made.as_fd(), own, false).at(Step::MountAttributes, object())?;
+        return Ok(made);
+    }
     let context = FsContext::open(fstype).at(Step::Mount, object())?;
     let configure = || -> io::Result<OwnedFd> {
         if !source.is_empty() {

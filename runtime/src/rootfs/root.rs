@@ -14,7 +14,14 @@ use wharf_sys::{errno, fs, process};
 #[derive(Debug)]
 pub(crate) enum PreparedRoot {
     Path(CString),
-    Overlay { lower: Vec<CString>, upper: CString, work: CString, on: CString },
+    Overlay {
+        lower: Vec<CString>,
+        upper: CString,
+        work: CString,
+        on: CString,
+    },
+    /// Mounted before the clone, attached nowhere.
+    Mounted(OwnedFd),
 }
 
 impl PreparedRoot {
@@ -36,6 +43,8 @@ impl PreparedRoot {
         match self {
             Self::Path(path) => path,
             Self::Overlay { on, .. } => on,
+            // The child may have no way to any other directory of the host.
+            Self::Mounted(_) => c"/",
         }
     }
 
@@ -87,7 +96,8 @@ impl PreparedRoot {
     pub(crate) fn detached(&self) -> Result<OwnedFd, Failure> {
         match self {
             Self::Path(path) => mount::clone_tree(None, path, true).at(Step::Rootfs, path.to_string_lossy()),
-            Self::Overlay { lower, upper, work, .. } => overlay(lower, upper, work),
+            Self::Overlay { lower, upper, work, .. } => overlay(lower, Some((upper, work))),
+            Self::Mounted(root) => root.try_clone().at(Step::Rootfs, "mounted for the container"),
         }
     }
 }
@@ -109,22 +119,23 @@ fn make_parent_private(directory: BorrowedFd<'_>) -> io::Result<()> {
     Err(errno::error(errno::EINVAL))
 }
 
-fn overlay(lower: &[CString], upper: &CStr, work: &CStr) -> Result<OwnedFd, Failure> {
-    let shown = upper.to_string_lossy();
+/// `writable` are the upper and the work directory.
+pub(super) fn overlay(lower: &[CString], writable: Option<(&CStr, &CStr)>) -> Result<OwnedFd, Failure> {
+    let top = writable.map(|(upper, _)| upper).or(lower.first().map(CString::as_c_str)).unwrap_or_default();
+    let shown = top.to_string_lossy();
     let context = FsContext::open(c"overlay").at(Step::Rootfs, format!("overlay on {shown}"))?;
     let configure = || -> io::Result<OwnedFd> {
         context.set_string(c"source", c"overlay")?;
         for layer in lower {
             context.set_string(c"lowerdir+", layer)?;
         }
-        context.set_string(c"upperdir", upper)?;
-        context.set_string(c"workdir", work)?;
+        set_writable(&context, writable)?;
         context.mount(0)
     };
     match configure() {
         // `lowerdir+` came with kernel 6.5.
         Err(error) if error.raw_os_error() == Some(errno::EINVAL) => {
-            overlay_by_data(lower, upper, work).at(Step::Rootfs, format!("overlay on {shown}"))
+            overlay_by_data(lower, writable).at(Step::Rootfs, format!("overlay on {shown}"))
         }
         Err(error) => {
             let why = context.message().map(|text| format!(" ({text})")).unwrap_or_default();
@@ -136,7 +147,7 @@ fn overlay(lower: &[CString], upper: &CStr, work: &CStr) -> Result<OwnedFd, Fail
 
 /// All layers in one string, which the older kernels limit to a page: paths are made relative to the deepest
 /// directory all layers share, and that becomes the working directory.
-fn overlay_by_data(lower: &[CString], upper: &CStr, work: &CStr) -> io::Result<OwnedFd> {
+fn overlay_by_data(lower: &[CString], writable: Option<(&CStr, &CStr)>) -> io::Result<OwnedFd> {
     let common = common_directory(lower);
     let directory = CString::new(if common.is_empty() { b"/".to_vec() } else { common.clone() })?;
     process::change_directory_to(&directory)?;
@@ -151,9 +162,14 @@ fn overlay_by_data(lower: &[CString], upper: &CStr, work: &CStr) -> io::Result<O
     let context = FsContext::open(c"overlay")?;
     context.set_string(c"source", c"overlay")?;
     context.set_string(c"lowerdir", &CString::new(data)?)?;
-    context.set_string(c"upperdir", upper)?;
-    context.set_string(c"workdir", work)?;
+    set_writable(&context, writable)?;
     context.mount(0)
+}
+
+fn set_writable(context: &FsContext, writable: Option<(&CStr, &CStr)>) -> io::Result<()> {
+    let Some((upper, work)) = writable else { return Ok(()) };
+    context.set_string(c"upperdir", upper)?;
+    context.set_string(c"workdir", work)
 }
 
 /// The deepest directory that holds all paths, without a slash at its end.

@@ -161,8 +161,13 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, minimum: RawFd) -> io::Result<OwnedFd
 /// Duplicates descriptor `number`, inherited from the parent program, close-on-exec.
 ///
 /// # Errors
-/// `EBADF` if it is not open.
+/// `EBADF` if it is not open, or is this program's own: those are all close-on-exec, as nothing inherited can be.
 pub fn duplicate_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD on a closed number fails with EBADF; it changes nothing.
+    let flags = check_int(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
     // SAFETY: F_DUPFD_CLOEXEC on a closed number fails with EBADF and otherwise returns a new descriptor.
     owned(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }.into())
 }

@@ -117,7 +117,9 @@ fn a_wrong_option_of_exec_is_named() {
         (&["-e", "A"], "process.env"),
         (&["--cwd", "tmp"], "process.cwd"),
         (&["--cgroup", "../.."], "bad sub cgroup path"),
-        (&["--preserve-fds", "60000"], "--preserve-fds: descriptor"),
+        // Descriptors of runw itself are not handed on in the place of those that the caller does not have.
+        (&["--preserve-fds", "1"], "--preserve-fds: descriptor 3 is not open"),
+        (&["--preserve-fds", "60000"], "--preserve-fds: descriptor 3 is not open"),
     ];
     for (options, words) in table {
         let arguments = [&["exec"], *options, &[&bundle.id, "true"]].concat();

@@ -12,6 +12,9 @@ fn a_wrong_namespace_is_named() {
     let pipe = bundle.scratch().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
     let path = "linux.namespaces[1].path";
+    // On cgroup v2 there is one namespace more by default.
+    let last =
+        format!("linux.namespaces[{}].type", bundle.config["linux"]["namespaces"].as_array().expect("a list").len());
     assert_all_refused(
         bundle,
         &[
@@ -22,7 +25,7 @@ fn a_wrong_namespace_is_named() {
             ),
             ("/linux/namespaces/0", json!({"path": "/x"}), &["linux.namespaces[0]", "missing field \"type\""]),
             ("/linux/namespaces", json!({"type": "pid"}), &["linux.namespaces", "invalid type"]),
-            ("/linux/namespaces/-", json!({"type": "pid"}), &["linux.namespaces[5].type", "\"pid\"", "twice"]),
+            ("/linux/namespaces/-", json!({"type": "pid"}), &[&last, "\"pid\"", "twice"]),
             ("/linux/namespaces/1/path", json!("/nonexistent"), &[path, "open namespace /nonexistent", "ENOENT"]),
             ("/linux/namespaces/1/path", json!("/etc/passwd"), &[path, "/etc/passwd is not a namespace"]),
             ("/linux/namespaces/1/path", json!("/dev/zero"), &[path, "/dev/zero is not a namespace"]),

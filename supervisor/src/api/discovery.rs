@@ -57,7 +57,7 @@ pub fn resources(group: &str, version: &str) -> Result<Value, ApiError> {
         for subresource in kind.subresources {
             let (served_kind, verbs): (&str, &[&str]) = match *subresource {
                 "scale" => ("Scale", &["get", "patch", "update"]),
-                "attach" | "exec" => ("Pod", &["create", "get"]),
+                "attach" | "exec" | "portforward" => ("Pod", &["create", "get"]),
                 "log" => ("Pod", &["get"]),
                 _ => (kind.kind, &["get", "patch", "update"]),
             };

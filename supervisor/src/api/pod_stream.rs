@@ -1,7 +1,7 @@
-//! `exec` and `attach` of a pod's containers, over a WebSocket.
+//! `exec`, `attach` and `portforward` of pods, over SPDY or a WebSocket.
 
-use axum::extract::ws::WebSocketUpgrade;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 
 use super::kinds::{pod, text};
 use super::query::Query;
@@ -9,8 +9,9 @@ use super::server::Api;
 use super::status::ApiError;
 use crate::pod::PodError;
 use crate::pod::spec::ExecConfig;
-use crate::pod::status::{ContainerState, ContainerStatus};
-use crate::streaming::websocket::{ChannelProtocol, PROTOCOLS, serve_attach, serve_exec};
+use crate::pod::status::{ContainerState, ContainerStatus, SandboxStatus};
+use crate::streaming::port_forward::{PortForward, Target};
+use crate::streaming::remote_command::{RemoteCommand, Session, Streams};
 
 pub(super) async fn serve(
     api: &Api,
@@ -18,27 +19,60 @@ pub(super) async fn serve(
     name: &str,
     subresource: &str,
     query: &Query,
-    upgrade: WebSocketUpgrade,
+    parts: &mut Parts,
 ) -> Result<Response, ApiError> {
+    if subresource == "portforward" {
+        return port_forward(api, namespace, name, query, parts).await;
+    }
     let container = running_container(api, namespace, name, query.get("container"))?;
-    let upgrade = upgrade.protocols(PROTOCOLS);
-    let protocol = upgrade
-        .selected_protocol()
-        .and_then(|name| name.to_str().ok())
-        .and_then(ChannelProtocol::from_name)
-        .ok_or_else(|| ApiError::BadRequest(format!("no common subprotocol: offer one of {}", PROTOCOLS.join(", "))))?;
+    let upgrade = match RemoteCommand::negotiate(parts).await {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return Ok(refusal.into_response()),
+    };
     let (stdin, stdout, stderr) = (query.flag("stdin"), query.flag("stdout"), query.flag("stderr"));
-    if subresource == "attach" {
-        let session = api.node.attach(&container.id, stdin, stdout, stderr).await.map_err(api_error)?;
-        return Ok(upgrade.on_upgrade(move |socket| serve_attach(socket, session, protocol)));
-    }
-    let argv: Vec<String> = query.all("command").map(str::to_owned).collect();
-    if argv.is_empty() {
-        return Err(ApiError::BadRequest("command: at least one word is needed".into()));
-    }
-    let config = ExecConfig { argv, tty: query.flag("tty"), stdin, stdout, stderr, timeout: None };
-    let session = api.node.exec(&container.id, config).await.map_err(api_error)?;
-    Ok(upgrade.on_upgrade(move |socket| serve_exec(socket, session, protocol)))
+    let streams = Streams { stdin, stdout, stderr };
+    // Begun before the upgrade, so that a refusal is the request's answer.
+    let session = if subresource == "attach" {
+        Session::Attach(api.node.attach(&container.id, stdin, stdout, stderr).await.map_err(api_error)?)
+    } else {
+        let argv: Vec<String> = query.all("command").map(str::to_owned).collect();
+        if argv.is_empty() {
+            return Err(ApiError::BadRequest("command: at least one word is needed".into()));
+        }
+        let config = ExecConfig { argv, tty: query.flag("tty"), stdin, stdout, stderr, timeout: None };
+        Session::Exec(api.node.exec(&container.id, config).await.map_err(api_error)?)
+    };
+    Ok(upgrade.accept(streams, async move { Ok(session) }))
+}
+
+async fn port_forward(
+    api: &Api,
+    namespace: &str,
+    name: &str,
+    query: &Query,
+    parts: &mut Parts,
+) -> Result<Response, ApiError> {
+    let object = api.objects.get(&pod::KIND, namespace, name)?;
+    let sandbox = sandbox_of(api, &object)
+        .ok_or_else(|| ApiError::BadRequest(format!("pod {namespace}/{name} is not running on this node yet")))?;
+    let ports = query.all("ports").flat_map(|ports| ports.split(',')).filter(|port| !port.is_empty());
+    let ports = ports.map(|port| match port.parse() {
+        Ok(0) | Err(_) => Err(ApiError::BadRequest(format!("ports: {port:?} is not a port number"))),
+        Ok(port) => Ok(port),
+    });
+    let ports = ports.collect::<Result<_, _>>()?;
+    let upgrade = match PortForward::negotiate(parts).await {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return Ok(refusal.into_response()),
+    };
+    Ok(upgrade.accept(Target::of(&api.node, &sandbox.id, ports).await.map_err(api_error)?))
+}
+
+/// The newest sandbox of the pod.
+fn sandbox_of(api: &Api, pod: &serde_json::Value) -> Option<SandboxStatus> {
+    let uid = text(pod, "/metadata/uid");
+    let sandboxes = api.node.sandboxes().into_iter().filter(|sandbox| sandbox.config.name.uid == uid);
+    sandboxes.max_by_key(|sandbox| sandbox.config.name.attempt)
 }
 
 /// The newest container of the pod under that name, which must run.
@@ -49,10 +83,7 @@ fn running_container(
     container: Option<&str>,
 ) -> Result<ContainerStatus, ApiError> {
     let (pod, container) = chosen_container(api, namespace, name, container)?;
-    let uid = text(&pod, "/metadata/uid");
-    let sandbox =
-        api.node.sandboxes().into_iter().filter(|s| s.config.name.uid == uid).max_by_key(|s| s.config.name.attempt);
-    let status = sandbox.and_then(|sandbox| {
+    let status = sandbox_of(api, &pod).and_then(|sandbox| {
         let containers = api.node.containers_of(&sandbox.id).into_iter();
         containers.filter(|c| c.config.name == container).max_by_key(|c| c.config.attempt)
     });

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -185,11 +184,8 @@ async fn sub_resource(
     let Target { kind, namespace, name } = target;
     match (subresource, &parts.method) {
         ("log", &Method::GET) => pod_log::serve(&api, namespace, name, &query).await,
-        ("exec" | "attach", &Method::GET | &Method::POST) => {
-            let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
-                .await
-                .map_err(|error| ApiError::BadRequest(format!("a WebSocket upgrade is needed: {error}")))?;
-            pod_stream::serve(&api, namespace, name, subresource, &query, upgrade).await
+        ("exec" | "attach" | "portforward", &Method::GET | &Method::POST) => {
+            pod_stream::serve(&api, namespace, name, subresource, &query, &mut parts).await
         }
         ("status" | "scale", &Method::GET) => {
             let object = api.objects.get(kind, namespace, name)?;

@@ -266,6 +266,7 @@ async fn open_node(config: &Config) -> anyhow::Result<Node> {
         network: config.network.clone(),
         store,
         cgroups: cgroup_options(config)?,
+        cdi_folders: config.cdi_folders.clone(),
         runtimes: config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone())).collect(),
     })
     .await

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use wharf_specs::cri;
 
 use super::status::{invalid, unsupported};
-use super::{resources, sandbox, signal};
-use crate::pod::spec::{ContainerConfig, Device, Mount, Propagation, SandboxConfig, Seccomp, Security};
+use super::{mount, resources, sandbox, signal};
+use crate::pod::spec::{ContainerConfig, Device, SandboxConfig, Seccomp, Security};
 use crate::pod::status::{ContainerState, ContainerStatus};
 use crate::pod::{PodError, Result};
 
@@ -17,15 +17,13 @@ pub(super) fn config(wire: Option<cri::ContainerConfig>, pod: &SandboxConfig) ->
     if wire.windows.is_some() {
         return Err(unsupported("config.windows"));
     }
-    if !wire.cdi_devices.is_empty() {
-        return Err(unsupported("config.CDI_devices"));
-    }
     let stop_signal = signal::name(wire.stop_signal());
     let metadata = wire.metadata.ok_or_else(|| invalid("config.metadata", "is missing"))?;
     let image = wire.image.ok_or_else(|| invalid("config.image", "is missing"))?;
     let linux = wire.linux.unwrap_or_default();
-    let user_image =
-        if image.user_specified_image.is_empty() { image.image.clone() } else { image.user_specified_image };
+    let context = linux.security_context.unwrap_or_default();
+    let mount = |(index, wire)| mount::config(index, wire, pod);
+    let user_image = mount::image_name(&image);
     Ok(ContainerConfig {
         name: metadata.name,
         attempt: metadata.attempt,
@@ -44,7 +42,9 @@ pub(super) fn config(wire: Option<cri::ContainerConfig>, pod: &SandboxConfig) ->
         stdin_once: wire.stdin_once,
         tty: wire.tty,
         resources: resources::resources(linux.resources, "config.linux.resources")?,
-        security: security(linux.security_context.unwrap_or_default(), pod)?,
+        pid_of: pid_of(&context)?,
+        security: security(context, pod)?,
+        cdi_devices: wire.cdi_devices.into_iter().map(|device| device.name).collect(),
         stop_signal,
     })
 }
@@ -61,38 +61,6 @@ fn variable((index, wire): (usize, cri::KeyValue)) -> Result<(String, String)> {
     Ok((wire.key, value))
 }
 
-/// `selinux_relabel` asks for nothing on a node without SELinux, which is the only kind there is for Wharf.
-fn mount((index, wire): (usize, cri::Mount)) -> Result<Mount> {
-    let field = |name: &str| format!("config.mounts[{index}].{name}");
-    let asked = [
-        ("uidMappings", !wire.uid_mappings.is_empty()),
-        ("gidMappings", !wire.gid_mappings.is_empty()),
-        ("recursive_read_only", wire.recursive_read_only),
-        ("image", wire.image.is_some()),
-        ("image_sub_path", !wire.image_sub_path.is_empty()),
-        ("mount_options", !wire.mount_options.is_empty()),
-    ];
-    if let Some((name, _)) = asked.into_iter().find(|(_, asked)| *asked) {
-        return Err(unsupported(field(name)));
-    }
-    let propagation = match wire.propagation() {
-        cri::MountPropagation::PropagationPrivate => Propagation::Private,
-        cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
-        cri::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
-    };
-    Ok(Mount {
-        container_path: absolute(wire.container_path),
-        host_path: wire.host_path.into(),
-        readonly: wire.readonly,
-        propagation,
-    })
-}
-
-/// A container path without its first slash is below the root all the same, as other runtimes take it.
-fn absolute(path: String) -> PathBuf {
-    if path.is_empty() { path.into() } else { Path::new("/").join(path) }
-}
-
 fn device(wire: cri::Device) -> Device {
     Device {
         container_path: wire.container_path.into(),
@@ -105,9 +73,7 @@ const SECURITY: &str = "config.linux.security_context";
 
 fn security(wire: cri::LinuxContainerSecurityContext, pod: &SandboxConfig) -> Result<Security> {
     let field = |name: &str| format!("{SECURITY}.{name}");
-    if wire.supplemental_groups_policy() != cri::SupplementalGroupsPolicy::Merge {
-        return Err(unsupported(field("supplemental_groups_policy STRICT")));
-    }
+    let only_named_groups = wire.supplemental_groups_policy() == cri::SupplementalGroupsPolicy::Strict;
     if wire.selinux_options.as_ref().is_some_and(|options| *options != cri::SeLinuxOption::default()) {
         return Err(unsupported(field("selinux_options")));
     }
@@ -115,9 +81,6 @@ fn security(wire: cri::LinuxContainerSecurityContext, pod: &SandboxConfig) -> Re
     check_namespaces(&wire, pod)?;
     let seccomp = seccomp(&wire)?;
     let capabilities = wire.capabilities.unwrap_or_default();
-    if !capabilities.add_ambient_capabilities.is_empty() {
-        return Err(unsupported(field("capabilities.add_ambient_capabilities")));
-    }
     if wire.run_as_group.is_some() && wire.run_as_user.is_none() && wire.run_as_username.is_empty() {
         let reason = "needs run_as_user or run_as_username";
         return Err(invalid(field("run_as_group"), reason));
@@ -134,7 +97,9 @@ fn security(wire: cri::LinuxContainerSecurityContext, pod: &SandboxConfig) -> Re
         run_as_username: wire.run_as_username,
         run_as_group: wire.run_as_group.map(|gid| id("run_as_group", gid.value)).transpose()?,
         supplemental_groups: groups.collect::<Result<_>>()?,
+        only_named_groups,
         add_capabilities: capabilities.add_capabilities,
+        ambient_capabilities: capabilities.add_ambient_capabilities,
         drop_capabilities: capabilities.drop_capabilities,
         readonly_rootfs: wire.readonly_rootfs,
         no_new_privs: wire.no_new_privs,
@@ -144,15 +109,31 @@ fn security(wire: cri::LinuxContainerSecurityContext, pod: &SandboxConfig) -> Re
     })
 }
 
+/// The container whose PID namespace is asked for.
+fn pid_of(wire: &cri::LinuxContainerSecurityContext) -> Result<Option<String>> {
+    let Some(options) = &wire.namespace_options else { return Ok(None) };
+    let field = format!("{SECURITY}.namespace_options.target_id");
+    match (options.pid() == cri::NamespaceMode::Target, options.target_id.is_empty()) {
+        (true, false) => Ok(Some(options.target_id.clone())),
+        (true, true) => Err(invalid(field, "is empty, but pid is TARGET")),
+        (false, false) => Err(invalid(field, "is given, but pid is not TARGET")),
+        (false, true) => Ok(None),
+    }
+}
+
 /// Namespaces are the pod's; a container that asks for others than its pod has would not get them.
 fn check_namespaces(wire: &cri::LinuxContainerSecurityContext, pod: &SandboxConfig) -> Result<()> {
     let Some(options) = wire.namespace_options.clone() else { return Ok(()) };
     let field = format!("{SECURITY}.namespace_options");
+    let targeted = options.pid() == cri::NamespaceMode::Target;
+    // A container that shares another's PID namespace says nothing of the pod's.
+    let options = if targeted { cri::NamespaceOption { pid: sandbox::pid(pod).into(), ..options } } else { options };
     let asked = sandbox::namespaces(Some(options), &field)?;
     let differs = [
         ("network", asked.host_network != pod.host_network),
         ("ipc", asked.host_ipc != pod.host_ipc),
         ("pid", asked.pid != pod.pid),
+        ("userns_options", asked.user_namespace != pod.user_namespace),
     ];
     match differs.into_iter().find(|(_, differs)| *differs) {
         Some((name, _)) => Err(invalid(format!("{field}.{name}"), "is not the pod sandbox's")),
@@ -252,7 +233,7 @@ pub(super) fn status(status: &ContainerStatus) -> cri::ContainerStatus {
         message: status.message.clone(),
         labels: config.labels.clone().into_iter().collect(),
         annotations: config.annotations.clone().into_iter().collect(),
-        mounts: config.mounts.iter().map(mount_status).collect(),
+        mounts: config.mounts.iter().map(mount::status).collect(),
         log_path: status.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         resources: Some(cri::ContainerResources { linux: Some(resources::wire(&config.resources)), windows: None }),
         image_id: status.image_id.clone(),
@@ -264,21 +245,6 @@ pub(super) fn status(status: &ContainerStatus) -> cri::ContainerStatus {
             }),
         }),
         stop_signal: signal::from_number(status.stop_signal).into(),
-    }
-}
-
-fn mount_status(mount: &Mount) -> cri::Mount {
-    let propagation = match mount.propagation {
-        Propagation::Private => cri::MountPropagation::PropagationPrivate,
-        Propagation::HostToContainer => cri::MountPropagation::PropagationHostToContainer,
-        Propagation::Bidirectional => cri::MountPropagation::PropagationBidirectional,
-    };
-    cri::Mount {
-        container_path: mount.container_path.display().to_string(),
-        host_path: mount.host_path.display().to_string(),
-        readonly: mount.readonly,
-        propagation: propagation.into(),
-        ..Default::default()
     }
 }
 
@@ -327,9 +293,23 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_refused_by_name() {
+        let refused = |mount: cri::Mount| {
+            config(Some(cri::ContainerConfig { mounts: vec![mount], ..wire() }), &pod()).unwrap_err().to_string()
+        };
+        let mount = cri::Mount { mount_options: vec!["noexec".into()], ..Default::default() };
+        assert_eq!(refused(mount), "config.mounts[0].mount_options: is not supported by this runtime");
         let mount = cri::Mount { recursive_read_only: true, ..Default::default() };
-        let error = config(Some(cri::ContainerConfig { mounts: vec![mount], ..wire() }), &pod()).unwrap_err();
-        assert_eq!(error.to_string(), "config.mounts[0].recursive_read_only: is not supported by this runtime");
+        let expected = "config.mounts[0].recursive_read_only: needs readonly and the propagation PRIVATE";
+        assert_eq!(refused(mount), expected);
+        let ids = vec![cri::IdMapping { host_id: 100_000, container_id: 0, length: 1000 }];
+        let mount = cri::Mount { uid_mappings: ids.clone(), ..Default::default() };
+        assert_eq!(refused(mount), "config.mounts[0].gidMappings: are missing beside uidMappings");
+        let mount = cri::Mount { uid_mappings: ids.clone(), gid_mappings: ids, ..Default::default() };
+        assert_eq!(refused(mount), "config.mounts[0].uidMappings: need a pod with a user namespace");
+        let options = cri::NamespaceOption { pid: cri::NamespaceMode::Target.into(), ..Default::default() };
+        let security = cri::LinuxContainerSecurityContext { namespace_options: Some(options), ..Default::default() };
+        let error = with_security(security).unwrap_err().to_string();
+        assert!(error.starts_with("config.linux.security_context.namespace_options.target_id: is empty"), "{error}");
         let security = cri::LinuxContainerSecurityContext {
             run_as_group: Some(cri::Int64Value { value: 7 }),
             ..Default::default()

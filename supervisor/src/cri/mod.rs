@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`runtime`] | `RuntimeService`: one short function for each call |
 //! | [`image`] | `ImageService` |
-//! | `sandbox`, `container`, `stats`, `metrics`, `events` | the wire's messages from and to the engine's nouns |
+//! | `sandbox`, `container`, `mount`, `stats`, `metrics`, `events` | the wire's messages from and to the engine's nouns |
 //! | `figures` | which figures are read for stats and metrics |
 //! | `chunks` | lists as streams |
 //! | [`status`] | which gRPC code a failure has |
@@ -18,6 +18,7 @@ mod figures;
 mod image;
 mod metric_descriptors;
 mod metrics;
+mod mount;
 mod resources;
 mod runtime;
 mod sandbox;

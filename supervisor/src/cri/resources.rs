@@ -2,16 +2,24 @@
 
 use wharf_specs::cri;
 
-use super::status::{invalid, unsupported};
+use super::status::invalid;
 use crate::pod::Result;
 use crate::pod::spec::Resources;
 
 pub(super) fn resources(wire: Option<cri::LinuxContainerResources>, field: &str) -> Result<Resources> {
     let Some(wire) = wire else { return Ok(Resources::default()) };
-    // The kubelet sends a page size with the limit 0 for each that the node has.
-    if wire.hugepage_limits.iter().any(|limit| limit.limit != 0) {
-        return Err(unsupported(format!("{field}.hugepage_limits")));
-    }
+    let hugepage_limits = wire.hugepage_limits.iter().enumerate().map(|(index, limit)| {
+        let digits = limit.page_size.trim_end_matches(['K', 'M', 'G', 'B']);
+        let unit = &limit.page_size[digits.len()..];
+        match digits.parse::<u32>().is_ok() && matches!(unit, "KB" | "MB" | "GB") {
+            true => Ok((limit.page_size.clone(), limit.limit)),
+            false => {
+                let reason = format!("{:?} is no size as 2MB and 1GB are", limit.page_size);
+                Err(invalid(format!("{field}.hugepage_limits[{index}].page_size"), reason))
+            }
+        }
+    });
+    let hugepage_limits = hugepage_limits.collect::<Result<_>>()?;
     let positive = |name: &str, value: i64| {
         u64::try_from(value).map_err(|_| invalid(format!("{field}.{name}"), format!("{value} is negative")))
     };
@@ -28,6 +36,7 @@ pub(super) fn resources(wire: Option<cri::LinuxContainerResources>, field: &str)
         cpuset_mems: wire.cpuset_mems,
         pids_limit: None,
         oom_score_adj: score,
+        hugepage_limits,
         unified: wire.unified.into_iter().collect(),
     })
 }
@@ -42,7 +51,11 @@ pub(super) fn wire(resources: &Resources) -> cri::LinuxContainerResources {
         oom_score_adj: resources.oom_score_adj.into(),
         cpuset_cpus: resources.cpuset_cpus.clone(),
         cpuset_mems: resources.cpuset_mems.clone(),
-        hugepage_limits: Vec::new(),
+        hugepage_limits: resources
+            .hugepage_limits
+            .iter()
+            .map(|(page_size, limit)| cri::HugepageLimit { page_size: page_size.clone(), limit: *limit })
+            .collect(),
         unified: resources.unified.clone().into_iter().collect(),
         memory_swap_limit_in_bytes: resources.memory_swap_limit_bytes.unwrap_or(0),
     }

@@ -11,7 +11,7 @@ use wharf_specs::cri;
 use wharf_specs::cri::runtime_service_server::RuntimeService;
 
 use super::status::{invalid, runtime_config_error, unimplemented};
-use super::{chunks, container, events, figures, metric_descriptors, resources, sandbox};
+use super::{chunks, container, events, figures, metric_descriptors, mount, resources, sandbox};
 use crate::pod::spec::ExecConfig;
 use crate::pod::status::ContainerState;
 use crate::pod::{Node, PodError};
@@ -41,12 +41,12 @@ impl Runtime {
     }
 
     fn handlers(&self) -> Vec<cri::RuntimeHandler> {
-        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
-        let names = self.node.options().runtimes.keys().cloned();
-        std::iter::once(String::new())
-            .chain(names)
-            .map(|name| cri::RuntimeHandler { name, features: Some(features) })
-            .collect()
+        let handler = |name: &str, own| {
+            let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: own, user_namespaces: own };
+            cri::RuntimeHandler { name: name.into(), features: Some(features) }
+        };
+        let others = self.node.options().runtimes.keys().map(|name| handler(name, false));
+        std::iter::once(handler("", true)).chain(others).collect()
     }
 }
 
@@ -84,6 +84,7 @@ impl RuntimeService for Runtime {
             let config = json!({
                 "root": options.root, "state": options.state, "shim": options.shim,
                 "cgroupDriver": options.cgroups.driver, "cgroupParent": options.cgroups.parent, "runtimes": options.runtimes,
+                "cdiFolders": options.cdi_folders,
                 "network": {
                     "bridge": options.network.bridge, "subnet": options.network.subnet,
                     "cniFolder": options.network.cni.folder, "cniPlugins": options.network.cni.plugins,
@@ -98,7 +99,7 @@ impl RuntimeService for Runtime {
             }),
             info,
             runtime_handlers: self.handlers(),
-            features: Some(cri::RuntimeFeatures::default()),
+            features: Some(cri::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
         }))
     }
 
@@ -168,6 +169,7 @@ impl RuntimeService for Runtime {
         let request = request.into_inner();
         let pod = self.node.sandbox(&request.pod_sandbox_id)?;
         let config = container::config(request.config, &pod.config)?;
+        let config = mount::resolve_images(config, self.node.images()).await?;
         let container_id = self.node.create_container(&pod.id, config).await?;
         Ok(Response::new(cri::CreateContainerResponse { container_id }))
     }
@@ -309,8 +311,13 @@ impl RuntimeService for Runtime {
         Ok(Response::new(cri::ListContainerStatsResponse { stats }))
     }
 
-    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
-        Err(unimplemented("PortForward"))
+    async fn port_forward(&self, request: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
+        let request = request.into_inner();
+        required("pod_sandbox_id", &request.pod_sandbox_id)?;
+        let sandbox = self.node.ready_sandbox(&request.pod_sandbox_id)?;
+        let url =
+            self.streaming.issue(StreamRequest::PortForward { sandbox, ports: sandbox::ports(&request.port)? })?;
+        Ok(Response::new(cri::PortForwardResponse { url }))
     }
 
     async fn pod_sandbox_stats(

@@ -9,7 +9,7 @@ use wharf_specs::cri;
 
 use super::status::{invalid, unsupported};
 use crate::pod::Result;
-use crate::pod::spec::{Dns, PidMode, PortMapping, Protocol, SandboxConfig, SandboxName};
+use crate::pod::spec::{Dns, IdMapping, PidMode, PortMapping, Protocol, SandboxConfig, SandboxName, UserNamespace};
 use crate::pod::status::{SandboxState, SandboxStatus};
 
 /// `linux.overhead` and `linux.resources` are figures for runtimes that size a machine for the pod; the limits
@@ -44,6 +44,7 @@ pub(super) fn config(wire: Option<cri::PodSandboxConfig>, runtime_handler: Strin
         host_network: namespaces.host_network,
         host_ipc: namespaces.host_ipc,
         pid: namespaces.pid,
+        user_namespace: namespaces.user_namespace,
         sysctls: linux.sysctls.into_iter().collect(),
         cgroup_parent: Some(linux.cgroup_parent).filter(|parent| !parent.is_empty()),
         runtime_handler,
@@ -56,15 +57,12 @@ pub(super) struct Namespaces {
     pub(super) host_network: bool,
     pub(super) host_ipc: bool,
     pub(super) pid: PidMode,
+    pub(super) user_namespace: Option<UserNamespace>,
 }
 
 pub(super) fn namespaces(wire: Option<cri::NamespaceOption>, field: &str) -> Result<Namespaces> {
     let wire = wire.unwrap_or_default();
-    if let Some(user) = &wire.userns_options
-        && user.mode() != cri::NamespaceMode::Node
-    {
-        return Err(unsupported(format!("{field}.userns_options")));
-    }
+    let user_namespace = user_namespace(wire.userns_options.as_ref(), &format!("{field}.userns_options"))?;
     let shared = |mode: cri::NamespaceMode, name: &str| match mode {
         cri::NamespaceMode::Pod => Ok(false),
         cri::NamespaceMode::Node => Ok(true),
@@ -74,9 +72,84 @@ pub(super) fn namespaces(wire: Option<cri::NamespaceOption>, field: &str) -> Res
         cri::NamespaceMode::Pod => PidMode::Pod,
         cri::NamespaceMode::Container => PidMode::Container,
         cri::NamespaceMode::Node => PidMode::Node,
-        cri::NamespaceMode::Target => return Err(unsupported(format!("{field}.pid TARGET"))),
+        cri::NamespaceMode::Target => return Err(invalid(format!("{field}.pid"), "TARGET is for containers")),
     };
-    Ok(Namespaces { host_network: shared(wire.network(), "network")?, host_ipc: shared(wire.ipc(), "ipc")?, pid })
+    let (host_network, host_ipc) = (shared(wire.network(), "network")?, shared(wire.ipc(), "ipc")?);
+    let shares = [("network", host_network), ("ipc", host_ipc), ("pid", pid == PidMode::Node)];
+    if let (Some((name, _)), true) = (shares.iter().find(|(_, shares)| *shares), user_namespace.is_some()) {
+        // What mounts of its file systems need belongs to the node's user namespace.
+        return Err(unsupported(format!("{field}.userns_options POD beside {name} NODE")));
+    }
+    Ok(Namespaces { host_network, host_ipc, pid, user_namespace })
+}
+
+/// Mappings in each map that the kernel takes (user_namespaces(7)).
+const MAPPINGS_MAX: usize = 340;
+
+fn user_namespace(wire: Option<&cri::UserNamespace>, field: &str) -> Result<Option<UserNamespace>> {
+    let Some(wire) = wire else { return Ok(None) };
+    match wire.mode() {
+        cri::NamespaceMode::Pod => {}
+        cri::NamespaceMode::Node if wire.uids.is_empty() && wire.gids.is_empty() => return Ok(None),
+        cri::NamespaceMode::Node => return Err(invalid(field, "has mappings, but its mode is NODE")),
+        other => {
+            let reason = format!("{} is not POD or NODE", other.as_str_name());
+            return Err(invalid(format!("{field}.mode"), reason));
+        }
+    }
+    let map = |name: &str, wire: &[cri::IdMapping]| {
+        let field = format!("{field}.{name}");
+        let map = id_mappings(wire, &field)?;
+        match map.iter().any(|mapping| mapping.host_id(0).is_some()) {
+            true => Ok(map),
+            false => Err(invalid(field, "gives the id 0 none of the node's")),
+        }
+    };
+    Ok(Some(UserNamespace { uids: map("uids", &wire.uids)?, gids: map("gids", &wire.gids)? }))
+}
+
+/// Ranges that do not overlap, on either side.
+pub(super) fn id_mappings(wire: &[cri::IdMapping], field: &str) -> Result<Vec<IdMapping>> {
+    if wire.len() > MAPPINGS_MAX {
+        return Err(invalid(field, format!("has {} mappings, the kernel takes {MAPPINGS_MAX}", wire.len())));
+    }
+    let map: Vec<IdMapping> = wire
+        .iter()
+        .map(|wire| IdMapping { container: wire.container_id, host: wire.host_id, length: wire.length })
+        .collect();
+    let end = |first: u32, length: u32| u64::from(first) + u64::from(length);
+    let overlap = |a: u32, b: u32, one: &IdMapping, other: &IdMapping| {
+        u64::from(a) < end(b, other.length) && u64::from(b) < end(a, one.length)
+    };
+    for (index, one) in map.iter().enumerate() {
+        let refuse = |reason: &str| Err(invalid(format!("{field}[{index}]"), reason));
+        // The last number means "no id" to the kernel.
+        let last = u64::from(u32::MAX);
+        if one.length == 0 || end(one.container, one.length) > last || end(one.host, one.length) > last {
+            return refuse("is empty or goes beyond the 32-bit ids");
+        }
+        let doubled = |other: &&IdMapping| {
+            overlap(one.container, other.container, one, other) || overlap(one.host, other.host, one, other)
+        };
+        if map[..index].iter().any(|other| doubled(&other)) {
+            return refuse("overlaps with one before it");
+        }
+    }
+    Ok(map)
+}
+
+pub(super) fn wire_mappings(map: &[IdMapping]) -> Vec<cri::IdMapping> {
+    let wire = |one: &IdMapping| cri::IdMapping { container_id: one.container, host_id: one.host, length: one.length };
+    map.iter().map(wire).collect()
+}
+
+/// As it is on the wire.
+pub(super) fn pid(config: &SandboxConfig) -> cri::NamespaceMode {
+    match config.pid {
+        PidMode::Pod => cri::NamespaceMode::Pod,
+        PidMode::Container => cri::NamespaceMode::Container,
+        PidMode::Node => cri::NamespaceMode::Node,
+    }
 }
 
 fn port_mapping((index, wire): (usize, cri::PortMapping)) -> Result<PortMapping> {
@@ -99,6 +172,15 @@ fn port_mapping((index, wire): (usize, cri::PortMapping)) -> Result<PortMapping>
         host_port: port("host_port", wire.host_port)?,
         host_ip,
     })
+}
+
+/// Of `PortForward`; none where each connection names its own.
+pub(super) fn ports(wire: &[i32]) -> Result<Vec<u16>> {
+    let port = |(index, value): (usize, &i32)| {
+        let port = u16::try_from(*value).ok().filter(|port| *port != 0);
+        port.ok_or_else(|| invalid(format!("port[{index}]"), format!("{value} is not a port number")))
+    };
+    wire.iter().enumerate().map(port).collect()
 }
 
 pub(super) fn metadata(name: &SandboxName) -> cri::PodSandboxMetadata {
@@ -132,11 +214,6 @@ pub(super) fn listed(status: &SandboxStatus) -> cri::PodSandbox {
 pub(super) fn status(status: &SandboxStatus) -> cri::PodSandboxStatus {
     let config = &status.config;
     let mode = |host: bool| if host { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
-    let pid = match config.pid {
-        PidMode::Pod => cri::NamespaceMode::Pod,
-        PidMode::Container => cri::NamespaceMode::Container,
-        PidMode::Node => cri::NamespaceMode::Node,
-    };
     let mut addresses = status.addresses.iter().map(IpAddr::to_string);
     cri::PodSandboxStatus {
         id: status.id.clone(),
@@ -151,10 +228,14 @@ pub(super) fn status(status: &SandboxStatus) -> cri::PodSandboxStatus {
             namespaces: Some(cri::Namespace {
                 options: Some(cri::NamespaceOption {
                     network: mode(config.host_network).into(),
-                    pid: pid.into(),
+                    pid: pid(config).into(),
                     ipc: mode(config.host_ipc).into(),
                     target_id: String::new(),
-                    userns_options: None,
+                    userns_options: config.user_namespace.as_ref().map(|user| cri::UserNamespace {
+                        mode: cri::NamespaceMode::Pod.into(),
+                        uids: wire_mappings(&user.uids),
+                        gids: wire_mappings(&user.gids),
+                    }),
                 }),
             }),
         }),
@@ -203,13 +284,41 @@ mod tests {
         assert!(refused(cri::PodSandboxConfig { windows, ..wire() }).starts_with("config.windows: "));
     }
 
+    fn userns(mode: cri::NamespaceMode, map: &[(u32, u32, u32)]) -> Result<Option<UserNamespace>> {
+        let map: Vec<_> = map
+            .iter()
+            .map(|&(container_id, host_id, length)| cri::IdMapping { host_id, container_id, length })
+            .collect();
+        user_namespace(Some(&cri::UserNamespace { mode: mode.into(), uids: map.clone(), gids: map }), "f")
+    }
+
     #[test]
-    fn user_namespaces_are_refused_and_the_node_s_is_accepted() {
-        let with = |mode: cri::NamespaceMode| {
-            let user = cri::UserNamespace { mode: mode.into(), ..Default::default() };
-            namespaces(Some(cri::NamespaceOption { userns_options: Some(user), ..Default::default() }), "f")
+    fn user_namespaces_need_mappings_that_the_kernel_takes() {
+        let pod = |map: &[(u32, u32, u32)]| userns(cri::NamespaceMode::Pod, map).map_err(|error| error.to_string());
+        let found = pod(&[(0, 100_000, 65536), (65536, 300_000, 10)]).unwrap().unwrap();
+        assert_eq!(found.uids[1], IdMapping { container: 65536, host: 300_000, length: 10 });
+        assert_eq!(found.uids[0].host_id(7), Some(100_007));
+        assert_eq!(pod(&[]).unwrap_err(), "f.uids: gives the id 0 none of the node's");
+        assert_eq!(pod(&[(1, 100_000, 5)]).unwrap_err(), "f.uids: gives the id 0 none of the node's");
+        assert_eq!(pod(&[(0, 1, 0)]).unwrap_err(), "f.uids[0]: is empty or goes beyond the 32-bit ids");
+        assert_eq!(pod(&[(0, 4_294_967_290, 6)]).unwrap_err(), "f.uids[0]: is empty or goes beyond the 32-bit ids");
+        assert_eq!(pod(&[(0, 10, 10), (10, 15, 10)]).unwrap_err(), "f.uids[1]: overlaps with one before it");
+        assert_eq!(userns(cri::NamespaceMode::Node, &[]), Ok(None));
+        assert!(userns(cri::NamespaceMode::Node, &[(0, 1, 1)]).is_err());
+        assert!(userns(cri::NamespaceMode::Container, &[(0, 1, 1)]).is_err());
+    }
+
+    #[test]
+    fn a_user_namespace_beside_a_namespace_of_the_node_is_refused_by_name() {
+        let mapping = cri::IdMapping { host_id: 100_000, container_id: 0, length: 10 };
+        let user =
+            cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: vec![mapping], gids: vec![mapping] };
+        let options = cri::NamespaceOption {
+            network: cri::NamespaceMode::Node.into(),
+            userns_options: Some(user),
+            ..Default::default()
         };
-        assert!(with(cri::NamespaceMode::Pod).is_err());
-        assert!(with(cri::NamespaceMode::Node).is_ok());
+        let error = namespaces(Some(options), "f").map(drop).unwrap_err().to_string();
+        assert_eq!(error, "f.userns_options POD beside network NODE: is not supported by this runtime");
     }
 }

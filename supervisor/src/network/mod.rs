@@ -9,6 +9,7 @@
 
 mod cni;
 mod embedded;
+mod inside;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -23,6 +24,7 @@ use cni::{Cni, CniError, Configuration};
 use embedded::Embedded;
 
 pub(crate) use cni::check_annotations;
+pub(crate) use inside::inside;
 pub use wharf_specs::config::Network as NetworkConfig;
 
 /// Why a pod has no network; each names the operation or the key, and what was found there.

@@ -24,6 +24,15 @@ pub(crate) fn is_unified() -> bool {
     Path::new(CGROUP_ROOT).join("cgroup.controllers").exists()
 }
 
+/// Whether the node's control groups have a controller of that name.
+pub(crate) fn has_controller(name: &str) -> bool {
+    let root = Path::new(CGROUP_ROOT);
+    match fs::read_to_string(root.join("cgroup.controllers")) {
+        Ok(controllers) => controllers.split_whitespace().any(|controller| controller == name),
+        Err(_) => root.join(name).is_dir(),
+    }
+}
+
 impl Cgroup {
     pub(crate) fn new(relative: impl AsRef<Path>) -> Self {
         let relative = relative.as_ref();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wharf_specs::shim::{Answer, CreateContainer, Exit, Operation, Rootfs};
+use wharf_specs::shim::{Answer, CreateContainer, Exit, Operation, PID_OF_VERSION, Rootfs};
 
 use super::bundle::{self, Bundle};
 use super::error::{PodError, Result};
@@ -134,12 +134,14 @@ impl Owner {
         config: ContainerConfig,
     ) -> Result<(ContainerRecord, u32)> {
         let log_path = self.log_path(&config)?;
+        let pid_of = config.pid_of.as_deref().map(|target| self.pid_target(shim, target)).transpose()?;
         let input = bundle::Input {
             id: id.into(),
             sandbox: self.config.clone(),
             pod_directory: self.directory.path.clone(),
             cgroups_path: self.placement().path_of(id),
             store: self.inner.options.store.clone(),
+            cdi_folders: self.inner.options.cdi_folders.clone(),
             config: config.clone(),
         };
         let Bundle { spec, rootfs, image_id, user, stop_signal } = bundle::build(input).await?;
@@ -173,11 +175,27 @@ impl Owner {
             stdin: record.config.stdin,
             stdin_once: record.config.stdin_once,
             join: self.namespaces(),
+            pid_of,
         };
         match shim.request("create container", id, Operation::Create(create), Vec::new()).await? {
             (Answer::Created { pid }, _) => Ok((record, pid)),
             _ => Err(unexpected("create container", id)),
         }
+    }
+
+    /// The container of this pod whose PID namespace is asked for, by id or what an id begins with.
+    fn pid_target(&self, shim: &ShimClient, target: &str) -> Result<String> {
+        const FIELD: &str = "config.linux.security_context.namespace_options.target_id";
+        let id = self.inner.resolve_container(target).ok().filter(|id| self.records.contains_key(id));
+        let id = id.ok_or_else(|| PodError::invalid(FIELD, format!("{target:?} is no container of this pod")))?;
+        if !self.is_alive(&id) {
+            return Err(PodError::invalid(FIELD, format!("container {id} has ended")));
+        }
+        if shim.protocol() < PID_OF_VERSION {
+            let reason = "the pod's shim is older than this wharfd and cannot do it: make the pod anew";
+            return Err(PodError::invalid(FIELD, reason));
+        }
+        Ok(id)
     }
 
     fn log_path(&self, config: &ContainerConfig) -> Result<Option<PathBuf>> {

@@ -17,7 +17,8 @@ use super::error::{PodError, Result};
 use super::node::{Inner, new_id};
 use super::record::read_json;
 use super::session::{
-    AttachSession, DRAIN_GRACE, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, Output, SessionControl, input, output,
+    AttachSession, DRAIN_GRACE, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, KillOnDrop, Output, SessionControl,
+    input, output,
 };
 use super::shim_client::ShimClient;
 use super::shim_process::unexpected;
@@ -49,7 +50,8 @@ pub(crate) async fn start(inner: &Inner, id: &str, config: ExecConfig) -> Result
             return Err(other.err().unwrap_or_else(|| unexpected("exec in container", &status.id)));
         }
     };
-    let mut session = ExecSession { stdin: None, stdout: None, stderr: None, tty: config.tty, exit, control };
+    let guard = KillOnDrop::new(control.clone());
+    let mut session = ExecSession { stdin: None, stdout: None, stderr: None, tty: config.tty, exit, control, guard };
     if config.tty {
         let master = descriptors.pop().ok_or_else(|| unexpected("exec in container", &status.id))?;
         let copy = master.try_clone().map_err(on_pipe)?;
@@ -154,8 +156,7 @@ pub(crate) async fn run_to_end(
     let mut session = start(inner, id, config).await?;
     let mut stdout = tokio::spawn(collect(session.stdout.take()));
     let mut stderr = tokio::spawn(collect(session.stderr.take()));
-    // A caller that goes away (its own deadline, a closed connection) must not leave the process behind.
-    let mut guard = KillOnDrop { control: session.control.clone(), armed: true };
+    // A caller that goes away (its own deadline, a closed connection) leaves no process behind: the session's guard.
     let ended = match timeout {
         Some(timeout) => tokio::time::timeout(timeout, &mut session.exit).await,
         None => Ok((&mut session.exit).await),
@@ -163,7 +164,7 @@ pub(crate) async fn run_to_end(
     let Ok(ended) = ended else {
         session.control.kill().await?;
         let _ = tokio::time::timeout(KILLED_DEADLINE, &mut session.exit).await;
-        guard.armed = false;
+        session.guard.disarm();
         stdout.abort();
         stderr.abort();
         return Err(PodError::DeadlineExceeded {
@@ -171,7 +172,7 @@ pub(crate) async fn run_to_end(
             seconds: timeout.unwrap_or_default().as_secs(),
         });
     };
-    guard.armed = false;
+    session.guard.disarm();
     let exit = ended.map_err(|_| PodError::internal(format!("exec in container {id}"), "the pod's shim is gone"))?;
     // What the process left in the background may hold the pipes for ever.
     let drained = tokio::time::timeout(DRAIN_GRACE, async { ((&mut stdout).await, (&mut stderr).await) }).await;
@@ -184,24 +185,6 @@ pub(crate) async fn run_to_end(
         }
     };
     Ok(ExecOutput { stdout, stderr, code: exit.code })
-}
-
-struct KillOnDrop {
-    control: SessionControl,
-    armed: bool,
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        if self.armed {
-            let control = self.control.clone();
-            tokio::spawn(async move {
-                if let Err(error) = control.kill().await {
-                    tracing::warn!(container = %control.container, %error, "kill an exec that was given up");
-                }
-            });
-        }
-    }
 }
 
 /// Reads to the end and keeps the first [`EXEC_SYNC_OUTPUT_BYTES`].

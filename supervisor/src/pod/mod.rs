@@ -32,6 +32,7 @@ pub mod stats;
 pub mod status;
 
 pub(crate) use container::wrong_state;
+pub(crate) use error::chain;
 pub use error::{PodError, Result};
 pub use node::{Node, NodeOptions};
 pub(crate) use node::{new_id, now};

@@ -38,6 +38,8 @@ pub struct NodeOptions {
     pub network: crate::network::NetworkConfig,
     pub store: wharf_images::Store,
     pub cgroups: CgroupOptions,
+    /// Files of the Container Device Interface; a later folder goes before an earlier one.
+    pub cdi_folders: Vec<PathBuf>,
     /// Runtime handlers besides the one with the empty name: command of an OCI runtime by handler name.
     pub runtimes: BTreeMap<String, PathBuf>,
 }
@@ -362,6 +364,12 @@ impl Node {
         super::shim_process::network_namespace(&shim, &id).await
     }
 
+    /// The full id of a sandbox that is ready.
+    pub fn ready_sandbox(&self, id: &str) -> Result<String> {
+        let status = self.sandbox(id)?;
+        if status.state == SandboxState::Ready { Ok(status.id) } else { Err(not_ready(&status.id)) }
+    }
+
     /// The full id of the sandbox that `id` is or uniquely begins.
     pub fn resolve_sandbox(&self, id: &str) -> Result<String> {
         let table = self.inner.table();
@@ -371,8 +379,7 @@ impl Node {
 
     /// The full id of the container that `id` is or uniquely begins.
     pub fn resolve_container(&self, id: &str) -> Result<String> {
-        let table = self.inner.table();
-        resolve("container", id, table.containers.contains_key(id), table.containers.keys())
+        self.inner.resolve_container(id)
     }
 
     async fn container_command<T>(
@@ -410,6 +417,11 @@ impl Inner {
     /// Where the control groups of a sandbox's containers are: below the one it names, or one of its own.
     pub(crate) fn placement(&self, config: &SandboxConfig, sandbox: &str) -> Placement {
         Placement::of(&self.options.cgroups, config.cgroup_parent.as_deref(), sandbox)
+    }
+
+    pub(crate) fn resolve_container(&self, id: &str) -> Result<String> {
+        let table = self.table();
+        resolve("container", id, table.containers.contains_key(id), table.containers.keys())
     }
 
     pub(crate) fn container(&self, id: &str) -> Result<ContainerStatus> {

@@ -278,6 +278,7 @@ pub(super) fn unknown_pod() -> PodRecord {
             host_network: false,
             host_ipc: false,
             pid: PidMode::Container,
+            user_namespace: None,
             sysctls: BTreeMap::new(),
             cgroup_parent: None,
             runtime_handler: String::new(),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use wharf_specs::shim::{Event as ShimEvent, Operation, PodNamespace, SandboxSetup};
+use wharf_specs::shim::{self, Event as ShimEvent, Operation, PodNamespace, SandboxSetup};
 
 use super::error::{PodError, Result};
 use super::node::Inner;
@@ -23,7 +23,7 @@ use super::placement::Placement;
 use super::record::{ContainerRecord, PodDirectory, PodPhase, PodRecord, write_json};
 use super::shim_client::{FromPodShim, ShimClient};
 use super::shim_process;
-use super::spec::{ContainerConfig, PidMode, Resources, SandboxConfig};
+use super::spec::{ContainerConfig, IdMapping, PidMode, Resources, SandboxConfig, UserNamespace};
 use super::status::{Event, SandboxState};
 use super::{files, node};
 
@@ -164,8 +164,14 @@ impl Owner {
     fn setup(&self) -> SandboxSetup {
         let namespaces = self.namespaces();
         let uts = namespaces.contains(&PodNamespace::Uts);
+        let map = |of: fn(&UserNamespace) -> &[IdMapping]| {
+            let map = self.config.user_namespace.as_ref().map(of).unwrap_or_default().iter();
+            map.map(|one| shim::IdMapping { container: one.container, host: one.host, size: one.length }).collect()
+        };
         SandboxSetup {
             id: self.id.clone(),
+            uid_map: map(|users| &users.uids),
+            gid_map: map(|users| &users.gids),
             hostname: if uts { files::hostname(&self.config) } else { String::new() },
             namespaces,
             sysctls: self.config.sysctls.clone(),
@@ -177,6 +183,7 @@ impl Owner {
     /// Those the pod's containers share. The host name goes with the network, as Kubernetes has it.
     pub(super) fn namespaces(&self) -> Vec<PodNamespace> {
         [
+            (PodNamespace::User, self.config.user_namespace.is_some()),
             (PodNamespace::Network, !self.config.host_network),
             (PodNamespace::Uts, !self.config.host_network),
             (PodNamespace::Ipc, !self.config.host_ipc),

@@ -36,6 +36,10 @@ pub(crate) fn validate(config: &SandboxConfig, options: &NodeOptions) -> Result<
         let reason = format!("{:?} is none of the configured ones {known:?}", config.runtime_handler);
         return Err(PodError::invalid("runtime_handler", reason));
     }
+    if !config.runtime_handler.is_empty() && config.user_namespace.is_some() {
+        let reason = format!("is not possible with the runtime handler {:?}", config.runtime_handler);
+        return Err(PodError::invalid("config.linux.security_context.namespace_options.userns_options", reason));
+    }
     if !config.host_network {
         crate::network::check_annotations(config)?;
     }
@@ -115,6 +119,7 @@ mod tests {
             host_network: false,
             host_ipc: false,
             pid: PidMode::Container,
+            user_namespace: None,
             sysctls: Default::default(),
             cgroup_parent: None,
             runtime_handler: String::new(),

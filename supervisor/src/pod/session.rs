@@ -19,7 +19,7 @@ pub type Input = Box<dyn AsyncWrite + Send + Unpin>;
 /// Where a client reads what the process wrote.
 pub type Output = Box<dyn AsyncRead + Send + Unpin>;
 
-/// A process started in a container by `exec`.
+/// A process started in a container by `exec`. Dropping the session ends what still runs of it.
 pub struct ExecSession {
     /// `None` unless asked for.
     pub stdin: Option<Input>,
@@ -31,6 +31,37 @@ pub struct ExecSession {
     /// Resolves once the process is gone; fails when the shim went first.
     pub exit: oneshot::Receiver<Exit>,
     pub control: SessionControl,
+    pub(crate) guard: KillOnDrop,
+}
+
+/// Ends an exec'd process that nobody waits for any more. One that has ended already is fine.
+pub(crate) struct KillOnDrop {
+    control: SessionControl,
+    armed: bool,
+}
+
+impl KillOnDrop {
+    pub(crate) fn new(control: SessionControl) -> Self {
+        Self { control, armed: true }
+    }
+
+    /// The process is known to be gone.
+    pub(crate) fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            let control = self.control.clone();
+            tokio::spawn(async move {
+                if let Err(error) = control.kill().await {
+                    tracing::warn!(container = %control.container, %error, "kill an exec that was given up");
+                }
+            });
+        }
+    }
 }
 
 /// A connection to the streams of a container's own process.

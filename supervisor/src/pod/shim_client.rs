@@ -8,7 +8,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub(crate) struct ShimClient {
 
 struct Shared {
     next_id: AtomicU64,
+    /// 0 until the shim was asked.
+    protocol: AtomicU32,
     pending: Mutex<Pending>,
     /// The shim's; `None` where the kernel does not say.
     process: Option<OwnedFd>,
@@ -89,6 +91,7 @@ impl ShimClient {
         let shared = Arc::new(Shared {
             process,
             next_id: AtomicU64::default(),
+            protocol: AtomicU32::default(),
             pending: Mutex::default(),
             hurried: watch::Sender::new(false),
             events,
@@ -97,6 +100,15 @@ impl ShimClient {
         tokio::spawn(write_frames(stream.clone(), frames));
         tokio::spawn(read_frames(stream, shared.clone()));
         Ok(Self { shared, outgoing })
+    }
+
+    /// Version of the protocol that the shim speaks.
+    pub(crate) fn protocol(&self) -> u32 {
+        self.shared.protocol.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_protocol(&self, version: u32) {
+        self.shared.protocol.store(version, Ordering::Relaxed);
     }
 
     /// Asks the shim to do `operation`; `name` and `id` are for the error.

@@ -79,6 +79,7 @@ pub(crate) async fn connect(
         let reason = format!("it speaks protocol {protocol}, this wharfd up to {PROTOCOL_VERSION}");
         return Err(PodError::internal(format!("connect to shim of {id}"), reason));
     }
+    shim.set_protocol(protocol);
     shim.done("subscribe to shim", id, Operation::Subscribe).await?;
     Ok((shim, pid))
 }

@@ -32,6 +32,9 @@ pub struct SandboxConfig {
     pub host_network: bool,
     pub host_ipc: bool,
     pub pid: PidMode,
+    /// `None`: the node's.
+    #[serde(default)]
+    pub user_namespace: Option<UserNamespace>,
     pub sysctls: BTreeMap<String, String>,
     /// Relative to the hierarchy's root; `None`: `wharf` of this node.
     pub cgroup_parent: Option<String>,
@@ -83,6 +86,29 @@ pub enum PidMode {
     Node,
 }
 
+/// How the ids of a pod are those of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct UserNamespace {
+    pub uids: Vec<IdMapping>,
+    pub gids: Vec<IdMapping>,
+}
+
+/// `length` ids from `container` on are those from `host` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct IdMapping {
+    pub container: u32,
+    pub host: u32,
+    pub length: u32,
+}
+
+impl IdMapping {
+    /// The node's id for `id`, where it is mapped.
+    pub fn host_id(&self, id: u32) -> Option<u32> {
+        let offset = id.checked_sub(self.container).filter(|offset| *offset < self.length)?;
+        self.host.checked_add(offset)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ContainerConfig {
     pub name: String,
@@ -109,6 +135,12 @@ pub struct ContainerConfig {
     pub tty: bool,
     pub resources: Resources,
     pub security: Security,
+    /// Shares the PID namespace of this container of the pod.
+    #[serde(default)]
+    pub pid_of: Option<String>,
+    /// `VENDOR/CLASS=NAME` each, of the Container Device Interface.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
     /// Overrules the image's; a name (`SIGTERM`) or a number.
     pub stop_signal: Option<String>,
 }
@@ -118,7 +150,29 @@ pub struct Mount {
     pub container_path: PathBuf,
     pub host_path: PathBuf,
     pub readonly: bool,
+    /// With `readonly`: what is mounted below it too.
+    #[serde(default)]
+    pub recursive_readonly: bool,
     pub propagation: Propagation,
+    /// Ids of its files in a pod with a user namespace, where they are not to be the node's.
+    #[serde(default)]
+    pub ids: Option<UserNamespace>,
+    /// What is mounted, in place of `host_path`; read-only.
+    #[serde(default)]
+    pub image: Option<ImageMount>,
+}
+
+/// An image, or a directory or file of one, as a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ImageMount {
+    /// Name, id or digest of an image that the store has.
+    pub image: String,
+    /// What the user wrote, for status answers.
+    pub user_image: String,
+    /// The image that the name meant when the container was asked for.
+    pub id: String,
+    /// Empty for all of it.
+    pub sub_path: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -148,6 +202,9 @@ pub struct Resources {
     pub cpuset_mems: String,
     pub pids_limit: Option<i64>,
     pub oom_score_adj: i32,
+    /// Bytes by page size (`2MB`).
+    #[serde(default)]
+    pub hugepage_limits: BTreeMap<String, u64>,
     pub unified: BTreeMap<String, String>,
 }
 
@@ -172,6 +229,7 @@ impl Resources {
                 field.clone_from(value);
             }
         }
+        self.hugepage_limits.extend(change.hugepage_limits.iter().map(|(size, limit)| (size.clone(), *limit)));
         self.unified.extend(change.unified.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
 }
@@ -184,9 +242,15 @@ pub struct Security {
     pub run_as_username: String,
     pub run_as_group: Option<u32>,
     pub supplemental_groups: Vec<u32>,
+    /// The groups that the image's `/etc/group` gives the user are left out.
+    #[serde(default)]
+    pub only_named_groups: bool,
     /// Names with or without `CAP_`; `ALL` is allowed.
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
+    /// Added, and kept by programs that a user other than root executes.
+    #[serde(default)]
+    pub ambient_capabilities: Vec<String>,
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,
     pub seccomp: Seccomp,

@@ -1,9 +1,46 @@
-//! Streams of processes over the network.
+//! Streams of processes and ports over the network, for both doors.
 //!
-//! [`websocket`] carries one session over a WebSocket in Kubernetes' channel protocols; both doors use it. [`server`]
-//! is where the CRI door sends its clients: a port on the loopback, each URL good for one use.
+//! ```text
+//! upgrade ─┬─ spdy ──────┬─► remote_command (exec, attach)
+//!          └─ websocket ─┴─► port_forward
+//! ```
+//!
+//! | file | job |
+//! |---|---|
+//! | [`server`], `tokens` | where the CRI door sends its clients: a port on the loopback, each URL good for one use |
+//! | [`upgrade`] | which transport and protocol a request is upgraded to |
+//! | `spdy`, `websocket` | a client's streams over SPDY/3.1 or the channels of a WebSocket |
+//! | [`remote_command`] | a process' streams to a client's |
+//! | [`port_forward`] | connections into a pod's network |
+//!
+//! Memory is bounded: a client that does not read stops the process' output in its pipe, a process that does not read
+//! stops the client. A client that does neither for [`IDLE_LIMIT`] is given up.
 
+mod activity;
+pub mod port_forward;
+pub mod remote_command;
 pub mod server;
-pub mod websocket;
+mod spdy;
+mod tokens;
+pub mod upgrade;
+mod websocket;
 
-pub use server::{StreamRequest, StreamingServer};
+use std::time::Duration;
+
+pub use server::StreamingServer;
+pub use tokens::StreamRequest;
+
+/// A connection on which nothing moves either way is ended; the kubelet's default.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// From a connection, or from the first of a pair of streams, until all of its streams are there.
+pub const SETUP_LIMIT: Duration = Duration::from_secs(30);
+
+/// For the last messages and the closing handshake.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
+/// For a client to take what was sent and to close the connection, once its session is over. It may be slow to read.
+const LINGER_LIMIT: Duration = Duration::from_secs(5 * 60);
+
+/// Read from a process or a port at a time.
+const CHUNK_BYTES: usize = 32 << 10;

@@ -36,6 +36,7 @@ async fn start(test: &str) -> Option<TestNode> {
     }
     let options = |folder: &Path| Options {
         network: format!("cni.plugins = [{PLUGINS:?}]\n"),
+        keys: String::new(),
         files: vec![("net.d/10-pods.conflist", list(folder))],
         ..Options::default()
     };

@@ -198,9 +198,9 @@ async fn wrong_requests_are_refused_by_field_and_leave_nothing() {
     assert_eq!(client.create(&id, other).await.unwrap_err().code(), Code::AlreadyExists);
     assert_eq!(client.exec(&main, &["true"], 1).await.unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!(client.exec("ffff", &["true"], 1).await.unwrap_err().code(), Code::NotFound);
-    let forward = cri::PortForwardRequest { pod_sandbox_id: id.clone(), port: vec![80] };
-    let error = client.runtime.port_forward(forward).await.unwrap_err();
-    assert!(error.code() == Code::Unimplemented && error.message().contains("PortForward"), "{error}");
+    let checkpoint = cri::CheckpointContainerRequest { container_id: main, ..Default::default() };
+    let error = client.runtime.checkpoint_container(checkpoint).await.unwrap_err();
+    assert!(error.code() == Code::Unimplemented && error.message().contains("CheckpointContainer"), "{error}");
 
     client.remove_pod(&id).await;
     node.terminate_wharfd();

@@ -19,22 +19,10 @@ const DIGEST_IMAGE: &str = "k8s-staging-cri-tools/test-image-digest";
 const PUBLISHED_DIGEST: &str = "sha256:9700f9a2f5bf2c45f2f605a0bd3bce7cf37420ec9d3ed50ac2758413308766bf";
 
 /// Beginnings of the names of specs that fail.
-const FAILING: [&str; 5] = [
-    "Streaming runtime should support streaming interfaces runtime should support attach",
-    "Streaming runtime should support streaming interfaces runtime should support exec with tty=false",
-    "Streaming runtime should support streaming interfaces runtime should support exec with tty=true",
-    "Streaming runtime should support streaming interfaces runtime should support portforward [Conformance]",
-    "Streaming runtime should support streaming interfaces runtime should support portforward in host network",
-];
+const FAILING: [&str; 0] = [];
 
 /// Beginnings of the names of specs that the suite leaves out; it says why.
-const SKIPPED: [&str; 5] = [
-    "AppArmor runtime should",
-    "Container Mount Readonly runtime should support readonly mounts should reject a recursive readonly mount",
-    "Container Mount Readonly runtime should support readonly mounts should support recursive readonly mounts",
-    "Security Context SupplementalGroupsPolicy when SupplementalGroupsPolicy=",
-    "Security Context UserNamespaces when Host idmap mount support is",
-];
+const SKIPPED: [&str; 1] = ["AppArmor runtime should"];
 
 const REGISTRIES: &str = "[registry.\"registry.k8s.io\"]\nmirrors = [\"127.0.0.1:5000\"]\n\
                           [registry.\"k8s.gcr.io\"]\nmirrors = [\"127.0.0.1:5000\"]\n\

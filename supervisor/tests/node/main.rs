@@ -2,21 +2,27 @@
 
 mod cni_plugins;
 mod cni_protocol;
+mod container_fields;
 mod cri;
 mod crictl;
 mod crictl_node;
+mod crictl_streams;
 mod critest;
 mod critest_images;
 mod events;
+mod exec_and_logs;
 mod figures;
 mod kills;
+mod kubectl;
 mod leaks;
 mod network;
 mod registry;
 mod replicas;
 mod retries;
+mod runtime_handlers;
 mod streaming;
 #[path = "../../../runtime/tests/support/terminal.rs"]
 mod terminal;
 mod testnode;
+mod user_namespaces;
 mod wharf_command;

@@ -27,13 +27,13 @@ fn wharf_with(node: &TestNode, arguments: &[&str], input: &str) -> Output {
 }
 
 /// Runs `wharf`, which must succeed, and gives back what it printed.
-fn wharf(node: &TestNode, arguments: &[&str]) -> String {
+pub fn wharf(node: &TestNode, arguments: &[&str]) -> String {
     let output = wharf_with(node, arguments, "");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn apply(node: &TestNode, object: &Value) {
+pub fn apply(node: &TestNode, object: &Value) {
     let output = wharf_with(node, &["apply", "-f", "-"], &object.to_string());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -54,7 +54,7 @@ fn is_ready(pod: &Value) -> bool {
         .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
-fn wait_ready(node: &TestNode, count: usize) -> Vec<Value> {
+pub fn wait_ready(node: &TestNode, count: usize) -> Vec<Value> {
     wait_for("the pods", LIMIT, || {
         let pods = list(node, "pods");
         pods.len() == count && pods.iter().all(is_ready)

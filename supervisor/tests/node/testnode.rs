@@ -16,9 +16,9 @@ pub const IMAGE: &str = "wharf.test/busybox:1";
 pub const SUBNET_PREFIX: &str = "10.77.0.";
 
 /// Applets the image has links for.
-const APPLETS: [&str; 16] = [
+const APPLETS: [&str; 17] = [
     "sh", "sleep", "echo", "cat", "true", "false", "id", "hostname", "ps", "nc", "wget", "httpd", "ping", "kill",
-    "env", "mkdir",
+    "env", "mkdir", "tar",
 ];
 
 pub struct TestNode {
@@ -372,6 +372,15 @@ pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     wait_for_or(what, limit, &mut done, String::new);
 }
 
+/// As [`wait_for`], for what has to be asked for.
+pub async fn wait_for_async(what: &str, limit: Duration, mut done: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !done().await {
+        assert!(Instant::now() < end, "{what}: not there after {limit:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn wait_for_or(what: &str, limit: Duration, mut done: impl FnMut() -> bool, more: impl Fn() -> String) {
     let end = Instant::now() + limit;
     while !done() {
@@ -481,8 +490,13 @@ impl Client {
     }
 
     pub async fn run_pod(&mut self, config: cri::PodSandboxConfig) -> String {
-        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-        self.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+        self.run_pod_of(config, "").await.unwrap()
+    }
+
+    /// A pod of another runtime than the node's own.
+    pub async fn run_pod_of(&mut self, config: cri::PodSandboxConfig, handler: &str) -> Result<String, tonic::Status> {
+        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.into() };
+        Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 
     pub async fn create(&mut self, pod: &str, config: cri::ContainerConfig) -> Result<String, tonic::Status> {
@@ -501,6 +515,14 @@ impl Client {
     pub async fn status(&mut self, container: &str) -> cri::ContainerStatus {
         let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: false };
         self.runtime.container_status(request).await.unwrap().into_inner().status.unwrap()
+    }
+
+    /// The pid of a container's first process, as `crictl inspect` shows it.
+    pub async fn verbose_pid(&mut self, container: &str) -> i64 {
+        let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: true };
+        let info = self.runtime.container_status(request).await.unwrap().into_inner().info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+        info["pid"].as_i64().unwrap()
     }
 
     pub async fn wait_exit(&mut self, container: &str) -> cri::ContainerStatus {
@@ -527,6 +549,20 @@ impl Client {
             timeout,
         };
         Ok(self.runtime.exec_sync(request).await?.into_inner())
+    }
+
+    /// Until something in the container's network listens at each of the ports.
+    pub async fn wait_for_ports(&mut self, container: &str, ports: &[u16]) {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let shown = self.exec(container, &["busybox", "netstat", "-ltn"], 5).await.unwrap();
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            if ports.iter().all(|port| shown.contains(&format!(":{port} "))) {
+                return;
+            }
+            assert!(Instant::now() < end, "{container} does not listen at {ports:?}: {shown}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub async fn address(&mut self, pod: &str) -> String {

@@ -11,11 +11,12 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use wharf_runtime::{Container, ExecProcess};
+use wharf_runtime::ExecProcess;
 use wharf_specs::shim::{ContainerPhase, ContainerState, Exit};
 use wharf_sys::fs as sysfs;
 
 use crate::cri_log::{CriLog, Stream};
+use crate::engine::Engine;
 use crate::exit_record;
 
 /// Output that an attached client has not read yet, beyond which it is let go: a container never waits for a reader.
@@ -29,7 +30,7 @@ pub(crate) struct PodContainer {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
     pub(crate) phase: ContainerPhase,
-    pub(crate) runtime: Container,
+    pub(crate) runtime: Engine,
     pub(crate) created_at: i64,
     pub(crate) started_at: i64,
     pub(crate) exit: Option<Exit>,

@@ -5,8 +5,12 @@
 
 mod connection;
 mod container;
+mod create;
 mod cri_log;
+mod engine;
+mod exec_tree;
 mod exit_record;
+mod foreign;
 mod pod;
 mod sandbox;
 mod server;
@@ -19,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use foreign::ForeignRuntime;
 use wharf_runtime::own_binary;
 use wharf_specs::shim::SandboxSetup;
 use wharf_sys::{event, fs as sysfs, process, socket};
@@ -79,16 +84,15 @@ fn start(directory: &Path) -> io::Result<server::Server> {
     let explain = |error: io::Error| io::Error::other(format!("read {}: {error}", setup_path.display()));
     let setup: SandboxSetup =
         serde_json::from_slice(&std::fs::read(&setup_path).map_err(explain)?).map_err(|error| explain(error.into()))?;
-    if let Some(runtime) = &setup.oci_runtime {
-        let message = format!("OCI runtime {} in place of the shim's own is not supported yet", runtime.display());
-        return Err(io::Error::other(message));
-    }
     // A session of its own: no terminal's hang-up or interrupt reaches the pod. It fails for a group leader alone,
     // which has one already.
     let _ = process::new_session();
     for signal in SURVIVED_SIGNALS {
         event::ignore_signal(signal);
     }
+    let foreign = setup.oci_runtime.as_deref();
+    let foreign = foreign.map(|program| ForeignRuntime::new(program, directory, setup.cgroup_driver));
+    let foreign = foreign.transpose().map_err(|error| io::Error::other(format!("prepare for containers: {error}")))?;
     let sandbox = sandbox::Sandbox::create(&setup)
         .map_err(|error| io::Error::other(format!("create the namespaces of pod {}: {error}", setup.id)))?;
     let path = directory.join(SOCKET_NAME);
@@ -96,7 +100,7 @@ fn start(directory: &Path) -> io::Result<server::Server> {
         .map_err(|error| io::Error::other(format!("listen at {}: {error}", path.display())))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     sysfs::set_nonblocking(listener.as_fd(), true)?;
-    server::Server::new(pod::Pod::new(setup, sandbox), listener)
+    server::Server::new(pod::Pod::new(setup, sandbox, foreign), listener)
 }
 
 /// Leaves the starter's standard streams; errors go to a file from here on.

@@ -1,13 +1,12 @@
 //! The pod: its containers and what clients ask of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
+use wharf_runtime::ContainerId;
 use wharf_runtime::bundle::Bundle;
-use wharf_runtime::{CgroupDriver, Container, ContainerId, CreateRequest, ExecRequest, Rootfs, Stdio as RuntimeStdio};
-use wharf_specs::oci::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
+use wharf_specs::oci::{LinuxNamespaceType, Spec};
 use wharf_specs::shim::{
     self, Answer, ContainerPhase, CreateContainer, Event, Failure, FailureKind, Operation, PROTOCOL_VERSION,
     PodNamespace, SandboxSetup,
@@ -16,9 +15,13 @@ use wharf_sys::event::{EPOLLIN, EPOLLOUT};
 use wharf_sys::{pidfd, process, terminal};
 
 use crate::connection::Connection;
-use crate::container::{Exec, PodContainer, Stdio, no_stdin, open_log};
+use crate::container::{Exec, PodContainer, Stdio};
+use crate::create;
 use crate::cri_log::Stream;
+use crate::engine::Engine;
+use crate::exec_tree;
 use crate::exit_record;
+use crate::foreign::{ForeignRuntime, Streams, path_for_others};
 use crate::sandbox::Sandbox;
 use crate::server::{Source, Watch, failure};
 
@@ -40,12 +43,14 @@ type Performed = Result<Outcome, Failure>;
 pub(crate) struct Pod {
     setup: SandboxSetup,
     sandbox: Sandbox,
+    /// `None`: the runtime in this process.
+    foreign: Option<ForeignRuntime>,
     containers: BTreeMap<String, PodContainer>,
 }
 
 impl Pod {
-    pub(crate) fn new(setup: SandboxSetup, sandbox: Sandbox) -> Self {
-        Self { setup, sandbox, containers: BTreeMap::new() }
+    pub(crate) fn new(setup: SandboxSetup, sandbox: Sandbox, foreign: Option<ForeignRuntime>) -> Self {
+        Self { setup, sandbox, foreign, containers: BTreeMap::new() }
     }
 
     pub(crate) fn perform(&mut self, watch: &mut Watch, client: &mut Connection, operation: Operation) -> Performed {
@@ -116,7 +121,15 @@ impl Pod {
         }
         let mut bundle = Bundle::load(&request.bundle).map_err(|error| invalid(&error))?;
         self.join_namespaces(&mut bundle.spec, &request.join)?;
-        let container = create_process(id, &request, &bundle, self.setup.cgroup_driver)?;
+        // Open until the container has joined it: a pid alone might be another's by then.
+        let target = match &request.pid_of {
+            Some(target) => Some(self.pid_namespace_of(target)?),
+            None => None,
+        };
+        if let Some(namespace) = &target {
+            create::join(&mut bundle.spec, LinuxNamespaceType::Pid, path_for_others(namespace.as_fd()))?;
+        }
+        let container = create::container(id, &request, bundle, self.setup.cgroup_driver, self.foreign.as_ref())?;
         let pid = container.runtime.pid() as u32;
         let name = container.id.clone();
         watch_container(watch, &container).map_err(internal)?;
@@ -124,14 +137,23 @@ impl Pod {
         Ok(Answer::Created { pid }.into())
     }
 
+    /// Of a container that lives. It is this process' child and not reaped before its end was taken note of, so that
+    /// its pid is still its own.
+    fn pid_namespace_of(&mut self, id: &str) -> Result<OwnedFd, Failure> {
+        let container = self.find(id)?;
+        if container.phase == ContainerPhase::Exited {
+            return Err(wrong_state(container, "share the PID namespace of"));
+        }
+        let path = format!("/proc/{}/ns/pid", container.runtime.pid());
+        let namespace = std::fs::File::open(&path).map_err(|error| internal(format_args!("open {path}: {error}")))?;
+        Ok(namespace.into())
+    }
+
     /// Puts the pod's namespaces in the place of the container's own.
-    fn join_namespaces(&self, spec: &mut Spec, join: &[PodNamespace]) -> Result<(), Failure> {
-        let Some(mut linux) = spec.linux().clone() else {
-            return Err(failure(FailureKind::Invalid, "config.json: linux is missing"));
-        };
-        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-        for &namespace in join {
+    fn join_namespaces(&self, spec: &mut Spec, wanted: &[PodNamespace]) -> Result<(), Failure> {
+        for &namespace in wanted {
             let typ = match namespace {
+                PodNamespace::User => LinuxNamespaceType::User,
                 PodNamespace::Network => LinuxNamespaceType::Network,
                 PodNamespace::Ipc => LinuxNamespaceType::Ipc,
                 PodNamespace::Uts => LinuxNamespaceType::Uts,
@@ -141,12 +163,8 @@ impl Pod {
                 let message = format_args!("pod {} has no {namespace:?} namespace of its own", self.setup.id);
                 failure(FailureKind::Invalid, message)
             })?;
-            namespaces.retain(|existing| existing.typ() != typ);
-            let joined = LinuxNamespaceBuilder::default().typ(typ).path(path).build().map_err(internal)?;
-            namespaces.push(joined);
+            create::join(spec, typ, path)?;
         }
-        linux.set_namespaces(Some(namespaces));
-        spec.set_linux(Some(linux));
         Ok(())
     }
 
@@ -169,6 +187,10 @@ impl Pod {
             return Err(wrong_state(container, "signal"));
         }
         if all {
+            // Another runtime may have processes elsewhere than in the group.
+            if let Engine::Foreign(foreign) = &container.runtime {
+                let _ = foreign.kill(signal);
+            }
             container.runtime.cgroup().signal_all(signal).map_err(internal)?;
         } else {
             container.runtime.kill(signal).map_err(internal)?;
@@ -198,15 +220,13 @@ impl Pod {
             return Err(failure(FailureKind::AlreadyExists, message));
         }
         let tty = request.process.terminal().unwrap_or(false);
-        let stdio = match <[OwnedFd; 3]>::try_from(descriptors) {
-            _ if tty => RuntimeStdio::Terminal { size: None, plain_line_feeds: false },
-            Ok([stdin, stdout, stderr]) => RuntimeStdio::Fds { stdin, stdout, stderr },
+        let streams = match <[OwnedFd; 3]>::try_from(descriptors) {
+            _ if tty => Streams::Terminal,
+            Ok(descriptors) => Streams::Descriptors(descriptors),
             Err(_) => return Err(failure(FailureKind::Invalid, "an exec without terminal needs three descriptors")),
         };
-        let mut process = container
-            .runtime
-            .exec(ExecRequest::new(&request.process, stdio))
-            .map_err(|error| failure(FailureKind::Invalid, error))?;
+        let mut process =
+            container.runtime.exec(&request.process, streams).map_err(|error| failure(FailureKind::Invalid, error))?;
         let pid = process.pid as u32;
         let mut descriptors = Vec::new();
         let terminal = process.terminal.take();
@@ -221,14 +241,12 @@ impl Pod {
 
     fn kill_exec(&mut self, id: &str, signal: i32, all: bool) -> Performed {
         let not_found = || failure(FailureKind::NotFound, format_args!("no exec {id}"));
-        let exec = self.containers.values().find_map(|c| c.execs.get(id)).ok_or_else(not_found)?;
-        // An exec'd process leads its own session and process group.
-        let sent = if all {
-            process::kill(-exec.process.pid, signal)
-        } else {
-            pidfd::send_signal(exec.process.pidfd.as_fd(), signal)
-        };
-        sent.map_err(internal)?;
+        let mut found = self.containers.values().filter_map(|c| Some((c, c.execs.get(id)?)));
+        let (container, exec) = found.next().ok_or_else(not_found)?;
+        if all {
+            signal_tree(container, exec.process.pid, signal).map_err(internal)?;
+        }
+        pidfd::send_signal(exec.process.pidfd.as_fd(), signal).map_err(internal)?;
         Ok(Answer::Done.into())
     }
 
@@ -300,12 +318,37 @@ impl Pod {
         let container = self.containers.get_mut(id)?;
         let ended = pidfd::try_wait(container.runtime.pidfd()).ok()??;
         let exit = container.ended(ended, buffer);
+        self.reap_strays();
         watch.forget(|source| match source {
             Source::Init { container } | Source::Output { container, .. } => container == id,
             _ => false,
         });
         self.watch_attached(watch, id);
         Some(Event::Exited { container: id.into(), exit })
+    }
+
+    /// Children that came to this process when their parent ended: as a subreaper it gets those of containers in the
+    /// node's PID namespace, whom nobody else waits for.
+    fn reap_strays(&self) {
+        if self.foreign.is_none() {
+            return;
+        }
+        let own = std::process::id();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        let known: Vec<i32> = self
+            .containers
+            .values()
+            .flat_map(|container| {
+                let execs = container.execs.values().map(|exec| exec.process.pid);
+                execs.chain([container.runtime.pid()])
+            })
+            .chain(self.sandbox.reaper_pid())
+            .collect();
+        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| !known.contains(pid)) {
+            if let Ok(stray) = pidfd::open(pid) {
+                let _ = pidfd::try_wait(stray.as_fd());
+            }
+        }
     }
 
     pub(crate) fn exec_ended(&mut self, watch: &mut Watch, id: &str, exec: &str) -> Option<Event> {
@@ -343,46 +386,27 @@ impl Pod {
     }
 }
 
-fn create_process(
-    id: ContainerId,
-    request: &CreateContainer,
-    bundle: &Bundle,
-    cgroup_driver: CgroupDriver,
-) -> Result<PodContainer, Failure> {
-    let log = request.log.as_deref().map(open_log).transpose().map_err(|error| {
-        let path = request.log.clone().unwrap_or_default();
-        failure(FailureKind::Internal, format_args!("open log {}: {error}", path.display()))
-    })?;
-    let spec = &bundle.spec;
-    let tty = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-    let (theirs, ours) = if tty {
-        (RuntimeStdio::Terminal { size: None, plain_line_feeds: false }, None)
-    } else {
-        pipes(request.stdin)?
-    };
-    let name = id.to_string();
-    let usual = CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, bundle)?);
-    let create = CreateRequest { stdio: theirs, cgroup_driver, ..usual };
-    let mut runtime = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
-    let mut stdio = match (ours, runtime.terminal.take()) {
-        (Some(stdio), _) => stdio,
-        (None, Some(master)) => Stdio::terminal(master).map_err(internal)?,
-        (None, None) => return Err(internal("the runtime made no terminal")),
-    };
-    stdio.log = log;
-    stdio.stdin_once = request.stdin_once;
-    Ok(PodContainer {
-        id: name,
-        bundle: request.bundle.clone(),
-        phase: ContainerPhase::Created,
-        owns_pid_namespace: owns_pid_namespace(spec),
-        runtime,
-        created_at: exit_record::now(),
-        started_at: 0,
-        exit: None,
-        execs: HashMap::new(),
-        stdio,
-    })
+/// Signals what an exec'd process has started, and what that starts meanwhile. The process itself, which is not reaped
+/// yet, is left for last: its end is the end of the exec.
+fn signal_tree(container: &PodContainer, root: i32, signal: i32) -> io::Result<()> {
+    /// What forks faster than it is killed is left to the container's end.
+    const ROUNDS: usize = 16;
+    let mut signalled = vec![root];
+    for _ in 0..ROUNDS {
+        let new: Vec<i32> = exec_tree::of(root, &container.runtime.cgroup().pids()?)
+            .into_iter()
+            .filter(|pid| !signalled.contains(pid))
+            .collect();
+        if new.is_empty() {
+            break;
+        }
+        for pid in &new {
+            // Gone meanwhile is fine.
+            let _ = process::kill(*pid, signal);
+        }
+        signalled.extend(new);
+    }
+    Ok(())
 }
 
 fn version() -> Answer {
@@ -390,7 +414,7 @@ fn version() -> Answer {
     Answer::Version { protocol: PROTOCOL_VERSION, version, pid: std::process::id() }
 }
 
-fn internal(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn internal(error: impl std::fmt::Display) -> Failure {
     failure(FailureKind::Internal, error)
 }
 
@@ -401,39 +425,6 @@ fn wrong_state(container: &PodContainer, operation: &str) -> Failure {
         ContainerPhase::Exited => "exited",
     };
     failure(FailureKind::WrongState, format_args!("cannot {operation} container {}: it is {phase}", container.id))
-}
-
-fn rootfs(rootfs: &shim::Rootfs, bundle: &Bundle) -> Result<Rootfs, Failure> {
-    Ok(match rootfs {
-        shim::Rootfs::Bundle => Rootfs::Path(bundle.rootfs().map_err(|error| failure(FailureKind::Invalid, error))?),
-        shim::Rootfs::Overlay { lower, upper, work } => {
-            Rootfs::Overlay { lower: lower.clone(), upper: upper.clone(), work: work.clone() }
-        }
-    })
-}
-
-fn owns_pid_namespace(spec: &Spec) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    namespaces.is_some_and(|all| {
-        all.iter().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().as_deref().is_none_or(|p| p == Path::new("")))
-    })
-}
-
-/// Both sides of a container's three streams.
-fn pipes(stdin: bool) -> Result<(RuntimeStdio, Option<Stdio>), Failure> {
-    let make = || -> io::Result<_> {
-        let (stdin_theirs, stdin_ours) = if stdin {
-            let (read, write) = process::pipe()?;
-            (read, Some(write))
-        } else {
-            (no_stdin()?, None)
-        };
-        let (stdout_ours, stdout) = process::pipe()?;
-        let (stderr_ours, stderr) = process::pipe()?;
-        let ours = Stdio::pipes(stdin_ours, [stdout_ours, stderr_ours])?;
-        Ok((RuntimeStdio::Fds { stdin: stdin_theirs, stdout, stderr }, Some(ours)))
-    };
-    make().map_err(internal)
 }
 
 fn watch_container(watch: &mut Watch, container: &PodContainer) -> io::Result<()> {

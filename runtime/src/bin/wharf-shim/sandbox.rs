@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use crate::foreign::path_for_others;
 use wharf_specs::shim::{PodNamespace, SandboxSetup};
-use wharf_sys::{clone, event, namespace, pidfd, process};
+use wharf_sys::{clone, credential, event, namespace, pidfd, process};
 
 /// What a child of the shim may say about its failure.
 const MAX_REPORT_BYTES: u64 = 4096;
+
+/// Said by a child whose namespaces are as they should be.
+const READY: &[u8] = b"ready";
 
 /// The pinned namespaces of a pod.
 pub(crate) struct Sandbox {
@@ -23,22 +27,17 @@ impl Sandbox {
     /// Makes and pins the namespaces of `setup`, and sets host name, loopback device and sysctls inside them.
     pub(crate) fn create(setup: &SandboxSetup) -> io::Result<Self> {
         let mut sandbox = Self { pinned: BTreeMap::new(), reaper: None };
-        let shared: Vec<PodNamespace> =
-            setup.namespaces.iter().copied().filter(|&namespace| namespace != PodNamespace::Pid).collect();
-        if !shared.is_empty() || !setup.sysctls.is_empty() {
-            sandbox.pin_prepared(&shared, setup)?;
-        }
-        if setup.namespaces.contains(&PodNamespace::Pid) {
-            let parent = std::process::id();
-            let child = clone::spawn(options(clone::CLONE_NEWPID), || reap_for_ever(parent))?;
-            sandbox.pinned.insert(PodNamespace::Pid, open_namespace(child.pid, PodNamespace::Pid)?);
-            sandbox.reaper = Some(child);
+        if !setup.namespaces.is_empty() || !setup.sysctls.is_empty() {
+            sandbox.pin_prepared(setup)?;
         }
         Ok(sandbox)
     }
 
-    /// A child lives in the new namespaces just long enough to prepare them and to let us open them.
-    fn pin_prepared(&mut self, kinds: &[PodNamespace], setup: &SandboxSetup) -> io::Result<()> {
+    /// A child lives in the new namespaces just long enough to prepare them and to let us open them. With a PID namespace
+    /// among them it is its PID 1, and stays.
+    fn pin_prepared(&mut self, setup: &SandboxSetup) -> io::Result<()> {
+        let kinds = &setup.namespaces[..];
+        let stays = kinds.contains(&PodNamespace::Pid);
         let (go_read, go_write) = process::pipe()?;
         let (report_read, report_write) = process::pipe()?;
         let flags = kinds.iter().fold(0, |flags, kind| flags | clone_flag(*kind));
@@ -47,22 +46,29 @@ impl Sandbox {
             if end_with(parent).is_err() || File::from(go_read).read_exact(&mut [0]).is_err() {
                 return 1;
             }
-            match prepare(kinds, setup) {
-                Ok(()) => 0,
-                Err(error) => {
-                    let _ = File::from(report_write).write_all(error.as_bytes());
-                    1
-                }
+            if let Err(error) = prepare(kinds, setup) {
+                let _ = File::from(report_write).write_all(error.as_bytes());
+                return 1;
             }
+            // The last word: after it there is nobody to say anything to.
+            if File::from(report_write).write_all(READY).is_err() {
+                return 1;
+            }
+            if stays { reap_for_ever() } else { 0 }
         })?;
-        let opened: io::Result<Vec<_>> =
-            kinds.iter().map(|&kind| Ok((kind, open_namespace(child.pid, kind)?))).collect();
+        let mut guard = KilledUnlessKept(Some(child));
+        let pid = guard.pid();
+        write_maps(pid, setup)?;
+        let opened: io::Result<Vec<_>> = kinds.iter().map(|&kind| Ok((kind, open_namespace(pid, kind)?))).collect();
         File::from(go_write).write_all(&[1])?;
         let mut report = Vec::new();
         File::from(report_read).take(MAX_REPORT_BYTES).read_to_end(&mut report)?;
-        match pidfd::wait(child.pidfd.as_fd())?.shell_code() {
-            0 => self.pinned.extend(opened?),
-            _ => return Err(io::Error::other(String::from_utf8_lossy(&report).into_owned())),
+        if report != READY {
+            return Err(io::Error::other(String::from_utf8_lossy(&report).into_owned()));
+        }
+        self.pinned.extend(opened?);
+        if stays {
+            self.reaper = guard.keep();
         }
         Ok(())
     }
@@ -72,10 +78,13 @@ impl Sandbox {
         self.pinned.iter().map(|(&kind, fd)| (kind, fd.as_fd()))
     }
 
-    /// A path to a pinned namespace that this process can open.
+    /// A path to a pinned namespace that other processes can open too.
     pub(crate) fn path(&self, namespace: PodNamespace) -> Option<PathBuf> {
-        let fd = self.pinned.get(&namespace)?;
-        Some(format!("/proc/self/fd/{}", fd.as_raw_fd()).into())
+        Some(path_for_others(self.pinned.get(&namespace)?.as_fd()))
+    }
+
+    pub(crate) fn reaper_pid(&self) -> Option<i32> {
+        self.reaper.as_ref().map(|reaper| reaper.pid)
     }
 
     /// Ends the reaper, and with it whatever still lives in a shared PID namespace.
@@ -87,11 +96,48 @@ impl Sandbox {
     }
 }
 
+/// Ends and reaps a child, unless it is kept.
+struct KilledUnlessKept(Option<clone::Child>);
+
+impl KilledUnlessKept {
+    fn pid(&self) -> i32 {
+        self.0.as_ref().map_or(0, |child| child.pid)
+    }
+
+    fn keep(&mut self) -> Option<clone::Child> {
+        self.0.take()
+    }
+}
+
+impl Drop for KilledUnlessKept {
+    fn drop(&mut self) {
+        if let Some(child) = &self.0 {
+            let _ = pidfd::send_signal(child.pidfd.as_fd(), SIGKILL);
+            let _ = pidfd::wait(child.pidfd.as_fd());
+        }
+    }
+}
+
+/// For a child in a new user namespace.
+fn write_maps(pid: i32, setup: &SandboxSetup) -> io::Result<()> {
+    if !setup.namespaces.contains(&PodNamespace::User) {
+        return Ok(());
+    }
+    for (file, map) in [("uid_map", &setup.uid_map), ("gid_map", &setup.gid_map)] {
+        let lines = map.iter().map(|one| format!("{} {} {}\n", one.container, one.host, one.size));
+        let text: String = lines.collect();
+        std::fs::write(format!("/proc/{pid}/{file}"), &text)
+            .map_err(|error| io::Error::other(format!("write {file} {:?}: {error}", text.trim_end())))?;
+    }
+    Ok(())
+}
+
 const SIGKILL: i32 = 9;
 const SIGCHLD: i32 = 17;
 
 fn clone_flag(kind: PodNamespace) -> i32 {
     match kind {
+        PodNamespace::User => clone::CLONE_NEWUSER,
         PodNamespace::Network => clone::CLONE_NEWNET,
         PodNamespace::Ipc => clone::CLONE_NEWIPC,
         PodNamespace::Uts => clone::CLONE_NEWUTS,
@@ -101,6 +147,7 @@ fn clone_flag(kind: PodNamespace) -> i32 {
 
 fn proc_name(kind: PodNamespace) -> &'static str {
     match kind {
+        PodNamespace::User => "user",
         PodNamespace::Network => "net",
         PodNamespace::Ipc => "ipc",
         PodNamespace::Uts => "uts",
@@ -117,6 +164,16 @@ fn open_namespace(pid: i32, kind: PodNamespace) -> io::Result<OwnedFd> {
 }
 
 fn prepare(kinds: &[PodNamespace], setup: &SandboxSetup) -> Result<(), String> {
+    if kinds.contains(&PodNamespace::User) {
+        let become_root = || {
+            credential::set_groups(&[])?;
+            credential::set_group(0)?;
+            credential::set_user(0)?;
+            // A change of ids takes it back.
+            process::set_parent_death_signal(SIGKILL)
+        };
+        become_root().map_err(|e| format!("become root of the user namespace: {e}"))?;
+    }
     if kinds.contains(&PodNamespace::Uts) && !setup.hostname.is_empty() {
         let name = setup.hostname.as_bytes();
         namespace::set_hostname(name).map_err(|e| format!("set host name {:?}: {e}", setup.hostname))?;
@@ -159,9 +216,9 @@ fn end_with(parent: u32) -> io::Result<()> {
 }
 
 /// PID 1 of a pod that shares its PID namespace. The kernel reaps for a parent that ignores SIGCHLD.
-fn reap_for_ever(parent: u32) -> i32 {
+fn reap_for_ever() -> i32 {
     event::ignore_signal(SIGCHLD);
-    if end_with(parent).is_err() || detach_stdio().is_err() {
+    if process::set_parent_death_signal(SIGKILL).is_err() || detach_stdio().is_err() {
         return 1;
     }
     let _ = process::set_name(c"wharf-reaper");

@@ -13,7 +13,7 @@ pub static KIND: Kind = Kind {
     singular: "pod",
     short_names: &["po"],
     namespaced: true,
-    subresources: &["attach", "exec", "log", "status"],
+    subresources: &["attach", "exec", "log", "portforward", "status"],
     set_defaults,
     validate: |object| spec_causes(object.get("spec").unwrap_or(&Value::Null), "spec"),
     validate_update,

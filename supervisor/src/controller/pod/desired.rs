@@ -99,6 +99,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> Sandbo
             (_, Some(true)) => PidMode::Pod,
             _ => PidMode::Container,
         },
+        user_namespace: None,
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
         cgroup_parent: None,
         runtime_handler: String::new(),
@@ -137,6 +138,9 @@ pub(super) fn container(
             container_path: mount.mount_path.clone().into(),
             host_path: volume::host_path(volume, folder)?,
             readonly: mount.read_only.unwrap_or(false),
+            recursive_readonly: false,
+            ids: None,
+            image: None,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
                 Some("Bidirectional") => Propagation::Bidirectional,
@@ -165,6 +169,8 @@ pub(super) fn container(
         tty: container.tty.unwrap_or(false),
         resources: resources(container),
         security: security(pod, container),
+        pid_of: None,
+        cdi_devices: Vec::new(),
         stop_signal: None,
         env,
     }
@@ -249,8 +255,7 @@ fn security(pod: &Pod, container: &Container) -> Security {
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privs: own.allow_privilege_escalation == Some(false),
         seccomp: seccomp(own.seccomp_profile.or(pod_level.seccomp_profile).as_ref()),
-        masked_paths: None,
-        readonly_paths: None,
+        ..Security::default()
     }
 }
 

@@ -74,7 +74,8 @@ pub(super) fn granted(security: &Security, node: &BTreeSet<String>) -> Result<BT
     if security.privileged {
         return Ok(node.clone());
     }
-    let (add_all, add) = parse("add_capabilities", &security.add_capabilities)?;
+    let (add_all, mut add) = parse("add_capabilities", &security.add_capabilities)?;
+    add.extend(ambient(security, node)?);
     let (drop_all, drop) = parse("drop_capabilities", &security.drop_capabilities)?;
     let mut set: BTreeSet<String> = match (add_all, drop_all) {
         (true, _) => node.clone(),
@@ -92,6 +93,18 @@ pub(super) fn granted(security: &Security, node: &BTreeSet<String>) -> Result<BT
         set.remove(&name);
     }
     Ok(set)
+}
+
+/// Those that programs executed by a user other than root keep. They are granted, unless they are dropped as well.
+pub(super) fn ambient(security: &Security, node: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+    const LIST: &str = "add_ambient_capabilities";
+    let (all, names) = parse(LIST, &security.ambient_capabilities)?;
+    let (_, drop) = parse("drop_capabilities", &security.drop_capabilities)?;
+    if let Some(name) = names.iter().find(|name| !node.contains(*name)) {
+        return Err(PodError::invalid(field(LIST), format!("{name}: this node does not have it itself")));
+    }
+    let set: BTreeSet<String> = if all { node.clone() } else { names.into_iter().collect() };
+    Ok(set.into_iter().filter(|name| !drop.contains(name)).collect())
 }
 
 fn field(list: &str) -> String {
@@ -162,6 +175,22 @@ mod tests {
     #[test]
     fn drop_all_and_add_one_leaves_one() {
         assert_eq!(with(&["NET_BIND_SERVICE"], &["ALL"]).unwrap(), ["CAP_NET_BIND_SERVICE".to_string()].into());
+    }
+
+    #[test]
+    fn ambient_ones_are_granted_unless_dropped() {
+        let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect();
+        let security = |drop: &[&str]| Security {
+            ambient_capabilities: names(&["NET_ADMIN"]),
+            drop_capabilities: names(drop),
+            ..Security::default()
+        };
+        assert_eq!(ambient(&security(&[]), &node()).unwrap(), ["CAP_NET_ADMIN".to_string()].into());
+        assert!(granted(&security(&["ALL"]), &node()).unwrap().contains("CAP_NET_ADMIN"));
+        assert!(ambient(&security(&["NET_ADMIN"]), &node()).unwrap().is_empty());
+        let missing = Security { ambient_capabilities: names(&["SYS_RESOURCE"]), ..Security::default() };
+        let error = granted(&missing, &node()).unwrap_err().to_string();
+        assert!(error.starts_with(&field("add_ambient_capabilities")), "{error}");
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(super) fn compile(config: &ContainerConfig) -> Result<Devices> {
     Ok(Devices { nodes: json!(nodes), rules: json!(rules) })
 }
 
-fn node(path: &Path, metadata: &fs::Metadata) -> Option<Value> {
+pub(super) fn node(path: &Path, metadata: &fs::Metadata) -> Option<Value> {
     let kind = match metadata.file_type() {
         kind if kind.is_char_device() => "c",
         kind if kind.is_block_device() => "b",

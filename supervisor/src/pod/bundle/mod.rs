@@ -4,6 +4,7 @@
 //! Namespaces that the pod shares are left out; the shim puts its own in.
 
 mod capabilities;
+mod cdi;
 mod devices;
 mod mounts;
 mod process;
@@ -20,7 +21,7 @@ use wharf_images::{Image, OverlayMount, Store};
 use super::cgroup;
 use super::error::{PodError, Result, chain};
 use super::record::ContainerUser;
-use super::spec::{ContainerConfig, PidMode, Propagation, SandboxConfig, Seccomp};
+use super::spec::{ContainerConfig, IdMapping, PidMode, Propagation, SandboxConfig, Seccomp};
 pub(crate) use resources::linux_resources;
 pub(crate) use signal::parse_signal;
 
@@ -33,6 +34,8 @@ pub(crate) struct Input {
     /// `linux.cgroupsPath`, in the form of the node's driver.
     pub(crate) cgroups_path: String,
     pub(crate) store: Store,
+    /// With vendors' files of devices.
+    pub(crate) cdi_folders: Vec<PathBuf>,
     pub(crate) config: ContainerConfig,
 }
 
@@ -66,9 +69,29 @@ fn build_blocking(input: &Input) -> Result<Bundle> {
     let stop_signal = stop_signal(config, &image)?;
     // Before the snapshot is made: refusals leave nothing.
     process::arguments(config, &image.config)?;
+    let edits = cdi::edits(&config.cdi_devices, &input.cdi_folders)?;
     let rootfs = input.store.prepare(&input.id, &image).map_err(|error| image_error(chain(&error)))?;
-    let (spec, user) = compile(input, &image, &rootfs)?;
+    give_to_root(input, &rootfs)?;
+    let (spec, user) = compile(input, &image, &rootfs, &edits)?;
     Ok(Bundle { spec, rootfs, image_id: image.id.to_string(), user, stop_signal })
+}
+
+/// In a pod with a user namespace the writable layer belongs to its root: two directories, which are empty yet. The layers
+/// of the image stay as they are; their ids are mapped where they are mounted.
+fn give_to_root(input: &Input, rootfs: &OverlayMount) -> Result<()> {
+    let Some(users) = &input.sandbox.user_namespace else { return Ok(()) };
+    let root = |map: &[IdMapping]| map.iter().find_map(|mapping| mapping.host_id(0));
+    for directory in [&rootfs.upper, &rootfs.work] {
+        std::os::unix::fs::lchown(directory, root(&users.uids), root(&users.gids))
+            .map_err(|error| PodError::internal(format!("give {} to the pod's root", directory.display()), error))?;
+    }
+    Ok(())
+}
+
+/// In the form of `config.json`.
+fn id_mappings(map: &[IdMapping]) -> Value {
+    let entry = |one: &IdMapping| json!({"containerID": one.container, "hostID": one.host, "size": one.length});
+    map.iter().map(entry).collect()
 }
 
 fn stop_signal(config: &ContainerConfig, image: &Image) -> Result<i32> {
@@ -93,17 +116,24 @@ fn check(config: &ContainerConfig, sandbox: &SandboxConfig) -> Result<()> {
         let reason = "is set, but the pod sandbox is not privileged";
         return Err(PodError::invalid("config.linux.security_context.privileged", reason));
     }
-    mounts::check(&config.mounts)
+    mounts::check(&config.mounts, &sandbox.runtime_handler)
 }
 
-fn compile(input: &Input, image: &Image, rootfs: &OverlayMount) -> Result<(Spec, ContainerUser)> {
+fn compile(
+    input: &Input,
+    image: &Image,
+    rootfs: &OverlayMount,
+    edits: &[wharf_specs::cdi::Edits],
+) -> Result<(Spec, ContainerUser)> {
     let config = &input.config;
     let security = &config.security;
-    let capabilities = capabilities::granted(security, &capabilities::node_bounding_set())?;
-    let (process, user) = process::compile(input, image, rootfs, &capabilities)?;
+    let node = capabilities::node_bounding_set();
+    let capabilities = capabilities::granted(security, &node)?;
+    let ambient = capabilities::ambient(security, &node)?;
+    let (process, mut user) = process::compile(input, image, rootfs, &capabilities, &ambient)?;
 
     let mut namespaces = vec![json!({"type": "mount"})];
-    if input.sandbox.pid == PidMode::Container {
+    if input.sandbox.pid == PidMode::Container && config.pid_of.is_none() {
         namespaces.push(json!({"type": "pid"}));
     }
     if cgroup::is_unified() && !security.privileged {
@@ -122,10 +152,14 @@ fn compile(input: &Input, image: &Image, rootfs: &OverlayMount) -> Result<(Spec,
         "readonlyPaths": readonly,
         "rootfsPropagation": root_propagation(config),
     });
+    if let Some(users) = &input.sandbox.user_namespace {
+        linux["uidMappings"] = id_mappings(&users.uids);
+        linux["gidMappings"] = id_mappings(&users.gids);
+    }
     if let Some(filter) = seccomp(security.privileged, &security.seccomp, &capabilities)? {
         linux["seccomp"] = filter;
     }
-    let spec = json!({
+    let mut spec = json!({
         "ociVersion": "1.2.0",
         "process": process,
         // The shim mounts the snapshot there, in the container's own mount namespace.
@@ -133,6 +167,11 @@ fn compile(input: &Input, image: &Image, rootfs: &OverlayMount) -> Result<(Spec,
         "mounts": mounts::compile(input)?,
         "linux": linux,
     });
+    for edits in edits {
+        cdi::apply(edits, &mut spec)?;
+        let more: Vec<u32> = edits.additional_gids.iter().copied().filter(|gid| *gid != 0).collect();
+        user.groups.extend(more.into_iter().filter(|gid| !user.groups.contains(gid)).collect::<Vec<_>>());
+    }
     let spec = serde_json::from_value(spec).map_err(|error| PodError::internal("compile config.json", error))?;
     Ok((spec, user))
 }

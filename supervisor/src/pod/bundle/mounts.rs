@@ -3,17 +3,31 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use wharf_images::{ImageVolume, SnapshotError};
 
 use super::Input;
-use crate::pod::error::{PodError, Result};
+use crate::pod::error::{PodError, Result, chain};
 use crate::pod::sandbox_check::check_absolute;
-use crate::pod::spec::{Mount, Propagation};
+use crate::pod::spec::{ImageMount, Mount, Propagation};
 
-/// Refuses what no mount could be made of.
-pub(super) fn check(mounts: &[Mount]) -> Result<()> {
+/// Refuses what no mount could be made of, and what only the node's own runtime does.
+pub(super) fn check(mounts: &[Mount], runtime_handler: &str) -> Result<()> {
     for (index, mount) in mounts.iter().enumerate() {
+        let foreign = |field: &str, what: &str| {
+            let reason = format!("{what} is not possible with the runtime handler {runtime_handler:?}");
+            Err(PodError::invalid(format!("config.mounts[{index}].{field}"), reason))
+        };
+        // The shim of such a pod has a mount namespace of its own, out of which no mount reaches the node.
+        if !runtime_handler.is_empty() && mount.propagation == Propagation::Bidirectional {
+            return foreign("propagation", "BIDIRECTIONAL");
+        }
+        if !runtime_handler.is_empty() && mount.recursive_readonly {
+            return foreign("recursive_read_only", "it");
+        }
         check_absolute(&format!("config.mounts[{index}].container_path"), &mount.container_path)?;
-        check_absolute(&format!("config.mounts[{index}].host_path"), &mount.host_path)?;
+        if mount.image.is_none() {
+            check_absolute(&format!("config.mounts[{index}].host_path"), &mount.host_path)?;
+        }
         if mount.container_path == Path::new("/") {
             return Err(PodError::invalid(format!("config.mounts[{index}].container_path"), "is the root itself"));
         }
@@ -30,6 +44,10 @@ pub(super) fn compile(input: &Input) -> Result<Vec<Value>> {
     let mut mounts: Vec<Value> = kernel_mounts(input).into_iter().chain(pod_files(input)).collect();
     mounts.retain(|mount| !mount["destination"].as_str().is_some_and(covered));
     for mount in wanted {
+        if let Some(image) = &mount.image {
+            mounts.push(image_mount(input, mount, image)?);
+            continue;
+        }
         if !mount.host_path.exists() {
             // As docker, containerd and CRI-O do: the request does not say what it should be.
             std::fs::create_dir_all(&mount.host_path).map_err(|error| {
@@ -41,12 +59,67 @@ pub(super) fn compile(input: &Input) -> Result<Vec<Value>> {
             Propagation::HostToContainer => "rslave",
             Propagation::Bidirectional => "rshared",
         };
-        mounts.push(json!({
+        let access = match (mount.readonly, mount.recursive_readonly) {
+            (true, true) => "rro",
+            (true, false) => "ro",
+            (false, _) => "rw",
+        };
+        let mut entry = json!({
             "destination": mount.container_path, "source": mount.host_path, "type": "bind",
-            "options": ["rbind", propagation, if mount.readonly { "ro" } else { "rw" }],
-        }));
+            "options": ["rbind", propagation, access],
+        });
+        if let Some(ids) = &mount.ids {
+            entry["uidMappings"] = super::id_mappings(&ids.uids);
+            entry["gidMappings"] = super::id_mappings(&ids.gids);
+        }
+        mounts.push(entry);
     }
     Ok(mounts)
+}
+
+/// Nothing in it can be written, be executed, be a device or give an id.
+const IMAGE_OPTIONS: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
+
+/// A part of an image in one layer is bound; one that layers share is merged by an overlay.
+fn image_mount(input: &Input, mount: &Mount, image: &ImageMount) -> Result<Value> {
+    let refuse = |reason: String| PodError::Image { image: image.image.clone(), reason };
+    let id = if image.id.is_empty() { &image.image } else { &image.id };
+    let found = input.store.resolve(id).map_err(|error| refuse(chain(&error)))?;
+    let found = found.ok_or_else(|| PodError::NotFound { what: "image", id: id.clone() })?;
+    let volume = input.store.image_volume(&input.id, &found, &image.sub_path);
+    let volume = volume.map_err(|error| match error {
+        SnapshotError::SubPath { problem, .. } => {
+            PodError::invalid("config.mounts.image_sub_path", format!("{:?} {problem}", image.sub_path))
+        }
+        error => refuse(chain(&error)),
+    })?;
+    let mut options: Vec<String> = IMAGE_OPTIONS.map(String::from).into();
+    let (kind, source) = match volume {
+        ImageVolume::Bind(path) => {
+            options.extend(["bind".into(), "rprivate".into()]);
+            ("bind", path)
+        }
+        ImageVolume::Overlay { .. } if input.sandbox.user_namespace.is_some() => {
+            let reason = "is in several layers, which is not possible in a pod with a user namespace";
+            return Err(PodError::invalid("config.mounts.image", format!("{:?} {reason}", image.image)));
+        }
+        ImageVolume::Overlay { lower } => {
+            let lower: Vec<String> = lower.iter().map(|path| path.display().to_string()).collect();
+            // The form that every runtime knows, and the one whose length is not bounded.
+            if input.sandbox.runtime_handler.is_empty() {
+                options.extend(lower.iter().map(|layer| format!("lowerdir+={layer}")));
+            } else {
+                options.push(format!("lowerdir={}", lower.join(":")));
+            }
+            ("overlay", "overlay".into())
+        }
+    };
+    let mut entry = json!({"destination": mount.container_path, "source": source, "type": kind, "options": options});
+    if let (Some(ids), "bind") = (&mount.ids, kind) {
+        entry["uidMappings"] = super::id_mappings(&ids.uids);
+        entry["gidMappings"] = super::id_mappings(&ids.gids);
+    }
+    Ok(entry)
 }
 
 fn kernel_mounts(input: &Input) -> Vec<Value> {

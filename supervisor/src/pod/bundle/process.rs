@@ -18,11 +18,13 @@ pub(super) fn compile(
     image: &Image,
     rootfs: &OverlayMount,
     capabilities: &BTreeSet<String>,
+    ambient: &BTreeSet<String>,
 ) -> Result<(Value, ContainerUser)> {
     let config = &input.config;
     let account = account(config, &image.config, rootfs)?;
     let home = account.home.to_string_lossy();
-    let mut groups: BTreeSet<u32> = account.additional_gids.iter().copied().collect();
+    let from_image = account.additional_gids.iter().filter(|_| !config.security.only_named_groups);
+    let mut groups: BTreeSet<u32> = from_image.copied().collect();
     groups.extend(&config.security.supplemental_groups);
     let gid = config.security.run_as_group.unwrap_or(account.gid);
     // What a group is denied, a process must not get by giving it up as its own (CVE-2022-36109).
@@ -46,8 +48,8 @@ pub(super) fn compile(
             "bounding": capabilities,
             "effective": capabilities,
             "permitted": capabilities,
-            "inheritable": [],
-            "ambient": [],
+            "inheritable": ambient,
+            "ambient": ambient,
         },
         "noNewPrivileges": config.security.no_new_privs,
     });

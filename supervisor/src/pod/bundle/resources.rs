@@ -32,10 +32,28 @@ pub(crate) fn linux_resources(resources: &Resources) -> Result<LinuxResources> {
     if let Some(limit) = resources.pids_limit.filter(|limit| *limit != 0) {
         all["pids"] = json!({"limit": limit});
     }
+    let pages = hugepage_limits_of(resources, cgroup::has_controller("hugetlb"))?;
+    if !pages.is_empty() {
+        all["hugepageLimits"] = json!(pages);
+    }
     if !resources.unified.is_empty() {
         all["unified"] = json!(resources.unified);
     }
     serde_json::from_value(all).map_err(|error| PodError::invalid("linux.resources", error.to_string()))
+}
+
+/// The kubelet sends the limit 0 for each size that the node has and the container does not use: without the controller
+/// that is no limit, and any other cannot be kept.
+fn hugepage_limits_of(resources: &Resources, controller: bool) -> Result<Vec<Value>> {
+    let limit = |(size, limit): (&String, &u64)| match (controller, limit) {
+        (true, _) => Some(Ok(json!({"pageSize": size, "limit": limit}))),
+        (false, 0) => None,
+        (false, _) => {
+            let reason = format!("{size}: this node has no control group controller hugetlb");
+            Some(Err(PodError::invalid("linux.resources.hugepage_limits", reason)))
+        }
+    };
+    resources.hugepage_limits.iter().filter_map(limit).collect()
 }
 
 /// The kernel's range (proc_pid_oom_score_adj(5)).
@@ -67,6 +85,18 @@ mod tests {
         assert_eq!(clamp_oom_score(100, -500, false), 100);
         // A daemon that the kernel spares does not spare its containers.
         assert_eq!(clamp_oom_score(0, -999, false), 0);
+    }
+
+    #[test]
+    fn huge_pages_are_limited_where_the_node_can() {
+        let with = |bytes, controller| {
+            let hugepage_limits = [("2MB".to_string(), bytes)].into();
+            hugepage_limits_of(&Resources { hugepage_limits, ..Resources::default() }, controller)
+        };
+        assert_eq!(with(0, true).unwrap(), [json!({"pageSize": "2MB", "limit": 0})]);
+        assert_eq!(with(4 << 20, true).unwrap(), [json!({"pageSize": "2MB", "limit": 4 << 20})]);
+        assert!(with(0, false).unwrap().is_empty());
+        assert!(with(1, false).unwrap_err().to_string().starts_with("linux.resources.hugepage_limits: 2MB: "));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(super) fn sandbox() -> SandboxConfig {
         host_network: false,
         host_ipc: false,
         pid: PidMode::Container,
+        user_namespace: None,
         sysctls: Default::default(),
         cgroup_parent: None,
         runtime_handler: String::new(),
@@ -42,6 +43,8 @@ fn container() -> ContainerConfig {
         tty: false,
         resources: Resources::default(),
         security: Security::default(),
+        pid_of: None,
+        cdi_devices: Vec::new(),
         stop_signal: None,
     }
 }
@@ -81,8 +84,15 @@ fn privileged_needs_a_privileged_sandbox() {
 
 #[test]
 fn root_propagation_follows_the_widest_mount() {
-    let mount =
-        |propagation| Mount { container_path: "/a".into(), host_path: "/b".into(), readonly: false, propagation };
+    let mount = |propagation| Mount {
+        container_path: "/a".into(),
+        host_path: "/b".into(),
+        readonly: false,
+        recursive_readonly: false,
+        propagation,
+        ids: None,
+        image: None,
+    };
     let with = |mounts| root_propagation(&ContainerConfig { mounts, ..container() });
     assert_eq!(with(vec![]), "rprivate");
     assert_eq!(with(vec![mount(Propagation::HostToContainer)]), "rslave");
@@ -96,8 +106,11 @@ fn mounts_with_dots_or_over_the_root_are_refused() {
             container_path: container_path.into(),
             host_path: host_path.into(),
             readonly: false,
+            recursive_readonly: false,
             propagation: Propagation::Private,
+            ids: None,
+            image: None,
         };
-        assert!(mounts::check(&[mount]).is_err(), "{container_path} {host_path}");
+        assert!(mounts::check(&[mount], "").is_err(), "{container_path} {host_path}");
     }
 }

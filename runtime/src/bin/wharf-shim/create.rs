@@ -1,0 +1,114 @@
+//! A container from its bundle: by the runtime in this process or by another, with the shim's ends of its streams.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wharf_runtime::bundle::Bundle;
+use wharf_runtime::{CgroupDriver, Container, ContainerId, CreateRequest, Rootfs};
+use wharf_specs::oci::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
+use wharf_specs::shim::{self, ContainerPhase, CreateContainer, Failure, FailureKind};
+use wharf_sys::process;
+
+use crate::container::{PodContainer, Stdio, no_stdin, open_log};
+use crate::engine::Engine;
+use crate::exit_record;
+use crate::foreign::{ForeignRuntime, Streams};
+use crate::pod::internal;
+use crate::server::failure;
+
+pub(crate) fn container(
+    id: ContainerId,
+    request: &CreateContainer,
+    bundle: Bundle,
+    cgroup_driver: CgroupDriver,
+    foreign: Option<&ForeignRuntime>,
+) -> Result<PodContainer, Failure> {
+    let log = request.log.as_deref().map(open_log).transpose().map_err(|error| {
+        let path = request.log.clone().unwrap_or_default();
+        failure(FailureKind::Internal, format_args!("open log {}: {error}", path.display()))
+    })?;
+    let spec = &bundle.spec;
+    let tty = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    let (theirs, ours) = if tty { (Streams::Terminal, None) } else { pipes(request.stdin)? };
+    let name = id.to_string();
+    let owns_pid_namespace = owns_pid_namespace(spec);
+    let mut runtime = match foreign {
+        Some(foreign) => {
+            let rootfs = rootfs(&request.rootfs, &bundle)?;
+            let created = foreign.create(&name, &bundle.path, bundle.spec, &rootfs, theirs);
+            Engine::Foreign(Box::new(created.map_err(|error| failure(FailureKind::Invalid, error))?))
+        }
+        None => {
+            let usual = CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, &bundle)?);
+            let create = CreateRequest { stdio: theirs.into_stdio(), cgroup_driver, ..usual };
+            let created = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
+            Engine::Own(Box::new(created))
+        }
+    };
+    let mut stdio = match (ours, runtime.take_terminal()) {
+        (Some(stdio), _) => stdio,
+        (None, Some(master)) => Stdio::terminal(master).map_err(internal)?,
+        (None, None) => return Err(internal("the runtime made no terminal")),
+    };
+    stdio.log = log;
+    stdio.stdin_once = request.stdin_once;
+    Ok(PodContainer {
+        id: name,
+        bundle: request.bundle.clone(),
+        phase: ContainerPhase::Created,
+        owns_pid_namespace,
+        runtime,
+        created_at: exit_record::now(),
+        started_at: 0,
+        exit: None,
+        execs: HashMap::new(),
+        stdio,
+    })
+}
+
+/// Has the container join the namespace at `path` in place of one of its own.
+pub(crate) fn join(spec: &mut Spec, typ: LinuxNamespaceType, path: PathBuf) -> Result<(), Failure> {
+    let Some(mut linux) = spec.linux().clone() else {
+        return Err(failure(FailureKind::Invalid, "config.json: linux is missing"));
+    };
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    namespaces.retain(|existing| existing.typ() != typ);
+    namespaces.push(LinuxNamespaceBuilder::default().typ(typ).path(path).build().map_err(internal)?);
+    linux.set_namespaces(Some(namespaces));
+    spec.set_linux(Some(linux));
+    Ok(())
+}
+
+fn rootfs(rootfs: &shim::Rootfs, bundle: &Bundle) -> Result<Rootfs, Failure> {
+    Ok(match rootfs {
+        shim::Rootfs::Bundle => Rootfs::Path(bundle.rootfs().map_err(|error| failure(FailureKind::Invalid, error))?),
+        shim::Rootfs::Overlay { lower, upper, work } => {
+            Rootfs::Overlay { lower: lower.clone(), upper: upper.clone(), work: work.clone() }
+        }
+    })
+}
+
+fn owns_pid_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.is_some_and(|all| {
+        all.iter().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().as_deref().is_none_or(|p| p == Path::new("")))
+    })
+}
+
+/// Both sides of a container's three streams.
+fn pipes(stdin: bool) -> Result<(Streams, Option<Stdio>), Failure> {
+    let make = || -> io::Result<_> {
+        let (stdin_theirs, stdin_ours) = if stdin {
+            let (read, write) = process::pipe()?;
+            (read, Some(write))
+        } else {
+            (no_stdin()?, None)
+        };
+        let (stdout_ours, stdout) = process::pipe()?;
+        let (stderr_ours, stderr) = process::pipe()?;
+        let ours = Stdio::pipes(stdin_ours, [stdout_ours, stderr_ours])?;
+        Ok((Streams::Descriptors([stdin_theirs, stdout, stderr]), Some(ours)))
+    };
+    make().map_err(internal)
+}

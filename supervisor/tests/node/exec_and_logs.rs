@@ -1,0 +1,72 @@
+//! ExecSync's bounds, and logs that are moved away under a container that writes.
+
+use std::time::Duration;
+
+use wharf_specs::cri;
+
+use crate::testnode::{self, Client, container, pod};
+
+#[tokio::test]
+async fn an_exec_whose_time_is_over_is_ended_with_all_it_started() {
+    let Some(mut node) = testnode::start("exec-timeout").await else { return };
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "exec")).await;
+    let main = client.run(&id, container("main", &["sleep", "1000"])).await;
+    // Children in groups, sessions and pipes of their own; the pipes stay open behind the first process.
+    let script =
+        "busybox setsid sleep 4001 & (busybox setsid sh -c 'sleep 4002; :') & sh -c 'sleep 4003' & exec sleep 4004";
+    let error = client.exec(&main, &["sh", "-c", script], 1).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::DeadlineExceeded, "{error}");
+    testnode::wait_for_async("the end of the exec's processes", Duration::from_secs(10), async || {
+        let shown = client.exec(&main, &["ps"], 5).await.unwrap();
+        !String::from_utf8_lossy(&shown.stdout).contains("sleep 400")
+    })
+    .await;
+    assert_eq!(client.status(&main).await.state(), cri::ContainerState::ContainerRunning);
+
+    // Output without end is taken up to what one answer holds.
+    let endless =
+        client.exec(&main, &["sh", "-c", "busybox yes x | busybox head -c 40000000; exit 3"], 60).await.unwrap();
+    assert_eq!(endless.exit_code, 3);
+    assert!((15 << 20..16 << 20).contains(&endless.stdout.len()), "{}", endless.stdout.len());
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_log_that_is_rotated_while_it_is_written_loses_nothing() {
+    let Some(mut node) = testnode::start("rotate").await else { return };
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "logs")).await;
+    let script = "i=0; while [ $i -lt 60000 ]; do echo $i; i=$((i+1)); done; printf end";
+    let main = client.run(&id, container("main", &["sh", "-c", script])).await;
+    let log = std::path::PathBuf::from(client.status(&main).await.log_path);
+    let mut files = Vec::new();
+    while client.status(&main).await.state() == cri::ContainerState::ContainerRunning && files.len() < 200 {
+        let moved = log.with_extension(format!("log.{}", files.len()));
+        std::fs::rename(&log, &moved).unwrap();
+        files.push(moved);
+        let request = cri::ReopenContainerLogRequest { container_id: main.clone() };
+        // The container may have ended meanwhile: then nothing more is written, and there is no new file.
+        match client.runtime.reopen_container_log(request).await {
+            Ok(_) => assert!(log.exists()),
+            Err(status) => assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status}"),
+        }
+    }
+    client.wait_exit(&main).await;
+    assert!(files.len() > 1, "the container ended before its log was moved");
+    files.push(log);
+    let mut lines = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(text.is_empty() || text.ends_with('\n'), "{} ends in half a record", file.display());
+        lines.extend(text.lines().map(|line| line.splitn(4, ' ').skip(2).collect::<Vec<_>>().join(" ")));
+    }
+    let expected: Vec<String> = (0..60000).map(|i| format!("F {i}")).chain(["P end".to_string()]).collect();
+    assert_eq!(lines.len(), expected.len());
+    assert!(lines == expected);
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
