@@ -185,7 +185,7 @@ impl Group {
                 }
                 (None, None) => String::new(),
             };
-            self.limit("cpu", "cpu.max", line, "cpu.quota")?;
+            self.limit("cpu", "cpu.max", line, if quota.is_some() { "cpu.quota" } else { "cpu.period" })?;
         }
         if let Some(burst) = cpu.burst() {
             self.limit("cpu", "cpu.max.burst", burst, "cpu.burst")?;
