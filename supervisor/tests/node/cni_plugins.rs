@@ -38,7 +38,6 @@ async fn start(test: &str) -> Option<TestNode> {
         network: format!("cni.plugins = [{PLUGINS:?}]\n"),
         keys: String::new(),
         files: vec![("net.d/10-pods.conflist", list(folder))],
-        ..Options::default()
     };
     testnode::start_with(test, options).await
 }

@@ -48,7 +48,7 @@ impl Crictl<'_> {
 async fn crictl_pulls_runs_inspects_and_removes() {
     const TEST: &str = "crictl_pulls_runs_inspects_and_removes";
     let Some(program) = program() else {
-        println!("SKIP {TEST}: no crictl: scripts/cri-tools builds it; WHARF_TEST_TOOLS says where");
+        println!("SKIP {TEST}: no crictl: scripts/go-tools builds it; WHARF_TEST_TOOLS says where");
         return;
     };
     if let Some(missing) = registry::missing() {

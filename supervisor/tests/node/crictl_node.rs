@@ -52,7 +52,7 @@ fn write(node: &TestNode, name: &str, object: &Value) -> String {
 async fn crictl_shows_figures_and_events_and_sets_limits_and_ranges() {
     const TEST: &str = "crictl_shows_figures_and_events_and_sets_limits_and_ranges";
     let Some(program) = crictl::program() else {
-        println!("SKIP {TEST}: no crictl: scripts/cri-tools builds it; WHARF_TEST_TOOLS says where");
+        println!("SKIP {TEST}: no crictl: scripts/go-tools builds it; WHARF_TEST_TOOLS says where");
         return;
     };
     let Some(mut node) = testnode::start("crictlnode").await else { return };

@@ -33,7 +33,7 @@ fn missing() -> Option<String> {
     let busybox = built("busybox").is_none().then(|| "no busybox in WHARF_TEST_TOOLS: scripts/install test".to_owned());
     let needed = ["/usr/bin/gcc", "/usr/bin/ipcmk"].into_iter().find(|program| !Path::new(program).is_file());
     tools
-        .map(|name| format!("no {name}: scripts/cri-tools builds it; WHARF_TEST_TOOLS says where"))
+        .map(|name| format!("no {name}: scripts/go-tools builds it; WHARF_TEST_TOOLS says where"))
         .or(busybox)
         .or_else(|| needed.map(|program| format!("no {program}")))
         .or_else(registry::missing)

@@ -37,6 +37,7 @@ fn proxy(socket: PathBuf) -> SocketAddr {
 }
 
 struct Kubectl {
+    program: PathBuf,
     address: SocketAddr,
     /// Instead of SPDY.
     websockets: bool,
@@ -45,7 +46,7 @@ struct Kubectl {
 
 impl Kubectl {
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(&self.program);
         command.args(["--server", &format!("http://{}", self.address)]).args(arguments);
         command.env("HOME", &self.home).env_remove("KUBECONFIG");
         for switch in ["KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS"] {
@@ -148,17 +149,17 @@ fn pods(node: &TestNode) {
 #[tokio::test]
 async fn kubectl_execs_copies_attaches_and_forwards_ports() {
     const TEST: &str = "kubectl_execs_copies_attaches_and_forwards_ports";
-    if !Command::new("kubectl").arg("version").arg("--client").output().is_ok_and(|output| output.status.success()) {
-        println!("SKIP {TEST}: no kubectl");
+    let Some(program) = testnode::tool("kubectl") else {
+        println!("SKIP {TEST}: no kubectl: scripts/go-tools builds it; WHARF_TEST_TOOLS says where");
         return;
-    }
+    };
     let Some(mut node) = testnode::start("kubectl").await else { return };
     pods(&node);
     let home = node.path("home");
     std::fs::create_dir(&home).unwrap();
     let address = proxy(node.path("run/api.sock"));
     for websockets in [true, false] {
-        let kubectl = Kubectl { address, websockets, home: home.clone() };
+        let kubectl = Kubectl { program: program.clone(), address, websockets, home: home.clone() };
         exec_and_cp(&kubectl, &home);
         attach(&kubectl);
         port_forward(&kubectl);

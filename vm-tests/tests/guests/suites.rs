@@ -101,9 +101,10 @@ fn nodes_pass_their_tests_under_systemd() {
     let shim = programs.iter().find(|path| path.ends_with("wharf-shim")).expect("a shim");
     image.file(shim, &shim.to_string_lossy()).expect("add the shim");
     add_programs(&mut image, &["docker-registry"]);
-    // As `scripts/test` builds it.
-    if let Some(crictl) = std::env::var_os("WHARF_TEST_CRICTL").filter(|path| Path::new(path).is_file()) {
-        image.file(Path::new(&crictl), "/usr/bin/crictl").expect("add crictl");
+    // As `scripts/test` builds them; critest would take half an hour in an emulated guest.
+    let tools = std::env::var_os("WHARF_TEST_TOOLS").map(std::path::PathBuf::from).unwrap_or_default();
+    for tool in ["crictl", "kubectl"].into_iter().filter(|tool| tools.join(tool).is_file()) {
+        image.file(&tools.join(tool), &format!("/usr/bin/{tool}")).expect("add a tool");
     }
     for plugin in std::fs::read_dir(CNI_PLUGINS).into_iter().flatten().flatten() {
         image.file(&plugin.path(), &plugin.path().to_string_lossy()).expect("add a plugin");
