@@ -1,8 +1,10 @@
 //! What is built from this workspace for the guest: the programs, the init, and test programs.
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::FlockOperation;
 use serde_json::Value;
 use std::ffi::OsString;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -46,7 +48,7 @@ pub fn init() -> Result<PathBuf> {
 /// Builds the integration tests in `directory/tests`, the directory being that of a package of this workspace.
 pub fn suites(directory: &str) -> Result<Suites> {
     let folder = workspace().join(directory).join("tests");
-    let entries = std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
+    let entries = fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
     let files = entries.flatten().map(|entry| entry.path());
     // A test program is a file, or a directory with its `main.rs`.
     let sources = files.filter(|path| path.extension().is_some_and(|it| it == "rs") || path.join("main.rs").exists());
@@ -69,6 +71,15 @@ pub fn suites(directory: &str) -> Result<Suites> {
 /// Where cargo builds: the cache of kernels lies there too.
 pub fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// The cache of kernels and root file systems, and a lock on it: whoever waits for it finds what the one before made.
+pub(crate) fn locked_cache() -> Result<(PathBuf, File)> {
+    let cache = target_directory().join("vm");
+    fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
+    let lock = File::create(cache.join("lock")).with_context(|| format!("make a lock in {}", cache.display()))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).with_context(|| format!("lock {}", cache.display()))?;
+    Ok((cache, lock))
 }
 
 /// The root of the source tree.

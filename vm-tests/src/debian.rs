@@ -58,12 +58,11 @@ pub fn archive(further_packages: &[String]) -> Result<PathBuf> {
     recipe.extend(LEFT_OUT.iter().chain(&DROPPED).chain(&packages));
     let digest = Sha256::digest(recipe.join("\0").as_bytes());
     let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let cache = cargo::target_directory().join("vm");
+    let (cache, _lock) = cargo::locked_cache()?;
     let path = cache.join(format!("debian-{SUITE}-{name}.cpio"));
     if !path.exists() {
         eprintln!("vm-tests: making a {SUITE} root file system with systemd");
-        fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
-        let unfinished = cache.join(format!("debian-{}.unfinished", std::process::id()));
+        let unfinished = cache.join("debian.unfinished");
         let made = make(&packages, &unfinished);
         let renamed = made.and_then(|found| {
             // Debian's mirrors have no other versions than the newest: a guest of these is better than none.

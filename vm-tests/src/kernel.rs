@@ -70,7 +70,7 @@ impl Kernel {
 
 /// The kernel of this package, from the cache, else from what `download` puts into the directory that it is given.
 fn unpacked(package: &str, version: &str, download: impl FnOnce(&Path) -> Result<()>) -> Result<Kernel> {
-    let cache = cargo::target_directory().join("vm");
+    let (cache, _lock) = cargo::locked_cache()?;
     let directory = cache.join(format!("{package}_{version}"));
     if !directory.exists() {
         eprintln!("vm-tests: fetching kernel {package} {version}");
@@ -91,9 +91,6 @@ fn unpack(work: &Path, directory: &Path) -> Result<()> {
     // Since 6.12 each module is compressed, which neither modinfo's reader here nor busybox' modprobe unpacks.
     let decompress = r#"find "$1" -name '*.ko.xz' -exec xz --decompress {} +"#;
     apt::run(Command::new("sh").args(["-c", decompress, "sh"]).arg(&unpacked))?;
-    match fs::rename(&unpacked, directory) {
-        // Another process was faster.
-        Err(_) if directory.exists() => Ok(()),
-        other => other.with_context(|| format!("rename {} to {}", unpacked.display(), directory.display())),
-    }
+    fs::rename(&unpacked, directory)
+        .with_context(|| format!("rename {} to {}", unpacked.display(), directory.display()))
 }

@@ -11,7 +11,7 @@ use vm_tests::random::Random;
 use vm_tests::{Disk, Ending, Image, Kernel, Options, Vm, cargo};
 
 /// As many cuts as fit into this, where no number is asked for.
-const BUDGET: Duration = Duration::from_secs(110);
+const BUDGET: Duration = Duration::from_secs(60);
 /// One boot, with its check and its work.
 const LIMIT: Duration = Duration::from_secs(180);
 /// The latest write at which the power fails: some rounds of the guest's work.
