@@ -38,6 +38,8 @@ enum Action {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// Make what guests consist of, as far as it is missing: the programs, the pinned kernels, the root file system
+    Build,
     /// Pin the kernels and the root file system that Debian has now, in vm-tests/packages.lock
     Lock,
     /// Open a shell on this terminal; leaving it ends the VM
@@ -94,6 +96,7 @@ fn parse_addition(text: &str) -> Result<(PathBuf, String), String> {
 fn main() -> ExitCode {
     let result = match Arguments::parse().action {
         Action::Run { machine, timeout, command } => run(&machine, Duration::from_secs(timeout), &command),
+        Action::Build => build().map(|()| 0),
         Action::Lock => lock().map(|()| 0),
         Action::Shell { machine } => shell(&machine),
     };
@@ -125,6 +128,16 @@ fn shell(machine: &Machine) -> Result<u8> {
     image.command(&["sh".into(), "-l".into()])?;
     let disk = disk(machine, &mut image)?;
     Ok(report(&vm(&image, &options, disk.as_ref()).interactive()?, DAY))
+}
+
+fn build() -> Result<()> {
+    eprintln!("vm-tests: building the programs");
+    cargo::programs()?;
+    for pinned in Lock::built_in()?.kernels {
+        println!("{}", Kernel::named(&pinned.name)?.image.display());
+    }
+    println!("{}", debian::archive(&[])?.display());
+    Ok(())
 }
 
 fn lock() -> Result<()> {
