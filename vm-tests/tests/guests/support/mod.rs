@@ -44,12 +44,18 @@ pub fn kernel(test: &str) -> Option<Kernel> {
 }
 
 pub fn run(image: &Image, options: Options, disk: Option<&Disk>) -> (Ended, String, String) {
-    let (mut output, mut errors) = (Vec::new(), Vec::new());
-    let vm = Vm::new(image, &options);
+    let mut output = Vec::new();
+    let (ended, errors) = boot(image, &options, disk, &mut output);
+    (ended, String::from_utf8_lossy(&output).into_owned(), errors)
+}
+
+/// One boot: how it ended, and what the command wrote to its errors.
+fn boot(image: &Image, options: &Options, disk: Option<&Disk>, output: &mut (dyn Write + Send)) -> (Ended, String) {
+    let mut errors = Vec::new();
+    let vm = Vm::new(image, options);
     let vm = if let Some(disk) = disk { vm.with_disk(disk) } else { vm };
-    let ended = vm.run(&mut output, &mut errors).expect("run the VM");
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    (ended, text(output), text(errors))
+    let ended = vm.run(output, &mut errors).expect("run the VM");
+    (ended, String::from_utf8_lossy(&errors).into_owned())
 }
 
 /// A guest in which a shell runs this script.
@@ -141,11 +147,8 @@ impl SuiteRun {
     /// counts a guest's as the one that it is here.
     pub fn on(image: &Image, options: &Options, disk: Option<&Disk>) -> Self {
         let mut output = OnLine::new(|line| println!("guest: {line}"));
-        let mut errors = Vec::new();
-        let vm = Vm::new(image, options);
-        let vm = if let Some(disk) = disk { vm.with_disk(disk) } else { vm };
-        let ended = vm.run(&mut output, &mut errors).expect("run the VM");
-        Self { ended, output: output.text(), errors: String::from_utf8_lossy(&errors).into_owned() }
+        let (ended, errors) = boot(image, options, disk, &mut output);
+        Self { ended, output: output.text(), errors }
     }
 
     /// A line for each suite: how many tests passed, failed, and said that they cannot run there.
