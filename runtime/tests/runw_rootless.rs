@@ -31,7 +31,7 @@ impl Rootless {
     fn new(arguments: &[&str]) -> Self {
         let mut bundle = Bundle::new(arguments);
         let runtime = bundle.scratch().join("runw");
-        fs::copy(support::program(), &runtime).expect("copy");
+        support::copy_program(support::program(), &runtime);
         fs::set_permissions(bundle.scratch(), fs::Permissions::from_mode(0o755)).expect("chmod");
         own(bundle.scratch());
         fs::remove_file(bundle.path().join("config.json")).expect("remove");

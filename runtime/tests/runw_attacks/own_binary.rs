@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 /// A runtime of the test's own, so that an attack that succeeds hits nobody else.
 fn own_runtime(bundle: &Bundle) -> PathBuf {
     let runtime = bundle.scratch().join("runw");
-    fs::copy(support::program(), &runtime).expect("copy");
+    support::copy_program(support::program(), &runtime);
     runtime
 }
 

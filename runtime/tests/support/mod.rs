@@ -79,6 +79,12 @@ macro_rules! require_root {
     };
 }
 
+/// Copies what will be run. Another process does it: a copy that this one holds open for writing is handed to whatever
+/// a test of another thread starts at that instant, and is "busy" until that child has become its program.
+pub fn copy_program(from: impl AsRef<Path>, to: &Path) {
+    assert!(Command::new("cp").arg(from.as_ref()).arg(to).status().expect("cp").success());
+}
+
 impl Bundle {
     /// A bundle whose program is `args`, from `runw spec` without terminal.
     pub fn new(args: &[&str]) -> Self {
@@ -89,7 +95,7 @@ impl Bundle {
         for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
             fs::create_dir_all(rootfs.join(name)).expect("make rootfs");
         }
-        fs::copy(BUSYBOX, rootfs.join("bin/busybox")).expect("copy busybox");
+        copy_program(BUSYBOX, &rootfs.join("bin/busybox"));
         for applet in APPLETS {
             symlink("busybox", rootfs.join("bin").join(applet)).expect("link applet");
         }
