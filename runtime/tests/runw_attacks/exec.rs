@@ -1,7 +1,7 @@
 //! `exec` into a container that does what it can against it.
 
 use crate::support::{self, Bundle};
-use crate::{promptly, require_root, role};
+use crate::{attempts, promptly, require_root, role};
 use serde_json::json;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -24,7 +24,7 @@ fn the_container_cannot_look_into_the_runtimes_child() {
         // The longer the child is on its way, the more there is to see of it.
         File::create(bundle.rootfs().join("etc/passwd")).and_then(|file| file.set_len(1 << 20)).expect("make file");
         bundle.start();
-        for _ in 0..30 {
+        for _ in 0..attempts(30) {
             promptly(&bundle, &["exec", "-e", "HOME=", &bundle.id, "true"]);
         }
         let report = role::end(&bundle);

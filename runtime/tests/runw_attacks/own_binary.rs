@@ -1,7 +1,7 @@
 //! The runtime's own binary, through `/proc/PID/exe` (CVE-2019-5736).
 
 use crate::support::{self, Bundle, outcome};
-use crate::{require_root, role};
+use crate::{attempts, require_root, role};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,9 @@ fn the_binary_cannot_be_written_while_it_executes_into_a_hostile_container() {
         let runtime = own_runtime(&bundle);
         let before = fs::read(&runtime).expect("read");
         bundle.start();
-        for program in ["/bin/entry", "/bin/true", "/proc/self/exe", "/proc/self/exe"].iter().cycle().take(40) {
+        for program in
+            ["/bin/entry", "/bin/true", "/proc/self/exe", "/proc/self/exe"].iter().cycle().take(attempts(40) as usize)
+        {
             let made = command(&bundle, &runtime, &["exec", &bundle.id, program]).output().expect("exec");
             assert!(made.status.code().is_some(), "{made:?}");
         }

@@ -2,7 +2,7 @@
 //! directory with a link as fast as the kernel lets him (CVE-2021-30465, CVE-2025-52565, CVE-2025-52881).
 
 use crate::support::{self, Bundle};
-use crate::{Victim, promptly, require_root};
+use crate::{Victim, attempts, promptly, require_root};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 use std::fs;
@@ -10,10 +10,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// Containers made during each race. One processor is taken from the container by turns only: a race there is slow, and
-/// shows what another machine's shows.
+/// Containers made during each race.
 fn rounds() -> u32 {
-    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1) { 4 } else { 25 }
+    attempts(25)
 }
 
 /// Makes containers while two entries of the root file system change places.

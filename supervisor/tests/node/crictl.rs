@@ -24,6 +24,8 @@ impl Crictl<'_> {
         let mut command: Command = self.node.enter();
         let endpoint = format!("unix://{}", self.node.path("run/wharfd.sock").display());
         command.arg(&self.program).args(["--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint]);
+        // Its own two seconds are few where the machine does something else too.
+        command.args(["--timeout", "60s"]);
         command.args(arguments);
         command
     }

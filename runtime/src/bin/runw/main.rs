@@ -8,8 +8,7 @@ mod log;
 mod output;
 mod store;
 
-use clap::{CommandFactory, FromArgMatches};
-use cli::{Arguments, Command};
+use cli::{Arguments, Command, GlobalOptions};
 use std::process::ExitCode;
 use wharf_runtime::CgroupDriver;
 
@@ -44,28 +43,21 @@ impl Fault {
 
 fn main() -> ExitCode {
     let name = program_name();
-    let matches = match cli::with_help(Arguments::command(), &name).try_get_matches() {
-        Ok(matches) => matches,
-        Err(error) => return cli::explain(&error, &name),
-    };
-    let arguments = match Arguments::from_arg_matches(&matches) {
+    let Arguments { options, command } = match Arguments::parse(std::env::args_os().skip(1), &name) {
         Ok(arguments) => arguments,
-        Err(error) => error.exit(),
+        Err(line) => {
+            eprintln!("{line}");
+            return ExitCode::FAILURE;
+        }
     };
-    if arguments.version {
-        return match output::print(&cli::version_text(&name)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
-    }
-    let log = match log::Log::open(arguments.log.as_deref(), arguments.log_format, arguments.debug, &name) {
+    let log = match log::Log::open(options.log.as_deref(), options.log_format, options.debug, &name) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("{name}: {error}");
             return ExitCode::FAILURE;
         }
     };
-    match run(&arguments, &log) {
+    match run(&options, &command, &log) {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
             log.error(&fault.message, fault.bare);
@@ -74,24 +66,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
-    let Some(command) = &arguments.command else {
-        let _ = cli::with_help(Arguments::command(), &program_name()).print_help();
-        return Ok(0);
-    };
+fn run(options: &GlobalOptions, command: &Command, log: &log::Log) -> Result<u8, Fault> {
     if matches!(command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
         seal_own_binary(log)?;
     }
-    if arguments.criu.is_some() {
+    if options.criu.is_some() {
         log.warn("--criu has no effect, as in runc");
     }
-    let ignore_cgroup_refusals = match arguments.rootless.as_str() {
-        "true" => Some(true),
-        "false" => Some(false),
-        _ => None,
-    };
-    let driver = if arguments.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
-    let store = store::Store::new(arguments.root.as_deref(), ignore_cgroup_refusals, driver);
+    let driver = if options.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+    let store = store::Store::new(options.root.as_deref(), options.rootless.0, driver);
     match command {
         Command::Checkpoint(options) => commands::checkpoint::run(options, &store, log),
         Command::Restore(options) => commands::restore::run(options, &store, log),
@@ -99,16 +82,18 @@ fn run(arguments: &Arguments, log: &log::Log) -> Result<u8, Fault> {
         Command::Features => commands::features::run(),
         Command::Create(options) => commands::create::run(options, &store, log),
         Command::Run(options) => commands::run::run(options, &store, log),
-        Command::Start { id } => commands::start::run(id, &store),
-        Command::State { id } => commands::state::run(id, &store),
-        Command::Kill { all, id, signal } => commands::kill::run(id, signal.as_deref(), *all, &store),
-        Command::Delete { force, id } => commands::delete::run(id, *force, &store, log),
-        Command::List { quiet, format } => commands::list::run(*quiet, *format, &store),
-        Command::Events { interval, stats, id } => commands::events::run(id, *interval, *stats, &store),
+        Command::Start(only) => commands::start::run(&only.id, &store),
+        Command::State(only) => commands::state::run(&only.id, &store),
+        Command::Kill(options) => commands::kill::run(&options.id, options.signal.as_deref(), options.all, &store),
+        Command::Delete(options) => commands::delete::run(&options.id, options.force, &store, log),
+        Command::List(options) => commands::list::run(options.quiet, options.format, &store),
+        Command::Events(options) => commands::events::run(&options.id, options.interval.0, options.stats, &store),
         Command::Exec(options) => commands::exec::run(options, &store, log),
-        Command::Ps { format, id, options } => commands::ps::run(id, *format, options, &store),
-        Command::Pause { id } => commands::pause::run(id, true, &store),
-        Command::Resume { id } => commands::pause::run(id, false, &store),
+        Command::Ps(options) => commands::ps::run(&options.id, options.format, &options.options, &store),
+        Command::Pause(only) => commands::pause::run(&only.id, true, &store),
+        Command::Resume(only) => commands::pause::run(&only.id, false, &store),
+        Command::Help(text) => Ok(output::print(text).map(|()| 0)?),
+        Command::Version => Ok(output::print(&cli::version_text(&program_name())).map(|()| 0)?),
         Command::Update(options) => commands::update::run(options, &store),
     }
 }

@@ -22,7 +22,6 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
 use foreign::ForeignRuntime;
 use wharf_runtime::own_binary;
 use wharf_specs::shim::SandboxSetup;
@@ -39,31 +38,52 @@ const BACKLOG: i32 = 64;
 /// only.
 const SURVIVED_SIGNALS: [i32; 4] = [1, 2, 13, 15];
 
-#[derive(Parser)]
-#[command(name = "wharf-shim", version, about = "Parent of one pod's containers; started by wharfd")]
-struct Arguments {
-    /// The pod's directory, which holds sandbox.json
-    #[arg(long)]
-    dir: PathBuf,
+const USAGE: &str = "wharf-shim, parent of one pod's containers, is started by wharfd: wharf-shim --dir POD";
+
+/// What the words after the program's name ask for.
+enum Asked {
+    /// Serve the pod whose directory, which holds sandbox.json, this is.
+    Serve(PathBuf),
+    Print(String),
+}
+
+fn asked(mut words: lexopt::Parser) -> Result<Asked, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut directory = None;
+    while let Some(argument) = words.next()? {
+        match argument {
+            Long("dir") => directory = Some(PathBuf::from(words.value()?)),
+            Long("version") | Short('V') => {
+                return Ok(Asked::Print(concat!("wharf-shim ", env!("CARGO_PKG_VERSION")).into()));
+            }
+            Long("help") | Short('h') => return Ok(Asked::Print(USAGE.into())),
+            argument => return Err(argument.unexpected()),
+        }
+    }
+    directory.map(Asked::Serve).ok_or_else(|| format!("--dir is missing: {USAGE}").into())
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let directory = match asked(lexopt::Parser::from_env()) {
+        Ok(Asked::Serve(directory)) => directory,
+        Ok(Asked::Print(text)) => {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::from(error.use_stderr()));
+            eprintln!("wharf-shim: {error}");
+            return ExitCode::FAILURE;
         }
     };
     let protected = own_binary::make_unwritable(|_| ()).map_err(|error| error.to_string());
     // Executed through a descriptor, the process would be named after its number.
     let _ = process::set_name(c"wharf-shim");
-    match protected.and_then(|()| start(&arguments.dir).map_err(|error| error.to_string())) {
+    match protected.and_then(|()| start(&directory).map_err(|error| error.to_string())) {
         Ok(mut server) => {
             // Whom nobody hears nobody knows: the daemon died, and the next one may have looked for a socket already.
             let told = writeln!(io::stdout(), "ready");
-            let ended = told.and_then(|()| detach(&arguments.dir)).and_then(|()| server.run());
-            let _ = std::fs::remove_file(arguments.dir.join(SOCKET_NAME));
+            let ended = told.and_then(|()| detach(&directory)).and_then(|()| server.run());
+            let _ = std::fs::remove_file(directory.join(SOCKET_NAME));
             match ended {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {

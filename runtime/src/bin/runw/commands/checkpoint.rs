@@ -1,11 +1,12 @@
 //! `checkpoint`.
 
 use crate::Fault;
+use crate::cli::{on, options, parsed, takes};
 use crate::log::Log;
 use crate::store::Store;
-use clap::Args;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use wharf_runtime::bundle::Bundle;
 use wharf_runtime::checkpoint::{CgroupMode, CheckpointRequest, Options, PageServer};
 use wharf_sys::{credential, fs, process};
@@ -13,58 +14,67 @@ use wharf_sys::{credential, fs, process};
 /// Where images lie if nobody says: in the working directory.
 const DEFAULT_IMAGES: &str = "checkpoint";
 
-/// What `checkpoint` and `restore` have in common.
-#[derive(Debug, Args)]
-pub(crate) struct ImageOptions {
-    /// directory of the criu image files; `checkpoint` in the working directory if not given
-    #[arg(long, value_name = "DIR")]
-    pub(crate) image_path: Option<PathBuf>,
-    /// directory of work files and logs; that of the image files if not given
-    #[arg(long, value_name = "DIR")]
-    pub(crate) work_path: Option<PathBuf>,
-    /// allow open tcp connections
-    #[arg(long)]
-    pub(crate) tcp_established: bool,
-    /// allow external unix sockets
-    #[arg(long)]
-    pub(crate) ext_unix_sk: bool,
-    /// allow shell jobs
-    #[arg(long)]
-    pub(crate) shell_job: bool,
-    /// send memory when it is first touched, by userfaultfd
-    #[arg(long)]
-    pub(crate) lazy_pages: bool,
-    /// keep file locks
-    #[arg(long)]
-    pub(crate) file_locks: bool,
-    /// what criu does with cgroups: soft, full, strict, ignore (default: soft)
-    #[arg(long, value_name = "MODE", value_parser = optional::<CgroupMode>)]
-    pub(crate) manage_cgroups_mode: Option<Maybe<CgroupMode>>,
-    /// namespaces whose content is left out: network, which always is
-    #[arg(long, value_name = "NAMESPACE", value_parser = ["network"])]
-    pub(crate) empty_ns: Vec<String>,
-    /// remove memory from earlier images that later ones have too
-    #[arg(long)]
-    pub(crate) auto_dedup: bool,
+options! {
+    /// What `checkpoint` and `restore` have in common.
+    ImageOptions {
+        /// directory of the criu image files; `checkpoint` in the working directory if not given
+        image_path: Option<PathBuf> = takes("DIR"),
+        /// directory of work files and logs; that of the image files if not given
+        work_path: Option<PathBuf> = takes("DIR"),
+        /// allow open tcp connections
+        tcp_established: bool = on(),
+        /// allow external unix sockets
+        ext_unix_sk: bool = on(),
+        /// allow shell jobs
+        shell_job: bool = on(),
+        /// send memory when it is first touched, by userfaultfd
+        lazy_pages: bool = on(),
+        /// keep file locks
+        file_locks: bool = on(),
+        /// what criu does with cgroups: soft, full, strict, ignore (default: soft)
+        manage_cgroups_mode: Option<Maybe<CgroupMode>> = takes("MODE"),
+        /// namespaces whose content is left out: network, which always is
+        empty_ns: Vec<EmptyNamespace> = takes("NAMESPACE"),
+        /// remove memory from earlier images that later ones have too
+        auto_dedup: bool = on(),
+    }
 }
 
 /// An option whose empty value is as good as none.
 #[derive(Debug, Clone)]
 pub(crate) struct Maybe<T>(Option<T>);
 
-fn optional<T: std::str::FromStr>(text: &str) -> Result<Maybe<T>, T::Err> {
-    if text.is_empty() { Ok(Maybe(None)) } else { text.parse().map(|value| Maybe(Some(value))) }
+impl<T: FromStr> FromStr for Maybe<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
+    }
 }
+
+/// The only namespace that can be left out.
+#[derive(Debug)]
+pub(crate) struct EmptyNamespace;
+
+impl FromStr for EmptyNamespace {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "network" { Ok(Self) } else { Err("allowed: network") }
+    }
+}
+
+parsed!(Maybe<CgroupMode>, Maybe<PageServer>, EmptyNamespace);
 
 impl ImageOptions {
     /// The directory of the images: absolute, as criu has a working directory of its own.
     pub(crate) fn images(&self) -> Result<PathBuf, Fault> {
-        let given = self.image_path.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let given = self.image_path.as_deref();
         absolute(given.unwrap_or(Path::new(DEFAULT_IMAGES)))
     }
 
     pub(crate) fn work(&self) -> Result<Option<PathBuf>, Fault> {
-        self.work_path.as_deref().filter(|path| !path.as_os_str().is_empty()).map(absolute).transpose()
+        self.work_path.as_deref().map(absolute).transpose()
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -85,48 +95,43 @@ fn absolute(path: &Path) -> Result<PathBuf, Fault> {
 }
 
 /// criu wants root; what it says otherwise does not name that.
-pub(crate) fn warn_without_root(command: &str, log: &Log) {
+pub(crate) fn warn(command: &str, options: &ImageOptions, log: &Log) {
+    if !options.empty_ns.is_empty() {
+        log.debug("--empty-ns network: its content is left out of every checkpoint");
+    }
     if credential::effective_user() != 0 {
         log.warn(&format!("{command} is untested with rootless containers"));
     }
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct CheckpointOptions {
-    #[command(flatten)]
-    pub(crate) images: ImageOptions,
-    /// directory of earlier image files, relative to that of the image files
-    #[arg(long, value_name = "DIR")]
-    pub(crate) parent_path: Option<PathBuf>,
-    /// leave the processes running after the checkpoint
-    #[arg(long)]
-    pub(crate) leave_running: bool,
-    /// leave out tcp connections that are not established yet
-    #[arg(long)]
-    pub(crate) tcp_skip_in_flight: bool,
-    /// give unlinked files a name again where possible
-    #[arg(long)]
-    pub(crate) link_remap: bool,
-    /// descriptor that gets a zero byte once --lazy-pages is ready
-    #[arg(long, value_name = "FD", default_value_t = -1, allow_negative_numbers = true)]
-    pub(crate) status_fd: i32,
-    /// page server to send memory to; with --lazy-pages, where it is served
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = optional::<PageServer>)]
-    pub(crate) page_server: Option<Maybe<PageServer>>,
-    /// write the memory only, and leave the container running
-    #[arg(long)]
-    pub(crate) pre_dump: bool,
-    pub(crate) id: String,
+options! {
+    /// Of `checkpoint`.
+    CheckpointOptions with images: ImageOptions [id: String] {
+        /// directory of earlier image files, relative to that of the image files
+        parent_path: Option<PathBuf> = takes("DIR"),
+        /// leave the processes running after the checkpoint
+        leave_running: bool = on(),
+        /// leave out tcp connections that are not established yet
+        tcp_skip_in_flight: bool = on(),
+        /// give unlinked files a name again where possible
+        link_remap: bool = on(),
+        /// descriptor that gets a zero byte once --lazy-pages is ready
+        status_fd: i32 = takes("FD").or("-1"),
+        /// page server to send memory to; with --lazy-pages, where it is served
+        page_server: Option<Maybe<PageServer>> = takes("ADDRESS:PORT"),
+        /// write the memory only, and leave the container running
+        pre_dump: bool = on(),
+    }
 }
 
 pub(crate) fn run(options: &CheckpointOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
-    warn_without_root("checkpoint", log);
+    warn("checkpoint", &options.images, log);
     let container = store.load(&options.id)?;
     let bundle = Bundle::load(&container.state().bundle)?;
     let (images, work) = (options.images.images()?, options.images.work()?);
     let request = CheckpointRequest {
         work: work.as_deref(),
-        parent: options.parent_path.as_deref().filter(|path| !path.as_os_str().is_empty()),
+        parent: options.parent_path.as_deref(),
         options: options.images.options(),
         leave_running: options.leave_running,
         pre_dump: options.pre_dump,

@@ -26,6 +26,9 @@ pub(crate) fn run(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8,
 
 fn execute(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
     let container = store.load(&options.id)?;
+    if options.no_subreaper {
+        log.debug("--no-subreaper: exec adopts nobody anyway");
+    }
     let process = process(options, &container.state().bundle, log)?;
     let terminal = process.terminal().unwrap_or(false);
     console::check(terminal, options.detach, options.console_socket.as_deref())?;
@@ -86,8 +89,8 @@ fn process(options: &ExecOptions, bundle: &Path, log: &Log) -> Result<Process, F
     if let Some(label) = &options.process_label {
         process.set_selinux_label(Some(label.clone()));
     }
-    if let Some(on) = options.no_new_privs {
-        process.set_no_new_privileges(Some(on));
+    if let Some(switch) = options.no_new_privs {
+        process.set_no_new_privileges(Some(switch.0));
     }
     if !options.env.is_empty() {
         let mut env = process.env().clone().unwrap_or_default();

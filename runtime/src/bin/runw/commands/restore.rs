@@ -1,49 +1,40 @@
 //! `restore`.
 
-use super::checkpoint::{ImageOptions, warn_without_root};
+use super::checkpoint::{ImageOptions, warn};
 use super::create::{Announcement, announced, destroy};
+use crate::cli::{on, options, takes};
 use crate::log::Log;
 use crate::store::Store;
 use crate::{Fault, console, foreground};
-use clap::Args;
 use std::path::PathBuf;
 use wharf_runtime::bundle::Bundle;
 use wharf_runtime::checkpoint::RestoreRequest;
 use wharf_runtime::{Container, ContainerId, Rootfs, Stdio};
 
-#[derive(Debug, Args)]
-pub(crate) struct RestoreOptions {
-    #[command(flatten)]
-    pub(crate) images: ImageOptions,
-    /// the bundle directory
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    pub(crate) bundle: PathBuf,
-    /// leave the container running and return
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// unix socket that receives the terminal's descriptor
-    #[arg(long, value_name = "PATH")]
-    pub(crate) console_socket: Option<PathBuf>,
-    /// file to write the init's pid to
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pid_file: Option<PathBuf>,
-    /// do not adopt orphans of the container
-    #[arg(long)]
-    pub(crate) no_subreaper: bool,
-    /// refused: criu enters the root by pivot_root
-    #[arg(long)]
-    pub(crate) no_pivot: bool,
-    /// security label for the processes instead of theirs
-    #[arg(long, value_name = "TYPE:NAME")]
-    pub(crate) lsm_profile: Option<String>,
-    /// selinux context for the mounts instead of theirs
-    #[arg(long, value_name = "CONTEXT")]
-    pub(crate) lsm_mount_context: Option<String>,
-    pub(crate) id: String,
+options! {
+    /// Of `restore`.
+    RestoreOptions with images: ImageOptions [id: String] {
+        /// the bundle directory
+        bundle: PathBuf = takes("DIR").short('b').or("."),
+        /// leave the container running and return
+        detach: bool = on().short('d'),
+        /// unix socket that receives the terminal's descriptor
+        console_socket: Option<PathBuf> = takes("PATH"),
+        /// file to write the init's pid to
+        pid_file: Option<PathBuf> = takes("FILE"),
+        /// do not adopt orphans of the container
+        no_subreaper: bool = on(),
+        /// refused: criu enters the root by pivot_root
+        no_pivot: bool = on(),
+        /// security label for the processes instead of theirs
+        lsm_profile: Option<String> = takes("TYPE:NAME"),
+        /// selinux context for the mounts instead of theirs
+        lsm_mount_context: Option<String> = takes("CONTEXT"),
+    }
 }
 
 pub(crate) fn run(options: &RestoreOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
-    warn_without_root("restore", log);
+    warn("restore", &options.images, log);
     if options.no_pivot {
         return Err(Fault::new("--no-pivot is not possible with restore: criu enters the root by pivot_root"));
     }
