@@ -138,5 +138,5 @@ async fn an_image_of_two_hundred_layers_is_one_tree() {
     assert!(matches!(volume, wharf_images::ImageVolume::Overlay { lower } if lower.len() == 200));
     assert!(node.store.container_changes("c").unwrap().is_empty());
     let pruned = node.store.prune(true).unwrap();
-    assert!(pruned.images.is_empty() && node.store.verify().unwrap().damages.is_empty());
+    assert!(pruned.images.is_empty() && node.store.verify(Default::default()).unwrap().damages.is_empty());
 }
