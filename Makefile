@@ -67,9 +67,9 @@ vagrant-check: ## Have vagrant take the box, and boot it once
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZ_SECONDS (60)
+	@scripts/install build
 	@scripts/install fuzz
-	@[ -x target/tools/bin/cargo-fuzz ] || $(CARGO) install --locked cargo-fuzz --root target/tools
-	PATH="$$PWD/target/tools/bin:$$PATH" scripts/fuzz
+	@scripts/fuzz
 
 .PHONY: bench
 bench: build ## Measure ours and its peers side by side (BENCH=NAME for some; RESULTS=docs/benchmarks to keep them)
