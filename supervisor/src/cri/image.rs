@@ -128,8 +128,8 @@ impl ImageService for Images {
         &self,
         _: Request<cri::ImageFsInfoRequest>,
     ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
-        let measure = |store: wharf_images::Store| Ok((store.usage()?, store.containers_usage()?));
-        let (images, containers) = self.with_store("measure images", measure).await?;
+        let (images, containers) =
+            self.with_store("measure images", |store| Ok((store.usage()?, store.containers_usage()?))).await?;
         // Layers and the containers' writable parts are on one file system: a kubelet knows by the mount point.
         let mountpoint = self.node.options().root.display().to_string();
         let of = |usage: wharf_images::Usage| cri::FilesystemUsage {
