@@ -5,6 +5,8 @@ PROGRAMS := runw wharf wharfd wharf-shim
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 UNITS := wharfd.service wharfd.socket wharf-pods.service
 BUILT ?= target/release
+BENCH ?=
+RESULTS ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
@@ -65,9 +67,14 @@ vagrant-check: ## Have vagrant take the box, and boot it once
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZ_SECONDS (60)
+	@scripts/install build
 	@scripts/install fuzz
-	@[ -x target/tools/bin/cargo-fuzz ] || $(CARGO) install --locked cargo-fuzz --root target/tools
-	PATH="$$PWD/target/tools/bin:$$PATH" scripts/fuzz
+	@scripts/fuzz
+
+.PHONY: bench
+bench: build ## Measure ours and its peers side by side (BENCH=NAME for some; RESULTS=docs/benchmarks to keep them)
+	@scripts/install bench
+	@scripts/bench $(if $(RESULTS),--results $(RESULTS)) $(BENCH)
 
 .PHONY: soak
 soak: ## Create, run and delete 2,000 containers, eight at a time, and look for what is left

@@ -151,7 +151,7 @@ fn same_content(old: &merged::Opened, new: &merged::Opened, name: &[u8], stat: &
     }
 }
 
-fn same_bytes(mut old: File, mut new: File) -> io::Result<bool> {
+pub(crate) fn same_bytes(mut old: File, mut new: File) -> io::Result<bool> {
     let mut pieces = [vec![0; 64 << 10], vec![0; 64 << 10]];
     loop {
         let length = old.read(&mut pieces[0])?;

@@ -17,7 +17,7 @@ use crate::registries::ReachError;
 use crate::registry::{self, Purpose};
 use crate::store::{REF_NAME, REPO_DIGEST, Store, StoreError, annotation, at, index_of};
 use crate::tree::Tree;
-use crate::verify::Damage;
+use crate::verify::{Damage, Depth};
 
 /// A manifest is mended before the blobs it names are known, an index before its manifests.
 const ROUNDS_MAX: usize = 4;
@@ -55,15 +55,15 @@ pub enum RepairError {
 }
 
 impl Store {
-    /// Reads everything in the store, as [`Store::verify`] does, and mends what is damaged. `plain_http` is for
-    /// registries that are not on this machine.
+    /// Reads the store as [`Store::verify`] does, and mends what is damaged. `plain_http` is for registries that are not
+    /// on this machine.
     ///
     /// # Errors
     /// The store cannot be read at all; what cannot be mended is told in the outcome.
-    pub async fn repair(&self, plain_http: bool) -> Result<Repaired, StoreError> {
+    pub async fn repair(&self, depth: Depth, plain_http: bool) -> Result<Repaired, StoreError> {
         let mut repaired = Repaired::default();
         for _ in 0..ROUNDS_MAX {
-            repaired.left = self.check_again().await?;
+            repaired.left = self.check_again(depth).await?;
             let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
             for damage in &repaired.left {
                 match damage {
@@ -104,13 +104,13 @@ impl Store {
                 repaired.failures.extend(unknown.into_iter().map(|digest| (digest, RepairError::NoSource)));
             }
         }
-        repaired.left = self.check_again().await?;
+        repaired.left = self.check_again(depth).await?;
         Ok(repaired)
     }
 
-    async fn check_again(&self) -> Result<Vec<Damage>, StoreError> {
+    async fn check_again(&self, depth: Depth) -> Result<Vec<Damage>, StoreError> {
         let store = self.clone();
-        let checked = tokio::task::spawn_blocking(move || store.verify()).await;
+        let checked = tokio::task::spawn_blocking(move || store.verify(depth)).await;
         let lost = |error| at("verify", &self.inner.layout.images())(io::Error::other(error));
         checked.map_err(lost)?.map(|verified| verified.damages)
     }
@@ -188,19 +188,26 @@ impl Store {
 
     async fn unpack_again(&self, diff_id: Digest) -> Result<(), RepairError> {
         let session = Arc::new(self.inner.layout.session()?);
-        if let Some(documents) = self.inner.documents(&diff_id).ok().filter(|found| found.manifest.is_artifact()) {
-            artifact::make_snapshot(&session, &diff_id, &documents.manifest)?;
-            return Ok(self.replace(&session, None, Some(diff_id)).await?);
-        }
-        let (job, diff_ids) = self.layer_job(&diff_id).ok_or(RepairError::NoBlob)?;
-        let (making, limits) = (session.clone(), self.inner.limits);
-        let made = tokio::task::spawn_blocking(move || -> Result<(), RepairError> {
-            ingest(making.open_blob(&job.blob)?, &job, &making, limits)?;
-            let until = diff_ids.iter().position(|other| *other == diff_id).unwrap_or(0);
-            Ok(adopt::implied_directories(&making, &diff_ids[..=until])?)
-        });
-        made.await.map_err(io::Error::other)??;
+        let (store, making) = (self.clone(), session.clone());
+        let made = tokio::task::spawn_blocking(move || store.make_layer(&making, &diff_id)).await;
+        made.map_err(io::Error::other)??;
         Ok(self.replace(&session, None, Some(diff_id)).await?)
+    }
+
+    /// Makes a layer's snapshot in `session`, from the blob in the store.
+    pub(crate) fn make_layer(&self, session: &Session, diff_id: &Digest) -> Result<(), RepairError> {
+        if let Some(documents) = self.inner.documents(diff_id).ok().filter(|found| found.manifest.is_artifact()) {
+            return Ok(artifact::make_snapshot(session, diff_id, &documents.manifest)?);
+        }
+        let (job, diff_ids) = self.layer_job(diff_id).ok_or(RepairError::NoBlob)?;
+        ingest(session.open_blob(&job.blob)?, &job, session, self.inner.limits)?;
+        let until = diff_ids.iter().position(|other| other == diff_id).unwrap_or(0);
+        Ok(adopt::implied_directories(session, &diff_ids[..=until])?)
+    }
+
+    /// The blob of which a layer is unpacked.
+    pub(crate) fn layer_blob(&self, diff_id: &Digest) -> Option<Digest> {
+        self.layer_job(diff_id).map(|(job, _)| job.blob)
     }
 
     /// The layer's blob, and all diff ids of an image that has it.

@@ -165,6 +165,19 @@ impl Store {
         Ok(usage)
     }
 
+    /// What all containers have written.
+    pub fn containers_usage(&self) -> Result<Usage, StoreError> {
+        let mut sum = Usage::default();
+        for prepared in self.snapshots()? {
+            // A folder that is nobody's has no writable layer either.
+            if let Ok(usage) = self.snapshot_usage(&prepared.container_id) {
+                sum.bytes += usage.bytes;
+                sum.inodes += usage.inodes;
+            }
+        }
+        Ok(sum)
+    }
+
     /// The containers that stand on the image or have a volume of it.
     pub(crate) fn containers_of(&self, image: &Digest) -> Result<Vec<String>, StoreError> {
         let uses = |(_, records): &(String, Vec<Record>)| records.iter().any(|record| record.image == *image);

@@ -158,7 +158,8 @@ impl Layer<'_> {
         self.disk_bytes += archived.next_multiple_of(BLOCK_BYTES);
         let parent = self.directory(&place.parent, member)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
+        // Nobody else reaches it here. Whoever sets the special bits does so when the owner is right.
+        let mode = Mode::from_raw_mode(member.mode & 0o777);
         let file = self.make(&parent, place, member, "create", || fs::openat(&parent, &*place.name, flags, mode))?;
         match &member.sparse {
             None => loop {

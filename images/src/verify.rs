@@ -1,5 +1,7 @@
 //! Is the store sound: every blob has the content that its name says, and every image all of its parts.
 
+mod unpacked;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,6 +9,16 @@ use std::io::{self, Read};
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Descriptor;
 use crate::store::{Inner, Store, StoreError, at, repo_digest_target};
+
+/// How much a check looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// Every blob is read; of unpacked layers, whether they are there.
+    #[default]
+    Blobs,
+    /// Every layer is unpacked once more beside the store, one after the other, and every file of it compared.
+    Files,
+}
 
 /// What a check went through, and what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be read at all; what is wrong with a part of it is a [`Damage`].
-    pub fn verify(&self) -> Result<Verified, StoreError> {
+    pub fn verify(&self, depth: Depth) -> Result<Verified, StoreError> {
         let layout = &self.inner.layout;
         let images = layout.images();
         let failed = at("verify", &images);
@@ -66,6 +78,9 @@ impl Store {
             if let Err(error) = record.and(root) {
                 verified.damages.push(Damage::Layer { layer, reason: error.to_string() });
             }
+        }
+        if depth == Depth::Files {
+            self.verify_unpacked(&mut verified.damages).map_err(&failed)?;
         }
         let mut seen = BTreeSet::new();
         for entry in self.inner.entries()?.iter().filter(|entry| seen.insert(entry.digest)) {

@@ -71,9 +71,9 @@ async fn an_artifacts_blobs_are_files_of_a_volume() {
     // Another process reads it, checks it, mends it.
     let again = Store::open(node.dir.path()).unwrap();
     assert_eq!(again.resolve(&reference.to_string()).unwrap().unwrap().id, artifact.digest());
-    assert!(again.verify().unwrap().damages.is_empty());
+    assert!(again.verify(Default::default()).unwrap().damages.is_empty());
     fs::remove_dir_all(node.dir.path().join("snapshots").join(artifact.digest().hex())).unwrap();
-    let repaired = again.repair(false).await.unwrap();
+    let repaired = again.repair(Default::default(), false).await.unwrap();
     assert_eq!((repaired.unpacked.len(), repaired.left.len()), (1, 0), "{repaired:?}");
     assert_eq!(read(place("model.bin")), "weights");
 

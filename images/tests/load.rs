@@ -232,6 +232,12 @@ async fn writable_layers_are_made_listed_and_removed() {
     std::fs::write(mount.upper.join("file"), vec![1; 10_000]).unwrap();
     let usage = node.store.snapshot_usage("c1").unwrap();
     assert!(usage.bytes >= 10_000 && usage.inodes == 1, "{usage:?}");
+    // What containers have written, and nothing of the images.
+    assert_eq!(node.store.containers_usage().unwrap(), usage);
+    let second = node.store.prepare("second", &image).unwrap();
+    std::fs::write(second.upper.join("file"), b"").unwrap();
+    assert_eq!(node.store.containers_usage().unwrap().inodes, 2);
+    node.store.remove_snapshot("second").unwrap();
     // Another process sees it, and one that was cut short has no image.
     let other = wharf_images::Store::open(node.dir.path()).unwrap();
     std::fs::create_dir(node.dir.path().join("containers/half")).unwrap();

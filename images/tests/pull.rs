@@ -317,3 +317,39 @@ async fn skopeo_reads_our_layout() {
         assert_eq!(std::fs::read(copy.join("manifest.json")).unwrap(), image.manifest);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_skopeo_copied_is_equal_and_is_taken_back() {
+    fixture::install_tls();
+    let test = "a_store_that_skopeo_copied_is_equal_and_is_taken_back";
+    if !is_root(test) || !fixture::is_installed("skopeo", test) {
+        return;
+    }
+    let Some(registry) = DebianRegistry::start(test) else {
+        return;
+    };
+    let image = TestImage::small("for a copy");
+    registry.push("a", "1", &image).await;
+    let (node, other) = (Node::new(), Node::new());
+    let reference = registry.reference("a:1");
+    node.store.pull(&reference, PullOptions::default()).await.unwrap();
+    let (layout, back) = (other.dir.path().join("copy"), other.dir.path().join("back.tar"));
+    let copied = |from: String, to: String| {
+        let output = std::process::Command::new("skopeo")
+            .args(["--insecure-policy", "copy", "--preserve-digests", &from, &to])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let here = format!("oci:{}:{reference}", node.store.image_layout().display());
+    copied(here, format!("oci:{}:{reference}", layout.display()));
+    copied(format!("oci:{}:{reference}", layout.display()), format!("oci-archive:{}:{reference}", back.display()));
+    let blobs = |layout: &std::path::Path| -> std::collections::BTreeMap<_, _> {
+        let entries = std::fs::read_dir(layout.join("blobs/sha256")).unwrap().map(Result::unwrap);
+        entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect()
+    };
+    assert_eq!(blobs(&layout), blobs(&node.store.image_layout()));
+    let loaded = other.store.load(&back, None).await.unwrap().remove(0);
+    assert_eq!((loaded.manifest_digest, loaded.id), (image.digest(), image.id()));
+    assert_eq!(blobs(&other.store.image_layout()), blobs(&node.store.image_layout()));
+}

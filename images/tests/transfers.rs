@@ -345,7 +345,7 @@ async fn several_processes_transfer_a_layer_once() {
         let path = layer.to_string();
         assert_eq!(proxy.seen_count(&path), 1, "{path}");
     }
-    assert!(node.store.verify().unwrap().damages.is_empty());
+    assert!(node.store.verify(Default::default()).unwrap().damages.is_empty());
     assert_eq!(std::fs::read_dir(node.dir.path().join("fetching")).unwrap().count(), 0);
 }
 

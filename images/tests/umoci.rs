@@ -33,6 +33,9 @@ impl Random {
     }
 }
 
+/// File capabilities as a pax record has them: cap_net_raw, permitted and effective (linux/capability.h, revision 2).
+const CAPABILITIES: &[u8] = &[1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 /// One layer over the merged tree `below` (path to "is a directory"), which becomes the tree with it.
 fn layer(random: &mut Random, below: &mut BTreeMap<String, bool>) -> Vec<u8> {
     let mut tar = Layer::new();
@@ -45,6 +48,9 @@ fn layer(random: &mut Random, below: &mut BTreeMap<String, bool>) -> Vec<u8> {
             continue;
         }
         let header = random.header(EntryType::Directory);
+        if random.below(3) == 0 {
+            tar = tar.pax(&[("SCHILY.xattr.user.place", directory.as_bytes())]);
+        }
         tar = tar.raw(header, format!("{directory}/").as_bytes(), b"", b"");
         if random.below(6) == 0 {
             let opaque = format!("{directory}/.wh..wh..opq");
@@ -79,6 +85,11 @@ fn layer(random: &mut Random, below: &mut BTreeMap<String, bool>) -> Vec<u8> {
             }
             _ => {
                 let header = random.header(EntryType::Regular);
+                tar = match random.below(4) {
+                    0 => tar.pax(&[("SCHILY.xattr.user.name", bytes), ("SCHILY.xattr.user.empty", b"")]),
+                    1 => tar.pax(&[("SCHILY.xattr.security.capability", CAPABILITIES)]),
+                    _ => tar,
+                };
                 let content = vec![b'x'; random.below(9000) as usize];
                 tar = tar.raw(header, bytes, b"", &content);
                 files.push(name);
@@ -105,12 +116,18 @@ fn layer(random: &mut Random, below: &mut BTreeMap<String, bool>) -> Vec<u8> {
     tar.tar()
 }
 
+/// Prints the extended attributes of the files named on its input.
+const XATTRS: &str = "import os, sys
+for path in sys.stdin.read().splitlines():
+    for name in sorted(os.listxattr(path)): print(path, name, os.getxattr(path, name).hex())";
+
 /// Every name with type, mode, owner, size, link target, time (not of directories: umoci's own changes
-/// show there) and content. Link counts are left out: in an overlay they count hidden names of a layer too.
+/// show there), extended attributes and content. Link counts are left out: in an overlay they count hidden names of a layer too.
 fn listing(root: &Path, mount: &str) -> String {
     let script = format!(
         "{mount} cd \"$0\" && find . ! -type d -printf '%P %y %m %U %G %s %l %T@\\n' -o -printf '%P %y %m %U %G\\n' \
-         | LC_ALL=C sort && find . -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum"
+         | LC_ALL=C sort && find . -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum && \
+         find . ! -type l | LC_ALL=C sort | python3 -c '{XATTRS}'"
     );
     let output = Command::new("unshare").args(["-m", "sh", "-ec", &script]).arg(root).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -120,9 +137,11 @@ fn listing(root: &Path, mount: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn our_trees_are_those_of_umoci() {
     let test = "our_trees_are_those_of_umoci";
-    if !is_root(test) || !is_installed("umoci", test) || !is_installed("skopeo", test) {
+    if !is_root(test) || !is_installed("umoci", test) || !is_installed("skopeo", test) || !is_installed("python3", test)
+    {
         return;
     }
+    let mut attributes = 0;
     for seed in 1..=12 {
         let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let mut merged = BTreeMap::new();
@@ -158,5 +177,7 @@ async fn our_trees_are_those_of_umoci() {
         let theirs = listing(&bundle.join("rootfs"), "");
         assert!(ours.lines().count() > 5, "{ours}");
         assert_eq!(ours, theirs, "seed {seed}");
+        attributes += ours.matches(" user.").count() + ours.matches(" security.capability ").count();
     }
+    assert!(attributes > 20, "{attributes}");
 }

@@ -91,7 +91,7 @@ async fn pruning_takes_what_nobody_uses() {
     assert!(pruned.bytes >= untagged.size && !blob(&node, &left).exists());
     assert_eq!(node.store.images().unwrap().len(), 3);
     assert_eq!(deleted(&node.store.prune(true).unwrap()), [kept.id]);
-    assert!(node.store.verify().unwrap().damages.is_empty());
+    assert!(node.store.verify(Default::default()).unwrap().damages.is_empty());
     node.store.remove_snapshot("c").unwrap();
     assert_eq!(node.store.prune(true).unwrap().images.len(), 2);
     assert_eq!(node.store.usage().unwrap(), wharf_images::Usage::default());
@@ -119,7 +119,7 @@ async fn a_pull_that_is_under_way_survives_pruning() {
     .await;
     let pulled = node.store.pull(&registry.reference("app:1"), PullOptions::default()).await.unwrap();
     assert_eq!(pulled.id, image.id());
-    assert!(node.store.verify().unwrap().damages.is_empty());
+    assert!(node.store.verify(Default::default()).unwrap().damages.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,15 +157,18 @@ async fn only_what_is_damaged_is_fetched_again() {
         damage();
         // As after a restart: nothing of it is remembered.
         let store = Store::open(node.dir.path()).unwrap();
-        assert!(!store.verify().unwrap().damages.is_empty(), "{case}");
-        let repaired = store.repair(false).await.unwrap();
+        assert!(!store.verify(Default::default()).unwrap().damages.is_empty(), "{case}");
+        let repaired = store.repair(Default::default(), false).await.unwrap();
         assert!(repaired.left.is_empty() && repaired.failures.is_empty(), "{case}: {repaired:?}");
         assert_eq!(registry.take_requests(), requests, "{case}");
         assert_eq!((repaired.fetched.len(), repaired.unpacked.len()), (requests.len(), unpacked), "{case}");
         assert!(snapshot(1).join("fs/file-1").exists() && snapshot(2).join("fs/file-2").exists(), "{case}");
         store.idle().await;
     }
-    assert!(registry.take_requests().is_empty() && node.store.repair(false).await.unwrap().fetched.is_empty());
+    assert!(
+        registry.take_requests().is_empty()
+            && node.store.repair(Default::default(), false).await.unwrap().fetched.is_empty()
+    );
 
     // What cannot be had is told, and the rest is mended all the same.
     spoil(&layer);
@@ -183,7 +186,7 @@ async fn only_what_is_damaged_is_fetched_again() {
     let old = text.split("ref.name\":\"").nth(1).unwrap().split('/').next().unwrap().to_owned();
     fs::write(&index, text.replace(&old, &registry.address)).unwrap();
     let store = Store::open(node.dir.path()).unwrap();
-    let repaired = store.repair(false).await.unwrap();
+    let repaired = store.repair(Default::default(), false).await.unwrap();
     assert_eq!(repaired.fetched, [layer]);
     assert!(repaired.failures.iter().any(|(digest, error)| *digest == config && chain(error).contains("HTTP 404")));
     assert!(!repaired.left.is_empty());
@@ -217,7 +220,7 @@ async fn an_index_is_mended_with_all_its_platforms() {
         fs::write(blob(&node, &digest), "{").unwrap();
     }
     let store = Store::open(node.dir.path()).unwrap();
-    let repaired = store.repair(false).await.unwrap();
+    let repaired = store.repair(Default::default(), false).await.unwrap();
     assert!(repaired.left.is_empty(), "{repaired:?}");
     assert_eq!(repaired.fetched.len(), 3);
     assert_eq!(fs::read(blob(&node, &Digest::of(&both))).unwrap(), both);

@@ -36,6 +36,11 @@ impl Extensions {
                 decimal(value)
                     .ok_or_else(|| bad(format!("pax record `{}`: `{}` is no number", one_line(key), one_line(value))))
             };
+            if value.is_empty() {
+                // As if there were no such record (POSIX, "pax Extended Header"); others' readers do so too.
+                self.xattrs.retain(|(name, _)| Some(&**name) != key.strip_prefix(b"SCHILY.xattr."));
+                continue;
+            }
             match key {
                 b"path" => self.path = Some(value.to_vec()),
                 b"linkpath" => self.link = Some(value.to_vec()),
@@ -84,6 +89,15 @@ pub(super) fn seconds(text: &[u8]) -> Option<(i64, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_without_a_value_takes_one_back() {
+        let mut extensions = Extensions::default();
+        let records = b"25 SCHILY.xattr.user.a=x\n24 SCHILY.xattr.user.a=\n25 SCHILY.xattr.user.b=y\n8 size=\n";
+        extensions.read_pax(records, 0).unwrap();
+        assert_eq!(extensions.xattrs, [(b"user.b".to_vec(), b"y".to_vec())]);
+        assert_eq!(extensions.size, None);
+    }
 
     #[test]
     fn times_keep_their_fraction() {

@@ -230,3 +230,23 @@ pub fn signal_number(name: &str) -> Option<i32> {
     let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
     full.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
 }
+
+/// Waits for the child `pid`, once: how it ended, and the largest resident set that it or a descendant that was waited
+/// for had, in bytes (wait4(2), getrusage(2)).
+pub fn wait_with_peak(pid: u32) -> io::Result<(std::process::ExitStatus, u64)> {
+    use std::os::unix::process::ExitStatusExt;
+
+    let mut status = 0;
+    // SAFETY: all fields of `rusage` are integers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both pointers are to live variables of the types that wait4 writes.
+        match unsafe { libc::wait4(pid.cast_signed(), &raw mut status, 0, &raw mut usage) } {
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            -1 => return Err(io::Error::last_os_error()),
+            _ => break,
+        }
+    }
+    let peak_bytes = u64::try_from(usage.ru_maxrss).unwrap_or(0) << 10;
+    Ok((std::process::ExitStatus::from_raw(status), peak_bytes))
+}

@@ -128,18 +128,19 @@ impl ImageService for Images {
         &self,
         _: Request<cri::ImageFsInfoRequest>,
     ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
-        let usage = self.with_store("measure images", |store| store.usage()).await?;
+        let (images, containers) =
+            self.with_store("measure images", |store| Ok((store.usage()?, store.containers_usage()?))).await?;
+        // Layers and the containers' writable parts are on one file system: a kubelet knows by the mount point.
         let mountpoint = self.node.options().root.display().to_string();
-        let usage = cri::FilesystemUsage {
+        let of = |usage: wharf_images::Usage| cri::FilesystemUsage {
             timestamp: crate::pod::now(),
-            fs_id: Some(cri::FilesystemIdentifier { mountpoint }),
+            fs_id: Some(cri::FilesystemIdentifier { mountpoint: mountpoint.clone() }),
             used_bytes: Some(cri::UInt64Value { value: usage.bytes }),
             inodes_used: Some(cri::UInt64Value { value: usage.inodes }),
         };
-        // Layers and the containers' writable parts are on one file system.
         Ok(Response::new(cri::ImageFsInfoResponse {
-            image_filesystems: vec![usage.clone()],
-            container_filesystems: vec![usage],
+            image_filesystems: vec![of(images)],
+            container_filesystems: vec![of(containers)],
         }))
     }
 }

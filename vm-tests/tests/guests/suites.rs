@@ -44,7 +44,7 @@ fn add_source(image: &mut Image, path: &Path) {
 }
 
 fn run(test: &str, mut image: Image, built: &Suites, wanted: impl Fn(&str) -> bool) {
-    let mut first = format!("{SWAP}; export WHARF_CYCLES=24 WHARF_KILLS=5");
+    let mut first = format!("{SWAP}; export WHARF_CYCLES=24 WHARF_KILLS=5 WHARF_LAYER_FILES=10000");
     // As `scripts/test` builds it, to be installed.
     if let Some(runw) = std::env::var_os("WHARF_VM_RUNW") {
         image.file(Path::new(&runw), "/usr/bin/runw").expect("add runw");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
-use wharf_images::verify::Verified;
+use wharf_images::verify::{Depth, Verified};
 use wharf_supervisor::api::kinds::KINDS;
 use wharf_supervisor::api::object_store::ObjectStore;
 
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 enum Action {
     /// Read all that the node keeps, and say what is damaged; exit code 1 if anything is
-    Check,
+    Check(CheckArguments),
     /// Fetch what is damaged of images again; exit code 1 if anything stays damaged
     Repair(RepairArguments),
     /// Remove images without a tag, and what interrupted pulls left
@@ -31,7 +31,22 @@ enum Action {
 }
 
 #[derive(clap::Args)]
+struct CheckArguments {
+    /// Unpack every layer once more and compare each file
+    #[arg(long)]
+    deep: bool,
+}
+
+impl CheckArguments {
+    fn depth(&self) -> Depth {
+        if self.deep { Depth::Files } else { Depth::Blobs }
+    }
+}
+
+#[derive(clap::Args)]
 struct RepairArguments {
+    #[command(flatten)]
+    check: CheckArguments,
     #[command(flatten)]
     registry: RegistryArguments,
 }
@@ -48,20 +63,21 @@ struct PruneArguments {
 
 pub(crate) async fn run(node: &NodeArguments, client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.action {
-        Action::Check => check(node, client).await,
+        Action::Check(arguments) => check(node, client, &arguments).await,
         Action::Repair(arguments) => repair(node, &arguments).await,
         Action::Prune(arguments) => prune(node, &arguments),
     }
 }
 
-async fn check(node: &NodeArguments, client: &Client) -> anyhow::Result<ExitCode> {
-    let verified = image_store::open(node)?.verify()?;
+async fn check(node: &NodeArguments, client: &Client, arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
+    let verified = image_store::open(node)?.verify(arguments.depth())?;
     println!("{}", summary(&verified));
     for damage in &verified.damages {
         println!("  {damage}");
     }
     if !verified.damages.is_empty() {
-        println!("  `wharf system repair` fetches it again");
+        let deep = if arguments.deep { " --deep" } else { "" };
+        println!("  `wharf system repair{deep}` fetches and unpacks it again");
     }
     let objects = objects(node, client).await;
     match &objects {
@@ -77,7 +93,7 @@ async fn repair(node: &NodeArguments, arguments: &RepairArguments) -> anyhow::Re
         bail!("system repair: --creds is for one registry, images may be from many; name logins with --authfile");
     }
     let store = image_store::open_with(node, arguments.registry.store_options()?)?;
-    let Some(repaired) = uninterrupted(store.repair(options.plain_http)).await? else {
+    let Some(repaired) = uninterrupted(store.repair(arguments.check.depth(), options.plain_http)).await? else {
         store.idle().await;
         bail!("system repair: interrupted");
     };
