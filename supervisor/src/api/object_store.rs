@@ -154,6 +154,33 @@ impl ObjectStore {
         })
     }
 
+    /// As [`ObjectStore::list`] was at `version`: the changes since then taken back.
+    pub fn list_at(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        version: u64,
+    ) -> Result<Vec<Arc<Value>>, StoreError> {
+        let is_here = |key: &Key| key.resource == resource && namespace.is_none_or(|n| key.namespace == n);
+        self.read(|memory| {
+            let oldest = memory.version - memory.history.len() as u64;
+            if version < oldest {
+                return Err(StoreError::Expired { requested: version, oldest });
+            }
+            let first = Key::new(resource, namespace.unwrap_or_default(), "");
+            let present = memory.objects.range(first..).take_while(|(key, _)| is_here(key));
+            let mut objects: BTreeMap<&Key, Arc<Value>> = present.map(|(key, object)| (key, object.clone())).collect();
+            for change in memory.history.iter().rev().take_while(|change| change.version > version) {
+                match (&change.previous, is_here(&change.key)) {
+                    (_, false) => {}
+                    (Some(previous), true) => drop(objects.insert(&change.key, previous.clone())),
+                    (None, true) => drop(objects.remove(&change.key)),
+                }
+            }
+            Ok(objects.into_values().collect())
+        })
+    }
+
     pub fn version(&self) -> u64 {
         self.read(|memory| memory.version)
     }
@@ -190,6 +217,17 @@ impl ObjectStore {
             inner.commit(key, Some(object)).map(|object| Ok(Ok(object)))
         })
         .await?
+    }
+
+    /// As [`ObjectStore::update`], without writing anything.
+    pub fn preview<E>(
+        &self,
+        key: &Key,
+        change: impl FnOnce(&mut Value) -> Result<(), E>,
+    ) -> Result<Result<Arc<Value>, E>, StoreError> {
+        let current = self.get(key).ok_or_else(|| StoreError::Missing(key.clone()))?;
+        let mut object = Value::clone(&current);
+        Ok(change(&mut object).map(|()| Arc::new(object)))
     }
 
     /// Removes an object for good and gives back its last state.
@@ -392,6 +430,28 @@ mod tests {
         let before = store.version();
         store.update(key, |_| Ok::<(), ()>(())).await.unwrap().unwrap();
         assert_eq!(store.version(), before);
+    }
+
+    #[tokio::test]
+    async fn a_list_at_a_version_is_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
+        let key = |name: &str| Key::new("pods", "a", name);
+        for name in ["x", "y"] {
+            store.create(key(name), json!({"metadata": {"name": name}})).await.unwrap();
+        }
+        let (before, version) = store.list("pods", Some("a"));
+        store.remove(key("x")).await.unwrap();
+        let change = |object: &mut Value| {
+            object["spec"] = 1.into();
+            Ok::<(), ()>(())
+        };
+        store.update(key("y"), change).await.unwrap().unwrap();
+        store.create(key("z"), json!({"metadata": {"name": "z"}})).await.unwrap();
+        assert_eq!(store.list_at("pods", Some("a"), version).unwrap(), before);
+        assert_eq!(store.list_at("pods", None, store.version()).unwrap(), store.list("pods", None).0);
+        assert_eq!(store.list_at("pods", Some("b"), version).unwrap(), Vec::<Arc<Value>>::new());
+        assert!(matches!(store.list_at("pods", None, 0), Err(StoreError::Expired { .. })));
     }
 
     #[tokio::test]

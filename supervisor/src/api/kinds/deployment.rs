@@ -11,6 +11,7 @@ pub static KIND: Kind = Kind {
     plural: "deployments",
     singular: "deployment",
     short_names: &["deploy"],
+    categories: &["all"],
     namespaced: true,
     subresources: &["scale", "status"],
     set_defaults,

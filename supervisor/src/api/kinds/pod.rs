@@ -1,5 +1,6 @@
 //! `v1` Pod. Every field of its specification is either carried out or refused by name.
 
+use super::pod_source::{environment_causes, volume_causes};
 use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, is_dns_label, set_default, text};
 use crate::api::quantity;
 use crate::api::status::Cause;
@@ -12,8 +13,9 @@ pub static KIND: Kind = Kind {
     plural: "pods",
     singular: "pod",
     short_names: &["po"],
+    categories: &["all"],
     namespaced: true,
-    subresources: &["attach", "exec", "log", "portforward", "status"],
+    subresources: &["attach", "eviction", "exec", "log", "portforward", "status"],
     set_defaults,
     validate: |object| spec_causes(object.get("spec").unwrap_or(&Value::Null), "spec"),
     validate_update,
@@ -56,10 +58,28 @@ const SUPPORTED: &[&str] = &[
     "securityContext.sysctls[].value",
     "shareProcessNamespace",
     "terminationGracePeriodSeconds",
+    "volumes[].configMap.defaultMode",
+    "volumes[].configMap.items[].*",
+    "volumes[].configMap.name",
+    "volumes[].configMap.optional",
+    "volumes[].downwardAPI.defaultMode",
+    "volumes[].downwardAPI.items[].fieldRef.*",
+    "volumes[].downwardAPI.items[].mode",
+    "volumes[].downwardAPI.items[].path",
     "volumes[].emptyDir.medium",
     "volumes[].hostPath.path",
     "volumes[].hostPath.type",
     "volumes[].name",
+    "volumes[].projected.defaultMode",
+    "volumes[].projected.sources[].configMap.*",
+    "volumes[].projected.sources[].downwardAPI.items[].fieldRef.*",
+    "volumes[].projected.sources[].downwardAPI.items[].mode",
+    "volumes[].projected.sources[].downwardAPI.items[].path",
+    "volumes[].projected.sources[].secret.*",
+    "volumes[].secret.defaultMode",
+    "volumes[].secret.items[].*",
+    "volumes[].secret.optional",
+    "volumes[].secret.secretName",
 ];
 
 /// Likewise of a container.
@@ -68,8 +88,13 @@ const SUPPORTED_CONTAINER: &[&str] = &[
     "command",
     "env[].name",
     "env[].value",
+    "env[].valueFrom.configMapKeyRef.*",
     "env[].valueFrom.fieldRef.apiVersion",
     "env[].valueFrom.fieldRef.fieldPath",
+    "env[].valueFrom.secretKeyRef.*",
+    "envFrom[].configMapRef.*",
+    "envFrom[].prefix",
+    "envFrom[].secretRef.*",
     "image",
     "imagePullPolicy",
     "name",
@@ -221,59 +246,10 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
         }
         one_of(port, &format!("{path}.ports[{index}]"), "protocol", &["TCP", "UDP", "SCTP"], causes);
     }
-    for (index, variable) in items(container, "env").iter().enumerate() {
-        let name = text(variable, "/name");
-        if name.is_empty() || name.contains(['=', '\0']) {
-            let message = "must be a name without =";
-            causes.push(Cause::invalid(format!("{path}.env[{index}].name"), format_args!("{name:?}"), message));
-        }
-        if let Some(field) = variable.pointer("/valueFrom/fieldRef/fieldPath").and_then(Value::as_str)
-            && !FIELD_REFERENCES.contains(&field)
-        {
-            let path = format!("{path}.env[{index}].valueFrom.fieldRef.fieldPath");
-            causes.push(Cause::unsupported(path, &format!("{field:?}: one of {}", FIELD_REFERENCES.join(", "))));
-        }
-    }
+    environment_causes(container, path, causes);
 }
 
-/// Fields of its pod that a container's environment can name.
-pub const FIELD_REFERENCES: &[&str] =
-    &["metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "status.hostIP", "status.podIP"];
-
-fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>) {
-    let name = text(volume, "/name");
-    if !is_dns_label(name) {
-        let message = "must be a lowercase RFC 1123 label";
-        causes.push(Cause::invalid(format!("{path}.name"), format_args!("{name:?}"), message));
-    }
-    match (volume.get("emptyDir"), volume.get("hostPath")) {
-        (None, None) if volume.as_object().is_some_and(|fields| fields.len() <= 1) => {
-            causes.push(Cause::required(path, "must specify a volume type: emptyDir or hostPath"));
-        }
-        (Some(_), Some(_)) => causes.push(Cause::forbidden(path, "may not specify more than 1 volume type")),
-        (Some(empty), None) => {
-            if !text(empty, "/medium").is_empty() {
-                let message = format!("{:?}: only \"\", the node's disk", text(empty, "/medium"));
-                causes.push(Cause::unsupported(format!("{path}.emptyDir.medium"), &message));
-            }
-        }
-        (None, Some(host)) => {
-            let host_path = text(host, "/path");
-            if !host_path.starts_with('/') || host_path.split('/').any(|part| part == "..") {
-                let message = "must be an absolute path without ..";
-                causes.push(Cause::invalid(format!("{path}.hostPath.path"), format_args!("{host_path:?}"), message));
-            }
-            let types =
-                ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
-            if host.get("type").is_some_and(|value| !value.is_null()) {
-                one_of(host, &format!("{path}.hostPath"), "type", &types, causes);
-            }
-        }
-        (None, None) => {}
-    }
-}
-
-fn one_of(object: &Value, path: &str, field: &str, allowed: &[&str], causes: &mut Vec<Cause>) {
+pub(super) fn one_of(object: &Value, path: &str, field: &str, allowed: &[&str], causes: &mut Vec<Cause>) {
     let value = text(object, &format!("/{field}"));
     if !allowed.contains(&value) {
         let message = format!("{value:?}: supported values: {}", allowed.join(", "));
@@ -412,9 +388,9 @@ mod tests {
             causes(json!({
                 "priorityClassName": "high",
                 "containers": [{"name": "c", "image": "busybox:1", "lifecycle": {"preStop": {}}}],
-                "volumes": [{"name": "v", "configMap": {"name": "x"}}],
+                "volumes": [{"name": "v", "nfs": {"server": "x", "path": "/"}}],
             })),
-            ["spec.priorityClassName", "spec.volumes[0].configMap", "spec.containers[0].lifecycle"]
+            ["spec.priorityClassName", "spec.volumes[0].nfs", "spec.containers[0].lifecycle"]
         );
     }
 
