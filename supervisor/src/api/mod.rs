@@ -36,5 +36,7 @@ pub mod server;
 pub mod status;
 mod subresource;
 pub mod table;
+#[doc(hidden)]
+pub mod untrusted;
 mod update;
 mod watch;

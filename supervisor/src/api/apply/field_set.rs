@@ -199,6 +199,9 @@ pub fn items_by_step(list: Shape, items: &[Value]) -> Option<Vec<(String, &Value
     (!sorted.windows(2).any(|pair| pair[0] == pair[1])).then_some(steps)
 }
 
+/// The step to a place, what it is, and what stands there before and after.
+type Pair<'a> = (String, Option<Shape>, Option<&'a Value>, Option<&'a Value>);
+
 /// What `new` has, lacks or has otherwise than `old`.
 pub fn compare(shape: Option<Shape>, old: &Value, new: &Value) -> Difference {
     let mut difference = Difference::default();
@@ -206,7 +209,7 @@ pub fn compare(shape: Option<Shape>, old: &Value, new: &Value) -> Difference {
         return difference;
     }
     let granular = shape.filter(|shape| !shape.is_atomic());
-    let pairs: Vec<(String, Option<Shape>, Option<&Value>, Option<&Value>)> = match (granular, old, new) {
+    let pairs: Vec<Pair<'_>> = match (granular, old, new) {
         (Some(shape), Value::Object(old), Value::Object(new)) => {
             let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
             names.map(|name| (format!("f:{name}"), shape.field(name), old.get(name), new.get(name))).collect()

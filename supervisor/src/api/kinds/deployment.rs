@@ -64,9 +64,6 @@ fn validate(object: &Value) -> Vec<Cause> {
             causes.push(Cause::unsupported("spec.strategy.type", &message));
         }
     }
-    if object.pointer("/spec/paused") == Some(&Value::Bool(true)) {
-        causes.push(Cause::unsupported("spec.paused", "pausing a rollout"));
-    }
     if object.pointer("/spec/progressDeadlineSeconds").is_some() {
         causes.push(Cause::unsupported("spec.progressDeadlineSeconds", "a rollout has no deadline"));
     }

@@ -4,6 +4,7 @@ pub mod config_map;
 pub mod deployment;
 pub mod namespace;
 pub mod pod;
+mod pod_fields;
 mod pod_source;
 pub mod replica_set;
 pub mod secret;

@@ -1,5 +1,6 @@
 //! `v1` Pod. Every field of its specification is either carried out or refused by name.
 
+use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
 use super::pod_source::{environment_causes, volume_causes};
 use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, is_dns_label, set_default, text};
 use crate::api::quantity;
@@ -30,101 +31,6 @@ pub static KIND: Kind = Kind {
 };
 
 pub const DEFAULT_GRACE_SECONDS: i64 = 30;
-
-/// Fields of a pod's specification that are carried out. `[]` stands for every item of a list, `*` for all beneath.
-const SUPPORTED: &[&str] = &[
-    "automountServiceAccountToken",
-    "containers[]",
-    "dnsConfig.nameservers",
-    "dnsConfig.options[].name",
-    "dnsConfig.options[].value",
-    "dnsConfig.searches",
-    "dnsPolicy",
-    "enableServiceLinks",
-    "hostIPC",
-    "hostNetwork",
-    "hostPID",
-    "hostname",
-    "initContainers[]",
-    "nodeName",
-    "restartPolicy",
-    "schedulerName",
-    "securityContext.runAsGroup",
-    "securityContext.runAsNonRoot",
-    "securityContext.runAsUser",
-    "securityContext.seccompProfile.*",
-    "securityContext.supplementalGroups",
-    "securityContext.sysctls[].name",
-    "securityContext.sysctls[].value",
-    "shareProcessNamespace",
-    "terminationGracePeriodSeconds",
-    "volumes[].configMap.defaultMode",
-    "volumes[].configMap.items[].*",
-    "volumes[].configMap.name",
-    "volumes[].configMap.optional",
-    "volumes[].downwardAPI.defaultMode",
-    "volumes[].downwardAPI.items[].fieldRef.*",
-    "volumes[].downwardAPI.items[].mode",
-    "volumes[].downwardAPI.items[].path",
-    "volumes[].emptyDir.medium",
-    "volumes[].hostPath.path",
-    "volumes[].hostPath.type",
-    "volumes[].name",
-    "volumes[].projected.defaultMode",
-    "volumes[].projected.sources[].configMap.*",
-    "volumes[].projected.sources[].downwardAPI.items[].fieldRef.*",
-    "volumes[].projected.sources[].downwardAPI.items[].mode",
-    "volumes[].projected.sources[].downwardAPI.items[].path",
-    "volumes[].projected.sources[].secret.*",
-    "volumes[].secret.defaultMode",
-    "volumes[].secret.items[].*",
-    "volumes[].secret.optional",
-    "volumes[].secret.secretName",
-];
-
-/// Likewise of a container.
-const SUPPORTED_CONTAINER: &[&str] = &[
-    "args",
-    "command",
-    "env[].name",
-    "env[].value",
-    "env[].valueFrom.configMapKeyRef.*",
-    "env[].valueFrom.fieldRef.apiVersion",
-    "env[].valueFrom.fieldRef.fieldPath",
-    "env[].valueFrom.secretKeyRef.*",
-    "envFrom[].configMapRef.*",
-    "envFrom[].prefix",
-    "envFrom[].secretRef.*",
-    "image",
-    "imagePullPolicy",
-    "name",
-    "ports[].containerPort",
-    "ports[].hostIP",
-    "ports[].hostPort",
-    "ports[].name",
-    "ports[].protocol",
-    "resources.limits.cpu",
-    "resources.limits.memory",
-    "resources.requests.cpu",
-    "resources.requests.memory",
-    "securityContext.allowPrivilegeEscalation",
-    "securityContext.capabilities.add",
-    "securityContext.capabilities.drop",
-    "securityContext.privileged",
-    "securityContext.readOnlyRootFilesystem",
-    "securityContext.runAsGroup",
-    "securityContext.runAsNonRoot",
-    "securityContext.runAsUser",
-    "securityContext.seccompProfile.*",
-    "stdin",
-    "stdinOnce",
-    "tty",
-    "volumeMounts[].mountPath",
-    "volumeMounts[].mountPropagation",
-    "volumeMounts[].name",
-    "volumeMounts[].readOnly",
-    "workingDir",
-];
 
 fn set_defaults(object: &mut Value) {
     if let Some(spec) = object.get_mut("spec") {
@@ -163,7 +69,7 @@ fn default_pull_policy(image: &str) -> &'static str {
 
 /// Everything wrong with a pod's specification that stands at `path`.
 pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
-    let mut causes = unsupported(spec, path, SUPPORTED);
+    let mut causes = unsupported(spec, path, POD_FIELDS);
     let containers = items(spec, "containers");
     if containers.is_empty() {
         causes.push(Cause::required(format!("{path}.containers"), "a pod runs at least one container"));
@@ -195,7 +101,7 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
 }
 
 fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mut Vec<Cause>) {
-    causes.extend(unsupported(container, path, SUPPORTED_CONTAINER));
+    causes.extend(unsupported(container, path, CONTAINER_FIELDS));
     let name = text(container, "/name");
     if !is_dns_label(name) {
         let message = "must be a lowercase RFC 1123 label";
@@ -260,41 +166,6 @@ pub(super) fn one_of(object: &Value, path: &str, field: &str, allowed: &[&str], 
 /// The items of a list field, none where it is missing.
 pub fn items<'a>(object: &'a Value, field: &str) -> &'a [Value] {
     object.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// Fields that are set and that nothing here carries out.
-fn unsupported(object: &Value, path: &str, supported: &[&str]) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    walk(object, path, "", supported, &mut causes);
-    causes
-}
-
-fn walk(value: &Value, path: &str, pattern: &str, supported: &[&str], causes: &mut Vec<Cause>) {
-    let covers = |entry: &&str| *entry == pattern || entry.strip_suffix(".*").is_some_and(|e| pattern.starts_with(e));
-    if supported.iter().any(covers) || value.is_null() {
-        return;
-    }
-    let leads = |entry: &&str| {
-        pattern.is_empty() || entry.strip_prefix(pattern).is_some_and(|rest| rest.starts_with(['.', '[']))
-    };
-    if !supported.iter().any(leads) {
-        causes.push(Cause::unsupported(path, "this field is not supported yet"));
-        return;
-    }
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let pattern = if pattern.is_empty() { key.clone() } else { format!("{pattern}.{key}") };
-                walk(value, &format!("{path}.{key}"), &pattern, supported, causes);
-            }
-        }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                walk(item, &format!("{path}[{index}]"), &format!("{pattern}[]"), supported, causes);
-            }
-        }
-        _ => {}
-    }
 }
 
 /// A pod that exists keeps its specification: images alone may change in Kubernetes, nothing here.
