@@ -1,9 +1,13 @@
-//! Generates the CRI types from `proto/cri.proto` with protox, so that no protoc is needed.
+//! Generates the CRI types from `proto/cri.proto` with protox, so that no protoc is needed, and the schemas of the
+//! Kubernetes kinds from their types.
 
 fn main() {
     println!("cargo::rerun-if-changed=proto/cri.proto");
+    println!("cargo::rerun-if-changed=build.rs");
     #[cfg(feature = "cri")]
     generate_cri();
+    #[cfg(feature = "manifest")]
+    generate_schemas();
 }
 
 #[cfg(feature = "cri")]
@@ -18,4 +22,46 @@ fn generate_cri() {
         .build_transport(false)
         .compile_fds(descriptors)
         .expect("generate the CRI types");
+}
+
+/// Writes `schemas.json.z`: every definition that the kinds reach, by its name, as zlib-compressed JSON. Made here and
+/// not in the programs: code that builds schemas is ten times as large as what it builds.
+#[cfg(feature = "manifest")]
+fn generate_schemas() {
+    use k8s_openapi::api::{apps, autoscaling, batch, core, discovery, policy};
+    use k8s_openapi::apimachinery::pkg::apis::meta;
+    use std::io::Write;
+
+    let mut generator = schemars::generate::SchemaSettings::openapi3().into_generator();
+    macro_rules! reach {
+        ($($kind:ty),* $(,)?) => { $( generator.subschema_for::<$kind>(); )* };
+    }
+    reach!(
+        apps::v1::DaemonSet,
+        apps::v1::Deployment,
+        apps::v1::ReplicaSet,
+        autoscaling::v1::Scale,
+        batch::v1::Job,
+        core::v1::ConfigMap,
+        core::v1::Event,
+        core::v1::Namespace,
+        core::v1::Node,
+        core::v1::PersistentVolume,
+        core::v1::PersistentVolumeClaim,
+        core::v1::Pod,
+        core::v1::Secret,
+        core::v1::Service,
+        core::v1::ServiceAccount,
+        discovery::v1::EndpointSlice,
+        meta::v1::DeleteOptions,
+        meta::v1::ListMeta,
+        meta::v1::Status,
+        policy::v1::Eviction,
+    );
+    let definitions = serde_json::Value::Object(generator.take_definitions(false)).to_string();
+    let folder = std::env::var_os("OUT_DIR").expect("OUT_DIR");
+    let file = std::fs::File::create(std::path::Path::new(&folder).join("schemas.json.z")).expect("create the schemas");
+    let mut encoder = flate2::write::ZlibEncoder::new(file, flate2::Compression::best());
+    encoder.write_all(definitions.as_bytes()).expect("write the schemas");
+    encoder.finish().expect("write the schemas");
 }

@@ -10,6 +10,7 @@
 //! | [`cdi`] | files of the Container Device Interface (feature `cdi`) |
 //! | [`criu`] | CRIU's RPC protocol (feature `criu`) |
 //! | [`manifest`] | Kubernetes objects in YAML and JSON (feature `manifest`) |
+//! | [`schema`] | fields of the Kubernetes kinds and how they are merged (feature `manifest`) |
 //! | [`config`] | `wharfd.toml` (feature `config`) |
 //! | [`streaming`] | SPDY/3.1 and Kubernetes' channel protocols (feature `streaming`) |
 
@@ -27,6 +28,8 @@ mod json_path;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod oci;
+#[cfg(feature = "manifest")]
+pub mod schema;
 pub mod shim;
 #[cfg(feature = "streaming")]
 pub mod streaming;

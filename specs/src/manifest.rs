@@ -5,7 +5,7 @@
 
 use crate::json_path::path_at;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -59,8 +59,10 @@ impl KnownKind {
 const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<Deployment>("apps/v1", "Deployment"),
     KnownKind::of::<ReplicaSet>("apps/v1", "ReplicaSet"),
+    KnownKind::of::<ConfigMap>("v1", "ConfigMap"),
     KnownKind::of::<Namespace>("v1", "Namespace"),
     KnownKind::of::<Pod>("v1", "Pod"),
+    KnownKind::of::<Secret>("v1", "Secret"),
 ];
 
 fn known_kinds() -> String {

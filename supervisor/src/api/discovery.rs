@@ -1,9 +1,14 @@
 //! What the API serves, for clients that ask: `/api`, `/apis`, `/version`.
 
+use axum::response::{IntoResponse, Response};
+use http::header;
+use http::request::Parts;
 use serde_json::{Value, json};
 
+use super::accept;
 use super::kinds::{KINDS, Kind};
 use super::status::ApiError;
+use super::subresource;
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
@@ -16,14 +21,62 @@ pub fn version() -> Value {
     })
 }
 
-pub fn core_versions() -> Value {
+/// Media type of the aggregated form: everything in one answer.
+const AGGREGATED_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// The answer of `/api` (the core group) or `/apis`, aggregated where the client can read that.
+pub fn answer(parts: &Parts, core: bool) -> Result<Response, ApiError> {
+    if accept::prefers(parts, "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")? {
+        return Ok(([(header::CONTENT_TYPE, AGGREGATED_TYPE)], aggregated(core).to_string()).into_response());
+    }
+    Ok(axum::Json(if core { core_versions() } else { groups() }).into_response())
+}
+
+fn group_names(core: bool) -> Vec<&'static str> {
+    let mut names: Vec<&str> = KINDS.iter().map(|kind| kind.group).filter(|name| name.is_empty() == core).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn aggregated(core: bool) -> Value {
+    let group = |name: &'static str| {
+        let kinds: Vec<&Kind> = KINDS.iter().copied().filter(|kind| kind.group == name).collect();
+        let mut versions: Vec<&str> = kinds.iter().map(|kind| kind.version).collect();
+        versions.dedup();
+        let version = |version: &str| {
+            let served = kinds.iter().filter(|kind| kind.version == version);
+            json!({"version": version, "freshness": "Current", "resources": served.map(|kind| aggregated_kind(kind)).collect::<Vec<_>>()})
+        };
+        json!({"metadata": {"name": name}, "versions": versions.into_iter().map(version).collect::<Vec<_>>()})
+    };
+    json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {},
+        "items": group_names(core).into_iter().map(group).collect::<Vec<_>>(),
+    })
+}
+
+fn aggregated_kind(kind: &Kind) -> Value {
+    let subresources = kind.subresources.iter().map(|name| {
+        let (group, version, spoken, verbs) = subresource::description(kind, name);
+        let spoken = json!({"group": group, "version": version, "kind": spoken});
+        json!({"subresource": name, "responseKind": spoken, "verbs": verbs})
+    });
+    json!({
+        "resource": kind.plural, "singularResource": kind.singular, "verbs": VERBS,
+        "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+        "shortNames": kind.short_names, "categories": kind.categories,
+        "subresources": subresources.collect::<Vec<_>>(),
+    })
+}
+
+fn core_versions() -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
 }
 
-pub fn groups() -> Value {
-    let mut names: Vec<&str> = KINDS.iter().map(|kind| kind.group).filter(|group| !group.is_empty()).collect();
-    names.dedup();
-    let groups: Vec<Value> = names.into_iter().map(group_object).collect();
+fn groups() -> Value {
+    let groups: Vec<Value> = group_names(false).into_iter().map(group_object).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -52,19 +105,19 @@ pub fn resources(group: &str, version: &str) -> Result<Value, ApiError> {
     for kind in &served {
         resources.push(json!({
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
-            "shortNames": kind.short_names, "verbs": VERBS, "categories": ["all"],
+            "shortNames": kind.short_names, "verbs": VERBS, "categories": kind.categories,
         }));
-        for subresource in kind.subresources {
-            let (served_kind, verbs): (&str, &[&str]) = match *subresource {
-                "scale" => ("Scale", &["get", "patch", "update"]),
-                "attach" | "exec" | "portforward" => ("Pod", &["create", "get"]),
-                "log" => ("Pod", &["get"]),
-                _ => (kind.kind, &["get", "patch", "update"]),
-            };
-            resources.push(json!({
-                "name": format!("{}/{subresource}", kind.plural), "singularName": "", "namespaced": kind.namespaced,
-                "kind": served_kind, "verbs": verbs,
-            }));
+        for name in kind.subresources {
+            let (group, version, spoken, verbs) = subresource::description(kind, name);
+            let mut resource = json!({
+                "name": format!("{}/{name}", kind.plural), "singularName": "", "namespaced": kind.namespaced,
+                "kind": spoken, "verbs": verbs,
+            });
+            if (group, version) != (kind.group, kind.version) {
+                resource["group"] = group.into();
+                resource["version"] = version.into();
+            }
+            resources.push(resource);
         }
     }
     let group_version = first.api_version();

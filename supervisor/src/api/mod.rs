@@ -3,17 +3,29 @@
 //! | file | job |
 //! |---|---|
 //! | `route.rs` | path → kind, namespace, name, sub-resource |
-//! | `server.rs` | verbs: get, list, watch, create, update, patch, delete |
-//! | `objects.rs` | what these mean for an object, whatever its kind |
+//! | `server.rs`, `subresource.rs` | verbs: get, list, watch, create, update, patch, delete |
+//! | `accept.rs`, `body.rs` | what is sent and wanted back: media types, sizes, unknown fields |
+//! | `objects.rs`, `update.rs`, `deletion.rs` | what the verbs mean for an object, whatever its kind |
+//! | `list.rs`, `watch.rs` | collections, at a version and from a version on |
+//! | `patch/` | JSON patches, merge patches, strategic merge patches |
+//! | `apply/` | server-side apply and the managers of fields |
+//! | `discovery.rs`, `openapi.rs` | what is served, for clients that ask |
 //! | `object_store.rs` | durable storage, versions, change history |
 //! | `kinds/` | one file per kind: defaults, validation, table columns |
 //! | `pod_log.rs`, `pod_stream.rs` | sub-resources of pods |
 //! | `status.rs` | errors as `Status` objects |
 
+mod accept;
+mod apply;
+mod body;
+pub mod deletion;
 mod discovery;
 pub mod kinds;
+mod list;
 pub mod object_store;
 pub mod objects;
+mod openapi;
+mod patch;
 pub mod pod_log;
 mod pod_stream;
 pub mod quantity;
@@ -22,5 +34,9 @@ mod route;
 pub mod selector;
 pub mod server;
 pub mod status;
+mod subresource;
 pub mod table;
+#[doc(hidden)]
+pub mod untrusted;
+mod update;
 mod watch;

@@ -154,6 +154,33 @@ impl ObjectStore {
         })
     }
 
+    /// As [`ObjectStore::list`] was at `version`: the changes since then taken back.
+    pub fn list_at(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        version: u64,
+    ) -> Result<Vec<Arc<Value>>, StoreError> {
+        let is_here = |key: &Key| key.resource == resource && namespace.is_none_or(|n| key.namespace == n);
+        self.read(|memory| {
+            let oldest = memory.version - memory.history.len() as u64;
+            if version < oldest {
+                return Err(StoreError::Expired { requested: version, oldest });
+            }
+            let first = Key::new(resource, namespace.unwrap_or_default(), "");
+            let present = memory.objects.range(first..).take_while(|(key, _)| is_here(key));
+            let mut objects: BTreeMap<&Key, Arc<Value>> = present.map(|(key, object)| (key, object.clone())).collect();
+            for change in memory.history.iter().rev().take_while(|change| change.version > version) {
+                match (&change.previous, is_here(&change.key)) {
+                    (_, false) => {}
+                    (Some(previous), true) => drop(objects.insert(&change.key, previous.clone())),
+                    (None, true) => drop(objects.remove(&change.key)),
+                }
+            }
+            Ok(objects.into_values().collect())
+        })
+    }
+
     pub fn version(&self) -> u64 {
         self.read(|memory| memory.version)
     }
@@ -190,6 +217,17 @@ impl ObjectStore {
             inner.commit(key, Some(object)).map(|object| Ok(Ok(object)))
         })
         .await?
+    }
+
+    /// As [`ObjectStore::update`], without writing anything.
+    pub fn preview<E>(
+        &self,
+        key: &Key,
+        change: impl FnOnce(&mut Value) -> Result<(), E>,
+    ) -> Result<Result<Arc<Value>, E>, StoreError> {
+        let current = self.get(key).ok_or_else(|| StoreError::Missing(key.clone()))?;
+        let mut object = Value::clone(&current);
+        Ok(change(&mut object).map(|()| Arc::new(object)))
     }
 
     /// Removes an object for good and gives back its last state.
@@ -326,83 +364,4 @@ fn prepare_tables(database: &Database, shown: &str) -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn pod(name: &str) -> (Key, Value) {
-        (Key::new("pods", "default", name), json!({"metadata": {"name": name}}))
-    }
-
-    #[tokio::test]
-    async fn what_was_written_is_there_after_reopening() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("objects.redb");
-        let (key, object) = pod("a");
-        {
-            let store = ObjectStore::open(&path).unwrap();
-            store.create(key.clone(), object).await.unwrap();
-            let change = |o: &mut Value| -> Result<(), ()> {
-                o["x"] = json!(1);
-                Ok(())
-            };
-            store.update(key.clone(), change).await.unwrap().unwrap();
-        }
-        let store = ObjectStore::open(&path).unwrap();
-        let object = store.get(&key).unwrap();
-        assert_eq!((&object["x"], &object["metadata"]["resourceVersion"]), (&json!(1), &json!("3")));
-        assert_eq!(store.version(), 3);
-    }
-
-    #[tokio::test]
-    async fn a_check_counts_objects_and_finds_damage() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("objects.redb");
-        let (key, object) = pod("a");
-        ObjectStore::open(&path).unwrap().create(key, object).await.unwrap();
-        assert_eq!(ObjectStore::check(&path).unwrap(), 1);
-        let mut content = std::fs::read(&path).unwrap();
-        let at = content.windows(8).position(|bytes| bytes == b"metadata").unwrap();
-        content[at] = b'M';
-        std::fs::write(&path, content).unwrap();
-        assert!(ObjectStore::check(&path).is_err());
-    }
-
-    #[tokio::test]
-    async fn watchers_see_every_change_once_and_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
-        let start = store.version();
-        let (key, object) = pod("a");
-        store.create(key.clone(), object).await.unwrap();
-        store.remove(key).await.unwrap();
-        let changes = store.changes_since(start).unwrap();
-        let types: Vec<ChangeType> = changes.iter().map(|c| c.change_type).collect();
-        assert_eq!(types, [ChangeType::Added, ChangeType::Deleted]);
-        assert_eq!(store.changes_since(start + 1).unwrap().len(), 1);
-        assert!(matches!(store.changes_since(0), Err(StoreError::Expired { .. })));
-    }
-
-    #[tokio::test]
-    async fn an_update_that_changes_nothing_is_not_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
-        let (key, object) = pod("a");
-        store.create(key.clone(), object).await.unwrap();
-        let before = store.version();
-        store.update(key, |_| Ok::<(), ()>(())).await.unwrap().unwrap();
-        assert_eq!(store.version(), before);
-    }
-
-    #[tokio::test]
-    async fn lists_keep_to_their_resource_and_namespace() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
-        for (resource, namespace) in [("pods", "a"), ("pods", "b"), ("podsx", "a"), ("nodes", "")] {
-            store.create(Key::new(resource, namespace, "n"), json!({"metadata": {}})).await.unwrap();
-        }
-        assert_eq!(store.list("pods", None).0.len(), 2);
-        assert_eq!(store.list("pods", Some("b")).0.len(), 1);
-        assert_eq!(store.list("nodes", None).0.len(), 1);
-    }
-}
+mod tests;

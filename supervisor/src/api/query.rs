@@ -50,13 +50,6 @@ impl Query {
             Some(other) => Err(ApiError::BadRequest(format!("dryRun: {other:?} is not \"All\""))),
         }
     }
-
-    pub fn refuse_dry_run(&self) -> Result<(), ApiError> {
-        match self.dry_run()? {
-            true => Err(ApiError::BadRequest("dryRun is supported for create only".into())),
-            false => Ok(()),
-        }
-    }
 }
 
 fn percent_decode(text: &str) -> String {

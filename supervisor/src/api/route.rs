@@ -21,6 +21,7 @@ pub enum Route<'a> {
         group: &'a str,
         version: &'a str,
     },
+    OpenApi(Document<'a>),
     Collection {
         kind: &'static Kind,
         namespace: Option<&'a str>,
@@ -30,6 +31,18 @@ pub enum Route<'a> {
         namespace: &'a str,
         name: &'a str,
         subresource: Option<&'a str>,
+    },
+}
+
+/// An OpenAPI document.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Document<'a> {
+    V2,
+    /// Where the documents of the groups are.
+    V3Index,
+    V3 {
+        group: &'a str,
+        version: &'a str,
     },
 }
 
@@ -43,6 +56,10 @@ impl<'a> Route<'a> {
             ["version"] => Ok(Self::Version),
             ["api"] => Ok(Self::CoreVersions),
             ["apis"] => Ok(Self::Groups),
+            ["openapi", "v2"] => Ok(Self::OpenApi(Document::V2)),
+            ["openapi", "v3"] => Ok(Self::OpenApi(Document::V3Index)),
+            ["openapi", "v3", "api", version] => Ok(Self::OpenApi(Document::V3 { group: "", version })),
+            ["openapi", "v3", "apis", group, version] => Ok(Self::OpenApi(Document::V3 { group, version })),
             ["api", version] => Ok(Self::Resources { group: "", version }),
             ["apis", group] => Ok(Self::Group { group }),
             ["apis", group, version] => Ok(Self::Resources { group, version }),
@@ -109,7 +126,8 @@ mod tests {
             ("/apis/apps/v1/namespaces/a/deployments/d/scale", "deployments a/d Some(\"scale\")"),
             ("/api/v1/namespaces/a/pods/b/nothing", "404"),
             ("/api/v1/pods/b", "404"),
-            ("/api/v1/secrets", "404"),
+            ("/api/v1/nothings", "404"),
+            ("/openapi/v3/apis/apps/v1", "other"),
             ("/api/v2/pods", "404"),
             ("/", "404"),
         ] {

@@ -9,23 +9,26 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::UnixListener;
-use wharf_specs::manifest;
 
-use super::kinds::{Kind, integer, pod, text};
-use super::objects::{Half, Objects, Propagation};
+use super::accept::{self, Form};
+use super::apply::{MAX_MANAGER_BYTES, Writer};
+use super::body::{FieldValidation, content_type, read_body, read_object, read_yaml};
+use super::deletion::DeleteOptions;
+use super::kinds::{Kind, text};
+use super::list::{self, Filter};
+use super::objects::{Half, Objects, WriteOptions};
+use super::patch::{self, Patch};
 use super::query::Query;
 use super::route::Route;
-use super::selector::Selector;
 use super::status::ApiError;
-use super::{discovery, pod_log, pod_stream, table, watch};
+use super::update::Apply;
+use super::{discovery, openapi, subresource, watch};
 use crate::pod::Node;
 
-/// Largest request body, in bytes; Kubernetes' own limit.
-const MAX_BODY_BYTES: usize = 3 << 20;
-
-const TABLE_ACCEPT: &str = "as=Table";
+/// Media type of a server-side apply.
+pub(super) const APPLY_TYPE: &str = "application/apply-patch+yaml";
 
 /// What every request may use.
 #[derive(Clone)]
@@ -56,17 +59,20 @@ async fn answer(api: Api, request: Request) -> Result<Response, ApiError> {
     match Route::parse(&path)? {
         Route::Health => Ok("ok".into_response()),
         Route::Version => only_get(discovery::version()),
-        Route::CoreVersions => only_get(discovery::core_versions()),
-        Route::Groups => only_get(discovery::groups()),
+        Route::CoreVersions | Route::Groups if parts.method != Method::GET => Err(method_not_allowed(&parts)),
+        Route::CoreVersions => discovery::answer(&parts, true),
+        Route::Groups => discovery::answer(&parts, false),
+        Route::OpenApi(_) if parts.method != Method::GET => Err(method_not_allowed(&parts)),
+        Route::OpenApi(document) => openapi::answer(document),
         Route::Group { group } => only_get(discovery::group(group)?),
         Route::Resources { group, version } => only_get(discovery::resources(group, version)?),
         Route::Collection { kind, namespace } => collection(api, parts, body, query, kind, namespace).await,
         Route::Object { kind, namespace, name, subresource: None } => {
             object(api, parts, body, query, Target { kind, namespace, name }).await
         }
-        Route::Object { kind, namespace, name, subresource: Some(subresource) } => {
+        Route::Object { kind, namespace, name, subresource: Some(part) } => {
             let target = Target { kind, namespace, name };
-            sub_resource(api, parts, body, query, target, subresource).await
+            subresource::serve(api, parts, body, query, target, part).await
         }
     }
 }
@@ -87,21 +93,17 @@ async fn collection(
     kind: &'static Kind,
     namespace: Option<&str>,
 ) -> Result<Response, ApiError> {
-    let filter = Filter::from_query(&query)?;
     match parts.method {
-        Method::GET if query.flag("watch") => {
-            watch::stream(&api.objects, kind, namespace, &query, filter, wants_table(&parts))
-        }
         Method::GET => {
-            let (mut objects, version) = api.objects.list(kind, namespace);
-            objects.retain(|object| filter.matches(object));
-            let list = match wants_table(&parts) {
-                true => table::table(kind, &objects, version),
-                false => list_object(kind, &objects, version),
-            };
-            Ok(axum::Json(list).into_response())
+            let form = accept::form(&parts, &query)?;
+            match query.flag("watch") {
+                true => watch::stream(&api.objects, kind, namespace, &query, Filter::from_query(&query)?, form),
+                false => Ok(axum::Json(list::list(&api.objects, kind, namespace, &query, form)?).into_response()),
+            }
         }
         Method::POST => {
+            let form = accept::form(&parts, &query)?;
+            let options = write_options(&parts, &query, "")?;
             let (object, warnings) = read_object(&parts, body, kind, &query).await?;
             let written = text(&object, "/metadata/namespace").to_owned();
             let namespace = match namespace {
@@ -109,164 +111,77 @@ async fn collection(
                 None if kind.namespaced && written.is_empty() => "default".into(),
                 None => written,
             };
-            let created = match query.dry_run()? {
-                true => Arc::new(api.objects.prepare_create(kind, &namespace, object)?),
-                false => api.objects.create(kind, &namespace, object).await?,
-            };
-            Ok(respond(&parts, kind, created, StatusCode::CREATED, warnings))
+            let created = api.objects.create_for(kind, &namespace, object, &options).await?;
+            Ok(respond(form, kind, &created, StatusCode::CREATED, warnings))
         }
         Method::DELETE => {
-            let (propagation, grace, _) = delete_options(&parts, body, &query).await?;
+            let options = delete_options(&parts, body, &query).await?;
+            let filter = Filter::from_query(&query)?;
             let (mut objects, version) = api.objects.list(kind, namespace);
             objects.retain(|object| filter.matches(object));
             for object in &objects {
                 let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
-                match api.objects.delete(kind, namespace, name, propagation, grace).await {
+                match api.objects.delete_for(kind, namespace, name, &options).await {
                     Err(ApiError::NotFound { .. }) => {}
                     other => drop(other?),
                 }
             }
-            Ok(axum::Json(list_object(kind, &objects, version)).into_response())
+            Ok(axum::Json(Form::Object.list(kind, &objects, version, None)).into_response())
         }
         _ => Err(method_not_allowed(&parts)),
     }
-}
-
-fn list_object(kind: &Kind, objects: &[Arc<Value>], version: u64) -> Value {
-    json!({
-        "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-        "metadata": {"resourceVersion": version.to_string()}, "items": objects.iter().map(|object| &**object).collect::<Vec<_>>(),
-    })
 }
 
 async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target<'_>) -> Result<Response, ApiError> {
     let Target { kind, namespace, name } = target;
+    let form = accept::form(&parts, &query)?;
     match parts.method {
         Method::GET => {
+            api.objects.check_version(query.number("resourceVersion")?.unwrap_or(0))?;
             let object = api.objects.get(kind, namespace, name)?;
-            Ok(respond(&parts, kind, object, StatusCode::OK, Vec::new()))
+            Ok(respond(form, kind, &object, StatusCode::OK, Vec::new()))
         }
         Method::PUT => {
+            let options = write_options(&parts, &query, "")?;
             let (object, warnings) = read_object(&parts, body, kind, &query).await?;
-            query.refuse_dry_run()?;
-            let updated = api.objects.update(kind, namespace, name, Half::Desired, move |_| Ok(object)).await?;
-            Ok(respond(&parts, kind, updated, StatusCode::OK, warnings))
+            let change = move |_| Ok(object);
+            let updated = api.objects.update_for(kind, namespace, name, Half::Desired, options, change).await?;
+            Ok(respond(form, kind, &updated, StatusCode::OK, warnings))
+        }
+        Method::PATCH if content_type(&parts) == APPLY_TYPE => {
+            let (wanted, apply, warnings) = apply_request(body, &query, target, "").await?;
+            let applied = api.objects.apply(kind, namespace, name, Half::Desired, wanted, apply).await?;
+            let code = if applied.1 { StatusCode::CREATED } else { StatusCode::OK };
+            Ok(respond(form, kind, &applied.0, code, warnings))
         }
         Method::PATCH => {
-            query.refuse_dry_run()?;
-            let patch = Patch::read(&parts, body).await?;
-            let change = move |object| patch.apply(object);
-            let updated = api.objects.update(kind, namespace, name, Half::Desired, change).await?;
-            Ok(respond(&parts, kind, updated, StatusCode::OK, Vec::new()))
+            let options = write_options(&parts, &query, "")?;
+            let validation = FieldValidation::of(&query)?;
+            let patch = read_patch(content_type(&parts), &read_body(body).await?)?;
+            let (warn, warned) = std::sync::mpsc::channel();
+            let change = move |object| {
+                let patched = patch.apply_to(kind, object)?;
+                let _ = warn.send(validation.check(kind.kind, &kind.api_version(), &patched, &[])?);
+                Ok(patched)
+            };
+            let updated = api.objects.update_for(kind, namespace, name, Half::Desired, options, change).await?;
+            Ok(respond(form, kind, &updated, StatusCode::OK, warned.try_iter().flatten().collect()))
         }
         Method::DELETE => {
-            let (propagation, grace, uid) = delete_options(&parts, body, &query).await?;
-            let current = api.objects.get(kind, namespace, name)?;
-            if uid.is_some_and(|uid| uid != text(&current, "/metadata/uid")) {
-                let message = "Precondition failed: the UID in the request differs from the one stored".into();
-                return Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message });
-            }
-            let deleted = api.objects.delete(kind, namespace, name, propagation, grace).await?;
-            Ok(respond(&parts, kind, deleted, StatusCode::OK, Vec::new()))
+            let options = delete_options(&parts, body, &query).await?;
+            let deleted = api.objects.delete_for(kind, namespace, name, &options).await?;
+            Ok(respond(form, kind, &deleted, StatusCode::OK, Vec::new()))
         }
         _ => Err(method_not_allowed(&parts)),
     }
 }
 
-async fn sub_resource(
-    api: Api,
-    mut parts: Parts,
-    body: Body,
-    query: Query,
-    target: Target<'_>,
-    subresource: &str,
-) -> Result<Response, ApiError> {
-    let Target { kind, namespace, name } = target;
-    match (subresource, &parts.method) {
-        ("log", &Method::GET) => pod_log::serve(&api, namespace, name, &query).await,
-        ("exec" | "attach" | "portforward", &Method::GET | &Method::POST) => {
-            pod_stream::serve(&api, namespace, name, subresource, &query, &mut parts).await
-        }
-        ("status" | "scale", &Method::GET) => {
-            let object = api.objects.get(kind, namespace, name)?;
-            let shown = if subresource == "scale" { scale_of(&object) } else { Value::clone(&object) };
-            Ok(axum::Json(shown).into_response())
-        }
-        ("status", &Method::PUT | &Method::PATCH) => {
-            let patch = Patch::read_or_object(&parts, body).await?;
-            let updated =
-                api.objects.update(kind, namespace, name, Half::Status, move |object| patch.apply(object)).await?;
-            Ok(axum::Json(&*updated).into_response())
-        }
-        ("scale", &Method::PUT | &Method::PATCH) => {
-            let patch = Patch::read_or_object(&parts, body).await?;
-            let change = move |mut object: Value| {
-                let scale = patch.apply(scale_of(&object))?;
-                let replicas = scale.pointer("/spec/replicas").cloned().unwrap_or(Value::from(0));
-                if replicas.as_i64().is_none() {
-                    return Err(ApiError::BadRequest(format!("spec.replicas: {replicas} is not a number")));
-                }
-                object["spec"]["replicas"] = replicas;
-                Ok(object)
-            };
-            let updated = api.objects.update(kind, namespace, name, Half::Desired, change).await?;
-            Ok(axum::Json(scale_of(&updated)).into_response())
-        }
-        _ => Err(method_not_allowed(&parts)),
-    }
+fn respond(form: Form, kind: &Kind, object: &Arc<Value>, code: StatusCode, warnings: Vec<String>) -> Response {
+    with_warnings((code, axum::Json(form.show(kind, object, 0))).into_response(), warnings)
 }
 
-/// The `autoscaling/v1` Scale of an object that has replicas.
-fn scale_of(object: &Value) -> Value {
-    let selector = object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
-    let selector: Vec<String> = selector
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    let metadata = &object["metadata"];
-    json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1",
-        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
-            "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"]},
-        "spec": {"replicas": integer(object, "/spec/replicas")},
-        "status": {"replicas": integer(object, "/status/replicas"), "selector": selector.join(",")},
-    })
-}
-
-/// Which objects of a collection are meant.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Filter {
-    labels: Selector,
-    fields: Selector,
-}
-
-impl Filter {
-    fn from_query(query: &Query) -> Result<Self, ApiError> {
-        let parse = |name: &str| {
-            let text = query.get(name).unwrap_or_default();
-            Selector::parse(text).map_err(|error| ApiError::BadRequest(format!("{name}: {error}")))
-        };
-        Ok(Self { labels: parse("labelSelector")?, fields: parse("fieldSelector")? })
-    }
-
-    pub(super) fn matches(&self, object: &Value) -> bool {
-        let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
-        self.labels.matches(labels) && self.fields.matches_fields(object)
-    }
-}
-
-fn wants_table(parts: &Parts) -> bool {
-    let accept = parts.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    accept.split(',').next().is_some_and(|first| first.contains(TABLE_ACCEPT))
-}
-
-fn respond(parts: &Parts, kind: &Kind, object: Arc<Value>, code: StatusCode, warnings: Vec<String>) -> Response {
-    let body = match wants_table(parts) && parts.method == Method::GET {
-        true => table::table(kind, std::slice::from_ref(&object), 0),
-        false => Value::clone(&object),
-    };
-    let mut response = (code, axum::Json(body)).into_response();
+/// Adds a `Warning` header for each (RFC 7234, section 5.5).
+pub(super) fn with_warnings(mut response: Response, warnings: Vec<String>) -> Response {
     for warning in warnings {
         if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
             response.headers_mut().append(header::WARNING, value);
@@ -275,125 +190,98 @@ fn respond(parts: &Parts, kind: &Kind, object: Arc<Value>, code: StatusCode, war
     response
 }
 
-fn method_not_allowed(parts: &Parts) -> ApiError {
+pub(super) fn method_not_allowed(parts: &Parts) -> ApiError {
     ApiError::MethodNotAllowed { method: parts.method.to_string(), path: parts.uri.path().into() }
 }
 
-fn content_type(parts: &Parts) -> &str {
-    let value = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim()
+pub(super) fn read_patch(media_type: &str, body: &[u8]) -> Result<Patch, ApiError> {
+    Patch::parse(media_type, body).unwrap_or_else(|| {
+        Err(ApiError::UnsupportedMediaType { found: media_type.into(), accepted: patch::MEDIA_TYPES })
+    })
 }
 
-async fn read_body(body: Body) -> Result<bytes::Bytes, ApiError> {
-    axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| ApiError::TooLarge { limit: MAX_BODY_BYTES })
+/// On whose behalf a write is made, and whether it is only tried.
+pub(super) fn write_options(parts: &Parts, query: &Query, subresource: &'static str) -> Result<WriteOptions, ApiError> {
+    let manager = match query.get("fieldManager").filter(|manager| !manager.is_empty()) {
+        Some(manager) => checked_manager(manager)?,
+        None => {
+            let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let name = agent.split('/').next().unwrap_or_default().trim();
+            let name: String = name.chars().filter(char::is_ascii_graphic).take(MAX_MANAGER_BYTES).collect();
+            if name.is_empty() { "unknown".into() } else { name }
+        }
+    };
+    Ok(WriteOptions { writer: Some(Writer { manager, subresource }), dry_run: query.dry_run()? })
 }
 
-/// Reads JSON, or YAML where the request says so.
-async fn read_value(parts: &Parts, body: Body) -> Result<Value, ApiError> {
-    let bytes = read_body(body).await?;
-    match content_type(parts) {
-        "" | "application/json" => {
-            serde_json::from_slice(&bytes).map_err(|error| ApiError::BadRequest(format!("body is not JSON: {error}")))
-        }
-        "application/yaml" => serde_yaml_ng::from_slice(&bytes)
-            .map_err(|error| ApiError::BadRequest(format!("body is not YAML: {error}"))),
-        other => {
-            Err(ApiError::UnsupportedMediaType { found: other.into(), accepted: "application/json, application/yaml" })
-        }
+fn checked_manager(manager: &str) -> Result<String, ApiError> {
+    if manager.len() > MAX_MANAGER_BYTES || manager.chars().any(char::is_control) {
+        let message = format!("fieldManager: must be printable and have at most {MAX_MANAGER_BYTES} bytes");
+        return Err(ApiError::BadRequest(message));
     }
+    Ok(manager.into())
 }
 
-/// Reads an object and names the fields that its kind does not have: refused or warned about, as the client asked.
-async fn read_object(parts: &Parts, body: Body, kind: &Kind, query: &Query) -> Result<(Value, Vec<String>), ApiError> {
-    let object = read_value(parts, body).await?;
-    let unknown =
-        manifest::check(&kind.api_version(), kind.kind, &object).map(|c| c.unknown_fields).unwrap_or_default();
-    let named: Vec<String> = unknown.into_iter().map(|field| format!("unknown field \"{field}\"")).collect();
-    match query.get("fieldValidation") {
-        Some("Ignore") => Ok((object, Vec::new())),
-        Some("Strict") if !named.is_empty() => {
-            Err(ApiError::BadRequest(format!("strict decoding error: {}", named.join(", "))))
-        }
-        None | Some("" | "Strict" | "Warn") => Ok((object, named)),
-        Some(other) => Err(ApiError::BadRequest(format!("fieldValidation: {other:?} is not Ignore, Warn or Strict"))),
-    }
-}
-
-/// A change to an object, in one of the forms that clients send.
-enum Patch {
-    /// RFC 6902.
-    Json(json_patch::Patch),
-    /// RFC 7386.
-    Merge(Value),
-    Replace(Value),
-}
-
-impl Patch {
-    async fn read(parts: &Parts, body: Body) -> Result<Self, ApiError> {
-        let bad = |error: serde_json::Error| ApiError::BadRequest(format!("patch: {error}"));
-        match content_type(parts) {
-            "application/json-patch+json" => {
-                serde_json::from_slice(&read_body(body).await?).map(Self::Json).map_err(bad)
-            }
-            "application/merge-patch+json" => {
-                serde_json::from_slice(&read_body(body).await?).map(Self::Merge).map_err(bad)
-            }
-            other => Err(ApiError::UnsupportedMediaType {
-                found: other.into(),
-                accepted: "application/json-patch+json, application/merge-patch+json",
-            }),
-        }
-    }
-
-    /// A patch for PATCH, the whole object for PUT.
-    async fn read_or_object(parts: &Parts, body: Body) -> Result<Self, ApiError> {
-        match parts.method {
-            Method::PUT => read_value(parts, body).await.map(Self::Replace),
-            _ => Self::read(parts, body).await,
-        }
-    }
-
-    fn apply(&self, mut object: Value) -> Result<Value, ApiError> {
-        match self {
-            Self::Json(patch) => {
-                json_patch::patch(&mut object, patch)
-                    .map_err(|error| ApiError::BadRequest(format!("patch: {error}")))?;
-            }
-            Self::Merge(patch) => json_patch::merge(&mut object, patch),
-            Self::Replace(new) => return Ok(new.clone()),
-        }
-        Ok(object)
-    }
-}
-
-/// Propagation, grace period and the uid asked for, from the body's DeleteOptions or the query.
-async fn delete_options(
-    parts: &Parts,
+/// The fields that a server-side apply wants, how they are applied, and warnings about them.
+pub(super) async fn apply_request(
     body: Body,
     query: &Query,
-) -> Result<(Propagation, Option<i64>, Option<String>), ApiError> {
+    target: Target<'_>,
+    subresource: &'static str,
+) -> Result<(Value, Apply, Vec<String>), ApiError> {
+    let manager = query.get("fieldManager").filter(|manager| !manager.is_empty());
+    let manager = manager.ok_or_else(|| ApiError::BadRequest("fieldManager: is required for apply patch".into()))?;
+    let writer = Writer { manager: checked_manager(manager)?, subresource };
+    let apply = Apply { writer, force: query.flag("force"), dry_run: query.dry_run()? };
+    let mut wanted = read_yaml(&read_body(body).await?)?.value;
+    strip_nulls(&mut wanted);
+    let Target { kind, name, .. } = target;
+    for (field, expected) in [("apiVersion", kind.api_version()), ("kind", kind.kind.to_owned())] {
+        let found = text(&wanted, &format!("/{field}"));
+        if found != expected {
+            return Err(ApiError::BadRequest(format!(
+                "{field}: an apply patch must say {expected:?}, found {found:?}"
+            )));
+        }
+    }
+    let written = text(&wanted, "/metadata/name");
+    if !written.is_empty() && written != name {
+        let message = format!("the name of the object ({written}) does not match the name in the request ({name})");
+        return Err(ApiError::BadRequest(message));
+    }
+    if wanted.pointer("/metadata/managedFields").is_some() {
+        return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
+    }
+    let kind_name = kind.kind;
+    let warnings = FieldValidation::of(query)?.check(kind_name, &kind.api_version(), &wanted, &[])?;
+    wanted["metadata"]["name"] = name.into();
+    Ok((wanted, apply, warnings))
+}
+
+fn strip_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(strip_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
+}
+
+/// What the body's DeleteOptions and the query say about a deletion.
+async fn delete_options(parts: &Parts, body: Body, query: &Query) -> Result<DeleteOptions, ApiError> {
     let bytes = read_body(body).await?;
     let options: Value = match content_type(parts) {
         _ if bytes.is_empty() => Value::Null,
-        "application/yaml" => {
-            serde_yaml_ng::from_slice(&bytes).map_err(|error| ApiError::BadRequest(error.to_string()))?
+        "application/yaml" => read_yaml(&bytes)?.value,
+        "" | "application/json" => {
+            serde_json::from_slice(&bytes).map_err(|error| ApiError::BadRequest(format!("DeleteOptions: {error}")))?
         }
-        _ => serde_json::from_slice(&bytes).map_err(|error| ApiError::BadRequest(format!("DeleteOptions: {error}")))?,
+        other => {
+            let accepted = "application/json, application/yaml";
+            return Err(ApiError::UnsupportedMediaType { found: other.into(), accepted });
+        }
     };
-    if !pod::items(&options, "dryRun").is_empty() {
-        return Err(ApiError::BadRequest("dryRun is not supported for delete".into()));
-    }
-    query.refuse_dry_run()?;
-    let policy = options.get("propagationPolicy").and_then(Value::as_str).or(query.get("propagationPolicy"));
-    let propagation = match policy {
-        None | Some("Background") => Propagation::Background,
-        Some("Foreground") => Propagation::Foreground,
-        Some("Orphan") => Propagation::Orphan,
-        Some(other) => return Err(ApiError::BadRequest(format!("propagationPolicy: {other:?} is not known"))),
-    };
-    let from_query = query.get("gracePeriodSeconds").map(str::parse).transpose();
-    let from_query = from_query.map_err(|_| ApiError::BadRequest("gracePeriodSeconds is not a number".into()))?;
-    let grace = options.get("gracePeriodSeconds").and_then(Value::as_i64).or(from_query);
-    let uid = options.pointer("/preconditions/uid").and_then(Value::as_str).map(str::to_owned);
-    Ok((propagation, grace, uid))
+    DeleteOptions::read(&options, query)
 }

@@ -16,6 +16,9 @@ pub enum ApiError {
     AlreadyExists { resource: String, name: String },
     #[error("operation cannot be fulfilled on {resource} {name:?}: {message}")]
     Conflict { resource: String, name: String, message: String },
+    /// Fields that another manager has set otherwise.
+    #[error("{message}")]
+    ApplyConflict { resource: String, name: String, message: String, causes: Vec<Cause> },
     #[error("{kind} {name:?} is invalid: {}", causes_text(.causes))]
     Invalid { kind: String, name: String, causes: Vec<Cause> },
     #[error("{0}")]
@@ -24,6 +27,10 @@ pub enum ApiError {
     MethodNotAllowed { method: String, path: String },
     #[error("content type {found:?} is not supported; accepted: {accepted}")]
     UnsupportedMediaType { found: String, accepted: &'static str },
+    #[error("only the following media types are accepted: {accepted}")]
+    NotAcceptable { accepted: &'static str },
+    #[error("too large resource version: {requested}, current: {current}")]
+    FutureVersion { requested: u64, current: u64 },
     #[error("request body is larger than {limit} bytes")]
     TooLarge { limit: usize },
     #[error("too old resource version: {requested} (oldest kept: {oldest})")]
@@ -73,11 +80,13 @@ impl ApiError {
     pub fn code(&self) -> StatusCode {
         match self {
             Self::NotFound { .. } | Self::NoSuchPath { .. } => StatusCode::NOT_FOUND,
-            Self::AlreadyExists { .. } | Self::Conflict { .. } => StatusCode::CONFLICT,
+            Self::AlreadyExists { .. } | Self::Conflict { .. } | Self::ApplyConflict { .. } => StatusCode::CONFLICT,
             Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
+            Self::FutureVersion { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Expired { .. } => StatusCode::GONE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -88,11 +97,13 @@ impl ApiError {
         match self {
             Self::NotFound { .. } | Self::NoSuchPath { .. } => "NotFound",
             Self::AlreadyExists { .. } => "AlreadyExists",
-            Self::Conflict { .. } => "Conflict",
+            Self::Conflict { .. } | Self::ApplyConflict { .. } => "Conflict",
             Self::Invalid { .. } => "Invalid",
             Self::BadRequest(_) => "BadRequest",
             Self::MethodNotAllowed { .. } => "MethodNotAllowed",
             Self::UnsupportedMediaType { .. } => "UnsupportedMediaType",
+            Self::NotAcceptable { .. } => "NotAcceptable",
+            Self::FutureVersion { .. } => "Timeout",
             Self::TooLarge { .. } => "RequestEntityTooLarge",
             Self::Expired { .. } => "Expired",
             Self::Internal(_) => "InternalError",
@@ -104,7 +115,11 @@ impl ApiError {
             Self::NotFound { resource, name }
             | Self::AlreadyExists { resource, name }
             | Self::Conflict { resource, name, .. } => json!({"name": name, "kind": resource}),
-            Self::Invalid { kind, name, causes } => {
+            Self::FutureVersion { .. } => json!({
+                "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+                "retryAfterSeconds": 1,
+            }),
+            Self::Invalid { kind, name, causes } | Self::ApplyConflict { resource: kind, name, causes, .. } => {
                 let causes: Vec<Value> = causes
                     .iter()
                     .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))

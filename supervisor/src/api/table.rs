@@ -5,10 +5,34 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::accept::metadata_of;
 use super::kinds::Kind;
+use super::query::Query;
+use super::status::ApiError;
 
-/// A table of `objects`, each row with the object's metadata.
-pub fn table(kind: &Kind, objects: &[Arc<Value>], version: u64) -> Value {
+/// What each row says of its object beside the cells (`includeObject`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowObject {
+    None,
+    Metadata,
+    Object,
+}
+
+impl RowObject {
+    pub fn of(query: &Query) -> Result<Self, ApiError> {
+        match query.get("includeObject") {
+            Some("None") => Ok(Self::None),
+            None | Some("" | "Metadata") => Ok(Self::Metadata),
+            Some("Object") => Ok(Self::Object),
+            Some(other) => {
+                Err(ApiError::BadRequest(format!("includeObject: {other:?} is not None, Metadata or Object")))
+            }
+        }
+    }
+}
+
+/// A table of `objects`.
+pub fn table(kind: &Kind, objects: &[Arc<Value>], version: u64, row_object: RowObject) -> Value {
     let columns: Vec<Value> = kind
         .columns
         .iter()
@@ -17,19 +41,20 @@ pub fn table(kind: &Kind, objects: &[Arc<Value>], version: u64) -> Value {
             json!({"name": c.name, "type": c.data_type, "format": format, "description": "", "priority": c.priority})
         })
         .collect();
-    let rows: Vec<Value> = objects.iter().map(|object| row(kind, object)).collect();
+    let rows: Vec<Value> = objects.iter().map(|object| row(kind, object, row_object)).collect();
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": version.to_string()},
         "columnDefinitions": columns, "rows": rows,
     })
 }
 
-fn row(kind: &Kind, object: &Value) -> Value {
+fn row(kind: &Kind, object: &Value, row_object: RowObject) -> Value {
     let cells: Vec<Value> = kind.columns.iter().map(|column| (column.cell)(object)).collect();
-    let partial = json!({
-        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-    });
-    json!({"cells": cells, "object": partial})
+    match row_object {
+        RowObject::None => json!({"cells": cells}),
+        RowObject::Metadata => json!({"cells": cells, "object": metadata_of(object)}),
+        RowObject::Object => json!({"cells": cells, "object": object}),
+    }
 }
 
 /// How long ago an RFC 3339 time was, in kubectl's short form.

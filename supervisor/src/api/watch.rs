@@ -11,13 +11,13 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::accept::Form;
 use super::kinds::Kind;
+use super::list::Filter;
 use super::object_store::{Change, ChangeType, ObjectStore};
 use super::objects::{Objects, api_error};
 use super::query::Query;
-use super::server::Filter;
-use super::status::ApiError;
-use super::table;
+use super::status::{ApiError, Cause};
 
 /// How often a client that asked for bookmarks gets one.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
@@ -28,10 +28,12 @@ struct Watch {
     resource: String,
     namespace: Option<String>,
     filter: Filter,
-    as_table: bool,
+    form: Form,
     /// Changes up to this version have been sent.
     version: u64,
     bookmarks: bool,
+    /// A bookmark says where what was there ends (`sendInitialEvents`).
+    marks_initial_end: bool,
     deadline: Option<Instant>,
     /// Sent before any change: what is there already.
     initial: Option<Vec<Arc<Value>>>,
@@ -45,17 +47,21 @@ pub(super) fn stream(
     namespace: Option<&str>,
     query: &Query,
     filter: Filter,
-    as_table: bool,
+    form: Form,
 ) -> Result<Response, ApiError> {
     let from = query.number::<u64>("resourceVersion")?.unwrap_or(0);
     let timeout = query.number::<u64>("timeoutSeconds")?;
-    let (initial, version) = match from {
-        0 => {
+    let bookmarks = query.flag("allowWatchBookmarks");
+    objects.check_version(from)?;
+    let wants_initial = wants_initial(query, bookmarks)?;
+    let (initial, version) = match wants_initial.unwrap_or(from == 0) {
+        true => {
             let (mut objects, version) = objects.list(kind, namespace);
             objects.retain(|object| filter.matches(object));
             (Some(objects), version)
         }
-        from => {
+        false if from == 0 => (None, objects.store().version()),
+        false => {
             objects.store().changes_since(from).map_err(|error| api_error(kind, "", error))?;
             (None, from)
         }
@@ -66,9 +72,10 @@ pub(super) fn stream(
         resource: kind.resource(),
         namespace: namespace.map(str::to_owned),
         filter,
-        as_table,
+        form,
         version,
-        bookmarks: query.flag("allowWatchBookmarks"),
+        bookmarks,
+        marks_initial_end: wants_initial == Some(true),
         deadline: timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
         initial,
         failed: false,
@@ -83,13 +90,44 @@ pub(super) fn stream(
         .map_err(|error| ApiError::Internal(error.to_string()))
 }
 
+/// Whether the client wants what is there already sent first, and its end marked.
+fn wants_initial(query: &Query, bookmarks: bool) -> Result<Option<bool>, ApiError> {
+    let invalid = |field: &str, message: &str| {
+        let causes = vec![Cause::forbidden(field, message)];
+        Err(ApiError::Invalid { kind: "ListOptions.meta.k8s.io".into(), name: String::new(), causes })
+    };
+    let matching = query.get("resourceVersionMatch").filter(|value| !value.is_empty());
+    let Some(wanted) = query.get("sendInitialEvents").filter(|value| !value.is_empty()) else {
+        return match matching {
+            None => Ok(None),
+            Some(_) => invalid("resourceVersionMatch", "is forbidden for watch unless sendInitialEvents is provided"),
+        };
+    };
+    if matching != Some("NotOlderThan") {
+        return invalid(
+            "resourceVersionMatch",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        );
+    }
+    match wanted {
+        "true" | "1" if !bookmarks => {
+            invalid("sendInitialEvents", "allowWatchBookmarks must be set: its end is told by a bookmark")
+        }
+        other => Ok(Some(matches!(other, "true" | "1"))),
+    }
+}
+
 impl Watch {
     /// The next events as lines, or the end.
     async fn next(&mut self) -> Option<String> {
         if let Some(initial) = self.initial.take()
-            && !initial.is_empty()
+            && (!initial.is_empty() || self.marks_initial_end)
         {
-            return Some(initial.iter().map(|object| self.line("ADDED", object)).collect());
+            let mut lines: String = initial.iter().map(|object| self.line("ADDED", object)).collect();
+            if self.marks_initial_end {
+                lines += &self.bookmark(json!({"k8s.io/initial-events-end": "true"}));
+            }
+            return Some(lines);
         }
         let mut versions = self.store.versions();
         let bookmark_at = Instant::now() + BOOKMARK_INTERVAL;
@@ -109,7 +147,7 @@ impl Watch {
                     if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                         return None;
                     }
-                    return Some(if self.bookmarks { self.bookmark() } else { String::new() });
+                    return Some(if self.bookmarks { self.bookmark(Value::Null) } else { String::new() });
                 }
             }
         }
@@ -151,18 +189,18 @@ impl Watch {
     }
 
     fn line(&self, event_type: &str, object: &Arc<Value>) -> String {
-        let shown = match self.as_table {
-            true => table::table(self.kind, std::slice::from_ref(object), self.version),
-            false => Value::clone(object),
-        };
+        let shown = self.form.show(self.kind, object, self.version);
         json!({"type": event_type, "object": shown}).to_string() + "\n"
     }
 
-    fn bookmark(&self) -> String {
-        let object = json!({
+    fn bookmark(&self, annotations: Value) -> String {
+        let mut object = json!({
             "kind": self.kind.kind, "apiVersion": self.kind.api_version(),
             "metadata": {"resourceVersion": self.version.to_string()},
         });
+        if annotations.is_object() {
+            object["metadata"]["annotations"] = annotations;
+        }
         json!({"type": "BOOKMARK", "object": object}).to_string() + "\n"
     }
 }

@@ -1,5 +1,7 @@
 //! Deployments: one ReplicaSet for each version of the template, replicas moved from the old to the new.
 
+mod paused;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -7,8 +9,8 @@ use serde_json::{Value, json};
 use super::changes;
 use super::replica_set::condition;
 use crate::api::kinds::deployment::count_or_percentage;
-use crate::api::kinds::{deployment, integer, replica_set, text};
-use crate::api::objects::{Half, Objects, Propagation, is_owned_by, owner_reference};
+use crate::api::kinds::{deployment, integer, pod, replica_set, text};
+use crate::api::objects::{Half, Objects, Propagation, is_owned_by, now, owner_reference};
 use crate::api::status::ApiError;
 
 const HASH_LABEL: &str = "pod-template-hash";
@@ -29,6 +31,15 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(),
         return Ok(());
     }
     let sets = owned_sets(objects, namespace, &deployment);
+    if is_paused(&deployment) {
+        for (name, replicas) in paused::plan(&deployment, &sets) {
+            scale(objects, namespace, &name, replicas).await?;
+        }
+        let hash = template_hash(&deployment);
+        let current = sets.iter().find(|set| text(set, &format!("/metadata/labels/{HASH_LABEL}")) == hash);
+        let current = current.map(|set| text(set, "/metadata/uid").to_owned()).unwrap_or_default();
+        return write_status(objects, namespace, name, &deployment, &current).await;
+    }
     let revision = sets.iter().map(|set| revision_of(set)).max().unwrap_or(0);
     let hash = template_hash(&deployment);
     let current = sets.iter().find(|set| text(set, &format!("/metadata/labels/{HASH_LABEL}")) == hash).cloned();
@@ -49,6 +60,10 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(),
     }
     prune(objects, namespace, &deployment, &old).await?;
     write_status(objects, namespace, name, &deployment, text(&current, "/metadata/uid")).await
+}
+
+fn is_paused(deployment: &Value) -> bool {
+    deployment.pointer("/spec/paused") == Some(&Value::Bool(true))
 }
 
 fn owned_sets(objects: &Objects, namespace: &str, deployment: &Value) -> Vec<Arc<Value>> {
@@ -114,13 +129,9 @@ fn plan(deployment: &Value, new: &Value, old: &[Arc<Value>]) -> Vec<(String, i64
         }
         return steps;
     }
-    let bound = |field: &str, round_up| {
-        let value = deployment.pointer(&format!("/spec/strategy/rollingUpdate/{field}")).cloned().unwrap_or_default();
-        count_or_percentage(&value, desired, round_up).unwrap_or(0)
-    };
-    let max_surge = bound("maxSurge", true);
+    let max_surge = bound(deployment, "maxSurge", true);
     // Both bounds may round to nothing: then one pod at a time is taken down.
-    let max_unavailable = match bound("maxUnavailable", false) {
+    let max_unavailable = match bound(deployment, "maxUnavailable", false) {
         0 if max_surge == 0 => 1,
         count => count,
     };
@@ -147,6 +158,12 @@ fn plan(deployment: &Value, new: &Value, old: &[Arc<Value>]) -> Vec<(String, i64
     steps
 }
 
+/// A bound of the rolling update as a count; 0 where the strategy is another.
+fn bound(deployment: &Value, field: &str, round_up: bool) -> i64 {
+    let value = deployment.pointer(&format!("/spec/strategy/rollingUpdate/{field}")).cloned().unwrap_or_default();
+    count_or_percentage(&value, integer(deployment, "/spec/replicas"), round_up).unwrap_or(0)
+}
+
 async fn scale(objects: &Objects, namespace: &str, name: &str, replicas: i64) -> Result<(), ApiError> {
     let change = move |mut set: Value| {
         set["spec"]["replicas"] = replicas.into();
@@ -165,6 +182,37 @@ async fn prune(objects: &Objects, namespace: &str, deployment: &Value, old: &[Ar
         objects.delete(&replica_set::KIND, namespace, name, Propagation::Background, None).await?;
     }
     Ok(())
+}
+
+/// The Progressing condition: whether the present version is rolled out, on its way, or paused.
+fn progress(deployment: &Value, sets: &[Arc<Value>], current: Option<&Value>) -> Value {
+    let name = |set: &Value| text(set, "/metadata/name").to_owned();
+    let desired = integer(deployment, "/spec/replicas");
+    let total: i64 = sets.iter().map(|set| integer(set, "/status/replicas")).sum();
+    let is_complete = |set: &&Value| {
+        let count = |field: &str| integer(set, &format!("/status/{field}"));
+        count("replicas") == desired && count("availableReplicas") == desired && total == desired
+    };
+    let (status, reason, message) = match current {
+        _ if is_paused(deployment) => ("Unknown", "DeploymentPaused", "Deployment is paused".to_owned()),
+        Some(set) if is_complete(&set) => {
+            ("True", "NewReplicaSetAvailable", format!("ReplicaSet {:?} has successfully progressed.", name(set)))
+        }
+        Some(set) => ("True", "ReplicaSetUpdated", format!("ReplicaSet {:?} is progressing.", name(set))),
+        None => ("True", "NewReplicaSetCreated", "A new ReplicaSet is being made.".to_owned()),
+    };
+    let earlier = pod::items(&deployment["status"], "conditions").iter().find(|c| c["type"] == "Progressing");
+    let kept = |field: &str, same: bool| {
+        let time = earlier.filter(|_| same).map(|c| text(c, field).to_owned()).filter(|time| !time.is_empty());
+        time.unwrap_or_else(now)
+    };
+    let same_status = earlier.is_some_and(|c| c["status"] == status);
+    let same_reason = same_status && earlier.is_some_and(|c| c["reason"] == reason && c["message"] == message);
+    json!({
+        "type": "Progressing", "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": kept("/lastTransitionTime", same_status),
+        "lastUpdateTime": kept("/lastUpdateTime", same_reason),
+    })
 }
 
 async fn write_status(
@@ -193,7 +241,10 @@ async fn write_status(
         "replicas": sum("replicas"), "readyReplicas": sum("readyReplicas"), "availableReplicas": available,
         "unavailableReplicas": (desired - available).max(0),
         "updatedReplicas": updated.map_or(0, |set| integer(set, "/status/replicas")),
-        "conditions": [condition(old, "Available", is_available, reason, message)],
+        "conditions": [
+            condition(old, "Available", is_available, reason, message),
+            progress(deployment, &sets, updated.map(|set| &**set)),
+        ],
     });
     match objects.set_status(&deployment::KIND, namespace, name, text(deployment, "/metadata/uid"), status).await {
         Err(ApiError::NotFound { .. }) => Ok(()),

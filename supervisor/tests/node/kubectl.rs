@@ -15,7 +15,7 @@ use crate::testnode::{self, IMAGE, TestNode};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// kubectl knows no unix sockets: what comes to the address goes to the API's socket.
-fn proxy(socket: PathBuf) -> SocketAddr {
+pub fn proxy(socket: PathBuf) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -36,12 +36,12 @@ fn proxy(socket: PathBuf) -> SocketAddr {
     address
 }
 
-struct Kubectl {
-    program: PathBuf,
-    address: SocketAddr,
+pub struct Kubectl {
+    pub program: PathBuf,
+    pub address: SocketAddr,
     /// Instead of SPDY.
-    websockets: bool,
-    home: PathBuf,
+    pub websockets: bool,
+    pub home: PathBuf,
 }
 
 impl Kubectl {
@@ -55,7 +55,7 @@ impl Kubectl {
         command
     }
 
-    fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
+    pub fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
         let mut child = self.start(arguments);
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();

@@ -1,5 +1,6 @@
 //! A whole node on a real kernel, through its doors. Needs root; each test has a node of its own ([`testnode`]).
 
+mod api_requests;
 mod cni_plugins;
 mod cni_protocol;
 mod container_fields;
@@ -14,6 +15,7 @@ mod exec_and_logs;
 mod figures;
 mod kills;
 mod kubectl;
+mod kubectl_objects;
 mod leaks;
 mod network;
 mod registry;

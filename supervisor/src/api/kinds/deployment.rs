@@ -11,6 +11,7 @@ pub static KIND: Kind = Kind {
     plural: "deployments",
     singular: "deployment",
     short_names: &["deploy"],
+    categories: &["all"],
     namespaced: true,
     subresources: &["scale", "status"],
     set_defaults,
@@ -62,9 +63,6 @@ fn validate(object: &Value) -> Vec<Cause> {
             let message = format!("{other:?}: supported values: \"Recreate\", \"RollingUpdate\"");
             causes.push(Cause::unsupported("spec.strategy.type", &message));
         }
-    }
-    if object.pointer("/spec/paused") == Some(&Value::Bool(true)) {
-        causes.push(Cause::unsupported("spec.paused", "pausing a rollout"));
     }
     if object.pointer("/spec/progressDeadlineSeconds").is_some() {
         causes.push(Cause::unsupported("spec.progressDeadlineSeconds", "a rollout has no deadline"));

@@ -1,9 +1,13 @@
 //! The kinds this node serves: one file each, gathered in [`KINDS`].
 
+pub mod config_map;
 pub mod deployment;
 pub mod namespace;
 pub mod pod;
+mod pod_fields;
+mod pod_source;
 pub mod replica_set;
+pub mod secret;
 
 use serde_json::Value;
 
@@ -18,6 +22,8 @@ pub struct Kind {
     pub plural: &'static str,
     pub singular: &'static str,
     pub short_names: &'static [&'static str],
+    /// Groups of kinds that a client may ask for at once: `all`.
+    pub categories: &'static [&'static str],
     pub namespaced: bool,
     pub subresources: &'static [&'static str],
     /// Fills in what was left out, on create and update.
@@ -40,7 +46,8 @@ pub struct Column {
 }
 
 /// Every kind served, in the order of discovery.
-pub const KINDS: &[&Kind] = &[&namespace::KIND, &pod::KIND, &deployment::KIND, &replica_set::KIND];
+pub const KINDS: &[&Kind] =
+    &[&namespace::KIND, &config_map::KIND, &pod::KIND, &secret::KIND, &deployment::KIND, &replica_set::KIND];
 
 impl Kind {
     /// Name of the store's table: `deployments.apps`, `pods`.

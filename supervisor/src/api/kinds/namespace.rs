@@ -11,6 +11,7 @@ pub static KIND: Kind = Kind {
     plural: "namespaces",
     singular: "namespace",
     short_names: &["ns"],
+    categories: &[],
     namespaced: false,
     subresources: &[],
     set_defaults: |object| {

@@ -1,5 +1,7 @@
 //! `v1` Pod. Every field of its specification is either carried out or refused by name.
 
+use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
+use super::pod_source::{environment_causes, volume_causes};
 use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, is_dns_label, set_default, text};
 use crate::api::quantity;
 use crate::api::status::Cause;
@@ -12,8 +14,9 @@ pub static KIND: Kind = Kind {
     plural: "pods",
     singular: "pod",
     short_names: &["po"],
+    categories: &["all"],
     namespaced: true,
-    subresources: &["attach", "exec", "log", "portforward", "status"],
+    subresources: &["attach", "eviction", "exec", "log", "portforward", "status"],
     set_defaults,
     validate: |object| spec_causes(object.get("spec").unwrap_or(&Value::Null), "spec"),
     validate_update,
@@ -28,78 +31,6 @@ pub static KIND: Kind = Kind {
 };
 
 pub const DEFAULT_GRACE_SECONDS: i64 = 30;
-
-/// Fields of a pod's specification that are carried out. `[]` stands for every item of a list, `*` for all beneath.
-const SUPPORTED: &[&str] = &[
-    "automountServiceAccountToken",
-    "containers[]",
-    "dnsConfig.nameservers",
-    "dnsConfig.options[].name",
-    "dnsConfig.options[].value",
-    "dnsConfig.searches",
-    "dnsPolicy",
-    "enableServiceLinks",
-    "hostIPC",
-    "hostNetwork",
-    "hostPID",
-    "hostname",
-    "initContainers[]",
-    "nodeName",
-    "restartPolicy",
-    "schedulerName",
-    "securityContext.runAsGroup",
-    "securityContext.runAsNonRoot",
-    "securityContext.runAsUser",
-    "securityContext.seccompProfile.*",
-    "securityContext.supplementalGroups",
-    "securityContext.sysctls[].name",
-    "securityContext.sysctls[].value",
-    "shareProcessNamespace",
-    "terminationGracePeriodSeconds",
-    "volumes[].emptyDir.medium",
-    "volumes[].hostPath.path",
-    "volumes[].hostPath.type",
-    "volumes[].name",
-];
-
-/// Likewise of a container.
-const SUPPORTED_CONTAINER: &[&str] = &[
-    "args",
-    "command",
-    "env[].name",
-    "env[].value",
-    "env[].valueFrom.fieldRef.apiVersion",
-    "env[].valueFrom.fieldRef.fieldPath",
-    "image",
-    "imagePullPolicy",
-    "name",
-    "ports[].containerPort",
-    "ports[].hostIP",
-    "ports[].hostPort",
-    "ports[].name",
-    "ports[].protocol",
-    "resources.limits.cpu",
-    "resources.limits.memory",
-    "resources.requests.cpu",
-    "resources.requests.memory",
-    "securityContext.allowPrivilegeEscalation",
-    "securityContext.capabilities.add",
-    "securityContext.capabilities.drop",
-    "securityContext.privileged",
-    "securityContext.readOnlyRootFilesystem",
-    "securityContext.runAsGroup",
-    "securityContext.runAsNonRoot",
-    "securityContext.runAsUser",
-    "securityContext.seccompProfile.*",
-    "stdin",
-    "stdinOnce",
-    "tty",
-    "volumeMounts[].mountPath",
-    "volumeMounts[].mountPropagation",
-    "volumeMounts[].name",
-    "volumeMounts[].readOnly",
-    "workingDir",
-];
 
 fn set_defaults(object: &mut Value) {
     if let Some(spec) = object.get_mut("spec") {
@@ -138,7 +69,7 @@ fn default_pull_policy(image: &str) -> &'static str {
 
 /// Everything wrong with a pod's specification that stands at `path`.
 pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
-    let mut causes = unsupported(spec, path, SUPPORTED);
+    let mut causes = unsupported(spec, path, POD_FIELDS);
     let containers = items(spec, "containers");
     if containers.is_empty() {
         causes.push(Cause::required(format!("{path}.containers"), "a pod runs at least one container"));
@@ -170,7 +101,7 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
 }
 
 fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mut Vec<Cause>) {
-    causes.extend(unsupported(container, path, SUPPORTED_CONTAINER));
+    causes.extend(unsupported(container, path, CONTAINER_FIELDS));
     let name = text(container, "/name");
     if !is_dns_label(name) {
         let message = "must be a lowercase RFC 1123 label";
@@ -221,59 +152,10 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
         }
         one_of(port, &format!("{path}.ports[{index}]"), "protocol", &["TCP", "UDP", "SCTP"], causes);
     }
-    for (index, variable) in items(container, "env").iter().enumerate() {
-        let name = text(variable, "/name");
-        if name.is_empty() || name.contains(['=', '\0']) {
-            let message = "must be a name without =";
-            causes.push(Cause::invalid(format!("{path}.env[{index}].name"), format_args!("{name:?}"), message));
-        }
-        if let Some(field) = variable.pointer("/valueFrom/fieldRef/fieldPath").and_then(Value::as_str)
-            && !FIELD_REFERENCES.contains(&field)
-        {
-            let path = format!("{path}.env[{index}].valueFrom.fieldRef.fieldPath");
-            causes.push(Cause::unsupported(path, &format!("{field:?}: one of {}", FIELD_REFERENCES.join(", "))));
-        }
-    }
+    environment_causes(container, path, causes);
 }
 
-/// Fields of its pod that a container's environment can name.
-pub const FIELD_REFERENCES: &[&str] =
-    &["metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "status.hostIP", "status.podIP"];
-
-fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>) {
-    let name = text(volume, "/name");
-    if !is_dns_label(name) {
-        let message = "must be a lowercase RFC 1123 label";
-        causes.push(Cause::invalid(format!("{path}.name"), format_args!("{name:?}"), message));
-    }
-    match (volume.get("emptyDir"), volume.get("hostPath")) {
-        (None, None) if volume.as_object().is_some_and(|fields| fields.len() <= 1) => {
-            causes.push(Cause::required(path, "must specify a volume type: emptyDir or hostPath"));
-        }
-        (Some(_), Some(_)) => causes.push(Cause::forbidden(path, "may not specify more than 1 volume type")),
-        (Some(empty), None) => {
-            if !text(empty, "/medium").is_empty() {
-                let message = format!("{:?}: only \"\", the node's disk", text(empty, "/medium"));
-                causes.push(Cause::unsupported(format!("{path}.emptyDir.medium"), &message));
-            }
-        }
-        (None, Some(host)) => {
-            let host_path = text(host, "/path");
-            if !host_path.starts_with('/') || host_path.split('/').any(|part| part == "..") {
-                let message = "must be an absolute path without ..";
-                causes.push(Cause::invalid(format!("{path}.hostPath.path"), format_args!("{host_path:?}"), message));
-            }
-            let types =
-                ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
-            if host.get("type").is_some_and(|value| !value.is_null()) {
-                one_of(host, &format!("{path}.hostPath"), "type", &types, causes);
-            }
-        }
-        (None, None) => {}
-    }
-}
-
-fn one_of(object: &Value, path: &str, field: &str, allowed: &[&str], causes: &mut Vec<Cause>) {
+pub(super) fn one_of(object: &Value, path: &str, field: &str, allowed: &[&str], causes: &mut Vec<Cause>) {
     let value = text(object, &format!("/{field}"));
     if !allowed.contains(&value) {
         let message = format!("{value:?}: supported values: {}", allowed.join(", "));
@@ -284,41 +166,6 @@ fn one_of(object: &Value, path: &str, field: &str, allowed: &[&str], causes: &mu
 /// The items of a list field, none where it is missing.
 pub fn items<'a>(object: &'a Value, field: &str) -> &'a [Value] {
     object.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// Fields that are set and that nothing here carries out.
-fn unsupported(object: &Value, path: &str, supported: &[&str]) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    walk(object, path, "", supported, &mut causes);
-    causes
-}
-
-fn walk(value: &Value, path: &str, pattern: &str, supported: &[&str], causes: &mut Vec<Cause>) {
-    let covers = |entry: &&str| *entry == pattern || entry.strip_suffix(".*").is_some_and(|e| pattern.starts_with(e));
-    if supported.iter().any(covers) || value.is_null() {
-        return;
-    }
-    let leads = |entry: &&str| {
-        pattern.is_empty() || entry.strip_prefix(pattern).is_some_and(|rest| rest.starts_with(['.', '[']))
-    };
-    if !supported.iter().any(leads) {
-        causes.push(Cause::unsupported(path, "this field is not supported yet"));
-        return;
-    }
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let pattern = if pattern.is_empty() { key.clone() } else { format!("{pattern}.{key}") };
-                walk(value, &format!("{path}.{key}"), &pattern, supported, causes);
-            }
-        }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                walk(item, &format!("{path}[{index}]"), &format!("{pattern}[]"), supported, causes);
-            }
-        }
-        _ => {}
-    }
 }
 
 /// A pod that exists keeps its specification: images alone may change in Kubernetes, nothing here.
@@ -412,9 +259,9 @@ mod tests {
             causes(json!({
                 "priorityClassName": "high",
                 "containers": [{"name": "c", "image": "busybox:1", "lifecycle": {"preStop": {}}}],
-                "volumes": [{"name": "v", "configMap": {"name": "x"}}],
+                "volumes": [{"name": "v", "nfs": {"server": "x", "path": "/"}}],
             })),
-            ["spec.priorityClassName", "spec.volumes[0].configMap", "spec.containers[0].lifecycle"]
+            ["spec.priorityClassName", "spec.volumes[0].nfs", "spec.containers[0].lifecycle"]
         );
     }
 

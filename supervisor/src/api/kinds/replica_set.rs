@@ -9,6 +9,7 @@ pub static KIND: Kind = Kind {
     plural: "replicasets",
     singular: "replicaset",
     short_names: &["rs"],
+    categories: &["all"],
     namespaced: true,
     subresources: &["scale", "status"],
     set_defaults: super::template_defaults,

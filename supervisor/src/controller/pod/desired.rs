@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
 
+use super::environment::{Environment, expand};
 use super::volume;
 use crate::api::quantity;
 use crate::pod::spec::{
@@ -111,24 +112,16 @@ fn is_privileged(container: &Container) -> bool {
     container.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false)
 }
 
-/// What a container's environment may name of its pod and node.
-pub(super) struct Facts<'a> {
-    pub(super) node_name: &'a str,
-    pub(super) pod_ip: Option<IpAddr>,
-    pub(super) host_ip: Option<IpAddr>,
-}
-
 /// A container of a pod; `folder` is the pod's own on the node.
 pub(super) fn container(
     pod: &Pod,
     container: &Container,
     attempt: u32,
     folder: &Path,
-    facts: &Facts<'_>,
+    env: Environment,
 ) -> ContainerConfig {
     let identity = Identity::of(pod);
     let spec = pod.spec.clone().unwrap_or_default();
-    let env = environment(container, &identity, facts);
     let expand_all = |words: &Option<Vec<String>>| -> Vec<String> {
         words.iter().flatten().map(|word| expand(word, &env)).collect()
     };
@@ -137,7 +130,8 @@ pub(super) fn container(
         Some(Mount {
             container_path: mount.mount_path.clone().into(),
             host_path: volume::host_path(volume, folder)?,
-            readonly: mount.read_only.unwrap_or(false),
+            // What is projected is written by the node alone.
+            readonly: mount.read_only.unwrap_or(false) || volume::is_projected(volume),
             recursive_readonly: false,
             ids: None,
             image: None,
@@ -174,51 +168,6 @@ pub(super) fn container(
         stop_signal: None,
         env,
     }
-}
-
-fn environment(container: &Container, identity: &Identity, facts: &Facts<'_>) -> Vec<(String, String)> {
-    let ip = |address: Option<IpAddr>| address.map(|address| address.to_string()).unwrap_or_default();
-    let mut env: Vec<(String, String)> = Vec::new();
-    for variable in container.env.iter().flatten() {
-        let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
-        let value = match field.map(|field| field.field_path.as_str()) {
-            Some("metadata.name") => identity.name.clone(),
-            Some("metadata.namespace") => identity.namespace.clone(),
-            Some("metadata.uid") => identity.uid.clone(),
-            Some("spec.nodeName") => facts.node_name.into(),
-            Some("status.podIP") => ip(facts.pod_ip),
-            Some("status.hostIP") => ip(facts.host_ip),
-            _ => expand(variable.value.as_deref().unwrap_or_default(), &env),
-        };
-        env.retain(|(name, _)| *name != variable.name);
-        env.push((variable.name.clone(), value));
-    }
-    env
-}
-
-/// Replaces `$(NAME)` by the variable's value; `$$` is a dollar sign, an unknown name stays as it is.
-fn expand(text: &str, env: &[(String, String)]) -> String {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        expanded.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
-        let name = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
-        if let Some(escaped) = after.strip_prefix('$') {
-            expanded.push('$');
-            rest = escaped;
-        } else if let Some((name, tail)) = name {
-            match env.iter().find(|(known, _)| known == name) {
-                Some((_, value)) => expanded.push_str(value),
-                None => expanded.push_str(&format!("$({name})")),
-            }
-            rest = tail;
-        } else {
-            expanded.push('$');
-            rest = after;
-        }
-    }
-    expanded + rest
 }
 
 fn resources(container: &Container) -> Resources {
@@ -287,24 +236,13 @@ mod tests {
 
     fn first(spec: serde_json::Value) -> ContainerConfig {
         let pod = pod(spec);
-        let facts = Facts { node_name: "node", pod_ip: "10.0.0.2".parse().ok(), host_ip: None };
-        container(&pod, &pod.spec.as_ref().unwrap().containers[0], 3, Path::new("/pods/u"), &facts)
+        let env = vec![("IP".into(), "10.0.0.2".into())];
+        container(&pod, &pod.spec.as_ref().unwrap().containers[0], 3, Path::new("/pods/u"), env)
     }
 
     #[test]
-    fn variables_expand_in_order() {
-        let env = [("A".to_owned(), "1".to_owned())];
-        for (text, expected) in [("$(A)$(B)", "1$(B)"), ("$$(A)", "$(A)"), ("a$", "a$"), ("$(A", "$(A"), ("", "")] {
-            assert_eq!(expand(text, &env), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn environment_sees_the_pod() {
-        let config = first(json!({"containers": [{"name": "c", "image": "i", "args": ["$(FULL)"], "env": [
-            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            {"name": "FULL", "value": "$(IP):80"},
-        ]}]}));
+    fn arguments_see_the_environment() {
+        let config = first(json!({"containers": [{"name": "c", "image": "i", "args": ["$(IP):80"]}]}));
         assert_eq!(config.args, ["10.0.0.2:80"]);
     }
 

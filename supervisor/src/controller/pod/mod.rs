@@ -2,8 +2,12 @@
 
 mod back_off;
 mod desired;
+mod environment;
 mod image;
 mod observed;
+mod projected_folder;
+mod projection;
+mod source;
 mod volume;
 mod worker;
 
@@ -16,7 +20,8 @@ use tokio::task::JoinSet;
 
 use super::Context;
 use super::changes::Changes;
-use crate::api::kinds::{pod, text};
+use crate::api::kinds::{Kind, config_map, pod, secret, text};
+use crate::api::object_store::Change;
 use crate::pod::status::Event;
 use worker::Worker;
 
@@ -40,10 +45,7 @@ pub async fn run(context: Context) {
         tokio::select! {
             batch = changes.next() => match batch {
                 Some(batch) => {
-                    let resource = pod::KIND.resource();
-                    for change in batch.iter().filter(|change| change.key.resource == resource) {
-                        workers.wake(&change.object);
-                    }
+                    batch.iter().for_each(|change| workers.changed(change));
                 }
                 None => workers.wake_all(),
             },
@@ -63,6 +65,25 @@ pub async fn run(context: Context) {
 }
 
 impl Workers {
+    /// Wakes whom a change concerns: the pod itself, or those that use what has changed.
+    fn changed(&mut self, change: &Change) {
+        let is_of = |kind: &Kind| change.key.resource == kind.resource();
+        if is_of(&pod::KIND) {
+            self.wake(&change.object);
+            return;
+        }
+        let field = match (is_of(&config_map::KIND), is_of(&secret::KIND)) {
+            (true, _) => "configMap",
+            (_, true) => "secret",
+            _ => return,
+        };
+        for object in self.context.objects.list(&pod::KIND, Some(&change.key.namespace)).0 {
+            if uses(&object["spec"], field, &change.key.name) {
+                self.wake(&object);
+            }
+        }
+    }
+
     /// Wakes the pod's worker, starting it if it has none.
     fn wake(&mut self, object: &Value) {
         let uid = text(object, "/metadata/uid");
@@ -120,5 +141,38 @@ impl Workers {
                 tracing::warn!(sandbox = sandbox.id, %error, "remove the sandbox of a pod that is gone");
             }
         }
+    }
+}
+
+/// Whether something in `value` refers to that ConfigMap or Secret: a field such as `configMap`, `configMapRef`,
+/// `configMapKeyRef` with its name.
+fn uses(value: &Value, field: &str, name: &str) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(key, value)| {
+            let refers = key.starts_with(field) && (text(value, "/name") == name || text(value, "/secretName") == name);
+            refers || uses(value, field, name)
+        }),
+        Value::Array(items) => items.iter().any(|item| uses(item, field, name)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uses;
+    use serde_json::json;
+
+    #[test]
+    fn uses_of_an_object_are_found_wherever_they_stand() {
+        for (spec, expected) in [
+            (json!({"volumes": [{"configMap": {"name": "x"}}]}), true),
+            (json!({"volumes": [{"projected": {"sources": [{"configMap": {"name": "x"}}]}}]}), true),
+            (json!({"containers": [{"envFrom": [{"configMapRef": {"name": "x"}}]}]}), true),
+            (json!({"containers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "x"}}}]}]}), true),
+            (json!({"volumes": [{"configMap": {"name": "y"}}, {"secret": {"secretName": "x"}}]}), false),
+        ] {
+            assert_eq!(uses(&spec, "configMap", "x"), expected, "{spec}");
+        }
+        assert!(uses(&json!({"volumes": [{"secret": {"secretName": "x"}}]}), "secret", "x"));
     }
 }

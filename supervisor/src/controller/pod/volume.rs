@@ -3,13 +3,21 @@
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{HostPathVolumeSource, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
 
-/// Makes the volumes of a pod ready. `folder` is the pod's own.
-pub(super) fn prepare(spec: &PodSpec, folder: &Path) -> Result<(), String> {
-    for volume in spec.volumes.iter().flatten() {
+use super::source::{Facts, Sources};
+use super::{projected_folder, projection};
+
+/// Makes the volumes of a pod ready, and brings those made of objects up to date. `folder` is the pod's own.
+pub(super) fn prepare(pod: &Pod, folder: &Path, sources: &Sources<'_>, facts: &Facts<'_>) -> Result<(), String> {
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         let path = host_path(volume, folder).ok_or_else(|| format!("volume {}: no source", volume.name))?;
         let error = |error: std::io::Error| format!("volume {}: {}: {error}", volume.name, path.display());
+        let files = projection::files(volume, pod, sources, facts);
+        if let Some(files) = files.map_err(|message| format!("volume {}: {message}", volume.name))? {
+            projected_folder::write(&path, &files).map_err(error)?;
+            continue;
+        }
         match &volume.host_path {
             // Every user of the pod may write there, as Kubernetes has it.
             None => make_directory(&path, 0o777).map_err(error)?,
@@ -23,11 +31,19 @@ pub(super) fn prepare(spec: &PodSpec, folder: &Path) -> Result<(), String> {
 
 /// Where a volume lies on the node.
 pub(super) fn host_path(volume: &Volume, folder: &Path) -> Option<PathBuf> {
-    match (&volume.empty_dir, &volume.host_path) {
-        (Some(_), None) => Some(folder.join("volumes").join(&volume.name)),
-        (None, Some(source)) => Some(PathBuf::from(&source.path)),
+    match (volume.empty_dir.is_some() || is_projected(volume), &volume.host_path) {
+        (true, None) => Some(folder.join("volumes").join(&volume.name)),
+        (false, Some(source)) => Some(PathBuf::from(&source.path)),
         _ => None,
     }
+}
+
+/// Whether the volume is made of objects.
+pub(super) fn is_projected(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 /// Removes what [`prepare`] made.

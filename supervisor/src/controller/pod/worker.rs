@@ -19,9 +19,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::back_off::BackOff;
-use super::desired::{self, Facts, Identity};
+use super::desired::{self, Identity};
+use super::environment;
 use super::image::{self, ImageFailure};
 use super::observed::{self, Observed, PodFacts};
+use super::source::{Facts, Sources};
 use super::volume;
 use crate::api::kinds::{integer, pod, text};
 use crate::api::objects::Objects;
@@ -151,12 +153,40 @@ impl Worker {
         }
     }
 
+    /// Has the status say which volume keeps containers from being begun. What runs already keeps what it has.
+    fn not_mounted(&mut self, spec: &PodSpec, message: &str) {
+        tracing::warn!(pod = self.name, namespace = self.namespace, message, "prepare volumes");
+        for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+            let running = self.observe(&container.name).is_running();
+            let record = self.records.entry(container.name.clone()).or_default();
+            if !running {
+                record.waiting = Some(("ContainerCreating".into(), message.to_owned()));
+            }
+        }
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        Sources { objects: &self.context.objects, namespace: &self.namespace }
+    }
+
+    fn facts(&self, sandbox: &SandboxStatus) -> Facts<'_> {
+        let host_ip = Some(self.context.host_ip);
+        let pod_ip = match sandbox.config.host_network {
+            true => host_ip,
+            false => sandbox.addresses.first().copied(),
+        };
+        Facts { node_name: &self.context.node_name, pod_ip, host_ip }
+    }
+
     /// Does what can be done now; gives back when the next thing may be due.
     async fn advance(&mut self, pod: &Pod) -> Result<Option<Instant>, PodError> {
         let spec = pod.spec.clone().unwrap_or_default();
-        let folder = self.folder();
-        volume::prepare(&spec, &folder).map_err(|message| PodError::internal("prepare volumes", message))?;
         let sandbox = self.ensure_sandbox(pod).await?;
+        let prepared = volume::prepare(pod, &self.folder(), &self.sources(), &self.facts(&sandbox));
+        if let Err(message) = prepared {
+            self.not_mounted(&spec, &message);
+            return Ok(Some(Instant::now() + RETRY));
+        }
         let policy = spec.restart_policy.clone().unwrap_or_default();
         for container in spec.init_containers.iter().flatten() {
             match self.observe(&container.name).exit_code() {
@@ -295,12 +325,9 @@ impl Worker {
         let image = container.image.clone().unwrap_or_default();
         let policy = container.image_pull_policy.clone().unwrap_or_default();
         let image = self.or_deleted(image::ensure(node.images(), &image, &policy)).await?;
-        let facts = Facts {
-            node_name: &self.context.node_name,
-            pod_ip: sandbox.addresses.first().copied(),
-            host_ip: Some(self.context.host_ip),
-        };
-        let mut config = desired::container(pod, container, attempt, &self.folder(), &facts);
+        let env = environment::resolve(pod, container, &self.sources(), &self.facts(sandbox))
+            .map_err(|message| ImageFailure { reason: "CreateContainerConfigError", message })?;
+        let mut config = desired::container(pod, container, attempt, &self.folder(), env);
         if desired::must_not_be_root(pod, container) {
             image::check_not_root(&image, config.security.run_as_user)?;
         }

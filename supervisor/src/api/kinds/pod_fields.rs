@@ -1,0 +1,135 @@
+//! The fields of pods that are carried out; any other is refused by name.
+
+use serde_json::Value;
+
+use crate::api::status::Cause;
+
+/// Fields of a pod's specification that are carried out. `[]` stands for every item of a list, `*` for all beneath.
+pub(super) const POD_FIELDS: &[&str] = &[
+    "automountServiceAccountToken",
+    "containers[]",
+    "dnsConfig.nameservers",
+    "dnsConfig.options[].name",
+    "dnsConfig.options[].value",
+    "dnsConfig.searches",
+    "dnsPolicy",
+    "enableServiceLinks",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostname",
+    "initContainers[]",
+    "nodeName",
+    "restartPolicy",
+    "schedulerName",
+    "securityContext.runAsGroup",
+    "securityContext.runAsNonRoot",
+    "securityContext.runAsUser",
+    "securityContext.seccompProfile.*",
+    "securityContext.supplementalGroups",
+    "securityContext.sysctls[].name",
+    "securityContext.sysctls[].value",
+    "shareProcessNamespace",
+    "terminationGracePeriodSeconds",
+    "volumes[].configMap.defaultMode",
+    "volumes[].configMap.items[].*",
+    "volumes[].configMap.name",
+    "volumes[].configMap.optional",
+    "volumes[].downwardAPI.defaultMode",
+    "volumes[].downwardAPI.items[].fieldRef.*",
+    "volumes[].downwardAPI.items[].mode",
+    "volumes[].downwardAPI.items[].path",
+    "volumes[].emptyDir.medium",
+    "volumes[].hostPath.path",
+    "volumes[].hostPath.type",
+    "volumes[].name",
+    "volumes[].projected.defaultMode",
+    "volumes[].projected.sources[].configMap.*",
+    "volumes[].projected.sources[].downwardAPI.items[].fieldRef.*",
+    "volumes[].projected.sources[].downwardAPI.items[].mode",
+    "volumes[].projected.sources[].downwardAPI.items[].path",
+    "volumes[].projected.sources[].secret.*",
+    "volumes[].secret.defaultMode",
+    "volumes[].secret.items[].*",
+    "volumes[].secret.optional",
+    "volumes[].secret.secretName",
+];
+
+/// Likewise of a container.
+pub(super) const CONTAINER_FIELDS: &[&str] = &[
+    "args",
+    "command",
+    "env[].name",
+    "env[].value",
+    "env[].valueFrom.configMapKeyRef.*",
+    "env[].valueFrom.fieldRef.apiVersion",
+    "env[].valueFrom.fieldRef.fieldPath",
+    "env[].valueFrom.secretKeyRef.*",
+    "envFrom[].configMapRef.*",
+    "envFrom[].prefix",
+    "envFrom[].secretRef.*",
+    "image",
+    "imagePullPolicy",
+    "name",
+    "ports[].containerPort",
+    "ports[].hostIP",
+    "ports[].hostPort",
+    "ports[].name",
+    "ports[].protocol",
+    "resources.limits.cpu",
+    "resources.limits.memory",
+    "resources.requests.cpu",
+    "resources.requests.memory",
+    "securityContext.allowPrivilegeEscalation",
+    "securityContext.capabilities.add",
+    "securityContext.capabilities.drop",
+    "securityContext.privileged",
+    "securityContext.readOnlyRootFilesystem",
+    "securityContext.runAsGroup",
+    "securityContext.runAsNonRoot",
+    "securityContext.runAsUser",
+    "securityContext.seccompProfile.*",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "volumeMounts[].mountPath",
+    "volumeMounts[].mountPropagation",
+    "volumeMounts[].name",
+    "volumeMounts[].readOnly",
+    "workingDir",
+];
+
+/// Fields that are set and that nothing here carries out.
+pub(super) fn unsupported(object: &Value, path: &str, supported: &[&str]) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    walk(object, path, "", supported, &mut causes);
+    causes
+}
+
+fn walk(value: &Value, path: &str, pattern: &str, supported: &[&str], causes: &mut Vec<Cause>) {
+    let covers = |entry: &&str| *entry == pattern || entry.strip_suffix(".*").is_some_and(|e| pattern.starts_with(e));
+    if supported.iter().any(covers) || value.is_null() {
+        return;
+    }
+    let leads = |entry: &&str| {
+        pattern.is_empty() || entry.strip_prefix(pattern).is_some_and(|rest| rest.starts_with(['.', '[']))
+    };
+    if !supported.iter().any(leads) {
+        causes.push(Cause::unsupported(path, "this field is not supported yet"));
+        return;
+    }
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let pattern = if pattern.is_empty() { key.clone() } else { format!("{pattern}.{key}") };
+                walk(value, &format!("{path}.{key}"), &pattern, supported, causes);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                walk(item, &format!("{path}[{index}]"), &format!("{pattern}[]"), supported, causes);
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,250 @@
+//! Where a pod's values come from: the sources of its volumes and of its containers' environments.
+
+use serde_json::Value;
+
+use super::config_map::is_data_key;
+use super::pod::{items, one_of};
+use super::{integer, is_dns_label, text};
+use crate::api::status::Cause;
+
+/// Fields of its pod that a container's environment can name.
+const ENVIRONMENT_FIELDS: &[&str] = &[
+    "metadata.annotations['KEY']",
+    "metadata.labels['KEY']",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+/// Likewise a file.
+const FILE_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.annotations['KEY']",
+    "metadata.labels",
+    "metadata.labels['KEY']",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
+
+fn is_field(path: &str, allowed: &[&str]) -> bool {
+    allowed.iter().any(|field| match field.split_once("KEY") {
+        None => *field == path,
+        Some((before, after)) => {
+            let key = path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            key.is_some_and(|key| !key.is_empty() && !key.contains('\''))
+        }
+    })
+}
+
+pub(super) fn environment_causes(container: &Value, path: &str, causes: &mut Vec<Cause>) {
+    for (index, variable) in items(container, "env").iter().enumerate() {
+        let path = format!("{path}.env[{index}]");
+        let name = text(variable, "/name");
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let message = "must be a name without =";
+            causes.push(Cause::invalid(format!("{path}.name"), format_args!("{name:?}"), message));
+        }
+        let Some(source) = variable.get("valueFrom").and_then(Value::as_object) else { continue };
+        let path = format!("{path}.valueFrom");
+        if !text(variable, "/value").is_empty() {
+            causes.push(Cause::invalid(&path, "\"\"", "may not be specified when `value` is not empty"));
+        }
+        if source.len() != 1 {
+            causes.push(Cause::invalid(&path, source.len(), "must specify exactly one source"));
+        }
+        for (name, value) in source {
+            let field = text(value, "/fieldPath");
+            if name == "fieldRef" && !is_field(field, ENVIRONMENT_FIELDS) {
+                let message = format!("{field:?}: one of {}", ENVIRONMENT_FIELDS.join(", "));
+                causes.push(Cause::unsupported(format!("{path}.fieldRef.fieldPath"), &message));
+            }
+            if name.ends_with("KeyRef") {
+                required(value, &format!("{path}.{name}"), &["name", "key"], causes);
+            }
+        }
+    }
+    for (index, from) in items(container, "envFrom").iter().enumerate() {
+        let path = format!("{path}.envFrom[{index}]");
+        let sources = ["configMapRef", "secretRef"];
+        let given: Vec<&str> = sources.into_iter().filter(|name| from.get(*name).is_some()).collect();
+        match given.as_slice() {
+            [one] => required(&from[*one], &format!("{path}.{one}"), &["name"], causes),
+            _ => causes.push(Cause::invalid(&path, given.len(), "must specify one of: `configMapRef` or `secretRef`")),
+        }
+        if text(from, "/prefix").contains(['=', '\0']) {
+            let prefix = text(from, "/prefix");
+            causes.push(Cause::invalid(format!("{path}.prefix"), format_args!("{prefix:?}"), "must be without ="));
+        }
+    }
+}
+
+fn required(value: &Value, path: &str, fields: &[&str], causes: &mut Vec<Cause>) {
+    for field in fields.iter().filter(|field| text(value, &format!("/{field}")).is_empty()) {
+        causes.push(Cause::required(format!("{path}.{field}"), "what is referred to"));
+    }
+}
+
+pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let name = text(volume, "/name");
+    if !is_dns_label(name) {
+        let message = "must be a lowercase RFC 1123 label";
+        causes.push(Cause::invalid(format!("{path}.name"), format_args!("{name:?}"), message));
+    }
+    const SOURCES: [&str; 6] = ["configMap", "downwardAPI", "emptyDir", "hostPath", "projected", "secret"];
+    let given: Vec<&str> =
+        SOURCES.into_iter().filter(|source| volume.get(*source).is_some_and(|value| !value.is_null())).collect();
+    let source = match given.as_slice() {
+        // Another one is named as not supported.
+        [] if volume.as_object().is_some_and(|fields| fields.len() > 1) => return,
+        [] => {
+            let message = format!("must specify a volume type: one of {}", SOURCES.join(", "));
+            causes.push(Cause::required(path, &message));
+            return;
+        }
+        [one] => *one,
+        _ => {
+            causes.push(Cause::forbidden(path, "may not specify more than 1 volume type"));
+            return;
+        }
+    };
+    let (value, path) = (&volume[source], format!("{path}.{source}"));
+    match source {
+        "emptyDir" => {
+            if !text(value, "/medium").is_empty() {
+                let message = format!("{:?}: only \"\", the node's disk", text(value, "/medium"));
+                causes.push(Cause::unsupported(format!("{path}.medium"), &message));
+            }
+        }
+        "hostPath" => host_path_causes(value, &path, causes),
+        "projected" => {
+            mode_causes(value, &path, "defaultMode", causes);
+            for (index, source) in items(value, "sources").iter().enumerate() {
+                let path = format!("{path}.sources[{index}]");
+                for (name, value) in source.as_object().into_iter().flatten() {
+                    projection_causes(name, value, &format!("{path}.{name}"), causes);
+                }
+            }
+        }
+        _ => projection_causes(source, value, &path, causes),
+    }
+}
+
+fn host_path_causes(host: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let host_path = text(host, "/path");
+    if !host_path.starts_with('/') || host_path.split('/').any(|part| part == "..") {
+        let message = "must be an absolute path without ..";
+        causes.push(Cause::invalid(format!("{path}.path"), format_args!("{host_path:?}"), message));
+    }
+    let types = ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+    if host.get("type").is_some_and(|value| !value.is_null()) {
+        one_of(host, path, "type", &types, causes);
+    }
+}
+
+/// A ConfigMap, a Secret or the pod's fields as files.
+fn projection_causes(source: &str, value: &Value, path: &str, causes: &mut Vec<Cause>) {
+    mode_causes(value, path, "defaultMode", causes);
+    if source != "downwardAPI" && text(value, "/name").is_empty() && text(value, "/secretName").is_empty() {
+        let field = if source == "secret" && !path.contains(".projected.") { "secretName" } else { "name" };
+        causes.push(Cause::required(format!("{path}.{field}"), "the object whose keys become files"));
+    }
+    for (index, item) in items(value, "items").iter().enumerate() {
+        let path = format!("{path}.items[{index}]");
+        mode_causes(item, &path, "mode", causes);
+        let target = text(item, "/path");
+        let is_inside = !target.is_empty()
+            && !target.starts_with("..")
+            && target.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+            && !target.contains('\0');
+        if !is_inside {
+            let message = "must be a relative path that stays in the volume and does not start with \"..\"";
+            causes.push(Cause::invalid(format!("{path}.path"), format_args!("{target:?}"), message));
+        }
+        match source {
+            "downwardAPI" => {
+                let field = text(item, "/fieldRef/fieldPath");
+                if !is_field(field, FILE_FIELDS) {
+                    let message = format!("{field:?}: one of {}", FILE_FIELDS.join(", "));
+                    causes.push(Cause::unsupported(format!("{path}.fieldRef.fieldPath"), &message));
+                }
+            }
+            _ if !is_data_key(text(item, "/key")) => {
+                let message = "must be a key of the object";
+                let key = text(item, "/key");
+                causes.push(Cause::invalid(format!("{path}.key"), format_args!("{key:?}"), message));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn mode_causes(value: &Value, path: &str, field: &str, causes: &mut Vec<Cause>) {
+    let mode = integer(value, &format!("/{field}"));
+    if !(0..=0o777).contains(&mode) {
+        let message = "must be a number between 0 and 0777 (octal), both inclusive";
+        causes.push(Cause::invalid(format!("{path}.{field}"), mode, message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn wrong_sources_are_named_with_their_path() {
+        for (volume, field) in [
+            (json!({"configMap": {}}), "v.configMap.name"),
+            (json!({"secret": {}}), "v.secret.secretName"),
+            (json!({"configMap": {"name": "x", "defaultMode": 512}}), "v.configMap.defaultMode"),
+            (json!({"configMap": {"name": "x", "items": [{"key": "a", "path": "../a"}]}}), "v.configMap.items[0].path"),
+            (json!({"configMap": {"name": "x", "items": [{"key": "a", "path": "/a"}]}}), "v.configMap.items[0].path"),
+            (json!({"configMap": {"name": "x", "items": [{"key": "a/b", "path": "a"}]}}), "v.configMap.items[0].key"),
+            (json!({"projected": {"sources": [{"secret": {}}]}}), "v.projected.sources[0].secret.name"),
+            (
+                json!({"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "status.podIP"}}]}}),
+                "v.downwardAPI.items[0].fieldRef.fieldPath",
+            ),
+            (json!({"emptyDir": {}, "secret": {"secretName": "x"}}), "v"),
+            (json!({}), "v"),
+        ] {
+            let mut volume = volume;
+            volume["name"] = "name".into();
+            let mut causes = Vec::new();
+            volume_causes(&volume, "v", &mut causes);
+            let fields: Vec<&str> = causes.iter().map(|cause| cause.field.as_str()).collect();
+            assert_eq!(fields, [field], "{volume}");
+        }
+    }
+
+    #[test]
+    fn wrong_variables_are_named_with_their_path() {
+        for (container, field) in [
+            (json!({"env": [{"name": "a=b"}]}), "c.env[0].name"),
+            (
+                json!({"env": [{"name": "a", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]}),
+                "c.env[0].valueFrom.fieldRef.fieldPath",
+            ),
+            (
+                json!({"env": [{"name": "a", "valueFrom": {"secretKeyRef": {"name": "x"}}}]}),
+                "c.env[0].valueFrom.secretKeyRef.key",
+            ),
+            (
+                json!({"env": [{"name": "a", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+                "c.env[0].valueFrom",
+            ),
+            (json!({"envFrom": [{}]}), "c.envFrom[0]"),
+            (json!({"envFrom": [{"secretRef": {}}]}), "c.envFrom[0].secretRef.name"),
+        ] {
+            let mut causes = Vec::new();
+            environment_causes(&container, "c", &mut causes);
+            let fields: Vec<&str> = causes.iter().map(|cause| cause.field.as_str()).collect();
+            assert_eq!(fields, [field], "{container}");
+        }
+    }
+}

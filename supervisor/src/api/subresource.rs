@@ -1,0 +1,155 @@
+//! Sub-resources: a part of an object under a path of its own, or an action on it.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::body::{read_body, read_value};
+use super::deletion::DeleteOptions;
+use super::kinds::{Kind, integer, pod, text};
+use super::objects::Half;
+use super::patch::Patch;
+use super::query::Query;
+use super::server::{Api, Target, apply_request, method_not_allowed, read_patch, write_options};
+use super::status::{ApiError, Cause};
+use super::{body, pod_log, pod_stream};
+
+pub(super) async fn serve(
+    api: Api,
+    mut parts: Parts,
+    body: Body,
+    query: Query,
+    target: Target<'_>,
+    subresource: &str,
+) -> Result<Response, ApiError> {
+    let Target { kind, namespace, name } = target;
+    match (subresource, &parts.method) {
+        ("log", &Method::GET) => pod_log::serve(&api, namespace, name, &query).await,
+        ("exec" | "attach" | "portforward", &Method::GET | &Method::POST) => {
+            pod_stream::serve(&api, namespace, name, subresource, &query, &mut parts).await
+        }
+        ("eviction", &Method::POST) => evict(&api, &parts, body, &query, namespace, name).await,
+        ("status", &Method::GET) => Ok(axum::Json(&*api.objects.get(kind, namespace, name)?).into_response()),
+        ("status", &Method::PUT | &Method::PATCH) => write_status(&api, &parts, body, &query, target).await,
+        ("scale", &Method::GET) => Ok(axum::Json(scale_of(&*api.objects.get(kind, namespace, name)?)).into_response()),
+        ("scale", &Method::PUT | &Method::PATCH) => write_scale(&api, &parts, body, &query, target).await,
+        _ => Err(method_not_allowed(&parts)),
+    }
+}
+
+/// A patch for PATCH, the whole object for PUT.
+async fn change(parts: &Parts, body: Body) -> Result<Patch, ApiError> {
+    match parts.method {
+        Method::PUT => read_value(parts, body).await.map(|read| Patch::Replace(read.value)),
+        _ => read_patch(body::content_type(parts), &read_body(body).await?),
+    }
+}
+
+async fn write_status(
+    api: &Api,
+    parts: &Parts,
+    body: Body,
+    query: &Query,
+    target: Target<'_>,
+) -> Result<Response, ApiError> {
+    let Target { kind, namespace, name } = target;
+    if body::content_type(parts) == super::server::APPLY_TYPE {
+        let (wanted, apply, warnings) = apply_request(body, query, target, "status").await?;
+        let (updated, _) = api.objects.apply(kind, namespace, name, Half::Status, wanted, apply).await?;
+        return Ok(super::server::with_warnings(axum::Json(&*updated).into_response(), warnings));
+    }
+    let options = write_options(parts, query, "status")?;
+    let patch = change(parts, body).await?;
+    let change = move |object| patch.apply_to(kind, object);
+    let updated = api.objects.update_for(kind, namespace, name, Half::Status, options, change).await?;
+    Ok(axum::Json(&*updated).into_response())
+}
+
+async fn write_scale(
+    api: &Api,
+    parts: &Parts,
+    body: Body,
+    query: &Query,
+    target: Target<'_>,
+) -> Result<Response, ApiError> {
+    let Target { kind, namespace, name } = target;
+    let options = write_options(parts, query, "scale")?;
+    let patch = change(parts, body).await?;
+    let change = move |mut object: Value| {
+        let current = scale_of(&object);
+        let scale = patch.apply("Scale", "autoscaling/v1", current.clone())?;
+        let version = text(&scale, "/metadata/resourceVersion");
+        if !version.is_empty() && version != text(&current, "/metadata/resourceVersion") {
+            let message = "the object has been modified; please apply your changes to the latest version and try again";
+            let name = text(&object, "/metadata/name").into();
+            return Err(ApiError::Conflict { resource: kind.resource(), name, message: message.into() });
+        }
+        let replicas = scale.pointer("/spec/replicas").cloned().unwrap_or(Value::from(0));
+        if replicas.as_i64().is_none_or(|count| !(0..=i64::from(i32::MAX)).contains(&count)) {
+            let cause = Cause::invalid("spec.replicas", &replicas, "must be a number, at least 0");
+            let name = text(&object, "/metadata/name").into();
+            return Err(ApiError::Invalid { kind: "Scale.autoscaling".into(), name, causes: vec![cause] });
+        }
+        object["spec"]["replicas"] = replicas;
+        Ok(object)
+    };
+    let updated = api.objects.update_for(kind, namespace, name, Half::Desired, options, change).await?;
+    Ok(axum::Json(scale_of(&updated)).into_response())
+}
+
+/// A pod's eviction (`policy/v1`): its deletion, which a disruption budget could refuse if there were any.
+async fn evict(
+    api: &Api,
+    parts: &Parts,
+    body: Body,
+    query: &Query,
+    namespace: &str,
+    name: &str,
+) -> Result<Response, ApiError> {
+    let eviction = read_value(parts, body).await?.value;
+    let written = text(&eviction, "/metadata/name");
+    if !written.is_empty() && written != name {
+        let message = format!("the name of the eviction ({written}) does not match the name of the pod ({name})");
+        return Err(ApiError::BadRequest(message));
+    }
+    let options = DeleteOptions::read(&eviction["deleteOptions"], query)?;
+    api.objects.delete_for(&pod::KIND, namespace, name, &options).await?;
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok((StatusCode::CREATED, axum::Json(status)).into_response())
+}
+
+/// Which kind and group a sub-resource speaks, and its verbs.
+pub(super) fn description(
+    kind: &Kind,
+    subresource: &str,
+) -> (&'static str, &'static str, &'static str, &'static [&'static str]) {
+    match subresource {
+        "scale" => ("autoscaling", "v1", "Scale", &["get", "patch", "update"]),
+        "attach" => ("", "v1", "PodAttachOptions", &["create", "get"]),
+        "exec" => ("", "v1", "PodExecOptions", &["create", "get"]),
+        "portforward" => ("", "v1", "PodPortForwardOptions", &["create", "get"]),
+        "eviction" => ("policy", "v1", "Eviction", &["create"]),
+        "log" => ("", "v1", "Pod", &["get"]),
+        _ => (kind.group, kind.version, kind.kind, &["get", "patch", "update"]),
+    }
+}
+
+/// The `autoscaling/v1` Scale of an object that has replicas.
+fn scale_of(object: &Value) -> Value {
+    let selector = object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
+    let selector: Vec<String> = selector
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    let metadata = &object["metadata"];
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"]},
+        "spec": {"replicas": integer(object, "/spec/replicas")},
+        "status": {"replicas": integer(object, "/status/replicas"), "selector": selector.join(",")},
+    })
+}

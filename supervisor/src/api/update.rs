@@ -1,0 +1,222 @@
+//! Changes of an object: which part of it a client may change, and what is checked before it is written.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use wharf_specs::manifest::{self, ShapeError};
+
+use super::apply::{self, Writer, record_update};
+use super::deletion::is_finished;
+use super::kinds::{Kind, integer, text};
+use super::object_store::Key;
+use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
+use super::status::ApiError;
+
+/// The half of an object that an update may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    Desired,
+    Status,
+}
+
+/// How an object is applied.
+#[derive(Debug, Clone)]
+pub struct Apply {
+    pub writer: Writer,
+    /// Takes fields from other managers.
+    pub force: bool,
+    pub dry_run: bool,
+}
+
+impl Objects {
+    /// Changes an object by `change`, applied to its newest state; `half` tells which half may change.
+    pub async fn update(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        half: Half,
+        change: impl FnOnce(Value) -> Result<Value, ApiError> + Send + 'static,
+    ) -> Result<Arc<Value>, ApiError> {
+        self.update_for(kind, namespace, name, half, WriteOptions::default(), change).await
+    }
+
+    /// As [`Objects::update`], on behalf of somebody.
+    pub async fn update_for(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        half: Half,
+        options: WriteOptions,
+        change: impl FnOnce(Value) -> Result<Value, ApiError> + Send + 'static,
+    ) -> Result<Arc<Value>, ApiError> {
+        let writer = options.writer;
+        let change = move |current: &Value| {
+            let wanted = change(current.clone())?;
+            let mut object = merge_update(kind, current, wanted, half)?;
+            let is_managed = current["metadata"].get("managedFields").is_some();
+            // What nobody manages, the node changes without becoming a manager.
+            if let Some(writer) = writer.or_else(|| is_managed.then(Writer::node)) {
+                record_update(&kind.api_version(), kind.kind, current, &mut object, &writer);
+            }
+            Ok(object)
+        };
+        self.write(kind, namespace, name, options.dry_run, change).await
+    }
+
+    /// Has `writer` want the fields of `wanted`, in an object that is made if there is none. Tells whether it was.
+    pub async fn apply(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        half: Half,
+        wanted: Value,
+        apply: Apply,
+    ) -> Result<(Arc<Value>, bool), ApiError> {
+        let Apply { writer, force, dry_run } = apply;
+        if half == Half::Desired && self.get(kind, namespace, name).is_err() {
+            let object = apply::apply(kind, &Value::Null, &wanted, &writer, force)?;
+            let mut created = self.prepare_create(kind, namespace, object.clone())?;
+            // Defaults are nobody's.
+            created["metadata"]["managedFields"] = object["metadata"]["managedFields"].clone();
+            match self.add(kind, namespace, created, dry_run).await {
+                // Made by somebody else meanwhile: then it is there to be changed.
+                Err(ApiError::AlreadyExists { .. }) => {}
+                other => return other.map(|object| (object, true)),
+            }
+        }
+        let change = move |current: &Value| {
+            let applied = apply::apply(kind, current, &wanted, &writer, force)?;
+            merge_update(kind, current, applied, half)
+        };
+        self.write(kind, namespace, name, dry_run, change).await.map(|object| (object, false))
+    }
+
+    /// Writes what `change` makes of the newest state, and removes what that finishes.
+    async fn write(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        dry_run: bool,
+        change: impl FnOnce(&Value) -> Result<Value, ApiError> + Send + 'static,
+    ) -> Result<Arc<Value>, ApiError> {
+        let key = Key::new(&kind.resource(), namespace, name);
+        let change = move |current: &mut Value| {
+            *current = change(current)?;
+            Ok(())
+        };
+        if dry_run {
+            return self.store.preview(&key, change).map_err(|error| api_error(kind, name, error))?;
+        }
+        let updated = self.store.update(key.clone(), change);
+        let object = updated.await.map_err(|error| api_error(kind, name, error))??;
+        if is_finished(&object) {
+            return self.store.remove(key).await.map_err(|error| api_error(kind, name, error));
+        }
+        Ok(object)
+    }
+
+    /// Writes the status of an object, without any check: controllers know what they say.
+    pub async fn set_status(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        status: Value,
+    ) -> Result<(), ApiError> {
+        let uid = uid.to_owned();
+        let key = Key::new(&kind.resource(), namespace, name);
+        let updated = self.store.update(key, move |current| {
+            if text(current, "/metadata/uid") == uid {
+                current["status"] = status;
+            }
+            Ok::<(), ApiError>(())
+        });
+        updated.await.map_err(|error| api_error(kind, name, error))?.map(drop)
+    }
+}
+
+/// Checks the object's type and reduces it to the fields of its kind.
+pub(super) fn typed(kind: &Kind, mut object: Value) -> Result<Value, ApiError> {
+    if !object.is_object() {
+        return Err(ApiError::BadRequest(format!("{} must be an object", kind.kind)));
+    }
+    for (field, expected) in [("apiVersion", kind.api_version()), ("kind", kind.kind.to_owned())] {
+        match text(&object, &format!("/{field}")) {
+            "" => object[field] = expected.into(),
+            found if found == expected => {}
+            found => {
+                let message =
+                    format!("the {field} in the data ({found}) does not match the expected {field} ({expected})");
+                return Err(ApiError::BadRequest(message));
+            }
+        }
+    }
+    match manifest::check(&kind.api_version(), kind.kind, &object) {
+        Ok(checked) => Ok(checked.object),
+        Err(ShapeError::Type { field, message }) => Err(ApiError::BadRequest(format!(
+            "{} in version {:?} cannot be handled: {field}: {message}",
+            kind.kind, kind.version
+        ))),
+        Err(error) => Err(ApiError::BadRequest(error.to_string())),
+    }
+}
+
+/// `wanted` with everything of `current` that a client may not change.
+fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Result<Value, ApiError> {
+    let name = text(current, "/metadata/name");
+    let wanted_version = text(&wanted, "/metadata/resourceVersion");
+    if !wanted_version.is_empty() && wanted_version != text(current, "/metadata/resourceVersion") {
+        let message = "the object has been modified; please apply your changes to the latest version and try again";
+        return Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message: message.into() });
+    }
+    if text(&wanted, "/metadata/name") != name {
+        let message = format!(
+            "the name of the object ({}) does not match the name in the request ({name})",
+            text(&wanted, "/metadata/name")
+        );
+        return Err(ApiError::BadRequest(message));
+    }
+    let wanted_uid = text(&wanted, "/metadata/uid");
+    if !wanted_uid.is_empty() && wanted_uid != text(current, "/metadata/uid") {
+        let message = "Precondition failed: the UID in the object differs from the one stored".to_owned();
+        return Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message });
+    }
+    let mut object = typed(kind, wanted)?;
+    if half == Half::Status {
+        let mut kept = current.clone();
+        kept["status"] = object["status"].take();
+        match object["metadata"]["managedFields"].take() {
+            Value::Null => {}
+            managers => kept["metadata"]["managedFields"] = managers,
+        }
+        return Ok(kept);
+    }
+    let metadata = metadata_of(&mut object)?;
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "namespace",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+    ] {
+        match current["metadata"].get(field) {
+            Some(value) => metadata.insert(field.into(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    object["status"] = current["status"].clone();
+    (kind.set_defaults)(&mut object);
+    if object.get("spec") != current.get("spec") {
+        object["metadata"]["generation"] = (integer(current, "/metadata/generation") + 1).into();
+    }
+    let mut causes = (kind.validate_update)(current, &object);
+    causes.extend((kind.validate)(&object));
+    if causes.is_empty() { Ok(object) } else { Err(invalid(kind, name, causes)) }
+}
