@@ -9,13 +9,14 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::cgroup::Cgroup;
 use super::error::{PodError, Result};
+use super::ids::{new_id, resolve};
 use super::observer::{Observer, Observers};
 use super::placement::{CgroupOptions, Placement};
 use super::record::PodDirectory;
 use super::sandbox::{self, Command};
 use super::session::{AttachSession, ExecOutput, ExecSession};
 use super::shim_client::ShimClient;
-use super::spec::{ContainerConfig, ExecConfig, Resources, SandboxConfig, SandboxName};
+use super::spec::{ContainerConfig, ExecConfig, PodLimits, Resources, SandboxConfig, SandboxName};
 use super::stats::sampler::{self, Sampler};
 use super::status::{ContainerStatus, Event, SandboxState, SandboxStatus};
 use super::{exec, recovery};
@@ -296,6 +297,12 @@ impl Node {
         .await
     }
 
+    /// Changes the limits of a pod as a whole; fields that are not set stay as they are.
+    pub async fn update_sandbox(&self, id: &str, limits: PodLimits) -> Result<()> {
+        let id = self.resolve_sandbox(id)?;
+        self.command(&id, |reply| Command::Update { limits: Box::new(limits), reply }).await
+    }
+
     /// Starts a process in a running container.
     pub async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession> {
         exec::start(&self.inner, &self.resolve_container(id)?, config).await
@@ -438,7 +445,7 @@ impl Inner {
     }
 }
 
-fn not_ready(sandbox: &str) -> PodError {
+pub(super) fn not_ready(sandbox: &str) -> PodError {
     PodError::WrongState { what: "pod sandbox", id: sandbox.into(), state: "not ready".into(), wanted: "a ready one" }
 }
 
@@ -460,59 +467,8 @@ fn known<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn resolve<'a>(what: &'static str, id: &str, exact: bool, ids: impl Iterator<Item = &'a String>) -> Result<String> {
-    if exact {
-        return Ok(id.into());
-    }
-    let not_found = || PodError::NotFound { what, id: id.into() };
-    if id.is_empty() {
-        return Err(not_found());
-    }
-    let matches: Vec<&String> = ids.filter(|candidate| candidate.starts_with(id)).collect();
-    match matches.as_slice() {
-        [] => Err(not_found()),
-        [only] => Ok((*only).clone()),
-        many => Err(PodError::Ambiguous { what, prefix: id.into(), count: many.len() }),
-    }
-}
-
-/// 128 random bits: half of what other runtimes write, so that `RUN/pods/<id>/shim.sock` stays below the 108
-/// bytes of a unix socket's path also under a long RUN.
-pub(crate) fn new_id() -> String {
-    let mut bytes = [0u8; 16];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        // getrandom fails only by interruption, and blocks only before the kernel's pool is first filled.
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Unix time in nanoseconds.
 pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_resolve_by_unique_prefix() {
-        let ids = ["abc1".to_string(), "abc2".to_string(), "d".to_string()];
-        let find = |id: &str| resolve("container", id, ids.iter().any(|known| known == id), ids.iter());
-        assert_eq!(find("abc1"), Ok("abc1".into()));
-        assert_eq!(find("d"), Ok("d".into()));
-        assert!(matches!(find("abc"), Err(PodError::Ambiguous { count: 2, .. })));
-        assert!(find("x").is_err_and(|error| error.is_not_found()));
-        assert!(find("").is_err_and(|error| error.is_not_found()));
-    }
-
-    #[test]
-    fn new_ids_are_hexadecimal_and_differ() {
-        let (a, b) = (new_id(), new_id());
-        assert_ne!(a, b);
-        assert!(a.len() == 32 && a.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    }
 }

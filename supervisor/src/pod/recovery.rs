@@ -283,6 +283,7 @@ pub(super) fn unknown_pod() -> PodRecord {
             cgroup_parent: None,
             runtime_handler: String::new(),
             privileged: false,
+            limits: Default::default(),
         },
         phase: PodPhase::Starting,
         created_at: now(),

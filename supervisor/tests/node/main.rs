@@ -16,6 +16,7 @@ mod kills;
 mod kubectl;
 mod leaks;
 mod network;
+mod pod_limits;
 mod registry;
 mod replicas;
 mod retries;

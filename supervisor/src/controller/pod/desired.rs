@@ -104,6 +104,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> Sandbo
         cgroup_parent: None,
         runtime_handler: String::new(),
         privileged: spec.containers.iter().any(is_privileged),
+        limits: Default::default(),
     }
 }
 
