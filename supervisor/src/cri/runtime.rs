@@ -99,7 +99,11 @@ impl RuntimeService for Runtime {
             }),
             info,
             runtime_handlers: self.handlers(),
-            features: Some(cri::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+            features: Some(cri::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                mount_options: true,
+                ..Default::default()
+            }),
         }))
     }
 

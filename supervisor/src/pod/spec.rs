@@ -197,12 +197,39 @@ pub struct Mount {
     #[serde(default)]
     pub recursive_readonly: bool,
     pub propagation: Propagation,
+    /// What the mount denies beside.
+    #[serde(default)]
+    pub denied: Vec<MountDenial>,
     /// Ids of its files in a pod with a user namespace, where they are not to be the node's.
     #[serde(default)]
     pub ids: Option<UserNamespace>,
     /// What is mounted, in place of `host_path`; read-only.
     #[serde(default)]
     pub image: Option<ImageMount>,
+}
+
+/// What files of a mount cannot do (mount(8)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum MountDenial {
+    /// Be executed.
+    Noexec,
+    /// Be devices.
+    Nodev,
+    /// Give a program another user or capabilities.
+    Nosuid,
+}
+
+impl MountDenial {
+    pub const ALL: [Self; 3] = [Self::Noexec, Self::Nodev, Self::Nosuid];
+
+    /// As mount options have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Noexec => "noexec",
+            Self::Nodev => "nodev",
+            Self::Nosuid => "nosuid",
+        }
+    }
 }
 
 /// An image, or a directory or file of one, as a volume.

@@ -16,6 +16,7 @@ use crate::testnode::TestNode;
 
 pub const PORT: u16 = 6443;
 const PODS: &str = "/api/v1/pods";
+const NODES: &str = "/api/v1/nodes";
 
 #[derive(Clone)]
 pub struct ApiServer {
@@ -27,8 +28,8 @@ pub struct ApiServer {
 #[derive(Default)]
 struct Objects {
     by_path: BTreeMap<String, Value>,
-    /// What happened to pods, in order; an entry's version is its place, from 1.
-    history: Vec<Value>,
+    /// What happened to pods and nodes, in order, each with where those are listed; an entry's version is its place, from 1.
+    history: Vec<(String, Value)>,
 }
 
 impl ApiServer {
@@ -45,14 +46,14 @@ impl ApiServer {
 
     /// Binds a pod to the node.
     pub fn add(&self, pod: Value) {
-        self.change("ADDED", pod);
+        self.change("ADDED", PODS, path_of(&name_of(&pod)), pod);
     }
 
     /// Changes the pod as a client would, by a function of the object.
     pub fn edit(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let mut pod = self.pod(name).unwrap();
         change(&mut pod);
-        self.change("MODIFIED", pod);
+        self.change("MODIFIED", PODS, path_of(name), pod);
     }
 
     /// Asks the kubelet to end it, which takes the object away when it is done.
@@ -67,30 +68,30 @@ impl ApiServer {
         self.objects.lock().unwrap().by_path.get(&path_of(name)).cloned()
     }
 
-    fn change(&self, kind: &str, mut pod: Value) {
+    fn change(&self, kind: &str, list: &str, path: String, mut object: Value) {
         let mut objects = self.objects.lock().unwrap();
         let version = objects.history.len() + 1;
-        pod["metadata"]["resourceVersion"] = json!(version.to_string());
-        let path = path_of(pod["metadata"]["name"].as_str().unwrap());
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
         match kind {
             "DELETED" => drop(objects.by_path.remove(&path)),
-            _ => drop(objects.by_path.insert(path, pod.clone())),
+            _ => drop(objects.by_path.insert(path, object.clone())),
         }
-        objects.history.push(json!({"type": kind, "object": pod}));
+        objects.history.push((list.into(), json!({"type": kind, "object": object})));
         drop(objects);
         self.version.send_replace(version);
     }
 
-    /// What happens to pods after `seen`, for as long as the client listens.
-    fn watch(&self, mut seen: usize) -> Body {
+    /// What happens to the objects of `list` after `seen`, for as long as the client listens.
+    fn watch(&self, list: &str, mut seen: usize) -> Body {
+        let list = list.to_owned();
         let (events, stream) = mpsc::channel::<Result<Bytes, Infallible>>(16);
         let server = self.clone();
         tokio::spawn(async move {
             let mut version = server.version.subscribe();
             loop {
-                let new: Vec<Value> = server.objects.lock().unwrap().history[seen..].to_vec();
+                let new = server.objects.lock().unwrap().history[seen..].to_vec();
                 seen += new.len();
-                for event in new {
+                for (_, event) in new.into_iter().filter(|(of, _)| *of == list) {
                     if events.send(Ok(format!("{event}\n").into())).await.is_err() {
                         return;
                     }
@@ -103,6 +104,10 @@ impl ApiServer {
         });
         Body::from_stream(ReceiverStream::new(stream))
     }
+}
+
+fn name_of(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
 }
 
 fn path_of(pod: &str) -> String {
@@ -132,6 +137,20 @@ fn empty_list(path: &str) -> Option<Value> {
     Some(json!({"apiVersion": group, "kind": kind, "metadata": {"resourceVersion": "0"}, "items": []}))
 }
 
+/// A strategic merge patch: of the lists in a status, conditions are merged by their type, and any other is replaced.
+fn patch_status(status: &mut Value, patch: &Value) {
+    for (key, value) in patch.as_object().into_iter().flatten().filter(|(key, _)| !key.starts_with('$')) {
+        let Some(new) = value.as_array().filter(|_| key == "conditions") else {
+            status[key] = value.clone();
+            continue;
+        };
+        let mut conditions = status[key].as_array().cloned().unwrap_or_default();
+        conditions.retain(|old| new.iter().all(|new| new["type"] != old["type"]));
+        conditions.extend(new.iter().cloned());
+        status[key] = conditions.into();
+    }
+}
+
 async fn answer(State(server): State<ApiServer>, method: Method, uri: Uri, body: Bytes) -> Response {
     let (path, query) = (uri.path(), uri.query().unwrap_or_default());
     let parameter =
@@ -140,7 +159,7 @@ async fn answer(State(server): State<ApiServer>, method: Method, uri: Uri, body:
     if method == Method::GET && parameter("watch").is_some_and(|watch| watch == "true" || watch == "1") {
         let seen = parameter("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
         let events = match path {
-            PODS => server.watch(seen),
+            PODS | NODES => server.watch(path, seen),
             _ => Body::from_stream(tokio_stream::pending::<Result<Bytes, Infallible>>()),
         };
         return ([(header::CONTENT_TYPE, "application/json")], events).into_response();
@@ -149,7 +168,7 @@ async fn answer(State(server): State<ApiServer>, method: Method, uri: Uri, body:
     let put = |path: &str, value: &Value| server.objects.lock().unwrap().by_path.insert(path.to_owned(), value.clone());
     let is_pod = path.starts_with("/api/v1/namespaces/default/pods/");
     match method {
-        Method::GET if path == PODS || path == "/api/v1/nodes" => {
+        Method::GET if path == PODS || path == NODES => {
             let objects = server.objects.lock().unwrap();
             let (kind, below) = if path == PODS { ("PodList", path_of("")) } else { ("NodeList", format!("{path}/")) };
             let items: Vec<&Value> =
@@ -164,22 +183,26 @@ async fn answer(State(server): State<ApiServer>, method: Method, uri: Uri, body:
             None => missing(path),
         },
         Method::POST => {
-            let name = sent["metadata"]["name"].as_str().unwrap_or_default();
-            put(&format!("{path}/{name}"), &sent);
+            server.change("ADDED", path, format!("{path}/{}", name_of(&sent)), sent.clone());
             object(StatusCode::CREATED, &sent)
         }
         Method::PUT => {
             put(path, &sent);
             object(StatusCode::OK, &sent)
         }
-        // Of a status: the kubelet's own word for it is what the tests look at.
-        Method::PATCH => match get(path.strip_suffix("/status").unwrap_or(path)) {
-            Some(found) => object(StatusCode::OK, &found),
+        // A kubelet patches nothing but statuses.
+        Method::PATCH => match path.strip_suffix("/status").and_then(|path| Some((path, get(path)?))) {
+            Some((path, mut found)) => {
+                patch_status(&mut found["status"], &sent["status"]);
+                let list = if is_pod { PODS } else { NODES };
+                server.change("MODIFIED", list, path.to_owned(), found.clone());
+                object(StatusCode::OK, &found)
+            }
             None => missing(path),
         },
         Method::DELETE if is_pod => match get(path) {
             Some(pod) => {
-                server.change("DELETED", pod.clone());
+                server.change("DELETED", PODS, path.to_owned(), pod.clone());
                 object(StatusCode::OK, &pod)
             }
             None => missing(path),

@@ -13,9 +13,12 @@ fn pod(name: &str, script: &str, limits: Value) -> Value {
         "spec": {
             "nodeName": "node", "dnsPolicy": "Default", "terminationGracePeriodSeconds": 1, "enableServiceLinks": false,
             "automountServiceAccountToken": false, "restartPolicy": "Always",
+            // What an API server fills in.
+            "securityContext": {}, "schedulerName": "default-scheduler",
             "containers": [{
                 "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
                 "resources": {"limits": limits, "requests": limits},
+                "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
                 "resizePolicy": [
                     {"resourceName": "cpu", "restartPolicy": "NotRequired"},
                     {"resourceName": "memory", "restartPolicy": "NotRequired"},

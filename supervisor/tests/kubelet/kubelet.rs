@@ -104,6 +104,8 @@ impl Kubelet {
             "podLogsDir": path("podlogs"), "volumePluginDir": path("plugins-of-kubelet"),
             "imageMinimumGCAge": "1s", "nodeStatusUpdateFrequency": "1s", "makeIPTablesUtilChains": false,
             "contentType": "application/json",
+            // What is there by one answer, what comes by another: the simple way to begin a watch.
+            "featureGates": {"WatchListClient": false},
         });
         for (key, value) in more.as_object().unwrap() {
             config[key] = value.clone();
@@ -120,8 +122,6 @@ impl Kubelet {
             .arg(format!("--cert-dir={}", path("kubelet/pki")))
             .args(["--hostname-override=node", "--v=2"])
             .args(&self.arguments)
-            // The simple way to begin a watch: what is there by one answer, what comes by another.
-            .env("KUBE_FEATURE_WatchListClient", "false")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

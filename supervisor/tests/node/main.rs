@@ -15,6 +15,7 @@ mod figures;
 mod kills;
 mod kubectl;
 mod leaks;
+mod mount_options;
 mod network;
 mod pod_limits;
 mod registry;

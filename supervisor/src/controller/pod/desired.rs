@@ -140,6 +140,7 @@ pub(super) fn container(
             host_path: volume::host_path(volume, folder)?,
             readonly: mount.read_only.unwrap_or(false),
             recursive_readonly: false,
+            denied: Vec::new(),
             ids: None,
             image: None,
             propagation: match mount.mount_propagation.as_deref() {
