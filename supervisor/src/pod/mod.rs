@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each sandbox has one owner task ([`sandbox`]): commands in, events out. What it knows is published to the
-//! node's table ([`node`]), from which lists and status are answered. What must outlive the daemon is in
+//! node's [`table`], from which lists and status are answered. What must outlive the daemon is in
 //! `RUN/pods/<sandbox>/` ([`record`]) and in the shim; [`recovery`] reads both back.
 
 pub(crate) mod bundle;
@@ -34,6 +34,7 @@ pub mod spec;
 pub mod stats;
 pub mod status;
 mod stop;
+mod table;
 
 pub(crate) use container::wrong_state;
 pub(crate) use error::chain;
