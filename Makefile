@@ -49,6 +49,14 @@ vm-all: ## The same on every kernel of vm-tests/packages.lock
 		WHARF_VM_KERNEL=$$kernel scripts/test vm || exit 1; \
 	done
 
+.PHONY: kubelet
+kubelet: ## Build a stock kubelet, which takes minutes, and run it over throwaway nodes
+	@scripts/install build
+	@scripts/install test
+	@scripts/go-tools target/tools kubelet
+	$(CARGO) build --locked --package wharf-runtime --bins
+	WHARF_TEST_TOOLS=$$PWD/target/tools $(CARGO) test --locked --package wharf-supervisor --test kubelet
+
 .PHONY: power
 power: ## Cut the power of a working node 500 times (WHARF_POWER_CUTS), and look at its stores after each
 	@scripts/install build

@@ -25,7 +25,7 @@ fn generate_cri() {
 }
 
 /// Writes `schemas.json.z`: every definition that the kinds reach, by its name, as zlib-compressed JSON. Made here and
-/// not in the programs: code that builds schemas is ten times as large as what it builds.
+/// not in the programs: code that builds schemas is needed once.
 #[cfg(feature = "manifest")]
 fn generate_schemas() {
     use k8s_openapi::api::{apps, autoscaling, batch, core, discovery, policy};

@@ -26,15 +26,9 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
     if let Some(block_io) = resources.block_io() {
         apply_block_io(cgroup, block_io)?;
     }
-    for huge in resources.hugepage_limits().iter().flatten() {
-        let directory = controller(cgroup, "hugetlb", "hugepageLimits")?;
-        let size = super::page_size(huge)?;
-        limit(directory, &format!("hugetlb.{size}.limit_in_bytes"), huge.limit(), "hugepageLimits")?;
-        // Reservations too, which kernels before 5.7 do not count.
-        let reserved = format!("hugetlb.{size}.rsvd.limit_in_bytes");
-        if directory.join(&reserved).exists() {
-            limit(directory, &reserved, huge.limit(), "hugepageLimits")?;
-        }
+    match (cgroup.v1("hugetlb"), cgroup.unified_path()) {
+        (None, Some(unified)) => super::v2::limit_huge_pages(unified, resources)?,
+        _ => limit_huge_pages(cgroup, resources)?,
     }
     if let Some(network) = resources.network() {
         if let Some(class) = network.class_id().filter(|class| *class != 0) {
@@ -57,6 +51,20 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
         }
         _ => Ok(()),
     }
+}
+
+fn limit_huge_pages(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
+    for huge in resources.hugepage_limits().iter().flatten() {
+        let directory = controller(cgroup, "hugetlb", "hugepageLimits")?;
+        let size = super::page_size(huge)?;
+        limit(directory, &format!("hugetlb.{size}.limit_in_bytes"), huge.limit(), "hugepageLimits")?;
+        // Reservations too, which kernels before 5.7 do not count.
+        let reserved = format!("hugetlb.{size}.rsvd.limit_in_bytes");
+        if directory.join(&reserved).exists() {
+            limit(directory, &reserved, huge.limit(), "hugepageLimits")?;
+        }
+    }
+    Ok(())
 }
 
 /// The directory of a controller that a field needs.

@@ -76,15 +76,7 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
             }
         }
     }
-    for huge in resources.hugepage_limits().iter().flatten() {
-        let size = super::page_size(huge)?;
-        group.limit("hugetlb", &format!("hugetlb.{size}.max"), huge.limit(), "hugepageLimits")?;
-        // Reservations too, which kernels before 5.7 do not count.
-        let reserved = format!("hugetlb.{size}.rsvd.max");
-        if cgroup.unified_path().is_some_and(|path| path.join(&reserved).exists()) {
-            group.limit("hugetlb", &reserved, huge.limit(), "hugepageLimits")?;
-        }
-    }
+    limit_huge_pages(path, resources)?;
     for (device, rdma) in resources.rdma().iter().flatten() {
         group.limit("rdma", "rdma.max", rdma_line(device, rdma), "rdma")?;
     }
@@ -119,6 +111,21 @@ fn wants_anything(resources: &LinuxResources) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(wanted, field)| wanted.then_some(field))
+}
+
+/// In the unified hierarchy, also on a hybrid host that has the controller there.
+pub(super) fn limit_huge_pages(path: &Path, resources: &LinuxResources) -> Result<(), Error> {
+    let group = Group { path: path.to_path_buf() };
+    for huge in resources.hugepage_limits().iter().flatten() {
+        let size = super::page_size(huge)?;
+        group.limit("hugetlb", &format!("hugetlb.{size}.max"), huge.limit(), "hugepageLimits")?;
+        // Reservations too, which kernels before 5.7 do not count.
+        let reserved = format!("hugetlb.{size}.rsvd.max");
+        if path.join(&reserved).exists() {
+            group.limit("hugetlb", &reserved, huge.limit(), "hugepageLimits")?;
+        }
+    }
+    Ok(())
 }
 
 struct Group {

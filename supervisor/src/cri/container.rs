@@ -296,8 +296,8 @@ mod tests {
         let refused = |mount: cri::Mount| {
             config(Some(cri::ContainerConfig { mounts: vec![mount], ..wire() }), &pod()).unwrap_err().to_string()
         };
-        let mount = cri::Mount { mount_options: vec!["noexec".into()], ..Default::default() };
-        assert_eq!(refused(mount), "config.mounts[0].mount_options: is not supported by this runtime");
+        let mount = cri::Mount { mount_options: vec!["noexec".into(), "exec".into()], ..Default::default() };
+        assert_eq!(refused(mount), "config.mounts[0].mount_options[1]: \"exec\" is none of noexec, nodev, nosuid");
         let mount = cri::Mount { recursive_read_only: true, ..Default::default() };
         let expected = "config.mounts[0].recursive_read_only: needs readonly and the propagation PRIVATE";
         assert_eq!(refused(mount), expected);

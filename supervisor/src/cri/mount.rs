@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use wharf_specs::cri;
 
 use super::sandbox;
-use super::status::{invalid, unsupported};
-use crate::pod::spec::{ContainerConfig, ImageMount, Mount, Propagation, SandboxConfig, UserNamespace};
+use super::status::invalid;
+use crate::pod::spec::{ContainerConfig, ImageMount, Mount, MountDenial, Propagation, SandboxConfig, UserNamespace};
 use crate::pod::{PodError, Result};
 
 /// `selinux_relabel` asks for nothing on a node without SELinux, which is the only kind there is for Wharf.
 pub(super) fn config(index: usize, wire: cri::Mount, pod: &SandboxConfig) -> Result<Mount> {
     let field = |name: &str| format!("config.mounts[{index}].{name}");
-    if !wire.mount_options.is_empty() {
-        return Err(unsupported(field("mount_options")));
-    }
+    let denial = |(at, option): (usize, &String)| {
+        let known = MountDenial::ALL.into_iter().find(|denial| denial.name() == option);
+        let refuse = || invalid(format!("config.mounts[{index}].mount_options[{at}]"), not_a_denial(option));
+        known.ok_or_else(refuse)
+    };
+    let denied = wire.mount_options.iter().enumerate().map(denial).collect::<Result<_>>()?;
     let propagation = match wire.propagation() {
         cri::MountPropagation::PropagationPrivate => Propagation::Private,
         cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
@@ -50,9 +53,14 @@ pub(super) fn config(index: usize, wire: cri::Mount, pod: &SandboxConfig) -> Res
         readonly: wire.readonly,
         recursive_readonly: wire.recursive_read_only,
         propagation,
+        denied,
         ids,
         image,
     })
+}
+
+fn not_a_denial(option: &str) -> String {
+    format!("{option:?} is none of {}", MountDenial::ALL.map(MountDenial::name).join(", "))
 }
 
 /// What the user wrote.
@@ -107,6 +115,7 @@ pub(super) fn status(mount: &Mount) -> cri::Mount {
         image_sub_path: mount.image.as_ref().map(|image| image.sub_path.clone()).unwrap_or_default(),
         uid_mappings: mount.ids.iter().flat_map(|ids| sandbox::wire_mappings(&ids.uids)).collect(),
         gid_mappings: mount.ids.iter().flat_map(|ids| sandbox::wire_mappings(&ids.gids)).collect(),
-        ..Default::default()
+        mount_options: mount.denied.iter().map(|denial| denial.name().to_string()).collect(),
+        selinux_relabel: false,
     }
 }

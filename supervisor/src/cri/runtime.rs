@@ -99,7 +99,11 @@ impl RuntimeService for Runtime {
             }),
             info,
             runtime_handlers: self.handlers(),
-            features: Some(cri::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+            features: Some(cri::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                mount_options: true,
+                ..Default::default()
+            }),
         }))
     }
 
@@ -381,9 +385,13 @@ impl RuntimeService for Runtime {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
-        Err(unimplemented("UpdatePodSandboxResources"))
+        let request = request.into_inner();
+        required("pod_sandbox_id", &request.pod_sandbox_id)?;
+        let limits = sandbox::limits(request.resources, request.overhead, "")?;
+        self.node.update_sandbox(&request.pod_sandbox_id, limits).await?;
+        Ok(Response::new(cri::UpdatePodSandboxResourcesResponse {}))
     }
 
     type GetContainerEventsStream = Streamed<cri::ContainerEventResponse>;

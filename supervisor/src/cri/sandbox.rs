@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use serde_json::json;
 use wharf_specs::cri;
 
+use super::resources;
 use super::status::{invalid, unsupported};
 use crate::pod::Result;
-use crate::pod::spec::{Dns, IdMapping, PidMode, PortMapping, Protocol, SandboxConfig, SandboxName, UserNamespace};
+use crate::pod::spec::{
+    Dns, IdMapping, PidMode, PodLimits, PortMapping, Protocol, SandboxConfig, SandboxName, UserNamespace,
+};
 use crate::pod::status::{SandboxState, SandboxStatus};
 
-/// `linux.overhead` and `linux.resources` are figures for runtimes that size a machine for the pod; the limits
-/// themselves are on the cgroup parent, which the kubelet sets up. The user, file system and filters of
+/// The user, file system and filters of
 /// `security_context` concern a sandbox process, which Wharf does without.
 pub(super) fn config(wire: Option<cri::PodSandboxConfig>, runtime_handler: String) -> Result<SandboxConfig> {
     let wire = wire.ok_or_else(|| invalid("config", "is missing"))?;
@@ -49,6 +51,19 @@ pub(super) fn config(wire: Option<cri::PodSandboxConfig>, runtime_handler: Strin
         cgroup_parent: Some(linux.cgroup_parent).filter(|parent| !parent.is_empty()),
         runtime_handler,
         privileged: security.privileged,
+        limits: limits(linux.resources, linux.overhead, "config.linux.")?,
+    })
+}
+
+/// `prefix` is where both fields are in the request.
+pub(super) fn limits(
+    resources: Option<cri::LinuxContainerResources>,
+    overhead: Option<cri::LinuxContainerResources>,
+    prefix: &str,
+) -> Result<PodLimits> {
+    Ok(PodLimits {
+        resources: resources::resources(resources, &format!("{prefix}resources"))?,
+        overhead: resources::resources(overhead, &format!("{prefix}overhead"))?,
     })
 }
 

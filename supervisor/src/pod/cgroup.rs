@@ -27,10 +27,12 @@ pub(crate) fn is_unified() -> bool {
 /// Whether the node's control groups have a controller of that name.
 pub(crate) fn has_controller(name: &str) -> bool {
     let root = Path::new(CGROUP_ROOT);
-    match fs::read_to_string(root.join("cgroup.controllers")) {
-        Ok(controllers) => controllers.split_whitespace().any(|controller| controller == name),
-        Err(_) => root.join(name).is_dir(),
-    }
+    let unified = |at: &Path| {
+        let controllers = fs::read_to_string(at.join("cgroup.controllers"))?;
+        Ok::<_, std::io::Error>(controllers.split_whitespace().any(|controller| controller == name))
+    };
+    // On a hybrid host a controller is in a hierarchy of its own or in the unified one beside those.
+    unified(root).unwrap_or_else(|_| root.join(name).is_dir() || unified(&root.join("unified")).unwrap_or(false))
 }
 
 impl Cgroup {

@@ -13,9 +13,10 @@ use wharf_specs::shim::{Answer, CreateContainer, Exit, Operation, PID_OF_VERSION
 
 use super::bundle::{self, Bundle};
 use super::error::{PodError, Result};
-use super::node::{new_id, now};
+use super::ids::new_id;
+use super::node::{not_ready, now};
 use super::record::{ContainerRecord, remove_tree, write_json};
-use super::sandbox::{Command, KILL_DEADLINE, Owner, Reply};
+use super::sandbox::{KILL_DEADLINE, Owner};
 use super::session::SIGKILL;
 use super::shim_client::ShimClient;
 use super::shim_process::unexpected;
@@ -71,12 +72,7 @@ impl ContainerRecord {
 impl Owner {
     pub(super) async fn create_container(&mut self, config: ContainerConfig) -> Result<String> {
         let Some(shim) = self.shim.clone() else {
-            return Err(PodError::WrongState {
-                what: "pod sandbox",
-                id: self.id.clone(),
-                state: "not ready".into(),
-                wanted: "a ready one",
-            });
+            return Err(not_ready(&self.id));
         };
         let same_name =
             |record: &ContainerRecord| record.config.name == config.name && record.config.attempt == config.attempt;
@@ -278,7 +274,7 @@ impl Owner {
         }
         if ended {
             let exit = Exit { code: LOST_CODE, signal: None, oom_killed: false, finished_at: now() };
-            let message = "the pod's shim died and took the exit code with it".to_string();
+            let message = "the pod's shim, which alone had the exit code, is dead or does not answer".to_string();
             return self.container_ended(id, exit, Some(("Unknown".into(), message)));
         }
         self.publish_container(id, |status| status.state = ContainerState::Unknown);
@@ -316,101 +312,6 @@ impl Owner {
         }
     }
 
-    pub(super) async fn stop_container(&mut self, id: String, grace: Duration, reply: Reply<()>) {
-        let Some(record) = self.records.get(&id) else {
-            let _ = reply.send(Err(PodError::container_not_found(&id)));
-            return;
-        };
-        if record.exit.is_some() || record.started_at == 0 {
-            let _ = reply.send(Ok(()));
-            return;
-        }
-        let signal = if grace.is_zero() { SIGKILL } else { record.stop_signal };
-        if let Err(error) = self.kill(&id, signal, grace.is_zero()).await {
-            let _ = reply.send(Err(error));
-            return;
-        }
-        self.stops.entry(id.clone()).or_default().push(reply);
-        if grace.is_zero() {
-            self.later(KILL_DEADLINE, Command::KillOver { container: id });
-        } else {
-            self.later(grace, Command::GraceOver { container: id });
-        }
-    }
-
-    pub(super) async fn grace_over(&mut self, id: String) {
-        if !self.is_alive(&id) {
-            return;
-        }
-        if let Err(error) = self.kill(&id, SIGKILL, true).await {
-            for waiting in self.stops.remove(&id).unwrap_or_default() {
-                let _ = waiting.send(Err(error.clone()));
-            }
-            return;
-        }
-        self.later(KILL_DEADLINE, Command::KillOver { container: id });
-    }
-
-    pub(super) fn kill_over(&mut self, id: &str) {
-        for waiting in self.stops.remove(id).unwrap_or_default() {
-            let _ = waiting.send(Err(unkillable(id)));
-        }
-    }
-
-    fn later(&self, delay: Duration, command: Command) {
-        let to_self = self.to_self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            if let Some(owner) = to_self.upgrade() {
-                let _ = owner.send(command).await;
-            }
-        });
-    }
-
-    /// A container that is gone already is fine: its end is on the way.
-    async fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
-        let Some(shim) = &self.shim else { return Ok(()) };
-        let kill = Operation::Kill { container: id.into(), signal, all };
-        match shim.done("kill container", id, kill).await {
-            Err(PodError::NotFound { .. } | PodError::WrongState { .. }) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Kills what lives and waits for its end.
-    pub(super) async fn end_all(&mut self) -> Result<()> {
-        let alive = self.alive();
-        for id in &alive {
-            self.kill(id, SIGKILL, true).await?;
-        }
-        for id in &alive {
-            self.wait_for_end(id).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes in the shim's events until the container ended; kills its cgroup where the shim's word is not enough.
-    async fn wait_for_end(&mut self, id: &str) -> Result<()> {
-        let deadline = Instant::now() + KILL_DEADLINE;
-        while self.is_alive(id) && self.shim.is_some() {
-            match tokio::time::timeout_at(deadline, self.from_shim.recv()).await {
-                Ok(Some(message)) => Box::pin(self.on_shim(message)).await,
-                Ok(None) => break,
-                Err(_) if self.kill_cgroup(id).await => {
-                    self.container_lost(id, true);
-                }
-                Err(_) => return Err(unkillable(id)),
-            }
-        }
-        Ok(())
-    }
-
-    /// True once no process is left in the container's cgroup.
-    pub(super) async fn kill_cgroup(&self, id: &str) -> bool {
-        let cgroup = self.placement().group_of(id);
-        tokio::task::spawn_blocking(move || cgroup.kill_all(KILL_DEADLINE)).await.unwrap_or(false)
-    }
-
     pub(super) async fn remove_container(&mut self, id: &str) -> Result<()> {
         if !self.records.contains_key(id) {
             return Err(PodError::container_not_found(id));
@@ -419,7 +320,17 @@ impl Owner {
             self.kill(id, SIGKILL, true).await?;
             self.wait_for_end(id).await?;
         }
-        self.discard(id).await?;
+        let deadline = Instant::now() + KILL_DEADLINE;
+        // A shim that was stuck may be the last to learn that it ended: its word is waited for.
+        while let Err(error) = self.discard(id).await {
+            if !matches!(error, PodError::WrongState { .. }) {
+                return Err(error);
+            }
+            match tokio::time::timeout_at(deadline, self.from_shim.recv()).await {
+                Ok(Some(message)) => Box::pin(self.on_shim(message)).await,
+                _ => return Err(error),
+            }
+        }
         self.records.remove(id);
         {
             let mut table = self.inner.table_mut();
@@ -484,13 +395,6 @@ impl Owner {
 
     pub(super) fn alive(&self) -> Vec<String> {
         self.records.keys().filter(|id| self.is_alive(id)).cloned().collect()
-    }
-}
-
-fn unkillable(id: &str) -> PodError {
-    PodError::DeadlineExceeded {
-        operation: format!("end container {id}: a process of it does not die from SIGKILL"),
-        seconds: KILL_DEADLINE.as_secs(),
     }
 }
 

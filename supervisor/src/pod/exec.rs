@@ -14,7 +14,8 @@ use wharf_specs::shim::{Answer, ExecProcess, Exit, Operation};
 
 use super::container::wrong_state;
 use super::error::{PodError, Result};
-use super::node::{Inner, new_id};
+use super::ids::new_id;
+use super::node::Inner;
 use super::record::read_json;
 use super::session::{
     AttachSession, DRAIN_GRACE, EXEC_SYNC_OUTPUT_BYTES, ExecOutput, ExecSession, KillOnDrop, Output, SessionControl,

@@ -1,8 +1,9 @@
 //! What the node knows and where it is on the machine, for those who compare the two.
 
-use super::node::{Node, PodEntry};
+use super::node::Node;
 use super::placement::Placement;
 use super::status::{ContainerStatus, SandboxStatus};
+use super::table::PodEntry;
 use crate::leaks::{Known, KnownSandbox};
 
 impl Node {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each sandbox has one owner task ([`sandbox`]): commands in, events out. What it knows is published to the
-//! node's table ([`node`]), from which lists and status are answered. What must outlive the daemon is in
+//! node's [`table`], from which lists and status are answered. What must outlive the daemon is in
 //! `RUN/pods/<sandbox>/` ([`record`]) and in the shim; [`recovery`] reads both back.
 
 pub(crate) mod bundle;
@@ -15,7 +15,10 @@ mod container;
 pub mod error;
 mod exec;
 mod files;
+mod ids;
+mod init_process;
 mod known;
+mod limits;
 mod network;
 pub mod node;
 mod observer;
@@ -30,12 +33,15 @@ mod shim_process;
 pub mod spec;
 pub mod stats;
 pub mod status;
+mod stop;
+mod table;
 
 pub(crate) use container::wrong_state;
 pub(crate) use error::chain;
 pub use error::{PodError, Result};
+pub(crate) use ids::new_id;
+pub(crate) use node::now;
 pub use node::{Node, NodeOptions};
-pub(crate) use node::{new_id, now};
 pub use observer::{Observed, Observer};
 pub use placement::CgroupOptions;
 pub use record::ContainerUser;

@@ -1,23 +1,23 @@
 //! The node: every pod's published state, and the way to its owner task.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::cgroup::Cgroup;
 use super::error::{PodError, Result};
+use super::ids::{new_id, resolve};
 use super::observer::{Observer, Observers};
 use super::placement::{CgroupOptions, Placement};
 use super::record::PodDirectory;
 use super::sandbox::{self, Command};
 use super::session::{AttachSession, ExecOutput, ExecSession};
-use super::shim_client::ShimClient;
-use super::spec::{ContainerConfig, ExecConfig, Resources, SandboxConfig, SandboxName};
+use super::spec::{ContainerConfig, ExecConfig, PodLimits, Resources, SandboxConfig};
 use super::stats::sampler::{self, Sampler};
 use super::status::{ContainerStatus, Event, SandboxState, SandboxStatus};
+use super::table::{PodEntry, Table};
 use super::{exec, recovery};
 use crate::network::Network;
 
@@ -57,33 +57,6 @@ pub(crate) struct Inner {
     table: RwLock<Table>,
     events: broadcast::Sender<Event>,
     pub(crate) observers: Observers,
-}
-
-/// What is answered from memory.
-#[derive(Default)]
-pub(crate) struct Table {
-    pub(crate) pods: BTreeMap<String, PodEntry>,
-    /// Sandbox of each container.
-    pub(crate) containers: BTreeMap<String, String>,
-    pub(crate) names: HashMap<SandboxName, String>,
-    /// Containers that are being made.
-    pub(crate) unfinished: BTreeSet<String>,
-}
-
-pub(crate) struct PodEntry {
-    pub(crate) status: SandboxStatus,
-    pub(crate) containers: BTreeMap<String, ContainerStatus>,
-    pub(crate) commands: mpsc::Sender<Command>,
-    /// `None` before the shim was started and after it ended.
-    pub(crate) shim: Option<ShimClient>,
-    /// Holds the outcome of `run_sandbox` once it is known; lists leave out a pod without one.
-    pub(crate) started: watch::Receiver<Option<Result<()>>>,
-}
-
-impl PodEntry {
-    fn is_listed(&self) -> bool {
-        matches!(&*self.started.borrow(), Some(Ok(())))
-    }
 }
 
 impl Inner {
@@ -296,6 +269,12 @@ impl Node {
         .await
     }
 
+    /// Changes the limits of a pod as a whole; fields that are not set stay as they are.
+    pub async fn update_sandbox(&self, id: &str, limits: PodLimits) -> Result<()> {
+        let id = self.resolve_sandbox(id)?;
+        self.command(&id, |reply| Command::Update { limits: Box::new(limits), reply }).await
+    }
+
     /// Starts a process in a running container.
     pub async fn exec(&self, id: &str, config: ExecConfig) -> Result<ExecSession> {
         exec::start(&self.inner, &self.resolve_container(id)?, config).await
@@ -407,38 +386,7 @@ impl Node {
     }
 }
 
-impl Inner {
-    pub(crate) fn container_cgroup(&self, sandbox: &str, container: &str) -> Result<Cgroup> {
-        let table = self.table();
-        let entry = table.pods.get(sandbox).ok_or_else(|| PodError::sandbox_not_found(sandbox))?;
-        Ok(self.placement(&entry.status.config, sandbox).group_of(container))
-    }
-
-    /// Where the control groups of a sandbox's containers are: below the one it names, or one of its own.
-    pub(crate) fn placement(&self, config: &SandboxConfig, sandbox: &str) -> Placement {
-        Placement::of(&self.options.cgroups, config.cgroup_parent.as_deref(), sandbox)
-    }
-
-    pub(crate) fn resolve_container(&self, id: &str) -> Result<String> {
-        let table = self.table();
-        resolve("container", id, table.containers.contains_key(id), table.containers.keys())
-    }
-
-    pub(crate) fn container(&self, id: &str) -> Result<ContainerStatus> {
-        let table = self.table();
-        let sandbox = table.containers.get(id).ok_or_else(|| PodError::container_not_found(id))?;
-        let entry = table.pods.get(sandbox).ok_or_else(|| PodError::sandbox_not_found(sandbox))?;
-        entry.containers.get(id).cloned().ok_or_else(|| PodError::container_not_found(id))
-    }
-
-    /// The shim that holds container `id`.
-    pub(crate) fn shim_of(&self, container: &ContainerStatus) -> Result<ShimClient> {
-        let shim = self.table().pods.get(&container.sandbox).and_then(|entry| entry.shim.clone());
-        shim.ok_or_else(|| not_ready(&container.sandbox))
-    }
-}
-
-fn not_ready(sandbox: &str) -> PodError {
+pub(super) fn not_ready(sandbox: &str) -> PodError {
     PodError::WrongState { what: "pod sandbox", id: sandbox.into(), state: "not ready".into(), wanted: "a ready one" }
 }
 
@@ -460,59 +408,8 @@ fn known<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn resolve<'a>(what: &'static str, id: &str, exact: bool, ids: impl Iterator<Item = &'a String>) -> Result<String> {
-    if exact {
-        return Ok(id.into());
-    }
-    let not_found = || PodError::NotFound { what, id: id.into() };
-    if id.is_empty() {
-        return Err(not_found());
-    }
-    let matches: Vec<&String> = ids.filter(|candidate| candidate.starts_with(id)).collect();
-    match matches.as_slice() {
-        [] => Err(not_found()),
-        [only] => Ok((*only).clone()),
-        many => Err(PodError::Ambiguous { what, prefix: id.into(), count: many.len() }),
-    }
-}
-
-/// 128 random bits: half of what other runtimes write, so that `RUN/pods/<id>/shim.sock` stays below the 108
-/// bytes of a unix socket's path also under a long RUN.
-pub(crate) fn new_id() -> String {
-    let mut bytes = [0u8; 16];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        // getrandom fails only by interruption, and blocks only before the kernel's pool is first filled.
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Unix time in nanoseconds.
 pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_resolve_by_unique_prefix() {
-        let ids = ["abc1".to_string(), "abc2".to_string(), "d".to_string()];
-        let find = |id: &str| resolve("container", id, ids.iter().any(|known| known == id), ids.iter());
-        assert_eq!(find("abc1"), Ok("abc1".into()));
-        assert_eq!(find("d"), Ok("d".into()));
-        assert!(matches!(find("abc"), Err(PodError::Ambiguous { count: 2, .. })));
-        assert!(find("x").is_err_and(|error| error.is_not_found()));
-        assert!(find("").is_err_and(|error| error.is_not_found()));
-    }
-
-    #[test]
-    fn new_ids_are_hexadecimal_and_differ() {
-        let (a, b) = (new_id(), new_id());
-        assert_ne!(a, b);
-        assert!(a.len() == 32 && a.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    }
 }

@@ -18,13 +18,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use wharf_specs::shim::{ContainerPhase, Operation};
 
 use super::error::{PodError, Result};
-use super::node::{COMMAND_BACKLOG, Inner, PodEntry, now};
+use super::node::{COMMAND_BACKLOG, Inner, now};
 use super::record::{PodDirectory, PodPhase, PodRecord};
 use super::sandbox::{Command, Owner};
 use super::session::SIGKILL;
 use super::shim_process;
 use super::spec::{Dns, PidMode, SandboxConfig, SandboxName};
 use super::status::{Event, SandboxState, SandboxStatus};
+use super::table::PodEntry;
 
 /// How long the node waits for all of its shims before it serves.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -283,6 +284,7 @@ pub(super) fn unknown_pod() -> PodRecord {
             cgroup_parent: None,
             runtime_handler: String::new(),
             privileged: false,
+            limits: Default::default(),
         },
         phase: PodPhase::Starting,
         created_at: now(),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use wharf_specs::shim::{self, Event as ShimEvent, Operation, PodNamespace, SandboxSetup};
+use wharf_specs::shim::{self, Event as ShimEvent, Exit, Operation, PodNamespace, SandboxSetup};
 
 use super::error::{PodError, Result};
 use super::node::Inner;
@@ -23,7 +23,7 @@ use super::placement::Placement;
 use super::record::{ContainerRecord, PodDirectory, PodPhase, PodRecord, write_json};
 use super::shim_client::{FromPodShim, ShimClient};
 use super::shim_process;
-use super::spec::{ContainerConfig, IdMapping, PidMode, Resources, SandboxConfig, UserNamespace};
+use super::spec::{ContainerConfig, IdMapping, PidMode, PodLimits, Resources, SandboxConfig, UserNamespace};
 use super::status::{Event, SandboxState};
 use super::{files, node};
 
@@ -40,6 +40,10 @@ pub(crate) enum Command {
         reply: Reply<()>,
     },
     Remove {
+        reply: Reply<()>,
+    },
+    Update {
+        limits: Box<PodLimits>,
         reply: Reply<()>,
     },
     CreateContainer {
@@ -71,6 +75,11 @@ pub(crate) enum Command {
     /// So is the time after the kill.
     KillOver {
         container: String,
+    },
+    /// The container's first process has ended; how, where that could be seen.
+    EndSeen {
+        container: String,
+        exit: Option<Exit>,
     },
 }
 
@@ -156,6 +165,7 @@ impl Owner {
         }
         shim_process::start(&self.inner.options.shim, &self.id, &self.directory).await?;
         self.connect().await?;
+        self.set_limits(&self.config.limits).await?;
         self.connect_network().await?;
         files::write(&self.directory, &self.config, &self.addresses).map_err(on_disk("write files"))?;
         self.record(PodPhase::Ready).map_err(on_disk("write record"))
@@ -260,6 +270,7 @@ impl Owner {
         match command {
             Command::Stop { reply } => drop(reply.send(self.stop().await)),
             Command::Remove { reply } => drop(reply.send(self.remove().await)),
+            Command::Update { limits, reply } => drop(reply.send(self.update_limits(*limits).await)),
             Command::CreateContainer { config, reply } => drop(reply.send(self.create_container(*config).await)),
             Command::StartContainer { container, reply } => {
                 drop(reply.send(self.start_container(&container).await));
@@ -272,7 +283,8 @@ impl Owner {
                 drop(reply.send(self.update_container(&container, *resources).await));
             }
             Command::GraceOver { container } => self.grace_over(container).await,
-            Command::KillOver { container } => self.kill_over(&container),
+            Command::KillOver { container } => self.kill_over(&container).await,
+            Command::EndSeen { container, exit } => self.end_seen(&container, exit).await,
         }
     }
 

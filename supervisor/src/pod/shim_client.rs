@@ -119,6 +119,17 @@ impl ShimClient {
         operation: Operation,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(Answer, Vec<OwnedFd>)> {
+        self.request_within(REQUEST_DEADLINE, name, id, operation, descriptors).await
+    }
+
+    async fn request_within(
+        &self,
+        deadline: Duration,
+        name: &str,
+        id: &str,
+        operation: Operation,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(Answer, Vec<OwnedFd>)> {
         let gone = || PodError::internal(format!("{name} {id}"), "the pod's shim is gone");
         let request = Request { id: self.shared.next_id.fetch_add(1, Ordering::Relaxed), operation };
         let body = serde_json::to_vec(&request).map_err(|error| PodError::internal(name, error))?;
@@ -145,7 +156,7 @@ impl ShimClient {
                 Ok((Err(failure), _)) => Err(PodError::from_shim(name, id, failure)),
                 Err(_) => Err(gone()),
             },
-            () = tokio::time::sleep(REQUEST_DEADLINE) => REQUEST_DEADLINE.as_secs(),
+            () = tokio::time::sleep(deadline) => deadline.as_secs(),
             () = self.hurried() => {
                 self.shared.give_up();
                 HURRIED_DEADLINE.as_secs()
@@ -181,6 +192,17 @@ impl ShimClient {
     /// As [`request`](Self::request) where the answer holds nothing.
     pub(crate) async fn done(&self, name: &str, id: &str, operation: Operation) -> Result<()> {
         self.request(name, id, operation, Vec::new()).await.map(|_| ())
+    }
+
+    /// As [`done`](Self::done), for what a shim does at once.
+    pub(crate) async fn done_within(
+        &self,
+        deadline: Duration,
+        name: &str,
+        id: &str,
+        operation: Operation,
+    ) -> Result<()> {
+        self.request_within(deadline, name, id, operation, Vec::new()).await.map(|_| ())
     }
 
     /// Registers for the end of the exec'd process `exec`, before it is asked for.

@@ -41,7 +41,50 @@ pub struct SandboxConfig {
     /// Empty: the runtime in the shim's own process.
     pub runtime_handler: String,
     pub privileged: bool,
+    #[serde(default)]
+    pub limits: PodLimits,
 }
+
+/// Of a pod as a whole. They are set on its control group, unless that is the client's (`cgroup_parent`), who has set
+/// them then.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PodLimits {
+    /// What its containers may use together.
+    pub resources: Resources,
+    /// What the pod itself needs beside them.
+    pub overhead: Resources,
+}
+
+impl PodLimits {
+    /// Both together; an overhead alone limits nothing.
+    pub fn sum(&self) -> Resources {
+        let (all, more) = (&self.resources, &self.overhead);
+        let positive = |value: Option<i64>| value.filter(|value| *value > 0);
+        let bytes = |all: Option<i64>, more: Option<i64>| match positive(all) {
+            Some(limit) => Some(limit.saturating_add(positive(more).unwrap_or(0))),
+            None => all,
+        };
+        let period = |of: &Resources| i128::from(of.cpu_period_us.unwrap_or(CPU_PERIOD_US));
+        let quota = positive(all.cpu_quota_us).map(|quota| {
+            let more_quota = i128::from(positive(more.cpu_quota_us).unwrap_or(0)) * period(all) / period(more).max(1);
+            i64::try_from(i128::from(quota) + more_quota).unwrap_or(i64::MAX)
+        });
+        let page_limit = |(size, limit): (&String, &u64)| {
+            (size.clone(), limit.saturating_add(more.hugepage_limits.get(size).copied().unwrap_or(0)))
+        };
+        Resources {
+            memory_limit_bytes: bytes(all.memory_limit_bytes, more.memory_limit_bytes),
+            memory_swap_limit_bytes: bytes(all.memory_swap_limit_bytes, more.memory_swap_limit_bytes),
+            cpu_shares: all.cpu_shares.map(|shares| shares.saturating_add(more.cpu_shares.unwrap_or(0))),
+            cpu_quota_us: quota.or(all.cpu_quota_us),
+            hugepage_limits: all.hugepage_limits.iter().map(page_limit).collect(),
+            ..all.clone()
+        }
+    }
+}
+
+/// The kernel's own period of processor quotas (sched-bwc.rst).
+const CPU_PERIOD_US: u64 = 100_000;
 
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Dns {
@@ -154,12 +197,39 @@ pub struct Mount {
     #[serde(default)]
     pub recursive_readonly: bool,
     pub propagation: Propagation,
+    /// What the mount denies beside.
+    #[serde(default)]
+    pub denied: Vec<MountDenial>,
     /// Ids of its files in a pod with a user namespace, where they are not to be the node's.
     #[serde(default)]
     pub ids: Option<UserNamespace>,
     /// What is mounted, in place of `host_path`; read-only.
     #[serde(default)]
     pub image: Option<ImageMount>,
+}
+
+/// What files of a mount cannot do (mount(8)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum MountDenial {
+    /// Be executed.
+    Noexec,
+    /// Be devices.
+    Nodev,
+    /// Give a program another user or capabilities.
+    Nosuid,
+}
+
+impl MountDenial {
+    pub const ALL: [Self; 3] = [Self::Noexec, Self::Nodev, Self::Nosuid];
+
+    /// As mount options have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Noexec => "noexec",
+            Self::Nodev => "nodev",
+            Self::Nosuid => "nosuid",
+        }
+    }
 }
 
 /// An image, or a directory or file of one, as a volume.
@@ -278,4 +348,37 @@ pub struct ExecConfig {
     pub stderr: bool,
     /// Ends the whole process tree when it passes.
     pub timeout: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_s_limits_are_those_of_its_containers_and_its_overhead() {
+        let resources = Resources {
+            memory_limit_bytes: Some(100),
+            cpu_quota_us: Some(50_000),
+            cpu_period_us: Some(100_000),
+            cpu_shares: Some(512),
+            hugepage_limits: [("2MB".to_string(), 4)].into(),
+            ..Resources::default()
+        };
+        let overhead = Resources {
+            memory_limit_bytes: Some(20),
+            cpu_quota_us: Some(5_000),
+            cpu_period_us: Some(50_000),
+            cpu_shares: Some(8),
+            ..Resources::default()
+        };
+        let sum = PodLimits { resources, overhead: overhead.clone() }.sum();
+        assert_eq!((sum.memory_limit_bytes, sum.cpu_shares), (Some(120), Some(520)));
+        assert_eq!((sum.cpu_quota_us, sum.cpu_period_us), (Some(60_000), Some(100_000)));
+        assert_eq!(sum.hugepage_limits["2MB"], 4);
+        let alone = PodLimits { overhead, ..PodLimits::default() }.sum();
+        assert_eq!(alone, Resources::default());
+        let unlimited = Resources { memory_limit_bytes: Some(-1), cpu_quota_us: Some(-1), ..Resources::default() };
+        let sum = PodLimits { resources: unlimited.clone(), overhead: unlimited.clone() }.sum();
+        assert_eq!(sum, unlimited);
+    }
 }

@@ -167,13 +167,20 @@ async fn huge_pages_are_limited_or_refused_where_the_node_cannot() {
     let error = refusal(&mut client, &id, with("wrong", "2 MB", 0)).await;
     let field = "config.linux.resources.hugepage_limits[0].page_size";
     assert_eq!(error, format!("{field}: \"2 MB\" is no size as 2MB and 1GB are"));
-    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    let limited = controllers.contains("hugetlb") || std::path::Path::new("/sys/fs/cgroup/hugetlb").is_dir();
+    let unified = |at: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{at}cgroup.controllers"));
+    let has = |at: &str| unified(at).is_ok_and(|controllers| controllers.contains("hugetlb"));
+    let limited = has("") || has("unified/") || std::path::Path::new("/sys/fs/cgroup/hugetlb").is_dir();
     let config = with("some", "2MB", 4 << 20);
     if limited {
         let created = client.create(&id, config).await.unwrap();
         let resources = client.status(&created).await.resources.unwrap().linux.unwrap();
         assert_eq!(resources.hugepage_limits[0].limit, 4 << 20);
+        // And as the kernel has it, wherever the controller is.
+        let group = format!("{}/{id}/{created}", node.cgroup());
+        let files = ["hugetlb/G/hugetlb.2MB.limit_in_bytes", "unified/G/hugetlb.2MB.max", "G/hugetlb.2MB.max"];
+        let read = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{}", file.replace('G', &group)));
+        let kept = files.iter().find_map(|file| read(file).ok());
+        assert!(node.cgroup().contains(".slice") || kept.as_deref() == Some("4194304\n"), "{kept:?}");
     } else {
         let error = refusal(&mut client, &id, config).await;
         assert!(error.starts_with("linux.resources.hugepage_limits: 2MB: "), "{error}");

@@ -126,6 +126,44 @@ async fn a_pod_ends_though_its_shim_answers_nothing_and_a_create_hangs() {
 }
 
 #[tokio::test]
+async fn a_container_ends_with_its_grace_and_its_code_though_its_shim_answers_nothing() {
+    let Some(mut node) = testnode::start("stuckstop").await else { return };
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "stuck")).await;
+    let polite = container("polite", &["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"]);
+    let deaf = container("deaf", &["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"]);
+    let polite = client.run(&id, polite).await;
+    let deaf = client.run(&id, deaf).await;
+    for name in ["polite", "deaf"] {
+        let log = node.path("logs/stuck").join(format!("{name}.log"));
+        testnode::wait_for("the traps", Duration::from_secs(10), || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready"))
+        });
+    }
+    let shim = shim(&mut client, &id).await;
+    kill_process(shim, Signal::STOP).unwrap();
+
+    const GRACE: u64 = 3;
+    let begun = std::time::Instant::now();
+    let mut other = Client::of(&node).await;
+    let stops = async { tokio::join!(client.stop(&polite, 60), other.stop(&deaf, GRACE as i64)) };
+    tokio::time::timeout(Duration::from_secs(50), stops).await.expect("both stops end");
+    assert!(begun.elapsed() >= Duration::from_secs(GRACE), "the grace period is kept");
+    let ended = client.status(&polite).await;
+    assert_eq!((ended.state(), ended.exit_code), (cri::ContainerState::ContainerExited, 7), "{ended:?}");
+    let ended = client.status(&deaf).await;
+    assert_eq!((ended.state(), ended.exit_code), (cri::ContainerState::ContainerExited, 137), "{ended:?}");
+
+    // What the shim says once it can does not change what is known.
+    kill_process(shim, Signal::CONT).unwrap();
+    client.runtime.remove_container(cri::RemoveContainerRequest { container_id: deaf }).await.unwrap();
+    assert_eq!(client.status(&polite).await.exit_code, 7);
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_node_starts_though_a_shim_answers_nothing_and_takes_the_pod_back_later() {
     let Some(mut node) = testnode::start("stuckstart").await else { return };
     let mut client = Client::of(&node).await;

@@ -121,6 +121,11 @@ impl TestNode {
         node
     }
 
+    /// The group of all that is the node's, relative to each hierarchy's root.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

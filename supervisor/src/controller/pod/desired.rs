@@ -105,6 +105,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> Sandbo
         cgroup_parent: None,
         runtime_handler: String::new(),
         privileged: spec.containers.iter().any(is_privileged),
+        limits: Default::default(),
     }
 }
 
@@ -133,6 +134,7 @@ pub(super) fn container(
             // What is projected is written by the node alone.
             readonly: mount.read_only.unwrap_or(false) || volume::is_projected(volume),
             recursive_readonly: false,
+            denied: Vec::new(),
             ids: None,
             image: None,
             propagation: match mount.mount_propagation.as_deref() {

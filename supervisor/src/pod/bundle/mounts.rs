@@ -64,9 +64,10 @@ pub(super) fn compile(input: &Input) -> Result<Vec<Value>> {
             (true, false) => "ro",
             (false, _) => "rw",
         };
+        let options: Vec<&str> =
+            ["rbind", propagation, access].into_iter().chain(mount.denied.iter().map(|denial| denial.name())).collect();
         let mut entry = json!({
-            "destination": mount.container_path, "source": mount.host_path, "type": "bind",
-            "options": ["rbind", propagation, access],
+            "destination": mount.container_path, "source": mount.host_path, "type": "bind", "options": options,
         });
         if let Some(ids) = &mount.ids {
             entry["uidMappings"] = super::id_mappings(&ids.uids);

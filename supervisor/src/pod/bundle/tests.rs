@@ -18,6 +18,7 @@ pub(super) fn sandbox() -> SandboxConfig {
         user_namespace: None,
         sysctls: Default::default(),
         cgroup_parent: None,
+        limits: Default::default(),
         runtime_handler: String::new(),
         privileged: false,
     }
@@ -90,6 +91,7 @@ fn root_propagation_follows_the_widest_mount() {
         readonly: false,
         recursive_readonly: false,
         propagation,
+        denied: Vec::new(),
         ids: None,
         image: None,
     };
@@ -108,6 +110,7 @@ fn mounts_with_dots_or_over_the_root_are_refused() {
             readonly: false,
             recursive_readonly: false,
             propagation: Propagation::Private,
+            denied: Vec::new(),
             ids: None,
             image: None,
         };
