@@ -46,8 +46,13 @@ impl Log {
         }
     }
 
+    /// Whether debug messages are wanted: for those that take work to put together.
+    pub(crate) fn is_debug(&self) -> bool {
+        self.0.debug
+    }
+
     pub(crate) fn debug(&self, message: &str) {
-        if self.0.debug {
+        if self.is_debug() {
             self.write("debug", message);
             if self.0.file.is_none() {
                 eprintln!("{}", text_line("debug", message).trim_end());
@@ -57,7 +62,7 @@ impl Log {
 
     /// Hears the runtime's steps, if they are wanted.
     pub(crate) fn trace(&self) -> Trace {
-        if !self.0.debug {
+        if !self.is_debug() {
             return Trace::default();
         }
         let log = self.clone();

@@ -76,7 +76,9 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
         pid_file: options.pid_file.as_deref(),
     };
     let container = announced(container, &state, &told)?;
-    if let Some(seccomp) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+    if log.is_debug()
+        && let Some(seccomp) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref())
+    {
         log.debug(&format!("seccomp filter flags: {}", FilterSource::compile(seccomp)?.flags));
     }
     log.debug(&format!("created container {} with init {}", container.id(), container.pid()));
