@@ -9,6 +9,7 @@
 //! | [`filesystem`] | a fresh file system for each run |
 //! | [`report`], [`picture`], [`machine`] | tables, JSON, SVG |
 //! | [`images`] | benches of images |
+//! | [`runtime`] | benches of OCI runtimes; `floor/` is what they are held against |
 //!
 //! A bench is a function that prepares a [`Comparison`](comparison::Comparison), and a line in [`BENCHES`].
 
@@ -21,6 +22,7 @@ mod measure;
 mod peer;
 mod picture;
 mod report;
+mod runtime;
 mod statistics;
 
 use std::path::PathBuf;
@@ -69,6 +71,11 @@ const BENCHES: &[(&str, Prepare)] = &[
     ("images-files", images::files),
     ("images-present", images::present),
     ("images-snapshot", images::snapshot),
+    ("runtime-create", runtime::steps),
+    ("runtime-eight", runtime::eight),
+    ("runtime-exec", runtime::exec),
+    ("runtime-memory", runtime::memory),
+    ("runtime-run", runtime::run),
 ];
 
 fn main() -> ExitCode {

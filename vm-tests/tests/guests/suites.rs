@@ -81,7 +81,9 @@ fn images_pass_their_tests_under_systemd() {
         add_source(&mut image, Path::new(directory));
     }
     add_programs(&mut image, &["docker-registry", "skopeo", "umoci", "zstd"]);
-    run(NAME, image, &built, |name| name != "untrusted_input");
+    // Registries, networks that break and untrusted input ask nothing of a kernel.
+    let elsewhere = ["bad_registry", "push", "registries", "transfers", "untrusted_input"];
+    run(NAME, image, &built, |name| !elsewhere.contains(&name));
 }
 
 #[test]
