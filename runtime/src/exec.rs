@@ -147,8 +147,21 @@ impl Container {
             root,
         };
         let stages = execution.namespaces.contain(Kind::Pid);
-        let child = spawn(CloneOptions::default(), || if stages { execution.run_stage() } else { execution.run() })
-            .during("clone a process", "")?;
+        let body = || if stages { execution.run_stage() } else { execution.run() };
+        // To move a process into a group makes the kernel wait for all processors, for milliseconds; one that begins
+        // there need not be moved. Its first affinity may be one that the group does not allow.
+        let group = match &plan.affinity_initial {
+            None => self.cgroup().below(&request.sub_cgroups)?.open_unified().ok().flatten(),
+            Some(_) => None,
+        };
+        let options = CloneOptions { cgroup: group.as_ref().map(AsFd::as_fd), ..CloneOptions::default() };
+        let (child, unified) = match spawn(options, body) {
+            // Why it cannot begin there is for the one who moves it to find out.
+            Err(_) if group.is_some() => (spawn(CloneOptions::default(), body), true),
+            child => (child, group.is_none()),
+        };
+        let child = child.during("clone a process", "")?;
+        drop(group);
         let mut guard = ChildGuard::new(child);
         let Execution { channel, stdio, preserve, namespaces, .. } = execution;
         drop((channel, stdio, preserve, namespaces));
@@ -157,7 +170,7 @@ impl Container {
                 .during("set cpu affinity", "process.execCPUAffinity.initial")?;
             request.trace.say(|| format!("nsexec[{}]: affinity: {}", guard.child().pid, mask_of(cpus)));
         }
-        self.join_cgroup(guard.child().pid, &request.sub_cgroups)?;
+        self.join_cgroup(guard.child().pid, &request.sub_cgroups, unified)?;
         if plan.affinity_initial.is_none() {
             limit::reset_affinity(guard.child().pid);
         }
@@ -207,9 +220,10 @@ impl Container {
         Ok(ExecProcess { pid: child.pid, pidfd: child.pidfd, terminal, warnings })
     }
 
-    fn join_cgroup(&self, pid: i32, below: &[SubGroup]) -> Result<(), Error> {
+    /// `unified`: also into the group of cgroup v2, where it has not begun.
+    fn join_cgroup(&self, pid: i32, below: &[SubGroup], unified: bool) -> Result<(), Error> {
         let cgroup = self.cgroup().below(below)?;
-        match cgroup.add(pid, true) {
+        match cgroup.add(pid, unified) {
             // The container has moved its own processes further down (systemd in a container), or elsewhere, and the
             // group has gone: join its init there.
             Err(crate::cgroup::Error::Join { source, .. })
