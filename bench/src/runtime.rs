@@ -73,6 +73,12 @@ impl Runtime {
         format!("wharf-bench-{}", self.name)
     }
 
+    /// Takes away what a run that failed has left; there may be nothing.
+    fn forget(&self) {
+        let _ = self.command(&["delete", "--force", &self.id()]).output();
+        let _ = std::fs::remove_dir(Path::new(cgroups::ROOT).join(self.id()));
+    }
+
     /// Of a command that takes a bundle.
     fn with_bundle(&self, verb: &str, program: &str, id: &str) -> Command {
         let bundle = self.ground.bundles.bundle(program);
@@ -110,7 +116,10 @@ fn contestants(context: &Context, ground: &Rc<Ground>, command: &str, job: Job) 
                 let runtime = Rc::new(Runtime { name, program: peer.path, ground: Rc::clone(ground) });
                 match timed(&mut [runtime.with_bundle("run", "true", &runtime.id())]) {
                     // What a peer cannot do here, it is not measured at.
-                    Err(error) if name != OURS => Contestant::missing(name, format!("{error:#}")),
+                    Err(error) if name != OURS => {
+                        runtime.forget();
+                        Contestant::missing(name, format!("{error:#}"))
+                    }
                     trial => {
                         trial?;
                         let command = format!("{name} {command}");
