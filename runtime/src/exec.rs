@@ -1,7 +1,7 @@
 //! `exec`: one more process in a container that runs.
 
 use crate::capabilities;
-use crate::cgroup::SubGroup;
+use crate::cgroup::{Cgroup, SubGroup};
 use crate::container::Container;
 use crate::create::{ChildGuard, Stdio, ended};
 use crate::error::{Error, While};
@@ -150,8 +150,9 @@ impl Container {
         let body = || if stages { execution.run_stage() } else { execution.run() };
         // To move a process into a group makes the kernel wait for all processors, for milliseconds; one that begins
         // there need not be moved. Its first affinity may be one that the group does not allow.
+        let cgroup = self.cgroup().below(&request.sub_cgroups)?;
         let group = match &plan.affinity_initial {
-            None => self.cgroup().below(&request.sub_cgroups)?.open_unified().ok().flatten(),
+            None => cgroup.open_unified().ok().flatten(),
             Some(_) => None,
         };
         let options = CloneOptions { cgroup: group.as_ref().map(AsFd::as_fd), ..CloneOptions::default() };
@@ -170,7 +171,7 @@ impl Container {
                 .during("set cpu affinity", "process.execCPUAffinity.initial")?;
             request.trace.say(|| format!("nsexec[{}]: affinity: {}", guard.child().pid, mask_of(cpus)));
         }
-        self.join_cgroup(guard.child().pid, &request.sub_cgroups, unified)?;
+        self.join_cgroup(&cgroup, guard.child().pid, &request.sub_cgroups, unified)?;
         if plan.affinity_initial.is_none() {
             limit::reset_affinity(guard.child().pid);
         }
@@ -220,9 +221,9 @@ impl Container {
         Ok(ExecProcess { pid: child.pid, pidfd: child.pidfd, terminal, warnings })
     }
 
-    /// `unified`: also into the group of cgroup v2, where it has not begun.
-    fn join_cgroup(&self, pid: i32, below: &[SubGroup], unified: bool) -> Result<(), Error> {
-        let cgroup = self.cgroup().below(below)?;
+    /// `cgroup` is the container's own, or what `below` names in it; `unified`: also into that of cgroup v2, where the
+    /// process has not begun.
+    fn join_cgroup(&self, cgroup: &Cgroup, pid: i32, below: &[SubGroup], unified: bool) -> Result<(), Error> {
         match cgroup.add(pid, unified) {
             // The container has moved its own processes further down (systemd in a container), or elsewhere, and the
             // group has gone: join its init there.

@@ -17,8 +17,6 @@ use wharf_sys::seccomp::{self as kernel, Instruction};
 
 /// Changes when the same profile would compile to something else.
 const CACHE_VERSION: &str = "1";
-/// Bytes of one instruction in the cache and in libseccomp's export.
-const INSTRUCTION_BYTES: usize = 8;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
@@ -152,9 +150,9 @@ impl FilterSource {
         let path = cache.join(name);
         if let Ok(bytes) = fs::read(&path)
             && !bytes.is_empty()
-            && bytes.len().is_multiple_of(INSTRUCTION_BYTES)
+            && bytes.len().is_multiple_of(Instruction::BYTES)
         {
-            return Ok(decode(&bytes));
+            return Ok(Instruction::program(&bytes));
         }
         let program = self.build()?;
         // Written whole or not at all: a reader must never see half a filter.
@@ -201,7 +199,7 @@ impl FilterSource {
         {
             program = unknown_calls(&newest);
         }
-        program.extend(decode(&bytes));
+        program.extend(Instruction::program(&bytes));
         Ok(program)
     }
 }
@@ -358,31 +356,12 @@ fn native_name() -> ScmpArch {
     }
 }
 
-fn decode(bytes: &[u8]) -> Vec<Instruction> {
-    let instruction = |chunk: &[u8; INSTRUCTION_BYTES]| Instruction {
-        code: u16::from_ne_bytes([chunk[0], chunk[1]]),
-        jump_true: chunk[2],
-        jump_false: chunk[3],
-        value: u32::from_ne_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]),
-    };
-    bytes.as_chunks::<INSTRUCTION_BYTES>().0.iter().map(instruction).collect()
-}
-
-fn encode(program: &[Instruction]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(program.len() * INSTRUCTION_BYTES);
-    for instruction in program {
-        bytes.extend(instruction.code.to_ne_bytes());
-        bytes.extend([instruction.jump_true, instruction.jump_false]);
-        bytes.extend(instruction.value.to_ne_bytes());
-    }
-    bytes
-}
-
 fn store(directory: &Path, path: &Path, program: &[Instruction]) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let temporary = directory.join(format!("tmp.{}", std::process::id()));
-    fs::File::create(&temporary)?.write_all(&encode(program))?;
+    let bytes: Vec<u8> = program.iter().flat_map(|instruction| instruction.to_bytes()).collect();
+    fs::File::create(&temporary)?.write_all(&bytes)?;
     fs::rename(temporary, path)
 }
 

@@ -4,7 +4,9 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
+use std::process::Stdio;
 use support::{Bundle, cgroup_file};
 
 #[test]
@@ -231,16 +233,14 @@ fn events_show_statistics_and_end_with_the_container() {
     let event: Value = serde_json::from_str(&once.stdout).expect("an event is JSON");
     assert_eq!(event["data"]["pids"]["current"], 1, "{event}");
     assert!(event["data"]["memory"]["usage"]["usage"].as_u64() > Some(0), "{event}");
-    let file = bundle.scratch().join("events");
     let mut following = bundle
         .raw_command(&["events", "--interval", "50ms", &bundle.id])
-        .stdout(fs::File::create(&file).expect("make file"))
+        .stdout(Stdio::piped())
         .spawn()
         .expect("events");
-    let seen = || fs::read_to_string(&file).expect("read").lines().count();
-    while seen() < 2 {
-        assert!(following.try_wait().expect("wait").is_none(), "it ended before the container");
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    let mut lines = BufReader::new(following.stdout.take().expect("a pipe")).lines();
+    for _ in 0..2 {
+        lines.next().expect("it ended before the container").expect("read");
     }
     assert_eq!(bundle.runw(&["delete", "-f", &bundle.id]).code, Some(0));
     assert!(following.wait().expect("wait").success());

@@ -64,7 +64,7 @@ fn peak(program: &OsString, arguments: &[OsString]) -> io::Result<ExitCode> {
 fn container(rootfs: &OsString, cgroup: &OsString, filter: &OsString, program: &OsString) -> io::Result<ExitCode> {
     let text = |path: &OsString| CString::new(path.clone().into_vec()).map_err(io::Error::other);
     let (rootfs, program) = (text(rootfs)?, text(program)?);
-    let filter: Vec<Instruction> = std::fs::read(filter)?.chunks_exact(8).map(instruction).collect();
+    let filter = Instruction::program(&std::fs::read(filter)?);
     let arguments = CStringArray::new(vec![program.clone()]);
     let environment = CStringArray::new(vec![c"PATH=/bin".to_owned()]);
     std::fs::create_dir(cgroup)?;
@@ -89,15 +89,6 @@ fn container(rootfs: &OsString, cgroup: &OsString, filter: &OsString, program: &
     let exit = pidfd::wait(child.pidfd.as_fd())?;
     std::fs::remove_dir(cgroup)?;
     Ok(ExitCode::from(exit.shell_code() as u8))
-}
-
-fn instruction(bytes: &[u8]) -> Instruction {
-    Instruction {
-        code: u16::from_ne_bytes([bytes[0], bytes[1]]),
-        jump_true: bytes[2],
-        jump_false: bytes[3],
-        value: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
-    }
 }
 
 fn enter(rootfs: &CStr, filter: &[Instruction]) -> io::Result<()> {

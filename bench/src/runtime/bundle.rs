@@ -49,12 +49,7 @@ impl Bundles {
         let seccomp = seccomp().with_context(|| format!("{PROFILE}, which podman's package brings"))?;
         let profile = serde_json::from_value(seccomp.clone())?;
         let program = FilterSource::compile(&profile).map_err(anyhow::Error::msg)?.program(None)?;
-        let mut bytes = Vec::new();
-        for instruction in program {
-            bytes.extend(instruction.code.to_ne_bytes());
-            bytes.extend([instruction.jump_true, instruction.jump_false]);
-            bytes.extend(instruction.value.to_ne_bytes());
-        }
+        let bytes: Vec<u8> = program.iter().flat_map(|instruction| instruction.to_bytes()).collect();
         fs::write(this.filter(), bytes)?;
         for (name, arguments) in [("true", json!(["/bin/true"])), ("sleep", json!(["/bin/sleep", "1000000"]))] {
             let bundle = this.bundle(name);

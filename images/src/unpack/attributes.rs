@@ -10,7 +10,7 @@ use crate::tar_stream::Member;
 
 /// Owner before mode, because chown clears setuid; attributes last, because both clear file capabilities.
 ///
-/// What is so already is left: looking costs a tenth of a change, which the file system writes to its journal.
+/// What is so already is left: a change is written to the file system's journal, a look is not.
 pub(super) fn attributes(descriptor: BorrowedFd<'_>, member: &Member) -> Result<(), UnpackError> {
     const PERMISSIONS: u32 = 0o7777;
     let (uid, gid) = owner(member)?;

@@ -178,12 +178,14 @@ fn target(directory: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
 
 /// All but the security labels that this machine gives by itself.
 fn xattrs(file: &OwnedFd) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let mut list = vec![0; XATTR_MAX_BYTES];
-    let length = match fs::flistxattr(file, &mut list[..]) {
-        Err(Errno::OPNOTSUPP) => 0,
+    let mut all = BTreeMap::new();
+    // Most files have none: nothing is made ready for those.
+    match fs::flistxattr(file, &mut [0u8; 0][..]) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(all),
         other => other?,
     };
-    let mut all = BTreeMap::new();
+    let mut list = vec![0; XATTR_MAX_BYTES];
+    let length = fs::flistxattr(file, &mut list[..])?;
     for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         if name == b"security.selinux" {
             continue;

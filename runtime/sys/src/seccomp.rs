@@ -22,6 +22,27 @@ pub struct Instruction {
     pub value: u32,
 }
 
+impl Instruction {
+    pub const BYTES: usize = size_of::<Self>();
+
+    /// As the kernel lays it out.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let [a, b] = self.code.to_ne_bytes();
+        let [c, d, e, f] = self.value.to_ne_bytes();
+        [a, b, self.jump_true, self.jump_false, c, d, e, f]
+    }
+
+    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let [a, b, jump_true, jump_false, c, d, e, f] = bytes;
+        Self { code: u16::from_ne_bytes([a, b]), jump_true, jump_false, value: u32::from_ne_bytes([c, d, e, f]) }
+    }
+
+    /// A whole program; what is too short at its end for an instruction is left.
+    pub fn program(bytes: &[u8]) -> Vec<Self> {
+        bytes.as_chunks().0.iter().map(|chunk| Self::from_bytes(*chunk)).collect()
+    }
+}
+
 /// Installs a filter on the calling thread. With `SECCOMP_FILTER_FLAG_NEW_LISTENER` returns the descriptor
 /// for its notifications.
 ///

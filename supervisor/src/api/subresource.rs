@@ -14,6 +14,7 @@ use super::patch::Patch;
 use super::query::Query;
 use super::server::{Api, Target, apply_request, method_not_allowed, read_patch, write_options};
 use super::status::{ApiError, Cause};
+use super::update::check_version;
 use super::{body, pod_log, pod_stream};
 
 pub(super) async fn serve(
@@ -80,12 +81,7 @@ async fn write_scale(
     let change = move |mut object: Value| {
         let current = scale_of(&object);
         let scale = patch.apply("Scale", "autoscaling/v1", current.clone())?;
-        let version = text(&scale, "/metadata/resourceVersion");
-        if !version.is_empty() && version != text(&current, "/metadata/resourceVersion") {
-            let message = "the object has been modified; please apply your changes to the latest version and try again";
-            let name = text(&object, "/metadata/name").into();
-            return Err(ApiError::Conflict { resource: kind.resource(), name, message: message.into() });
-        }
+        check_version(kind, &current, &scale)?;
         let replicas = scale.pointer("/spec/replicas").cloned().unwrap_or(Value::from(0));
         if replicas.as_i64().is_none_or(|count| !(0..=i64::from(i32::MAX)).contains(&count)) {
             let cause = Cause::invalid("spec.replicas", &replicas, "must be a number, at least 0");

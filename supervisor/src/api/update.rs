@@ -166,14 +166,20 @@ pub(super) fn typed(kind: &Kind, mut object: Value) -> Result<Value, ApiError> {
     }
 }
 
+/// Refuses a change of another version than the present one; a client may leave the version out.
+pub(super) fn check_version(kind: &Kind, current: &Value, wanted: &Value) -> Result<(), ApiError> {
+    let version = text(wanted, "/metadata/resourceVersion");
+    if version.is_empty() || version == text(current, "/metadata/resourceVersion") {
+        return Ok(());
+    }
+    let message = "the object has been modified; please apply your changes to the latest version and try again".into();
+    Err(ApiError::Conflict { resource: kind.resource(), name: text(current, "/metadata/name").into(), message })
+}
+
 /// `wanted` with everything of `current` that a client may not change.
 fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Result<Value, ApiError> {
     let name = text(current, "/metadata/name");
-    let wanted_version = text(&wanted, "/metadata/resourceVersion");
-    if !wanted_version.is_empty() && wanted_version != text(current, "/metadata/resourceVersion") {
-        let message = "the object has been modified; please apply your changes to the latest version and try again";
-        return Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message: message.into() });
-    }
+    check_version(kind, current, &wanted)?;
     if text(&wanted, "/metadata/name") != name {
         let message = format!(
             "the name of the object ({}) does not match the name in the request ({name})",
