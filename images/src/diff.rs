@@ -9,7 +9,7 @@ use rustix::fs::{FileType, Stat};
 
 use crate::image::Image;
 use crate::merged::{self, Child, Merged};
-use crate::snapshot::SnapshotError;
+use crate::snapshot::{RootFs, SnapshotError};
 use crate::store::Store;
 
 /// One path that is not as it was.
@@ -46,11 +46,17 @@ pub enum DiffError {
 impl Store {
     /// What the container has written, by path. Blocking; a container at work may change it meanwhile.
     pub fn container_changes(&self, container_id: &str) -> Result<Vec<Change>, DiffError> {
-        let mount = self.snapshot(container_id)?.ok_or_else(|| DiffError::NoContainer(container_id.to_owned()))?;
+        let root = self.snapshot(container_id)?.ok_or_else(|| DiffError::NoContainer(container_id.to_owned()))?;
         let failed = |source| DiffError::Io { object: format!("container {container_id} with its image"), source };
-        let old = merged::open(&mount.lower).map_err(failed)?;
-        let upper = merged::open([&mount.upper]).map_err(failed)?;
-        let new: Merged = upper.into_iter().chain(old.iter().cloned()).collect();
+        let (old, new) = match &root {
+            RootFs::Overlay(mount) => {
+                let old = merged::open(&mount.lower).map_err(failed)?;
+                let upper = merged::open([&mount.upper]).map_err(failed)?;
+                let new: Merged = upper.into_iter().chain(old.iter().cloned()).collect();
+                (old, new)
+            }
+            RootFs::Copy { root, of } => (merged::open(of).map_err(failed)?, merged::open([root]).map_err(failed)?),
+        };
         changes(&old, &new).map_err(failed)
     }
 

@@ -1,14 +1,13 @@
-//! One layer's way into the store: a single pass through the blob's digest, decompression, the diff id and
-//! extraction, with fixed buffers however large the layer is.
+//! One layer's way into the store: a single pass through the blob's digest, decompression and the diff id on one
+//! thread and extraction on another, with fixed buffers however large the layer is.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::rc::Rc;
 
 use crate::digest::{Digest, Hasher};
 use crate::layout::{Session, SnapshotRecord};
+use crate::read_ahead::read_ahead;
 use crate::unpack::{self, Limits, UnpackError};
 
 /// zstd frames may ask for a window of at most this many bits: 128 MiB, zstd's own default bound.
@@ -67,20 +66,24 @@ impl LayerError {
     }
 }
 
-/// Streams `input` into the session. Blocking; one thread per layer.
-pub(crate) fn ingest<R: Read>(input: R, job: &LayerJob, session: &Session, limits: Limits) -> Result<(), LayerError> {
+/// Streams `input` into the session. Blocking; takes one more thread while it unpacks.
+pub(crate) fn ingest<R: Read + Send>(
+    input: R,
+    job: &LayerJob,
+    session: &Session,
+    limits: Limits,
+) -> Result<(), LayerError> {
     let layer = job.blob;
     let store = |operation| move |source| LayerError::Store { layer, operation, source };
     let file = match job.keep_blob {
         true => Some(session.create_blob(&layer).map_err(store("create blob"))?),
         false => None,
     };
-    let seen = Rc::new(RefCell::new(BlobSeen::default()));
-    let reader = BlobReader { input, file, limit: job.size, seen: seen.clone() };
+    let reader = BlobReader { input, file, limit: job.size, seen: BlobSeen::default() };
     let mut reader = BufReader::with_capacity(128 << 10, reader);
     let Some(expected) = job.diff_id else {
         let drained = io::copy(&mut reader, &mut io::sink()).map(|_| ());
-        return check_blob(job, &seen, drained);
+        return check_blob(job, reader.into_inner().seen, drained);
     };
     let unpacked = decompress_and_unpack(&mut reader, job, expected, session, limits);
     let archive_fault = match &unpacked {
@@ -93,7 +96,7 @@ pub(crate) fn ingest<R: Read>(input: R, job: &LayerJob, session: &Session, limit
         true => io::copy(&mut reader, &mut io::sink()).map(|_| ()),
         false => Ok(()),
     };
-    check_blob(job, &seen, drained)?;
+    check_blob(job, reader.into_inner().seen, drained)?;
     match unpacked {
         Ok((diff_id, _)) if diff_id != expected => Err(LayerError::DiffId { layer, found: diff_id, expected }),
         Ok((_, record)) => record
@@ -108,7 +111,7 @@ enum Outcome {
     Unpack(UnpackError),
 }
 
-fn decompress_and_unpack<R: BufRead>(
+fn decompress_and_unpack<R: BufRead + Send>(
     reader: &mut R,
     job: &LayerJob,
     diff_id: Digest,
@@ -120,10 +123,11 @@ fn decompress_and_unpack<R: BufRead>(
     let mut content = HashReader { input: content, hasher: Hasher::default() };
     let record = match job.unpack {
         true => {
-            let root = session.create_snapshot(&diff_id).map_err(|source| {
-                Outcome::Layer(LayerError::Store { layer: job.blob, operation: "create snapshot", source })
-            })?;
-            Some(unpack::unpack(&mut content, root.as_fd(), limits).map_err(Outcome::Unpack)?)
+            let store =
+                |operation| move |source| Outcome::Layer(LayerError::Store { layer: job.blob, operation, source });
+            let root = session.create_snapshot(&diff_id).map_err(store("create snapshot"))?;
+            let unpacked = read_ahead(&mut content, |ahead| unpack::unpack(ahead, root.as_fd(), limits));
+            Some(unpacked.map_err(store("start a thread"))?.map_err(Outcome::Unpack)?)
         }
         false => {
             let mut bounded = (&mut content).take(limits.layer_bytes);
@@ -135,7 +139,7 @@ fn decompress_and_unpack<R: BufRead>(
 }
 
 /// By the magic number: media types are wrong often enough, and the diff id decides in the end.
-pub(crate) fn decompress<'a, R: BufRead + 'a>(mut reader: R) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn decompress<'a, R: BufRead + Send + 'a>(mut reader: R) -> io::Result<Box<dyn Read + Send + 'a>> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
     let start = reader.fill_buf()?;
@@ -152,21 +156,20 @@ pub(crate) fn decompress<'a, R: BufRead + 'a>(mut reader: R) -> io::Result<Box<d
     Ok(Box::new(reader))
 }
 
-fn check_blob(job: &LayerJob, seen: &Rc<RefCell<BlobSeen>>, drained: io::Result<()>) -> Result<(), LayerError> {
+fn check_blob(job: &LayerJob, seen: BlobSeen, drained: io::Result<()>) -> Result<(), LayerError> {
     let layer = job.blob;
-    let mut seen = seen.borrow_mut();
-    if let Some(source) = seen.write_error.take() {
+    if let Some(source) = seen.write_error {
         return Err(LayerError::Store { layer, operation: "write blob", source });
     }
     if seen.too_long {
         return Err(LayerError::Size { layer, found: format!("more than {}", job.size), expected: job.size });
     }
     let received = seen.hasher.bytes();
-    if let Some(source) = seen.read_error.take() {
+    if let Some(source) = seen.read_error {
         return Err(LayerError::Transfer { layer, received, expected: job.size, source });
     }
     if drained.is_ok() && seen.ended {
-        let found = seen.hasher.clone().finish();
+        let found = seen.hasher.finish();
         if received != job.size {
             return Err(LayerError::Size { layer, found: received.to_string(), expected: job.size });
         }
@@ -192,12 +195,12 @@ struct BlobReader<R> {
     input: R,
     file: Option<File>,
     limit: u64,
-    seen: Rc<RefCell<BlobSeen>>,
+    seen: BlobSeen,
 }
 
 impl<R: Read> Read for BlobReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut seen = self.seen.borrow_mut();
+        let seen = &mut self.seen;
         let stop = || io::Error::other("the blob cannot be read to its end");
         let count = match self.input.read(buffer) {
             Ok(count) => count,

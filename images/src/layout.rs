@@ -52,6 +52,9 @@ pub(crate) struct SnapshotRecord {
     /// Bytes of its files, each rounded up to whole 4 KiB blocks.
     pub bytes: u64,
     pub inodes: u64,
+    /// Whether it hides something in a form that overlayfs does not know: it can be copied, not mounted.
+    #[serde(default)]
+    pub own_marks: bool,
     /// Directories whose attributes belong to the layers below (names may be any bytes).
     pub implied: ImpliedDirectories,
 }
@@ -76,6 +79,10 @@ impl Layout {
             }
         }
         Ok(layout)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn images(&self) -> PathBuf {

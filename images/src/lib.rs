@@ -18,7 +18,7 @@
 //! | [`artifact`] | artifacts: files rather than layers |
 //! | `layer` → `tar_stream` → [`unpack`], `whiteout`, `adopt` | one layer's way to a snapshot |
 //! | `layout` → [`store`] | the disk: one OCI image layout, one lock, transactions |
-//! | [`snapshot`] | overlay mounts for containers |
+//! | [`snapshot`] | root file systems for containers: overlay mounts, or copies |
 //! | [`user`] (over `merged`) | an image's accounts, read without mounting it |
 //! | [`verify`], [`repair`] | whether what is on disk is what its names say, and mending what is not |
 //! | [`progress`] | who is told how far a transfer is |
@@ -45,6 +45,7 @@ pub mod platform;
 pub mod progress;
 pub mod pull;
 pub mod push;
+mod read_ahead;
 pub mod reference;
 pub mod registries;
 pub mod registry;
@@ -61,6 +62,7 @@ pub mod untrusted;
 pub mod user;
 pub mod verify;
 mod whiteout;
+mod xattrs;
 
 pub use archive::LoadError;
 pub use copy::{Copied, CopyError, CopyOptions, Place};
@@ -79,7 +81,7 @@ pub use registries::{Endpoint, Registries, RegistriesError};
 pub use registry::RegistryError;
 pub use repair::{RepairError, Repaired};
 pub use save::{ArchiveForm, SaveError};
-pub use snapshot::{ImageVolume, OverlayMount, Prepared, SnapshotError};
+pub use snapshot::{ImageVolume, OverlayMount, Prepared, RootFs, SnapshotError};
 pub use store::{Pruned, Removed, Store, StoreError, StoreOptions, Usage};
 pub use tar_stream::TarError;
 pub use transfers::Transfers;

@@ -15,7 +15,6 @@ use std::rc::Rc;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::snapshot::OverlayMount;
 use crate::whiteout;
 
 /// As the kernel's own limit (path_resolution(7)).
@@ -62,11 +61,15 @@ pub(crate) fn find(layers: &[PathBuf], path: &[u8]) -> io::Result<Option<Found>>
     })
 }
 
-/// The content of the regular file at `path` inside the mount; `None` if there is none.
+/// The content of the regular file at `path` in `layers` (topmost first); `None` if there is none.
 ///
 /// Fails with `FileTooLarge` if it is longer than `limit` bytes.
-pub(crate) fn read(mount: &OverlayMount, path: &[u8], limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let Some(Entry::File(file)) = walk(open([&mount.upper].into_iter().chain(&mount.lower))?, path)? else {
+pub(crate) fn read<'a>(
+    layers: impl IntoIterator<Item = &'a PathBuf>,
+    path: &[u8],
+    limit: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let Some(Entry::File(file)) = walk(open(layers)?, path)? else {
         return Ok(None);
     };
     let mut content = Vec::new();
@@ -183,7 +186,7 @@ pub(crate) fn child(directories: &Merged, name: &[u8]) -> io::Result<Option<Chil
                 }
             }
             // Whatever is not a directory ends the merging, and is hidden itself by a directory above it.
-            _ if !merged.is_empty() || whiteout::is_whiteout(&stat) => break,
+            _ if !merged.is_empty() || whiteout::is_whiteout(fd.as_fd(), name, &stat)? => break,
             _ => return Ok(Some(Child::Other(directory.clone(), stat))),
         }
     }

@@ -1,17 +1,21 @@
 //! Root file systems for containers: the image's unpacked layers below, a writable layer on top.
 //!
 //! Nothing is mounted here. The container's own child mounts the overlay in its own mount namespace, so no mount
-//! can be left behind by anyone.
+//! can be left behind by anyone. Where overlayfs cannot be used, the layers are copied.
 
+mod copy;
+mod overlay;
 mod volume;
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use wharf_specs::config::SnapshotMode;
 use wharf_specs::id::{ContainerId, InvalidId};
 
 use crate::digest::Digest;
@@ -28,6 +32,36 @@ pub struct OverlayMount {
     pub lower: Vec<PathBuf>,
     pub upper: PathBuf,
     pub work: PathBuf,
+}
+
+/// What a container finds at `/`, in one of two forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootFs {
+    Overlay(OverlayMount),
+    /// A directory of the container's own with all that the layers `of`, the topmost first, show together.
+    Copy {
+        root: PathBuf,
+        of: Vec<PathBuf>,
+    },
+}
+
+impl RootFs {
+    /// What to mount, if it is not a directory already.
+    pub fn overlay(&self) -> Option<&OverlayMount> {
+        match self {
+            Self::Overlay(mount) => Some(mount),
+            Self::Copy { .. } => None,
+        }
+    }
+
+    /// The directories that together are what the container sees, the topmost first.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &PathBuf> {
+        let (top, below) = match self {
+            Self::Overlay(mount) => (&mount.upper, &mount.lower[..]),
+            Self::Copy { root, .. } => (root, &[][..]),
+        };
+        [top].into_iter().chain(below)
+    }
 }
 
 /// A writable layer that exists, for the daemon to compare with the containers it knows.
@@ -59,18 +93,21 @@ pub enum SnapshotError {
 struct Record {
     image: Digest,
     diff_ids: Vec<Digest>,
+    #[serde(default)]
+    is_copy: bool,
 }
 
 impl Store {
     /// Makes the writable layer of a new container and tells how to mount it on the layers of `image`, which
-    /// cannot be removed until [`Store::remove_snapshot`].
-    pub fn prepare(&self, container_id: &str, image: &Image) -> Result<OverlayMount, SnapshotError> {
+    /// cannot be removed until [`Store::remove_snapshot`]. Copies them where overlayfs cannot be used.
+    pub fn prepare(&self, container_id: &str, image: &Image) -> Result<RootFs, SnapshotError> {
         let id = ContainerId::parse(container_id)?;
         let dir = self.inner.layout.containers().join(&id);
         let failed = at("prepare", &dir);
-        let _lock = self.inner.layout.lock_shared().map_err(&failed)?;
-        let record = Record { image: image.id, diff_ids: image.diff_ids.clone() };
-        let mount = self.overlay(&dir, &record);
+        let is_copy = self.must_copy(&image.diff_ids)?;
+        let lock = self.inner.layout.lock_shared().map_err(&failed)?;
+        let record = Record { image: image.id, diff_ids: image.diff_ids.clone(), is_copy };
+        let root = self.root_fs(&dir, &record);
         self.check_layers(container_id, &record)?;
         let mut private = DirBuilder::new();
         private.mode(0o700);
@@ -81,31 +118,43 @@ impl Store {
             other => other.map_err(&failed)?,
         }
         let made = (|| {
+            // Not synced: after a power loss there is no container either.
+            let write = || fs::write(dir.join("image.json"), serde_json::to_vec(&record).map_err(io::Error::other)?);
             if record.diff_ids.is_empty() {
                 // overlayfs wants one lower directory at least.
                 DirBuilder::new().mode(0o755).create(dir.join("empty"))?;
             }
-            private.create(&mount.work)?;
-            private.create(&mount.upper)?;
-            // The merged root takes its owner and mode from the upper directory.
-            let root = fs::metadata(&mount.lower[0])?;
-            std::os::unix::fs::chown(&mount.upper, Some(root.uid()), Some(root.gid()))?;
-            fs::set_permissions(&mount.upper, fs::Permissions::from_mode(root.mode() & 0o7777))?;
-            // Not synced: after a power loss there is no container either.
-            fs::write(dir.join("image.json"), serde_json::to_vec(&record).map_err(io::Error::other)?)
+            match &root {
+                RootFs::Overlay(mount) => {
+                    private.create(&mount.work)?;
+                    private.create(&mount.upper)?;
+                    // The merged root takes its owner and mode from the upper directory.
+                    let root = fs::metadata(&mount.lower[0])?;
+                    std::os::unix::fs::chown(&mount.upper, Some(root.uid()), Some(root.gid()))?;
+                    fs::set_permissions(&mount.upper, fs::Permissions::from_mode(root.mode() & 0o7777))?;
+                    write()
+                }
+                RootFs::Copy { root, of } => {
+                    private.create(root)?;
+                    // The record keeps the layers; others need not wait.
+                    write()?;
+                    drop(lock);
+                    copy::copy(of, root)
+                }
+            }
         })();
         if let Err(error) = made {
             // The error at hand says more than a second one.
             let _ = fs::remove_dir_all(&dir);
             return Err(failed(error).into());
         }
-        Ok(mount)
+        Ok(root)
     }
 
-    /// How to mount what [`Store::prepare`] made; `None` if there is no such container.
-    pub fn snapshot(&self, container_id: &str) -> Result<Option<OverlayMount>, SnapshotError> {
+    /// What [`Store::prepare`] made; `None` if there is no such container.
+    pub fn snapshot(&self, container_id: &str) -> Result<Option<RootFs>, SnapshotError> {
         let dir = self.inner.layout.containers().join(ContainerId::parse(container_id)?);
-        Ok(read_record(&dir).map_err(at("read snapshot", &dir))?.map(|record| self.overlay(&dir, &record)))
+        Ok(read_record(&dir).map_err(at("read snapshot", &dir))?.map(|record| self.root_fs(&dir, &record)))
     }
 
     /// Removes a container's writable layer with all it holds. One that is not there is no error.
@@ -145,7 +194,7 @@ impl Store {
     pub fn snapshot_usage(&self, container_id: &str) -> Result<Usage, SnapshotError> {
         let dir = self.inner.layout.containers().join(ContainerId::parse(container_id)?);
         let mut usage = Usage::default();
-        let mut pending = vec![dir.join("upper")];
+        let mut pending = vec![dir.join("upper"), dir.join("root")];
         while let Some(directory) = pending.pop() {
             // A container at work removes files under our eyes.
             let Ok(entries) = fs::read_dir(&directory) else {
@@ -204,38 +253,73 @@ impl Store {
     }
 
     fn check_layers(&self, container_id: &str, record: &Record) -> Result<(), SnapshotError> {
-        let missing = distinct(record).find(|diff_id| !self.inner.layout.snapshot(diff_id).join("fs").exists());
+        let missing =
+            distinct(&record.diff_ids).find(|diff_id| !self.inner.layout.snapshot(diff_id).join("fs").exists());
         let (container, image) = (container_id.to_owned(), record.image);
         missing.map_or(Ok(()), |diff_id| Err(SnapshotError::LayerMissing { container, image, diff_id }))
     }
 
     /// The unpacked layers of `image`, topmost first.
     pub(crate) fn layer_roots(&self, image: &Image) -> Vec<PathBuf> {
-        self.layers(&Record { image: image.id, diff_ids: image.diff_ids.clone() })
+        self.layers(&image.diff_ids)
     }
 
     /// The unpacked layers, topmost first.
-    fn layers(&self, record: &Record) -> Vec<PathBuf> {
-        distinct(record).map(|diff_id| self.inner.layout.snapshot(&diff_id).join("fs")).collect()
+    fn layers(&self, diff_ids: &[Digest]) -> Vec<PathBuf> {
+        distinct(diff_ids).map(|diff_id| self.inner.layout.snapshot(&diff_id).join("fs")).collect()
     }
 
-    fn overlay(&self, dir: &std::path::Path, record: &Record) -> OverlayMount {
-        let mut lower = self.layers(record);
+    fn root_fs(&self, dir: &Path, record: &Record) -> RootFs {
+        let mut lower = self.layers(&record.diff_ids);
         if lower.is_empty() {
             lower.push(dir.join("empty"));
         }
-        OverlayMount { lower, upper: dir.join("upper"), work: dir.join("work") }
+        match record.is_copy {
+            true => RootFs::Copy { root: dir.join("root"), of: lower },
+            false => RootFs::Overlay(OverlayMount { lower, upper: dir.join("upper"), work: dir.join("work") }),
+        }
+    }
+
+    /// Whether layers can only be copied here: because all are, or because of what is in one of these.
+    fn must_copy(&self, diff_ids: &[Digest]) -> Result<bool, SnapshotError> {
+        let layout = &self.inner.layout;
+        let obstacle = match self.inner.snapshots {
+            SnapshotMode::Copy => return Ok(true),
+            SnapshotMode::Overlay => None,
+            SnapshotMode::Auto => self.overlay_obstacle()?,
+        };
+        let own_marks = || {
+            // A layer that is missing is the next thing to be said.
+            diff_ids.iter().any(|diff_id| layout.snapshot_record(diff_id).is_ok_and(|record| record.own_marks))
+        };
+        Ok(obstacle.is_some() || own_marks())
+    }
+
+    /// Why overlayfs cannot be used for this store; looked at once.
+    fn overlay_obstacle(&self) -> Result<Option<Errno>, SnapshotError> {
+        if let Some(known) = self.inner.overlay_obstacle.get() {
+            return Ok(*known);
+        }
+        let layout = &self.inner.layout;
+        let failed = at("try an overlay in", layout.root());
+        let session = layout.session().map_err(&failed)?;
+        let found = overlay::obstacle(&session.scratch("overlay")).map_err(&failed)?;
+        if let Some(errno) = found {
+            let store = layout.root().display();
+            tracing::warn!(%store, %errno, "overlayfs cannot be used here: every container gets a copy of its image");
+        }
+        Ok(*self.inner.overlay_obstacle.get_or_init(|| found))
     }
 }
 
 /// The layers from the top, each once: overlayfs refuses a directory that comes twice, and of a layer that does
 /// only the topmost shows anything.
-fn distinct(record: &Record) -> impl Iterator<Item = Digest> {
+fn distinct(diff_ids: &[Digest]) -> impl Iterator<Item = Digest> {
     let mut seen = HashSet::new();
-    record.diff_ids.iter().rev().copied().filter(move |diff_id| seen.insert(*diff_id))
+    diff_ids.iter().rev().copied().filter(move |diff_id| seen.insert(*diff_id))
 }
 
-fn read_record(dir: &std::path::Path) -> io::Result<Option<Record>> {
+fn read_record(dir: &Path) -> io::Result<Option<Record>> {
     match fs::read(dir.join("image.json")) {
         // Cut short in the middle of the write: as good as absent.
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),

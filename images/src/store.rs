@@ -8,7 +8,10 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustix::io::Errno;
+use wharf_specs::config::SnapshotMode;
 
 use crate::credentials::Keychain;
 use crate::digest::Digest;
@@ -31,7 +34,8 @@ pub use removal::{Pruned, Removed};
 
 /// A store of images, shared by any number of handles, threads and processes.
 ///
-/// All calls that are not `async` block, for well under a millisecond unless somebody is just publishing.
+/// All calls that are not `async` block, for well under a millisecond unless somebody is just publishing or layers have
+/// to be copied for a container.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) inner: Arc<Inner>,
@@ -47,6 +51,8 @@ pub struct StoreOptions {
     /// Where registries are reached.
     pub registries: Registries,
     pub transfers: Transfers,
+    /// How containers get their root file systems.
+    pub snapshots: SnapshotMode,
 }
 
 pub(crate) struct Inner {
@@ -57,6 +63,9 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     pub(crate) flights: Flights,
     pub(crate) shared_blobs: SharedBlobs,
+    pub(crate) snapshots: SnapshotMode,
+    /// Why overlayfs cannot be used here, once that was looked at.
+    pub(crate) overlay_obstacle: OnceLock<Option<Errno>>,
     index: Mutex<IndexCache>,
     /// Documents by manifest digest; they cannot change.
     documents: Mutex<HashMap<Digest, Arc<Documents>>>,
@@ -120,7 +129,7 @@ impl Store {
 
     /// [`Store::open`] with bounds, logins and registries of your own.
     pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let StoreOptions { limits, keychain, registries, transfers } = options;
+        let StoreOptions { limits, keychain, registries, transfers, snapshots } = options;
         let layout = Layout::open(root).map_err(at("open image store", root))?;
         layout.sweep().map_err(at("sweep image store", root))?;
         Ok(Self {
@@ -132,6 +141,8 @@ impl Store {
                 registry: Registry::new(transfers),
                 flights: Flights::default(),
                 shared_blobs: SharedBlobs::default(),
+                snapshots,
+                overlay_obstacle: OnceLock::new(),
                 index: Mutex::default(),
                 documents: Mutex::default(),
             }),

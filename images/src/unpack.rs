@@ -85,6 +85,7 @@ pub(crate) fn unpack<R: Read>(input: R, root: BorrowedFd<'_>, limits: Limits) ->
         // The layer's own root is a directory.
         disk_bytes: BLOCK_BYTES,
         inodes: 1,
+        own_marks: false,
         parent: None,
         implied: BTreeSet::from([Vec::new()]),
         directory_times: BTreeMap::new(),
@@ -104,6 +105,8 @@ struct Layer<'a> {
     bytes: u64,
     disk_bytes: u64,
     inodes: u64,
+    /// Whether something is hidden in a form that is not overlayfs'.
+    own_marks: bool,
     /// The directory last used: neighbours follow each other in an archive.
     parent: Option<(Vec<u8>, OwnedFd)>,
     implied: ImpliedDirectories,
@@ -123,7 +126,7 @@ impl Layer<'_> {
             Name::Invalid => return Err(refused(member, "is a whiteout of no file")),
             Name::Opaque => {
                 let directory = self.directory(&place.parent, member)?;
-                return whiteout::set_opaque(directory.as_fd()).map_err(failed(member, "set opaque"));
+                return self.make_opaque(directory.as_fd(), member);
             }
             Name::Whiteout(hidden) => return self.hide(&place.parent, hidden, member),
         }
@@ -195,11 +198,15 @@ impl Layer<'_> {
         };
         match whiteout::entry(directory.as_fd(), &target.name).map_err(failed(member, "stat hard link's target"))? {
             None => return Err(missing()),
-            Some(stat) if whiteout::is_whiteout(&stat) => return Err(missing()),
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 return Err(missing());
             }
-            Some(_) => {}
+            Some(stat) => {
+                let is_whiteout = whiteout::is_whiteout(directory.as_fd(), &target.name, &stat);
+                if is_whiteout.map_err(failed(member, "open hard link's target"))? {
+                    return Err(missing());
+                }
+            }
         }
         let parent = self.directory(&place.parent, member)?;
         let same_directory = clean(&member.link).is_ok_and(|link| clean(&member.path) == Ok(link));
@@ -322,7 +329,8 @@ impl Layer<'_> {
                 Err(errno) => return Err(failed(errno)),
             }
         }
-        Ok(SnapshotRecord { bytes: self.disk_bytes, inodes: self.inodes, implied: self.implied })
+        let Self { disk_bytes: bytes, inodes, own_marks, implied, .. } = self;
+        Ok(SnapshotRecord { bytes, inodes, own_marks, implied })
     }
 }
 

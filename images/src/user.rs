@@ -4,8 +4,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::image::Image;
 use crate::merged;
-use crate::snapshot::OverlayMount;
+use crate::snapshot::RootFs;
+use crate::store::Store;
 
 /// Far more than any account file has.
 const ACCOUNTS_MAX_BYTES: u64 = 4 << 20;
@@ -47,10 +49,23 @@ pub enum UserError {
     },
 }
 
-/// Resolves `user` (an image's `USER`, a CRI `run_as_username` or a number; empty for root) inside `mount`.
-pub fn resolve(mount: &OverlayMount, user: &str) -> Result<User, UserError> {
+/// Resolves `user` (an image's `USER`, a CRI `run_as_username` or a number; empty for root) inside `root`.
+pub fn resolve(root: &RootFs, user: &str) -> Result<User, UserError> {
+    resolve_in_layers(|| root.layers(), user)
+}
+
+/// [`resolve`] in an image as it is, without a container.
+pub fn resolve_in_image(store: &Store, image: &Image, user: &str) -> Result<User, UserError> {
+    let layers = store.layer_roots(image);
+    resolve_in_layers(|| layers.iter(), user)
+}
+
+fn resolve_in_layers<'a, L: Iterator<Item = &'a PathBuf>>(
+    layers: impl Fn() -> L,
+    user: &str,
+) -> Result<User, UserError> {
     let read = |file: &'static str| {
-        merged::read(mount, file.as_bytes(), ACCOUNTS_MAX_BYTES)
+        merged::read(layers(), file.as_bytes(), ACCOUNTS_MAX_BYTES)
             .map(|content| String::from_utf8_lossy(&content.unwrap_or_default()).into_owned())
             .map_err(|source| UserError::Read { user: user.into(), file, source })
     };

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use fixture::flaky::{Fault, FlakyProxy};
-use fixture::{DebianRegistry, Node, OCI_INDEX, TestImage, chain, index, is_installed, is_root, read};
+use fixture::{DebianRegistry, Node, OCI_INDEX, TestImage, chain, index, is_installed, is_root, overlay, read};
 use wharf_images::{Copied, CopyOptions, Digest, Place};
 
 /// A registry with an index of two images as `multi:1`.
@@ -100,7 +100,7 @@ async fn an_index_is_copied_whole_from_everywhere_to_everywhere() {
         copy(&node, from, &name, None).await.unwrap();
         let image = node.store.resolve(&name[6..]).unwrap().unwrap();
         assert_eq!(image.id, multi.amd64.id(), "{from}");
-        let mount = node.store.prepare("c", &image).unwrap();
+        let mount = overlay(&node.store.prepare("c", &image).unwrap());
         assert_eq!(read(mount.lower[0].join("hello")), "amd64");
         let out = format!("oci-archive:{}:x/y:1", path(&format!("out-{number}.tar")));
         assert_eq!(copy(&node, &name, &out, None).await, Ok(Copied { digest, is_part: false }), "{from}");

@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::fake::{FakeRegistry, honest};
-use fixture::{Layer, Node, TestImage, gzip, is_root};
+use fixture::{Layer, Node, TestImage, gzip, is_root, overlay};
 use serde_json::json;
 use wharf_images::{Change, ChangeKind, Image, PullOptions};
 
@@ -45,7 +45,7 @@ async fn a_container_has_changed_what_it_wrote_and_nothing_else() {
     }
     let node = Node::new();
     let image = pulled(&node, "base", vec![base(), Layer::new().file("upper", b"upper")]).await;
-    let mount = node.store.prepare("c", &image).unwrap();
+    let mount = overlay(&node.store.prepare("c", &image).unwrap());
     let changes = || lines(node.store.container_changes("c").unwrap());
     assert_eq!(changes(), Vec::<String>::new());
     // As a container does it, in an overlay; it goes with its namespace.

@@ -5,7 +5,7 @@ mod fixture;
 use std::process::Command;
 
 use fixture::fake::{FakeRegistry, honest};
-use fixture::{DebianRegistry, Layer, Node, TestImage, gzip, is_installed, is_root, noise, read, zstd};
+use fixture::{DebianRegistry, Layer, Node, TestImage, gzip, is_installed, is_root, noise, overlay, read, zstd};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 use wharf_images::{Image, PullOptions};
@@ -52,7 +52,7 @@ async fn zstd_chunked_layers_are_read_as_plain_zstd() {
                 node.store.pull(&registry.reference("a"), PullOptions::default()).await.unwrap()
             }
         };
-        let lower = node.store.prepare("c", &image).unwrap().lower;
+        let lower = overlay(&node.store.prepare("c", &image).unwrap()).lower;
         assert_eq!(read(lower[0].join("two")), "two");
         assert_eq!(std::fs::read(lower[0].join("one")).unwrap(), noise(1, 70_000));
     }
@@ -80,7 +80,7 @@ async fn zstd_chunked_layers_of_skopeo_are_read() {
     let image = node.store.pull(&registry.reference("chunked:1"), PullOptions::default()).await.unwrap();
     let manifest: Value = serde_json::from_slice(&node.store.manifest_document(&image).unwrap()).unwrap();
     assert!(manifest["layers"][0].to_string().contains("zstd-chunked"), "{manifest}");
-    let lower = node.store.prepare("c", &image).unwrap().lower;
+    let lower = overlay(&node.store.prepare("c", &image).unwrap()).lower;
     assert_eq!(std::fs::read(lower[0].join("one")).unwrap(), noise(1, 300_000));
 }
 
@@ -107,10 +107,10 @@ async fn a_layer_of_a_hundred_thousand_files_is_unpacked() {
     // In memory: a disk that others use takes minutes for so many inodes.
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let store = wharf_images::Store::open(dir.path()).unwrap();
-    let node = Node { dir, store };
+    let node = Node::of(dir, store);
     let blob = zstd(&tar);
     let image = pulled(&node, &[(tar, blob)]).await;
-    let root = &node.store.prepare("c", &image).unwrap().lower[0];
+    let root = &overlay(&node.store.prepare("c", &image).unwrap()).lower[0];
     let directories: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(directories.len(), count / 1000);
     let files = directories.iter().map(|directory| std::fs::read_dir(directory).unwrap().count());
@@ -138,7 +138,7 @@ async fn an_image_of_two_hundred_layers_is_one_tree() {
     let layers: Vec<_> = (0..200).map(layer).collect();
     let node = Node::new();
     let image = pulled(&node, &layers).await;
-    let mount = node.store.prepare("c", &image).unwrap();
+    let mount = overlay(&node.store.prepare("c", &image).unwrap());
     assert_eq!((mount.lower.len(), read(mount.lower[0].join("last"))), (200, "199".to_owned()));
     let volume = node.store.image_volume("c", &image, "shared").unwrap();
     assert!(matches!(volume, wharf_images::ImageVolume::Overlay { lower } if lower.len() == 200));

@@ -5,7 +5,7 @@ mod fixture;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fixture::{Layer, Node, chain, gzip, is_installed, is_root, read, zstd};
+use fixture::{Layer, Node, chain, gzip, is_installed, is_root, overlay, read, zstd};
 use serde_json::json;
 use wharf_images::{Digest, Image, SnapshotError, StoreError, user};
 
@@ -68,9 +68,9 @@ async fn docker_archives_are_loaded_plain_and_compressed() {
         assert_eq!(images[0].config.cmd, ["sh"]);
         let found = node.store.resolve("busybox").unwrap().unwrap();
         assert_eq!(found.id, images[0].id);
-        let mount = node.store.prepare("c", &found).unwrap();
-        assert_eq!(read(mount.lower[0].join("hello")), "hello");
-        let who = user::resolve(&mount, &found.config.user).unwrap();
+        let root = node.store.prepare("c", &found).unwrap();
+        assert_eq!(read(overlay(&root).lower[0].join("hello")), "hello");
+        let who = user::resolve(&root, &found.config.user).unwrap();
         assert_eq!((who.uid, who.gid, who.additional_gids, who.home), (33, 34, vec![4], PathBuf::from("/srv")));
     }
 }
@@ -88,10 +88,11 @@ async fn the_example_script_makes_an_image() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let images = node.store.load(&archive.0, None).await.unwrap();
     assert_eq!(images[0].config.cmd, ["echo", "a \"b\" \\ c"]);
-    let mount = node.store.prepare("c", &images[0]).unwrap();
-    assert!(mount.lower[0].join("www/index.html").exists());
-    assert_eq!(std::fs::read_link(mount.lower[0].join("bin/sh")).unwrap(), Path::new("busybox"));
-    assert_eq!(user::resolve(&mount, "www").unwrap().additional_gids, [4]);
+    let root = node.store.prepare("c", &images[0]).unwrap();
+    let files = &overlay(&root).lower[0];
+    assert!(files.join("www/index.html").exists());
+    assert_eq!(std::fs::read_link(files.join("bin/sh")).unwrap(), Path::new("busybox"));
+    assert_eq!(user::resolve(&root, "www").unwrap().additional_gids, [4]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +113,7 @@ async fn oci_archives_of_skopeo_are_loaded() {
     assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
     let images = node.store.load(&oci.0, None).await.unwrap();
     assert_eq!(images[0].repo_tags, ["quay.io/demo/web:2"]);
-    let mount = node.store.prepare("c", &images[0]).unwrap();
+    let mount = overlay(&node.store.prepare("c", &images[0]).unwrap());
     assert_eq!(read(mount.lower[0].join("hello")), "hello");
     // Its blobs are gzip, the archive's own are plain: another image over the same unpacked layer.
     let plain = node.store.load(&docker.0, None).await.unwrap();
@@ -180,7 +181,7 @@ async fn removing_leaves_nothing_and_spares_what_is_shared() {
     assert_eq!(removed.untagged, ["docker.io/library/one:2", "docker.io/library/three:3"]);
     assert_eq!(removed.deleted, Some(one.id));
     // The layer is two's as well.
-    let mount = node.store.prepare("c", &two).unwrap();
+    let mount = overlay(&node.store.prepare("c", &two).unwrap());
     assert_eq!(read(mount.lower[0].join("hello")), "hello");
 
     let in_use = node.store.remove("two").unwrap_err();
@@ -225,16 +226,16 @@ async fn writable_layers_are_made_listed_and_removed() {
     for bad in ["", "..", "a/b"] {
         assert!(matches!(node.store.prepare(bad, &image), Err(SnapshotError::Id(_))), "{bad}");
     }
-    let mount = node.store.prepare("c1", &image).unwrap();
+    let root = node.store.prepare("c1", &image).unwrap();
     assert!(matches!(node.store.prepare("c1", &image), Err(SnapshotError::Exists(_))));
-    assert_eq!(node.store.snapshot("c1").unwrap().as_ref(), Some(&mount));
+    assert_eq!(node.store.snapshot("c1").unwrap().as_ref(), Some(&root));
     assert_eq!(node.store.snapshot("c2").unwrap(), None);
-    std::fs::write(mount.upper.join("file"), vec![1; 10_000]).unwrap();
+    std::fs::write(overlay(&root).upper.join("file"), vec![1; 10_000]).unwrap();
     let usage = node.store.snapshot_usage("c1").unwrap();
     assert!(usage.bytes >= 10_000 && usage.inodes == 1, "{usage:?}");
     // What containers have written, and nothing of the images.
     assert_eq!(node.store.containers_usage().unwrap(), usage);
-    let second = node.store.prepare("second", &image).unwrap();
+    let second = overlay(&node.store.prepare("second", &image).unwrap());
     std::fs::write(second.upper.join("file"), b"").unwrap();
     assert_eq!(node.store.containers_usage().unwrap().inodes, 2);
     node.store.remove_snapshot("second").unwrap();
@@ -259,9 +260,9 @@ async fn accounts_are_read_through_whiteouts_and_symlinks() {
     let secret = tempfile::tempdir().unwrap();
     std::fs::write(secret.path().join("passwd"), "web:x:0:0::/:\n").unwrap();
     let image = load(&node, &docker_archive(&["app"], &accounts(), json!({}))).await.unwrap().remove(0);
-    let mount = node.store.prepare("c", &image).unwrap();
-    let etc = mount.upper.join("etc");
-    let uid = |name: &str| user::resolve(&mount, name).map(|user| user.uid).map_err(|error| chain(&error));
+    let root = node.store.prepare("c", &image).unwrap();
+    let etc = overlay(&root).upper.join("etc");
+    let uid = |name: &str| user::resolve(&root, name).map(|user| user.uid).map_err(|error| chain(&error));
     assert_eq!(uid("web"), Ok(33));
     // The container's own file goes first.
     std::fs::create_dir(&etc).unwrap();
@@ -307,7 +308,7 @@ async fn a_damaged_image_does_not_take_the_others_with_it() {
     assert_eq!(store.images().unwrap().len(), 2);
     assert_eq!(store.remove("two").unwrap().deleted, Some(images[1].id));
     // What the damaged one shares with others is still there.
-    assert_eq!(store.prepare("c", &images[2]).unwrap().lower.len(), 1);
+    assert_eq!(overlay(&store.prepare("c", &images[2]).unwrap()).lower.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

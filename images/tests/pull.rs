@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fixture::fake::{FakeRegistry, Reply, honest};
-use fixture::{DebianRegistry, Layer, Node, OCI_INDEX, OCI_MANIFEST, TestImage, gzip, index, is_root, read, zstd};
+use fixture::{
+    DebianRegistry, Layer, Node, OCI_INDEX, OCI_MANIFEST, TestImage, gzip, index, is_root, overlay, read, zstd,
+};
 use serde_json::json;
 use wharf_images::{Credentials, LayerState, PullOptions, Store};
 
@@ -51,7 +53,7 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
     assert_eq!(pulled.diff_ids, image.diff_ids);
     assert_eq!(pulled.size, image.blobs.iter().map(|(_, blob)| blob.len() as u64).sum::<u64>());
 
-    let mount = node.store.prepare("c1", &pulled).unwrap();
+    let mount = overlay(&node.store.prepare("c1", &pulled).unwrap());
     assert_eq!(mount.lower.len(), 3);
     assert_eq!(read(mount.lower[0].join("last")), "2");
     assert_eq!(read(mount.lower[2].join("file-0")), "0");

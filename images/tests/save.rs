@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use fixture::fake::{FakeRegistry, honest};
-use fixture::{Layer, Node, TestImage, chain, gzip, is_installed, is_root, read, zstd};
+use fixture::{Layer, Node, TestImage, chain, gzip, is_installed, is_root, overlay, read, zstd};
 use serde_json::{Value, json};
 use wharf_images::{ArchiveForm, Image, PullOptions};
 
@@ -52,7 +52,7 @@ async fn what_is_saved_is_loaded_as_the_same_image() {
             assert_eq!((loaded[0].id, loaded[0].repo_tags.len()), (image.id(), tags), "{form:?} {name}");
             // Docker's form has no compressed layers, and so another manifest.
             assert_eq!(loaded[0].manifest_digest == image.digest(), form == ArchiveForm::Oci);
-            let mount = other.store.prepare("c", &loaded[0]).unwrap();
+            let mount = overlay(&other.store.prepare("c", &loaded[0]).unwrap());
             assert_eq!(read(mount.lower[2].join("file-0")), "0".repeat(9000));
             let again = folder.path().join("again.tar");
             save(&node, name, form, &again).await.unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fixture::fake::{FakeRegistry, Reply, honest};
 use fixture::flaky::{Fault, FlakyProxy};
-use fixture::{DebianRegistry, Layer, Node, OCI_MANIFEST, QUICK, TestImage, chain, is_root, noise};
+use fixture::{DebianRegistry, Layer, Node, OCI_MANIFEST, QUICK, TestImage, chain, is_root, noise, overlay};
 use serde_json::json;
 use wharf_images::{LayerState, PullOptions, Transfers};
 
@@ -68,7 +68,7 @@ async fn a_pull_survives_whatever_happens_to_three_transfers_of_each_object() {
         let pulled = node.store.pull(&proxy.reference("team/app:1"), PullOptions::default()).await;
         let pulled = pulled.unwrap_or_else(|error| panic!("{fault:?}: {}", chain(&*error)));
         assert_eq!(pulled.id, image.id(), "{fault:?}");
-        let mount = node.store.prepare("c", &pulled).unwrap();
+        let mount = overlay(&node.store.prepare("c", &pulled).unwrap());
         assert_eq!(std::fs::read(mount.lower[1].join("file-0")).unwrap(), noise(1, 300_000), "{fault:?}");
     }
 }

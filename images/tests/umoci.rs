@@ -1,4 +1,5 @@
-//! Random trees in random layers: our overlay, mounted, shows what `umoci unpack` makes of the same image.
+//! Random trees in random layers: our overlay, mounted, shows what `umoci unpack` makes of the same image, and so does
+//! our copy where there can be no overlay.
 
 mod fixture;
 
@@ -7,10 +8,10 @@ use std::path::Path;
 use std::process::Command;
 
 use fixture::fake::{FakeRegistry, honest};
-use fixture::{Layer, Node, TestImage, gzip, is_installed, is_root};
+use fixture::{Layer, Node, TestImage, gzip, is_installed, is_root, overlay};
 use serde_json::json;
 use tar::{EntryType, Header};
-use wharf_images::PullOptions;
+use wharf_images::{PullOptions, RootFs};
 
 /// xorshift64: the same trees on every run.
 struct Random(u64);
@@ -157,6 +158,9 @@ async fn our_trees_are_those_of_umoci() {
         let reference = registry.reference("a");
         let pulled = node.store.pull(&reference, PullOptions::default()).await.unwrap();
 
+        let elsewhere = Node::on_overlay();
+        let copied = elsewhere.store.pull(&reference, PullOptions::default()).await.unwrap();
+
         let other = tempfile::tempdir().unwrap();
         let (layout, bundle) = (other.path().join("layout"), other.path().join("bundle"));
         let run = |program: &str, arguments: &[&str]| {
@@ -167,7 +171,7 @@ async fn our_trees_are_those_of_umoci() {
         run("skopeo", &["--insecure-policy", "copy", &from, &format!("oci:{}:x", layout.display())]);
         run("umoci", &["unpack", "--image", &format!("{}:x", layout.display()), &bundle.to_string_lossy()]);
 
-        let mount = node.store.prepare("c", &pulled).unwrap();
+        let mount = overlay(&node.store.prepare("c", &pulled).unwrap());
         let lower: Vec<_> = mount.lower.iter().map(|path| path.to_string_lossy()).collect();
         // Read-only, so without the upper directory.
         let options = format!("mount -t overlay overlay -o 'lowerdir={}' \"$0\" &&", lower.join(":"));
@@ -177,6 +181,10 @@ async fn our_trees_are_those_of_umoci() {
         let theirs = listing(&bundle.join("rootfs"), "");
         assert!(ours.lines().count() > 5, "{ours}");
         assert_eq!(ours, theirs, "seed {seed}");
+        let RootFs::Copy { root, .. } = elsewhere.store.prepare("c", &copied).unwrap() else {
+            panic!("an overlay on an overlay");
+        };
+        assert_eq!(listing(&root, ""), theirs, "seed {seed}, copied");
         attributes += ours.matches(" user.").count() + ours.matches(" security.capability ").count();
     }
     assert!(attributes > 20, "{attributes}");

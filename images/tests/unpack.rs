@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use fixture::fake::{FakeRegistry, honest};
-use fixture::{Layer, Node, TestImage, chain, gzip, is_root, read};
+use fixture::{Layer, Node, TestImage, chain, gzip, is_root, overlay, read};
 use serde_json::json;
 use tar::EntryType;
 use wharf_images::{Image, PullOptions};
@@ -23,7 +23,7 @@ async fn pull(node: &Node, layers: Vec<Vec<u8>>) -> Result<Image, String> {
 /// The unpacked layer directories, base first.
 async fn unpack(node: &Node, layers: Vec<Vec<u8>>) -> Vec<PathBuf> {
     let image = pull(node, layers).await.unwrap();
-    let mut lower = node.store.prepare("test", &image).unwrap().lower;
+    let mut lower = overlay(&node.store.prepare("test", &image).unwrap()).lower;
     lower.reverse();
     lower
 }
@@ -158,7 +158,7 @@ async fn implied_directories_look_as_in_the_layer_below() {
     assert_eq!((stat("tmp").mode() & 0o7777, stat("tmp").mtime()), (0o1777, 1_000_000_000));
     assert_eq!((stat("srv").mode() & 0o7777, stat("srv").uid()), (0o750, 33));
     assert_eq!(stat("srv/new").mode() & 0o7777, 0o755);
-    let upper = node.store.snapshot("test").unwrap().unwrap().upper;
+    let upper = overlay(&node.store.snapshot("test").unwrap().unwrap()).upper;
     assert_eq!(std::fs::metadata(upper).unwrap().mode() & 0o7777, 0o700);
 }
 

@@ -69,6 +69,10 @@ fn change_unseen(path: &Path, content: &[u8]) {
     std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
+fn mark(path: &Path) {
+    rustix::fs::setxattr(path, "user.mark", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_file_of_an_unpacked_layer_is_found_by_a_deep_check_and_that_layer_unpacked_again() {
     if !is_root("a_changed_file_of_an_unpacked_layer_is_found_by_a_deep_check_and_that_layer_unpacked_again") {
@@ -93,7 +97,7 @@ async fn a_changed_file_of_an_unpacked_layer_is_found_by_a_deep_check_and_that_l
     assert_eq!(deep(), []);
 
     type Change = fn(&Path);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 10] = [
         ("`/etc/motd`: has another content", |root| change_unseen(&root.join("etc/motd"), b"Hello")),
         ("`/etc/motd`: has another size", |root| change_unseen(&root.join("etc/motd"), b"hello, world")),
         ("`/etc/motd`: has another time", |root| std::fs::write(root.join("etc/motd"), b"hello").unwrap()),
@@ -101,6 +105,8 @@ async fn a_changed_file_of_an_unpacked_layer_is_found_by_a_deep_check_and_that_l
             std::fs::set_permissions(root.join("etc"), std::fs::Permissions::from_mode(0o777)).unwrap()
         }),
         ("`/link`: has another owner", |root| lchown(root.join("link"), Some(7), None).unwrap()),
+        ("`/etc`: has other extended attributes", |root| mark(&root.join("etc"))),
+        ("`/usr/bin/tool`: has other extended attributes", |root| mark(&root.join("usr/bin/tool"))),
         ("`/usr/bin/more`: is not in its archive", |root| std::fs::write(root.join("usr/bin/more"), b"").unwrap()),
         ("`/usr/bin/tool`: is missing", |root| std::fs::remove_file(root.join("usr/bin/tool")).unwrap()),
         ("`/usr/bin/tool`: is of another kind", |root| {

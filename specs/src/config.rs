@@ -7,6 +7,7 @@
 //! shim = "/usr/local/bin/wharf-shim"  # default: beside wharfd
 //! cgroup_parent = "wharf"             # of pods that name none
 //! cgroup_driver = "cgroupfs"          # or systemd, which then makes a slice per pod and a scope per container
+//! snapshots = "auto"                  # overlay: containers' files are mounted; copy: copied; auto: what is possible
 //! log_level = "info"                  # error, warn, info, debug, trace
 //! auth_files = ["/etc/kubernetes/auth.json"]  # logins for registries, beside those of /etc/wharf/auth.json
 //! registries = "/etc/wharf/registries.toml"   # mirrors and TLS by registry
@@ -45,6 +46,7 @@ pub struct Config {
     /// With the systemd driver the name of a slice, with or without `.slice`.
     pub cgroup_parent: String,
     pub cgroup_driver: CgroupDriver,
+    pub snapshots: SnapshotMode,
     pub log_level: LogLevel,
     /// Files of the form of podman's `auth.json`; asked in this order, after `/etc/wharf/auth.json`.
     pub auth_files: Vec<PathBuf>,
@@ -96,6 +98,19 @@ pub struct Cni {
 /// `network.cni.timeout_seconds` up to here: an hour, beyond which no client waits for a pod.
 const MAX_CNI_TIMEOUT_SECONDS: u32 = 3600;
 
+/// How containers get their root file systems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotMode {
+    /// Mounted where that is possible, else copied.
+    #[default]
+    Auto,
+    /// Mounted by overlayfs, or not at all.
+    Overlay,
+    /// Copied: every container takes as much room as its image.
+    Copy,
+}
+
 /// An OCI runtime with runc's command line.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +150,7 @@ impl Default for Config {
             shim: None,
             cgroup_parent: "wharf".into(),
             cgroup_driver: CgroupDriver::default(),
+            snapshots: SnapshotMode::default(),
             log_level: LogLevel::default(),
             auth_files: Vec::new(),
             registries: None,

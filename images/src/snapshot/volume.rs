@@ -1,12 +1,15 @@
-//! Volumes whose content is an image's, or a part of one: read-only, nothing copied.
+//! Volumes whose content is an image's, or a part of one: read-only, and copied only where overlayfs cannot be used.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use wharf_specs::id::ContainerId;
 
-use super::{Record, SnapshotError};
+use super::{Record, SnapshotError, copy};
+use crate::digest::Hasher;
 use crate::image::Image;
 use crate::layout::write_synced;
 use crate::merged::{self, Found};
@@ -50,7 +53,8 @@ impl Store {
         }
         let dir = self.inner.layout.containers().join(ContainerId::parse(container_id)?);
         let failed = at("prepare image volume of", &dir);
-        let record = Record { image: image.id, diff_ids: image.diff_ids.clone() };
+        let record = Record { image: image.id, diff_ids: image.diff_ids.clone(), is_copy: false };
+        let is_copy = self.must_copy(&image.diff_ids)?;
         {
             // Exclusive: another volume of the same container may be prepared at this moment.
             let _lock = self.inner.lock()?;
@@ -60,7 +64,7 @@ impl Store {
             self.check_layers(container_id, &record)?;
             add_record(&dir, &record).map_err(&failed)?;
         }
-        let layers = self.layers(&record);
+        let layers = self.layers(&record.diff_ids);
         if layers.is_empty() {
             let empty = dir.join("empty-volume");
             fs::create_dir_all(&empty).map_err(&failed)?;
@@ -73,10 +77,26 @@ impl Store {
             Some(Found::File(file)) => Ok(ImageVolume::Bind(file)),
             Some(Found::Directories(mut lower)) => match lower.len() {
                 1 => Ok(ImageVolume::Bind(lower.remove(0))),
+                _ if is_copy => Ok(ImageVolume::Bind(merged_copy(&dir, &lower).map_err(&failed)?)),
                 _ => Ok(ImageVolume::Overlay { lower }),
             },
             None => Err(refused("is no directory or regular file of the image")),
         }
+    }
+}
+
+/// The directories `lower` as one, in a folder beside the container's root file system; the same twice is made once.
+fn merged_copy(dir: &Path, lower: &[PathBuf]) -> io::Result<PathBuf> {
+    let mut which = Hasher::default();
+    for directory in lower {
+        which.update(directory.as_os_str().as_bytes());
+        which.update(b"\0");
+    }
+    let place = dir.join(format!("volume-{}", which.finish().hex()));
+    match DirBuilder::new().mode(0o700).create(&place) {
+        Ok(()) => copy::copy(lower, &place).map(|()| place),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(place),
+        Err(error) => Err(error),
     }
 }
 

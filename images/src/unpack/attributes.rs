@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::{UnpackError, failed, refused};
 use crate::tar_stream::Member;
+use crate::whiteout;
 
 /// Owner before mode, because chown clears setuid; attributes last, because both clear file capabilities.
 ///
@@ -28,11 +29,10 @@ pub(super) fn attributes(descriptor: BorrowedFd<'_>, member: &Member) -> Result<
     Ok(())
 }
 
-/// Without overlayfs' own attributes (a layer could redirect lookups with them) and the builder's SELinux label.
+/// Without overlayfs' own attributes (a layer could redirect lookups with them), ours, and the builder's SELinux label.
 pub(super) fn wanted_xattrs(member: &Member) -> impl Iterator<Item = (&[u8], &[u8])> {
-    member.xattrs.iter().map(|(name, value)| (&**name, &**value)).filter(|(name, _)| {
-        !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.") && *name != b"security.selinux"
-    })
+    let all = member.xattrs.iter().map(|(name, value)| (&**name, &**value));
+    all.filter(|(name, _)| !whiteout::is_mark(name) && *name != b"security.selinux")
 }
 
 pub(super) fn xattr_result(result: Result<(), Errno>, name: &[u8], member: &Member) -> Result<(), UnpackError> {

@@ -1,6 +1,6 @@
 //! Directories: those that members describe, and those they only lie in.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -9,7 +9,7 @@ use super::attributes::attributes;
 use super::path::{Place, resolve};
 use super::{BLOCK_BYTES, Layer, UnpackError, failed, refused};
 use crate::tar_stream::{Kind, Member};
-use crate::whiteout;
+use crate::whiteout::{self, Form};
 
 impl Layer<'_> {
     pub(super) fn describe_root(&mut self, member: &Member) -> Result<(), UnpackError> {
@@ -35,7 +35,8 @@ impl Layer<'_> {
             Err(Errno::EXIST) => {
                 let stat = self.existing(&parent, place, member)?;
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                    hides_lower = whiteout::is_whiteout(&stat);
+                    let is_whiteout = whiteout::is_whiteout(parent.as_fd(), &place.name, &stat);
+                    hides_lower = is_whiteout.map_err(failed(member, "open"))?;
                     fs::unlinkat(&parent, &*place.name, AtFlags::empty()).map_err(failed(member, "replace"))?;
                     fs::mkdirat(&parent, &*place.name, Mode::RWXU).map_err(failed(member, "mkdir"))?;
                     self.count_directory();
@@ -48,7 +49,7 @@ impl Layer<'_> {
             fs::openat(&parent, &*place.name, flags, Mode::empty()).map_err(failed(member, "open directory"))?;
         attributes(directory.as_fd(), member)?;
         if hides_lower {
-            whiteout::set_opaque(directory.as_fd()).map_err(failed(member, "set opaque"))?;
+            self.make_opaque(directory.as_fd(), member)?;
         }
         // Its path may lead through symlinks of this layer; only the plain way is remembered as described.
         self.implied.remove(path);
@@ -63,17 +64,24 @@ impl Layer<'_> {
         let directory = self.directory(parent, member)?;
         match whiteout::entry(directory.as_fd(), hidden).map_err(failed(member, "stat"))? {
             None => {
-                whiteout::create(directory.as_fd(), hidden).map_err(failed(member, "make whiteout"))?;
+                let form = whiteout::create(directory.as_fd(), hidden).map_err(failed(member, "make whiteout"))?;
+                self.own_marks |= form == Form::Own;
                 self.inodes += 1;
             }
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
                 let own = fs::openat(&directory, hidden, flags, Mode::empty()).map_err(failed(member, "open"))?;
-                whiteout::set_opaque(own.as_fd()).map_err(failed(member, "set opaque"))?;
+                self.make_opaque(own.as_fd(), member)?;
             }
             Some(_) => {}
         }
         self.give_back(parent, directory);
+        Ok(())
+    }
+
+    pub(super) fn make_opaque(&mut self, directory: BorrowedFd<'_>, member: &Member) -> Result<(), UnpackError> {
+        let form = whiteout::set_opaque(directory).map_err(failed(member, "set opaque"))?;
+        self.own_marks |= form == Form::Own;
         Ok(())
     }
 
@@ -113,14 +121,14 @@ impl Layer<'_> {
                 }
                 // A whiteout and then something below it: the directory is new, and hides the old.
                 Err(Errno::NOTDIR) => match whiteout::entry(directory.as_fd(), &path[at..end]) {
-                    Ok(Some(stat)) if whiteout::is_whiteout(&stat) => {
+                    Ok(Some(stat)) if whiteout::is_whiteout(directory.as_fd(), &path[at..end], &stat) == Ok(true) => {
                         fs::unlinkat(&directory, &path[at..end], AtFlags::empty())
                             .map_err(failed(member, "replace"))?;
                         fs::mkdirat(&directory, &path[at..end], Mode::RWXU).map_err(failed(member, "mkdir"))?;
                         self.count_directory();
                         let made = resolve(self.root, sofar).map_err(failed(member, "open directory"))?;
                         fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(failed(member, "chmod"))?;
-                        whiteout::set_opaque(made.as_fd()).map_err(failed(member, "set opaque"))?;
+                        self.make_opaque(made.as_fd(), member)?;
                         made
                     }
                     _ => return Err(refused(member, "lies below something that is no directory")),

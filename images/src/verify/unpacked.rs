@@ -1,13 +1,12 @@
 //! Whether unpacked layers are what their blobs say: each is unpacked once more, and both trees are walked side by side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
 
 use super::Damage;
 use crate::diff::same_bytes;
@@ -16,9 +15,7 @@ use crate::one_line::one_line;
 use crate::repair::RepairError;
 use crate::store::Store;
 use crate::whiteout;
-
-/// Extended attributes as Linux bounds them (xattr(7)).
-const XATTR_MAX_BYTES: usize = 64 << 10;
+use crate::xattrs::xattrs;
 
 impl Store {
     /// Compares every layer that is there with its blob. Nothing of what it makes stays.
@@ -80,7 +77,7 @@ fn difference(
         let told = |path: &[u8], what: &str| Ok(Some(format!("`/{}`: {what}", one_line(path))));
         // Whose directory it is, other layers say; a layer shared by several images keeps the first one's.
         if is_described(&path)
-            && let Some(what) = other_attributes(&fs::fstat(&made)?, &fs::fstat(&found)?)
+            && let Some(what) = other_attributes(&fs::fstat(&made)?, &fs::fstat(&found)?, true)
         {
             return told(&path, what);
         }
@@ -105,7 +102,9 @@ fn difference(
                 pending.push((path, open(&made, &name, OFlags::DIRECTORY)?, open(&found, &name, OFlags::DIRECTORY)?));
                 continue;
             }
-            if let Some(what) = other_attributes(&expected, &stat) {
+            // A whiteout has the time of its making.
+            let is_timed = !whiteout::is_whiteout(made.as_fd(), &name, &expected)?;
+            if let Some(what) = other_attributes(&expected, &stat, is_timed) {
                 return told(&path, what);
             }
             let is_same = match kind {
@@ -134,7 +133,7 @@ fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-fn other_attributes(made: &Stat, found: &Stat) -> Option<&'static str> {
+fn other_attributes(made: &Stat, found: &Stat, is_timed: bool) -> Option<&'static str> {
     if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid) {
         return Some("has another owner than in its archive");
     }
@@ -145,8 +144,6 @@ fn other_attributes(made: &Stat, found: &Stat) -> Option<&'static str> {
     if !is_directory && made.st_size != found.st_size {
         return Some("has another size than in its archive");
     }
-    // A whiteout has the time of its making.
-    let is_timed = !whiteout::is_whiteout(made);
     let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
     (is_timed && time(made) != time(found)).then_some("has another time than in its archive")
 }
@@ -174,26 +171,4 @@ fn open(directory: &OwnedFd, name: &[u8], more: OFlags) -> io::Result<OwnedFd> {
 
 fn target(directory: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
     Ok(fs::readlinkat(directory, name, Vec::new())?.into_bytes())
-}
-
-/// All but the security labels that this machine gives by itself.
-fn xattrs(file: &OwnedFd) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let mut all = BTreeMap::new();
-    // Most files have none: nothing is made ready for those.
-    match fs::flistxattr(file, &mut [0u8; 0][..]) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(all),
-        other => other?,
-    };
-    let mut list = vec![0; XATTR_MAX_BYTES];
-    let length = fs::flistxattr(file, &mut list[..])?;
-    for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name == b"security.selinux" {
-            continue;
-        }
-        let mut value = vec![0; XATTR_MAX_BYTES];
-        let length = fs::fgetxattr(file, name, &mut value[..])?;
-        value.truncate(length);
-        all.insert(name.to_vec(), value);
-    }
-    Ok(all)
 }

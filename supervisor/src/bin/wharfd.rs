@@ -179,7 +179,8 @@ fn open_store(config: &Config) -> anyhow::Result<Store> {
         None => node,
     };
     registries.check()?;
-    let options = StoreOptions { keychain, registries, ..StoreOptions::default() };
+    let snapshots = config.snapshots;
+    let options = StoreOptions { keychain, registries, snapshots, ..StoreOptions::default() };
     Store::open_with(&config.root, options).context("open the image store")
 }
 

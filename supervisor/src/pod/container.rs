@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use wharf_images::{OverlayMount, RootFs};
 use wharf_specs::shim::{Answer, CreateContainer, Exit, Operation, PID_OF_VERSION, Rootfs};
 
 use super::bundle::{self, Bundle};
@@ -166,7 +167,10 @@ impl Owner {
         let create = CreateContainer {
             id: id.into(),
             bundle: directory.clone(),
-            rootfs: Rootfs::Overlay { lower: rootfs.lower, upper: rootfs.upper, work: rootfs.work },
+            rootfs: match rootfs {
+                RootFs::Overlay(OverlayMount { lower, upper, work }) => Rootfs::Overlay { lower, upper, work },
+                RootFs::Copy { .. } => Rootfs::Bundle,
+            },
             log: record.log_path.clone(),
             stdin: record.config.stdin,
             stdin_once: record.config.stdin_once,

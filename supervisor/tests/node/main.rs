@@ -4,6 +4,7 @@ mod api_requests;
 mod cni_plugins;
 mod cni_protocol;
 mod container_fields;
+mod copied_roots;
 mod cri;
 mod crictl;
 mod crictl_node;

@@ -12,11 +12,11 @@ mod resources;
 mod seccomp_default;
 mod signal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
-use wharf_images::{Image, OverlayMount, Store};
+use wharf_images::{Image, RootFs, Store};
 
 use super::cgroup;
 use super::error::{PodError, Result, chain};
@@ -42,7 +42,7 @@ pub(crate) struct Input {
 /// What came out, and what the record of the container needs.
 pub(crate) struct Bundle {
     pub(crate) spec: Spec,
-    pub(crate) rootfs: OverlayMount,
+    pub(crate) rootfs: RootFs,
     pub(crate) image_id: String,
     pub(crate) user: ContainerUser,
     pub(crate) stop_signal: i32,
@@ -78,10 +78,14 @@ fn build_blocking(input: &Input) -> Result<Bundle> {
 
 /// In a pod with a user namespace the writable layer belongs to its root: two directories, which are empty yet. The layers
 /// of the image stay as they are; their ids are mapped where they are mounted.
-fn give_to_root(input: &Input, rootfs: &OverlayMount) -> Result<()> {
+fn give_to_root(input: &Input, rootfs: &RootFs) -> Result<()> {
     let Some(users) = &input.sandbox.user_namespace else { return Ok(()) };
+    let Some(overlay) = rootfs.overlay() else {
+        let reason = "needs overlayfs, which cannot be used in the file system of the node's images";
+        return Err(PodError::invalid("config.linux.security_context.namespace_options.userns_options", reason));
+    };
     let root = |map: &[IdMapping]| map.iter().find_map(|mapping| mapping.host_id(0));
-    for directory in [&rootfs.upper, &rootfs.work] {
+    for directory in [&overlay.upper, &overlay.work] {
         std::os::unix::fs::lchown(directory, root(&users.uids), root(&users.gids))
             .map_err(|error| PodError::internal(format!("give {} to the pod's root", directory.display()), error))?;
     }
@@ -122,7 +126,7 @@ fn check(config: &ContainerConfig, sandbox: &SandboxConfig) -> Result<()> {
 fn compile(
     input: &Input,
     image: &Image,
-    rootfs: &OverlayMount,
+    rootfs: &RootFs,
     edits: &[wharf_specs::cdi::Edits],
 ) -> Result<(Spec, ContainerUser)> {
     let config = &input.config;
@@ -162,8 +166,7 @@ fn compile(
     let mut spec = json!({
         "ociVersion": "1.2.0",
         "process": process,
-        // The shim mounts the snapshot there, in the container's own mount namespace.
-        "root": {"path": "rootfs", "readonly": security.readonly_rootfs},
+        "root": {"path": root_path(rootfs), "readonly": security.readonly_rootfs},
         "mounts": mounts::compile(input)?,
         "linux": linux,
     });
@@ -174,6 +177,14 @@ fn compile(
     }
     let spec = serde_json::from_value(spec).map_err(|error| PodError::internal("compile config.json", error))?;
     Ok((spec, user))
+}
+
+/// `root.path`. An overlay is mounted in the bundle by the shim, in the container's own mount namespace.
+fn root_path(rootfs: &RootFs) -> &Path {
+    match rootfs {
+        RootFs::Overlay(_) => Path::new("rootfs"),
+        RootFs::Copy { root, .. } => root,
+    }
 }
 
 fn to_value(value: impl serde::Serialize) -> Result<Value> {

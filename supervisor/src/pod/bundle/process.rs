@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use wharf_images::{Image, ImageConfig, OverlayMount};
+use wharf_images::{Image, ImageConfig, RootFs};
 
 use super::{Input, resources};
 use crate::pod::error::{PodError, Result, chain};
@@ -16,7 +16,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(super) fn compile(
     input: &Input,
     image: &Image,
-    rootfs: &OverlayMount,
+    rootfs: &RootFs,
     capabilities: &BTreeSet<String>,
     ambient: &BTreeSet<String>,
 ) -> Result<(Value, ContainerUser)> {
@@ -60,7 +60,7 @@ pub(super) fn compile(
 }
 
 /// Whom the container runs as: what the request says before what the image says.
-fn account(config: &ContainerConfig, image: &ImageConfig, rootfs: &OverlayMount) -> Result<wharf_images::User> {
+fn account(config: &ContainerConfig, image: &ImageConfig, rootfs: &RootFs) -> Result<wharf_images::User> {
     let security = &config.security;
     let (field, user) = match security.run_as_user {
         Some(uid) => ("config.linux.security_context.run_as_user", uid.to_string()),

@@ -194,12 +194,7 @@ async fn image(store: &Store, arguments: &Arguments) -> anyhow::Result<Image> {
 
 /// Looks a user up in the image's own accounts.
 fn identity(store: &Store, image: &Image, user: &str) -> anyhow::Result<Identity> {
-    // Nothing is mounted: the snapshot says which directories the image's files lie in.
-    let snapshot = format!("user-lookup-{}", uuid::Uuid::new_v4().simple());
-    let mount = store.prepare(&snapshot, image)?;
-    let found = wharf_images::user::resolve(&mount, user);
-    store.remove_snapshot(&snapshot)?;
-    let found = found.context("--user")?;
+    let found = wharf_images::user::resolve_in_image(store, image, user).context("--user")?;
     Ok(Identity { uid: found.uid, gid: found.gid, additional_gids: found.additional_gids })
 }
 
