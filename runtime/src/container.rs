@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{Hooks, LinuxResources, LinuxSeccomp};
 use wharf_sys::clone::Child;
@@ -55,7 +56,7 @@ pub(crate) struct Parts {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) start_time: u64,
     pub(crate) hooks: Hooks,
-    pub(crate) seccomp: Option<LinuxSeccomp>,
+    pub(crate) seccomp: Option<Arc<LinuxSeccomp>>,
     pub(crate) own_pid_namespace: bool,
     pub(crate) personality: Option<u32>,
     pub(crate) memory_policy: Option<(i32, Vec<usize>)>,
@@ -211,7 +212,7 @@ impl Container {
     }
 
     pub(crate) fn seccomp(&self) -> Option<&LinuxSeccomp> {
-        self.parts.seccomp.as_ref()
+        self.parts.seccomp.as_deref()
     }
 
     /// The status, from what the kernel says.

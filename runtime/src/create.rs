@@ -23,6 +23,7 @@ use crate::rootfs::cgroupfs::CgroupView;
 use crate::rootfs::host_mount::HostMountGuard;
 use crate::rootfs::mapped_overlay;
 use crate::rootfs::root::PreparedRoot;
+use crate::seccomp::FilterSource;
 use crate::state::{HookState, START_SOCKET, Status, process_status};
 use crate::trace::Trace;
 use crate::{capabilities, state};
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
 pub use wharf_specs::shim::CgroupDriver;
@@ -164,7 +166,8 @@ impl Container {
             return Err(Error::Refused(crate::plan::Refusal { field: format!("process.{field}"), problem }));
         }
         let privileged = is_privileged()?;
-        let filter = match &plan.seccomp {
+        let profile = request.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let filter = match profile.map(FilterSource::compile).transpose()? {
             Some(source) => Some(Filter { program: source.program(request.seccomp_cache)?, flags: source.flags }),
             None => None,
         };
@@ -319,6 +322,7 @@ impl Container {
         let rdt = plan.intel_rdt.as_ref().map(|rdt| RdtGroup::create(rdt, &request.id, guard.child().pid));
         let rdt = RdtGuard::new(rdt.transpose()?);
         proceed(guard.child().pid)?;
+        place.limit(&plan)?;
         loop {
             match conversation.next(&ours, &guard)? {
                 (Message::HooksDue, _) => {
@@ -369,7 +373,7 @@ impl Container {
             annotations,
             start_time,
             hooks: plan.hooks.clone(),
-            seccomp: request.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()),
+            seccomp: profile.cloned().map(Arc::new),
             own_pid_namespace: plan.namespaces.makes(Kind::Pid),
             personality: plan.process.personality,
             memory_policy: plan.process.memory_policy.clone(),

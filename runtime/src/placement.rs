@@ -33,7 +33,7 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// Finds the place; with the cgroupfs driver the group is made, with its limits.
+    /// Finds the place; with the cgroupfs driver the group is made.
     pub(crate) fn prepare(wanted: &Wanted<'_>, plan: &Plan, privileged: bool) -> Result<Self, Error> {
         let layout = Layout::detect()?;
         let (path, id) = (plan.cgroups_path.as_deref(), wanted.id.as_str());
@@ -52,7 +52,6 @@ impl Placement {
         let mut cgroup = Cgroup::locate(&layout, path, id);
         let made = cgroup.create(strict)?;
         refuse_foreign_processes(&cgroup, made.existed(&cgroup))?;
-        cgroup.apply(plan.resources.as_ref(), devices)?;
         Ok(Self { cgroup, layout, scope: None, made: Some(made), privileged, devices, strict })
     }
 
@@ -103,6 +102,15 @@ impl Placement {
         match ownership::owner(spec).filter(|_| self.privileged) {
             Some(user) => Ok(ownership::give(&self.cgroup, user)?),
             None => Ok(()),
+        }
+    }
+
+    /// Sets the limits, if systemd has not. The child makes its mounts meanwhile: they are there before any program of
+    /// the container's or of a hook's runs.
+    pub(crate) fn limit(&mut self, plan: &Plan) -> Result<(), Error> {
+        match self.scope {
+            Some(_) => Ok(()),
+            None => Ok(self.cgroup.apply(plan.resources.as_ref(), self.devices)?),
         }
     }
 

@@ -61,19 +61,19 @@ pub enum Error {
 }
 
 /// A profile that passed the checks.
-#[derive(Debug, Clone)]
-pub struct FilterSource {
-    profile: LinuxSeccomp,
+#[derive(Debug, Clone, Copy)]
+pub struct FilterSource<'a> {
+    profile: &'a LinuxSeccomp,
     /// Flags of `seccomp(2)`.
     pub flags: u64,
 }
 
-impl FilterSource {
+impl<'a> FilterSource<'a> {
     /// Checks a profile.
     ///
     /// # Errors
     /// The first field that is refused.
-    pub fn compile(profile: &LinuxSeccomp) -> Result<Self, Refusal> {
+    pub fn compile(profile: &'a LinuxSeccomp) -> Result<Self, Refusal> {
         let field = |name: &str| format!("linux.seccomp.{name}");
         let mut flags = 0;
         for flag in profile.flags().iter().flatten() {
@@ -127,16 +127,7 @@ impl FilterSource {
             // The kernel refuses the flag without a listener; without one it has no meaning.
             flags &= !kernel::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
         }
-        Ok(Self { profile: profile.clone(), flags })
-    }
-
-    /// Where the listener descriptor is sent, and with which metadata, if a rule notifies.
-    pub fn listener(&self) -> Option<(&Path, &str)> {
-        if self.flags & kernel::SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
-            return None;
-        }
-        let metadata = self.profile.listener_metadata().as_deref().unwrap_or_default();
-        self.profile.listener_path().as_deref().map(|path| (path, metadata))
+        Ok(Self { profile, flags })
     }
 
     /// The program for the kernel, from `cache` if it was compiled before. A cache that cannot be read or
@@ -145,7 +136,7 @@ impl FilterSource {
         let Some(cache) = cache else { return self.build() };
         let mut hash = Sha256::new();
         hash.update(CACHE_VERSION);
-        hash.update(serde_json::to_vec(&self.profile).unwrap_or_default());
+        hash.update(serde_json::to_vec(self.profile).unwrap_or_default());
         let name: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let path = cache.join(name);
         if let Ok(bytes) = fs::read(&path)
@@ -369,18 +360,18 @@ fn store(directory: &Path, path: &Path, program: &[Instruction]) -> io::Result<(
 mod tests {
     use super::*;
 
-    fn source(json: &str) -> Result<FilterSource, Refusal> {
-        FilterSource::compile(&serde_json::from_str(json).expect("parse"))
+    fn profile(json: &str) -> LinuxSeccomp {
+        serde_json::from_str(json).expect("parse")
     }
 
     #[test]
     fn a_profile_compiles_and_survives_the_cache() {
         let cache = tempfile::tempdir().expect("temp dir");
-        let filter = source(
+        let profile = profile(
             r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],
                 "syscalls":[{"names":["read","write","no_such_call"],"action":"SCMP_ACT_ALLOW"}]}"#,
-        )
-        .expect("check");
+        );
+        let filter = FilterSource::compile(&profile).expect("check");
         let compiled = filter.program(Some(cache.path())).expect("compile");
         assert!(compiled.len() > 6);
         assert_eq!(filter.program(Some(cache.path())).expect("cached"), compiled);
@@ -402,7 +393,7 @@ mod tests {
             ),
             (r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":5000}"#, "linux.seccomp.defaultErrnoRet"),
         ] {
-            assert_eq!(source(json).expect_err(json).field, field);
+            assert_eq!(FilterSource::compile(&profile(json)).expect_err(json).field, field);
         }
     }
 }

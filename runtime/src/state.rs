@@ -8,6 +8,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{Hooks, LinuxSeccomp};
 use wharf_sys::credential;
@@ -94,7 +95,7 @@ pub struct State {
     #[serde(default)]
     pub hooks: Hooks,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seccomp: Option<LinuxSeccomp>,
+    pub seccomp: Option<Arc<LinuxSeccomp>>,
     /// The container has a pid namespace of its own, which ends with its init.
     pub own_pid_namespace: bool,
     /// What every process of the container has besides its own settings.

@@ -32,12 +32,14 @@ const CAPABILITIES: [&str; 14] = [
 /// A bundle for each of the programs, and what the floor wants of the same container.
 pub(super) struct Bundles {
     folder: TempDir,
+    /// In memory, as /run is where runtimes keep their states.
+    states: TempDir,
 }
 
 impl Bundles {
     /// `limits`: of memory, processor and processes, where the hierarchy has the controllers.
     pub(super) fn make(limits: bool) -> anyhow::Result<Self> {
-        let this = Self { folder: tempfile::tempdir()? };
+        let this = Self { folder: tempfile::tempdir()?, states: tempfile::tempdir_in("/dev/shm")? };
         let rootfs = this.rootfs();
         for name in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
             fs::create_dir_all(rootfs.join(name))?;
@@ -76,7 +78,7 @@ impl Bundles {
 
     /// A runtime's own folder of states.
     pub(super) fn state(&self, runtime: &str) -> PathBuf {
-        self.folder.path().join(format!("state-{runtime}"))
+        self.states.path().join(runtime)
     }
 }
 

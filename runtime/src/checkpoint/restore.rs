@@ -21,6 +21,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wharf_specs::criu::{self, CgroupRoot, Notify, Request, RequestType, Response};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
@@ -225,7 +226,7 @@ impl Container {
             annotations,
             start_time,
             hooks: plan.hooks.clone(),
-            seccomp: request.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()),
+            seccomp: request.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()).map(Arc::new),
             own_pid_namespace: plan.namespaces.makes(Kind::Pid),
             personality: plan.process.personality,
             memory_policy: plan.process.memory_policy.clone(),

@@ -62,7 +62,6 @@ pub struct Plan {
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub process: Process,
-    pub seccomp: Option<FilterSource>,
     /// `linux.cgroupsPath`.
     pub cgroups_path: Option<std::path::PathBuf>,
     pub resources: Option<LinuxResources>,
@@ -83,8 +82,15 @@ impl Plan {
             return Err(Refusal::new("root.path", "is empty; allowed: the directory of the rootfs"));
         }
         refuse_other_platforms(spec)?;
-        let linux = spec.linux().clone().unwrap_or_default_linux();
-        let namespaces = Namespaces::compile(&linux)?;
+        let none;
+        let linux = match spec.linux() {
+            Some(linux) => linux,
+            None => {
+                none = empty_linux();
+                &none
+            }
+        };
+        let namespaces = Namespaces::compile(linux)?;
         let process = spec.process().as_ref().ok_or_else(|| Refusal::new("process", "is missing"))?;
         let mut warnings = Vec::new();
         let process = Process::compile(process, "process", &mut warnings)?;
@@ -99,25 +105,26 @@ impl Plan {
             }
         }
         let mut process = process;
-        process.personality = namespace::personality(&linux)?;
+        process.personality = namespace::personality(linux)?;
         let cpu = linux.resources().as_ref().and_then(|resources| resources.cpu().as_ref());
         process.cpus_restricted = cpu.is_some_and(|cpu| cpu.cpus().as_ref().is_some_and(|cpus| !cpus.is_empty()));
-        process.memory_policy = process::memory_policy(&linux)?;
+        process.memory_policy = process::memory_policy(linux)?;
+        // Its program is made, or found, where it is loaded.
+        linux.seccomp().as_ref().map(FilterSource::compile).transpose()?;
         Ok(Self {
             root_path: root.path().clone(),
             readonly_root: root.readonly().unwrap_or(false),
             root_propagation: mount::root_propagation(linux.rootfs_propagation().as_deref())?,
-            mounts: labelled(mount::compile_all(spec, &namespaces, bundle)?, &linux, &mut warnings)?,
-            devices: device::compile_all(&linux)?,
+            mounts: labelled(mount::compile_all(spec, &namespaces, bundle)?, linux, &mut warnings)?,
+            devices: device::compile_all(linux)?,
             intel_rdt: linux.intel_rdt().as_ref().map(RdtPlan::compile).transpose()?,
-            net_devices: net_device::compile_all(&linux, &namespaces)?,
+            net_devices: net_device::compile_all(linux, &namespaces)?,
             masked_paths: path_list(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
             readonly_paths: path_list(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
             sysctls: sysctl::compile_all(linux.sysctl().as_ref(), &namespaces)?,
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
-            seccomp: linux.seccomp().as_ref().map(FilterSource::compile).transpose()?,
-            cgroups_path: cgroups_path(&linux)?,
+            cgroups_path: cgroups_path(linux)?,
             resources: linux.resources().clone(),
             hooks: checked_hooks(spec)?,
             process,
@@ -149,18 +156,10 @@ impl Plan {
 }
 
 /// `oci-spec` fills a defaulted `Linux` with namespaces and paths; an absent one must stay empty.
-trait EmptyLinux {
-    fn unwrap_or_default_linux(self) -> wharf_specs::oci::Linux;
-}
-
-impl EmptyLinux for Option<wharf_specs::oci::Linux> {
-    fn unwrap_or_default_linux(self) -> wharf_specs::oci::Linux {
-        self.unwrap_or_else(|| {
-            let mut linux = wharf_specs::oci::Linux::default();
-            linux.set_namespaces(None).set_resources(None).set_masked_paths(None).set_readonly_paths(None);
-            linux
-        })
-    }
+fn empty_linux() -> wharf_specs::oci::Linux {
+    let mut linux = wharf_specs::oci::Linux::default();
+    linux.set_namespaces(None).set_resources(None).set_masked_paths(None).set_readonly_paths(None);
+    linux
 }
 
 /// The root of the hierarchy is everybody's: to end the container would be to end every process of the host.

@@ -3,9 +3,9 @@
 use super::target;
 use crate::handshake::{At, Failure, Step};
 use crate::plan::Device;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use wharf_sys::{errno, fs, mount, process};
 
 /// Links every container has in `/dev`.
@@ -20,44 +20,67 @@ const LINKS: [(&CStr, &CStr); 5] = [
 /// Makes all nodes. With `bind` the host's nodes are bound instead, as a user namespace may not make any.
 pub(crate) fn make_all(root: BorrowedFd<'_>, devices: &[Device], bind: bool) -> Result<(), Failure> {
     let mask = process::set_umask(0);
+    let mut parents = Parents::of(root);
     let result = devices.iter().try_for_each(|device| {
-        let make = || if bind { bind_node(root, device) } else { make_node(root, device) };
+        let mut make = || if bind { bind_node(&mut parents, device) } else { make_node(&mut parents, device) };
         make().at(Step::Device, target::shown(&device.path))
     });
     process::set_umask(mask);
     result
 }
 
-fn make_node(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
-    let (parent, name) = target::parent(root, &device.path)?;
-    match fs::mknod_at(parent.as_fd(), &name, device.mode, device.major, device.minor) {
+/// The directory of the last device is most often that of the next.
+struct Parents<'a> {
+    root: BorrowedFd<'a>,
+    last: Option<(CString, OwnedFd)>,
+}
+
+impl<'a> Parents<'a> {
+    fn of(root: BorrowedFd<'a>) -> Self {
+        Self { root, last: None }
+    }
+
+    /// The directory of `path`, made if it is missing, and the name in it.
+    fn parent(&mut self, path: &CStr) -> io::Result<(BorrowedFd<'_>, CString)> {
+        let (directory, name) = target::split(path);
+        let last = match self.last.take() {
+            Some(last) if last.0 == directory => last,
+            _ => (directory, target::parent(self.root, path)?.0),
+        };
+        Ok((self.last.insert(last).1.as_fd(), name))
+    }
+}
+
+fn make_node(parents: &mut Parents<'_>, device: &Device) -> io::Result<()> {
+    let (parent, name) = parents.parent(&device.path)?;
+    match fs::mknod_at(parent, &name, device.mode, device.major, device.minor) {
         Ok(()) => {}
         // A node that is already what was asked for is fine, anything else must not be used in its place.
         Err(error) if error.raw_os_error() == Some(errno::EEXIST) => {
-            let status = fs::status_of(Some(parent.as_fd()), &name, false)?;
+            let status = fs::status_of(Some(parent), &name, false)?;
             if !status.is(device.mode & fs::S_IFMT) || status.rdev != (device.major, device.minor) {
                 return Err(error);
             }
             return Ok(());
         }
-        Err(error) if error.raw_os_error() == Some(errno::EPERM) => return bind_node(root, device),
+        Err(error) if error.raw_os_error() == Some(errno::EPERM) => return bind_node(parents, device),
         Err(error) => return Err(error),
     }
     if (device.uid, device.gid) != (0, 0) {
-        let node = fs::open_at(Some(parent.as_fd()), &name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH)?;
+        let node = fs::open_at(Some(parent), &name, fs::O_PATH | fs::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH)?;
         fs::change_owner(node.as_fd(), device.uid, device.gid)?;
     }
     Ok(())
 }
 
-fn bind_node(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+fn bind_node(parents: &mut Parents<'_>, device: &Device) -> io::Result<()> {
     let tree = mount::clone_tree(None, &device.path, false)?;
     let status = fs::status(tree.as_fd())?;
     if !status.is(device.mode & fs::S_IFMT) || status.rdev != (device.major, device.minor) {
         return Err(errno::error(errno::ENODEV));
     }
-    let (parent, name) = target::parent(root, &device.path)?;
-    let place = target::file(parent.as_fd(), &name, 0o644)?;
+    let (parent, name) = parents.parent(&device.path)?;
+    let place = target::file(parent, &name, 0o644)?;
     mount::move_mount(tree.as_fd(), place.as_fd())
 }
 

@@ -12,7 +12,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use wharf_sys::mount::{self, Attributes, FsContext};
 use wharf_sys::{errno, fs, process};
 
@@ -35,6 +35,8 @@ pub(crate) fn mount_all(
     sources: &Sources<'_>,
     cgroup: &CgroupView,
 ) -> Result<(), Failure> {
+    let here = place(root).at(Step::MountTarget, "/")?;
+    let root = Root { fd: root, place: &here };
     for (index, mount) in mounts.iter().enumerate() {
         mount_one(root, mount, index, sources, cgroup)
             .map_err(|failure| Failure { object: format!("{} (mounts[{index}])", failure.object), ..failure })?;
@@ -42,8 +44,16 @@ pub(crate) fn mount_all(
     Ok(())
 }
 
+/// The container's root.
+#[derive(Clone, Copy)]
+struct Root<'a> {
+    fd: BorrowedFd<'a>,
+    /// Where it is to this process.
+    place: &'a Path,
+}
+
 fn mount_one(
-    root: BorrowedFd<'_>,
+    root: Root<'_>,
     mount: &Mount,
     index: usize,
     sources: &Sources<'_>,
@@ -52,11 +62,16 @@ fn mount_one(
     let destination = &mount.destination;
     match &mount.source {
         MountSource::FileSystem { fstype, source, parameters, copy_up } => {
-            if matches!(fstype.to_bytes(), b"proc" | b"sysfs") {
-                refuse_link(root, destination, fstype)?;
-            }
-            let existing_mode = existing_mode(root, destination);
-            let target = target::prepare_for(root, mount, true)?;
+            let named_mode = || parameters.iter().any(|(key, _)| key.as_bytes() == b"mode");
+            let existing_mode = match fstype.to_bytes() {
+                b"tmpfs" if !named_mode() => existing_mode(root.fd, destination),
+                _ => None,
+            };
+            let found = match fstype.to_bytes() {
+                b"proc" | b"sysfs" => refuse_link(root.fd, destination, fstype)?,
+                _ => None,
+            };
+            let target = found.map_or_else(|| target::prepare_for(root.fd, mount, true), Ok)?;
             refuse_inside_proc(root, target.as_fd(), destination, fstype.as_c_str() == c"proc")?;
             let object = || format!("{} on {}", fstype.to_string_lossy(), shown(destination));
             if *copy_up {
@@ -68,9 +83,7 @@ fn mount_one(
                 return attach(&made, target.as_fd(), mount, object);
             }
             let mut parameters = parameters.clone();
-            if let (b"tmpfs", Some(mode)) = (fstype.to_bytes(), existing_mode)
-                && parameters.iter().all(|(key, _)| key.as_bytes() != b"mode")
-            {
+            if let Some(mode) = existing_mode {
                 parameters.push((c"mode".to_owned(), CString::new(format!("{mode:o}")).ok()));
             }
             let mut attributes = mount.attributes.set;
@@ -95,7 +108,7 @@ fn mount_one(
                 }
             };
             let status = fs::status(tree.as_fd()).at(Step::MountSource, shown(path))?;
-            let target = target::prepare_for(root, mount, status.is(fs::S_IFDIR))?;
+            let target = target::prepare_for(root.fd, mount, status.is(fs::S_IFDIR))?;
             let magic = fs::filesystem_magic(tree.as_fd()).at(Step::MountSource, shown(path))?;
             let is_procfs = magic == fs::PROC_MAGIC && status.inode == PROC_ROOT_INODE;
             refuse_inside_proc(root, target.as_fd(), destination, is_procfs)?;
@@ -118,11 +131,11 @@ fn mount_one(
             attach(tree, target.as_fd(), mount, object)
         }
         MountSource::Remount { whole, parameters } => {
-            let target = target::prepare_for(root, mount, true)?;
+            let target = target::prepare_for(root.fd, mount, true)?;
             remount(target.as_fd(), mount, *whole, parameters)
         }
         MountSource::Cgroup => {
-            let target = target::prepare_for(root, mount, true)?;
+            let target = target::prepare_for(root.fd, mount, true)?;
             refuse_inside_proc(root, target.as_fd(), destination, false)?;
             let made = cgroup.mount(target.as_fd(), destination, mount.attributes)?;
             complete(&made, mount, || format!("cgroup on {}", shown(destination)))
@@ -189,32 +202,35 @@ fn existing_mode(root: BorrowedFd<'_>, destination: &CStr) -> Option<u32> {
     Some(fs::status(found.as_fd()).ok()?.mode & 0o7777)
 }
 
-/// A link in the image would put the kernel's files where the runtime does not look for them (CVE-2019-19921).
-fn refuse_link(root: BorrowedFd<'_>, destination: &CStr, fstype: &CStr) -> Result<(), Failure> {
-    let found = fs::open_in_root(root, destination, fs::O_PATH | fs::O_NOFOLLOW, 0);
-    if found.is_ok_and(|found| fs::status(found.as_fd()).is_ok_and(|status| !status.is(fs::S_IFDIR))) {
+/// The directory that is there already. A link in the image would put the kernel's files where the runtime does not look
+/// for them (CVE-2019-19921).
+fn refuse_link(root: BorrowedFd<'_>, destination: &CStr, fstype: &CStr) -> Result<Option<OwnedFd>, Failure> {
+    let found = fs::open_in_root(root, destination, fs::O_PATH | fs::O_NOFOLLOW, 0).ok();
+    let is_directory = |found: &OwnedFd| fs::status(found.as_fd()).map(|status| status.is(fs::S_IFDIR));
+    if let Some(Ok(false)) = found.as_ref().map(is_directory) {
         let fstype = fstype.to_string_lossy();
         let object = format!("{fstype} on {}: {fstype} must be mounted on ordinary directory", shown(destination));
         return Err(Failure { step: Step::Mount, errno: 0, object });
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Where an open file is to this process.
+fn place(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    let link = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|_| errno::error(errno::EINVAL))?;
+    fs::read_link_at(None, &link)
 }
 
 /// Inside `/proc`, wherever links in the image and `..` have led, nothing is mounted but procfs itself: a file system
 /// there could pass for the kernel's (CVE-2025-52881).
 fn refuse_inside_proc(
-    root: BorrowedFd<'_>,
+    root: Root<'_>,
     target: BorrowedFd<'_>,
     destination: &CStr,
     is_procfs: bool,
 ) -> Result<(), Failure> {
-    let place = |fd: BorrowedFd<'_>| {
-        let link =
-            CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|_| errno::error(errno::EINVAL))?;
-        fs::read_link_at(None, &link)
-    };
-    let (root, target) = (place(root).at(Step::MountTarget, "/")?, place(target).at(Step::MountTarget, "/")?);
-    let Ok(inside) = target.strip_prefix(root).unwrap_or(&target).strip_prefix("proc") else { return Ok(()) };
+    let target = place(target).at(Step::MountTarget, "/")?;
+    let Ok(inside) = target.strip_prefix(root.place).unwrap_or(&target).strip_prefix("proc") else { return Ok(()) };
     let whole = inside.as_os_str().is_empty();
     if (whole && is_procfs) || ALLOWED_INSIDE_PROC.iter().any(|name| inside == Path::new(name)) {
         return Ok(());

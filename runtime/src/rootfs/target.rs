@@ -17,7 +17,7 @@ const FILE_MODE: u32 = 0o644;
 pub(crate) fn prepare(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> Result<OwnedFd, Failure> {
     let open = || -> io::Result<OwnedFd> {
         let found = match fs::open_in_root(root, path, fs::O_PATH, 0) {
-            Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make(root, path, directory, 0)?,
+            Err(error) if error.raw_os_error() == Some(errno::ENOENT) => make_last(root, path, directory)?,
             other => other?,
         };
         // The kernel would say EINVAL to either.
@@ -55,6 +55,18 @@ pub(crate) fn parent(root: BorrowedFd<'_>, path: &CStr) -> io::Result<(OwnedFd, 
         other => other?,
     };
     Ok((directory, name))
+}
+
+/// Makes what is missing of a path, which most often is its last component alone.
+fn make_last(root: BorrowedFd<'_>, path: &CStr, directory: bool) -> io::Result<OwnedFd> {
+    let (parent, name) = split(path);
+    if let Ok(parent) = fs::open_in_root(root, &parent, fs::O_PATH | fs::O_DIRECTORY, 0)
+        && !matches!(name.to_bytes(), b"" | b"." | b"..")
+        && fs::read_link_at(Some(parent.as_fd()), &name).is_err_and(|error| error.raw_os_error() == Some(errno::ENOENT))
+    {
+        return make_one(parent.as_fd(), &name, directory);
+    }
+    make(root, path, directory, 0)
 }
 
 /// Makes what is missing of a path. A dangling symbolic link is followed inside the root, and its target made.
@@ -135,7 +147,7 @@ fn place(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
 }
 
 /// Parent directory and last component of an absolute path.
-fn split(path: &CStr) -> (CString, CString) {
+pub(crate) fn split(path: &CStr) -> (CString, CString) {
     let bytes = path.to_bytes();
     let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     let bytes = &bytes[..end];

@@ -74,8 +74,8 @@ fn containerd_runs_containers_with_runw() {
     is("RUNNING");
     assert!(run(&["task", "metrics", "two"]).contains("memory"));
     run(&["task", "kill", "-s", "KILL", "two"]);
-    // Waits for the end; the code is the task's.
-    let deleted = ctr(&["task", "delete", "two"]).output().expect("ctr");
+    // By force, that is waiting for the end; the code is the task's.
+    let deleted = ctr(&["task", "delete", "--force", "two"]).output().expect("ctr");
     assert!(String::from_utf8_lossy(&deleted.stderr).contains("137"), "{deleted:?}");
     run(&["containers", "rm", "two"]);
     run(&["images", "rm", "localhost/box:latest"]);

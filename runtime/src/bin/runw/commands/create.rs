@@ -36,9 +36,9 @@ pub(crate) struct Made {
 /// Creates the container and everything the caller asked to be told about it.
 pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: Use) -> Result<Made, Fault> {
     let id = ContainerId::parse(&options.id)?;
-    let bundle = Bundle::load(&options.bundle)?;
+    let mut bundle = Bundle::load(&options.bundle)?;
     bundle.warnings.iter().for_each(|warning| log.warn(warning));
-    let mut spec = bundle.spec.clone();
+    let spec = &mut bundle.spec;
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
     console::check(terminal, purpose != Use::Foreground, options.console_socket.as_deref())?;
     if let (Some(count), Some(process)) = (console::listen_fds(), spec.process_mut()) {
@@ -47,7 +47,7 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
         process.set_env(Some(env));
     }
     let preserve_fds = console::inherited(options.preserve_fds)?;
-    let rootfs = if spec.root().is_some() { bundle.rootfs()? } else { bundle.path.clone() };
+    let rootfs = if bundle.spec.root().is_some() { bundle.rootfs()? } else { bundle.path.clone() };
     let state = store.reserve(&id)?;
     let cache = store.seccomp_cache();
     // A container that is started by this very process needs no socket for others.
@@ -66,7 +66,7 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
         ignore_cgroup_refusals: store.ignore_cgroup_refusals,
         cgroup_driver: store.cgroup_driver,
         trace: log.trace(),
-        ..CreateRequest::new(id, &bundle.path, &spec, Rootfs::Path(rootfs))
+        ..CreateRequest::new(id, &bundle.path, &bundle.spec, Rootfs::Path(rootfs))
     };
     let container = Container::create(request).map_err(not_started)?;
     container.warnings().iter().for_each(|warning| log.warn(warning));
@@ -77,7 +77,7 @@ pub(crate) fn make(options: &CreateOptions, store: &Store, log: &Log, purpose: U
     };
     let container = announced(container, &state, &told)?;
     if log.is_debug()
-        && let Some(seccomp) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref())
+        && let Some(seccomp) = bundle.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref())
     {
         log.debug(&format!("seccomp filter flags: {}", FilterSource::compile(seccomp)?.flags));
     }
