@@ -210,7 +210,7 @@ impl Store {
     }
 
     /// The unpacked layers of `image`, topmost first.
-    pub(crate) fn layer_roots(&self, image: &Image) -> Vec<PathBuf> {
+    pub fn layer_directories(&self, image: &Image) -> Vec<PathBuf> {
         self.layers(&Record { image: image.id, diff_ids: image.diff_ids.clone() })
     }
 

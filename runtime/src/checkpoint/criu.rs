@@ -12,12 +12,13 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Instant;
 use wharf_specs::criu::{Features, Message as _, NetworkLock, Request, RequestType, Response};
 use wharf_specs::oci::LinuxNamespaceType as Kind;
 use wharf_sys::clone::{CloneOptions, spawn};
 use wharf_sys::pidfd::{self, Exit};
 use wharf_sys::process::{self, CStringArray};
-use wharf_sys::{errno, fs, socket};
+use wharf_sys::{errno, event, fs, socket};
 
 const SIGKILL: i32 = 9;
 /// Descriptor of the conversation in criu; those that are handed to it follow.
@@ -246,6 +247,18 @@ impl Session {
             Err(error) if matches!(error.raw_os_error(), Some(errno::EPIPE | errno::ECONNRESET)) => {
                 Err(Error::Failed { operation, reason: self.ended(), log: None })
             }
+            Err(source) => Err(Error::Talk { operation, source }),
+        }
+    }
+
+    /// Waits for the next answer.
+    pub(super) fn wait_until(&self, deadline: Instant) -> Result<(), Error> {
+        let operation = self.operation;
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        let left = i32::try_from(left).unwrap_or(i32::MAX);
+        match event::wait_readable(self.socket.as_fd(), left) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Late { operation }),
             Err(source) => Err(Error::Talk { operation, source }),
         }
     }

@@ -8,12 +8,13 @@ use wharf_runtime::ContainerId;
 use wharf_runtime::bundle::Bundle;
 use wharf_specs::oci::{LinuxNamespaceType, Spec};
 use wharf_specs::shim::{
-    self, Answer, ContainerPhase, CreateContainer, Event, Failure, FailureKind, Operation, PROTOCOL_VERSION,
-    PodNamespace, SandboxSetup,
+    self, Answer, CheckpointContainer, ContainerPhase, CreateContainer, Event, Failure, FailureKind, Operation,
+    PROTOCOL_VERSION, PodNamespace, RestoreContainer, SandboxSetup,
 };
 use wharf_sys::event::{EPOLLIN, EPOLLOUT};
 use wharf_sys::{pidfd, process, terminal};
 
+use crate::checkpoint::Checkpoint;
 use crate::connection::Connection;
 use crate::container::{Exec, PodContainer, Stdio};
 use crate::create;
@@ -23,18 +24,19 @@ use crate::exec_tree;
 use crate::exit_record;
 use crate::foreign::{ForeignRuntime, Streams, path_for_others};
 use crate::sandbox::Sandbox;
-use crate::server::{Source, Watch, failure};
+use crate::server::{Asker, Source, Watch, failure};
 
 /// What an operation gives back beside its answer.
 pub(crate) struct Outcome {
-    pub(crate) answer: Answer,
+    /// `None`: it comes later.
+    pub(crate) answer: Option<Answer>,
     pub(crate) descriptors: Vec<OwnedFd>,
     pub(crate) event: Option<Event>,
 }
 
 impl From<Answer> for Outcome {
     fn from(answer: Answer) -> Self {
-        Self { answer, descriptors: Vec::new(), event: None }
+        Self { answer: Some(answer), descriptors: Vec::new(), event: None }
     }
 }
 
@@ -46,14 +48,22 @@ pub(crate) struct Pod {
     /// `None`: the runtime in this process.
     foreign: Option<ForeignRuntime>,
     containers: BTreeMap<String, PodContainer>,
+    /// Checkpoints that are being written, by container.
+    checkpoints: BTreeMap<String, Checkpoint>,
 }
 
 impl Pod {
     pub(crate) fn new(setup: SandboxSetup, sandbox: Sandbox, foreign: Option<ForeignRuntime>) -> Self {
-        Self { setup, sandbox, foreign, containers: BTreeMap::new() }
+        Self { setup, sandbox, foreign, containers: BTreeMap::new(), checkpoints: BTreeMap::new() }
     }
 
-    pub(crate) fn perform(&mut self, watch: &mut Watch, client: &mut Connection, operation: Operation) -> Performed {
+    pub(crate) fn perform(
+        &mut self,
+        watch: &mut Watch,
+        client: &mut Connection,
+        asker: Asker,
+        operation: Operation,
+    ) -> Performed {
         match operation {
             Operation::Version => Ok(version().into()),
             Operation::Status => {
@@ -62,6 +72,11 @@ impl Pod {
             }
             Operation::Namespaces => self.namespaces(),
             Operation::Create(request) => self.create(watch, request),
+            Operation::Restore(request) => self.restore(watch, request),
+            Operation::Checkpoint(request) => {
+                let socket = client.take_descriptors(1).pop();
+                self.checkpoint(watch, asker, request, socket)
+            }
             Operation::Start { container } => self.start(&container),
             Operation::Kill { container, signal, all } => self.kill(&container, signal, all),
             Operation::Delete { container } => self.delete(watch, &container),
@@ -109,10 +124,32 @@ impl Pod {
             types.push(namespace);
             descriptors.push(fd.try_clone_to_owned().map_err(internal)?);
         }
-        Ok(Outcome { answer: Answer::Namespaces { types }, descriptors, event: None })
+        Ok(Outcome { answer: Some(Answer::Namespaces { types }), descriptors, event: None })
     }
 
     fn create(&mut self, watch: &mut Watch, request: CreateContainer) -> Performed {
+        let (id, bundle, _target) = self.prepare(&request)?;
+        let container = create::container(id, &request, bundle, self.setup.cgroup_driver, self.foreign.as_ref())?;
+        let pid = container.runtime.pid() as u32;
+        self.take_in(watch, container)?;
+        Ok(Answer::Created { pid }.into())
+    }
+
+    fn restore(&mut self, watch: &mut Watch, request: RestoreContainer) -> Performed {
+        if self.foreign.is_some() {
+            return Err(failure(FailureKind::Invalid, "a pod with a runtime handler cannot restore containers"));
+        }
+        let (id, bundle, _target) = self.prepare(&request.create)?;
+        let container = create::restored(id, &request, &bundle, self.setup.cgroup_driver)?;
+        let (pid, at) = (container.runtime.pid() as u32, container.started_at);
+        let event = Event::Started { container: container.id.clone(), pid, at };
+        self.take_in(watch, container)?;
+        Ok(Outcome { answer: Some(Answer::Created { pid }), descriptors: Vec::new(), event: Some(event) })
+    }
+
+    /// The bundle with the namespaces that the container joins. The descriptor keeps one of them until it has: a pid alone
+    /// might be another's by then.
+    fn prepare(&mut self, request: &CreateContainer) -> Result<(ContainerId, Bundle, Option<OwnedFd>), Failure> {
         let invalid = |error: &dyn std::fmt::Display| failure(FailureKind::Invalid, error);
         let id = ContainerId::parse(&request.id).map_err(|error| invalid(&error))?;
         if self.containers.contains_key(id.as_str()) {
@@ -121,7 +158,6 @@ impl Pod {
         }
         let mut bundle = Bundle::load(&request.bundle).map_err(|error| invalid(&error))?;
         self.join_namespaces(&mut bundle.spec, &request.join)?;
-        // Open until the container has joined it: a pid alone might be another's by then.
         let target = match &request.pid_of {
             Some(target) => Some(self.pid_namespace_of(target)?),
             None => None,
@@ -129,12 +165,53 @@ impl Pod {
         if let Some(namespace) = &target {
             create::join(&mut bundle.spec, LinuxNamespaceType::Pid, path_for_others(namespace.as_fd()))?;
         }
-        let container = create::container(id, &request, bundle, self.setup.cgroup_driver, self.foreign.as_ref())?;
-        let pid = container.runtime.pid() as u32;
-        let name = container.id.clone();
+        Ok((id, bundle, target))
+    }
+
+    fn take_in(&mut self, watch: &mut Watch, container: PodContainer) -> Result<(), Failure> {
         watch_container(watch, &container).map_err(internal)?;
-        self.containers.insert(name, container);
-        Ok(Answer::Created { pid }.into())
+        self.containers.insert(container.id.clone(), container);
+        Ok(())
+    }
+
+    fn checkpoint(
+        &mut self,
+        watch: &mut Watch,
+        asker: Asker,
+        request: CheckpointContainer,
+        socket: Option<OwnedFd>,
+    ) -> Performed {
+        let Some(socket) = socket else {
+            return Err(failure(FailureKind::Invalid, "a checkpoint needs a socket"));
+        };
+        let container = self.find(&request.container)?;
+        if container.phase != ContainerPhase::Running {
+            return Err(wrong_state(container, "write a checkpoint of"));
+        }
+        let id = container.id.clone();
+        let mut spec = Bundle::load(&container.bundle).map_err(internal)?.spec;
+        let joined = container.joined.clone();
+        self.join_namespaces(&mut spec, &joined)?;
+        if self.checkpoints.contains_key(&id) {
+            let message = format_args!("cannot write a checkpoint of container {id}: one is being written");
+            return Err(failure(FailureKind::WrongState, message));
+        }
+        let container = self.find(&id)?;
+        if container.shares_pid {
+            let pid = format!("/proc/{}/ns/pid", container.runtime.pid());
+            create::join(&mut spec, LinuxNamespaceType::Pid, pid.into())?;
+        }
+        let checkpoint = Checkpoint::start(asker, container, &spec, &request, socket)?;
+        watch.add(checkpoint.pidfd(), Source::Checkpoint { container: id.clone() }, EPOLLIN).map_err(internal)?;
+        self.checkpoints.insert(id, checkpoint);
+        Ok(Outcome { answer: None, descriptors: Vec::new(), event: None })
+    }
+
+    /// Who waits for the checkpoint, and what became of it.
+    pub(crate) fn checkpoint_ended(&mut self, watch: &mut Watch, id: &str) -> Option<(Asker, Result<Answer, Failure>)> {
+        let checkpoint = self.checkpoints.remove(id)?;
+        watch.forget(|source| matches!(source, Source::Checkpoint { container } if container == id));
+        Some(checkpoint.finish())
     }
 
     /// Of a container that lives. It is this process' child and not reaped before its end was taken note of, so that
@@ -178,7 +255,7 @@ impl Pod {
         container.started_at = exit_record::now();
         let pid = container.runtime.pid() as u32;
         let event = Event::Started { container: id.into(), pid, at: container.started_at };
-        Ok(Outcome { answer: Answer::Done, descriptors: Vec::new(), event: Some(event) })
+        Ok(Outcome { answer: Some(Answer::Done), descriptors: Vec::new(), event: Some(event) })
     }
 
     fn kill(&mut self, id: &str, signal: i32, all: bool) -> Performed {
@@ -236,7 +313,7 @@ impl Pod {
         let source = Source::Exec { container: request.container, exec: request.exec.clone() };
         watch.add(&process.pidfd, source, EPOLLIN).map_err(internal)?;
         container.execs.insert(request.exec, Exec { process, terminal });
-        Ok(Outcome { answer: Answer::Executing { pid }, descriptors, event: None })
+        Ok(Outcome { answer: Some(Answer::Executing { pid }), descriptors, event: None })
     }
 
     fn kill_exec(&mut self, id: &str, signal: i32, all: bool) -> Performed {
@@ -275,7 +352,7 @@ impl Pod {
         }
         let stdin = if stdin { container.stdio.stdin_for_client().map_err(internal)? } else { None };
         self.watch_attached(watch, id);
-        Ok(Outcome { answer: Answer::Done, descriptors: stdin.into_iter().collect(), event: None })
+        Ok(Outcome { answer: Some(Answer::Done), descriptors: stdin.into_iter().collect(), event: None })
     }
 
     fn resize(&mut self, id: &str, exec: Option<String>, rows: u16, columns: u16) -> Performed {
@@ -343,6 +420,7 @@ impl Pod {
                 execs.chain([container.runtime.pid()])
             })
             .chain(self.sandbox.reaper_pid())
+            .chain(self.checkpoints.values().map(Checkpoint::pid))
             .collect();
         for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| !known.contains(pid)) {
             if let Ok(stray) = pidfd::open(pid) {
