@@ -21,6 +21,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use wharf_specs::criu::{self, CgroupRoot, Notify, Request, RequestType, Response};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
@@ -57,6 +58,8 @@ pub struct RestoreRequest<'a> {
     /// Do without the control groups the caller may not make; none: only if the caller is not privileged.
     pub ignore_cgroup_refusals: Option<bool>,
     pub cgroup_driver: CgroupDriver,
+    /// A criu that is not done by then is killed, with what it has restored.
+    pub deadline: Option<Instant>,
     /// Told the steps as they are reached.
     pub trace: Trace,
 }
@@ -85,6 +88,7 @@ impl<'a> RestoreRequest<'a> {
             lsm_mount_context: None,
             ignore_cgroup_refusals: None,
             cgroup_driver: CgroupDriver::Cgroupfs,
+            deadline: None,
             trace: Trace::default(),
         }
     }
@@ -159,6 +163,7 @@ impl Container {
             bundle: request.bundle,
             annotations: &annotations,
             wants_terminal: terminal.is_some(),
+            deadline: request.deadline,
             terminal: None,
             trace: &request.trace,
         };
@@ -247,6 +252,7 @@ struct Restore<'a> {
     bundle: &'a Path,
     annotations: &'a BTreeMap<String, String>,
     wants_terminal: bool,
+    deadline: Option<Instant>,
     terminal: Option<OwnedFd>,
     trace: &'a Trace,
 }
@@ -258,6 +264,9 @@ impl Restore<'_> {
         self.session.send(&request)?;
         let mut refused = None;
         let answer = loop {
+            if let Some(deadline) = self.deadline {
+                self.session.wait_until(deadline)?;
+            }
             let (answer, descriptors) = match self.session.receive() {
                 Ok(received) => received,
                 Err(error) => return Err(refused.unwrap_or_else(|| log::explain(error, log).into())),

@@ -15,6 +15,9 @@ impl Maker {
     pub(super) async fn find_checkpoint(&self, image: &str) -> Result<Option<Checkpoint>> {
         let (options, store, name) =
             (self.inner.options.checkpoint, self.inner.options.store.clone(), image.to_string());
+        if !Checkpoint::may_be(options, image) {
+            return Ok(None);
+        }
         let find = move || Checkpoint::find(options, &store, &name);
         let found = tokio::task::spawn_blocking(find).await;
         let found = found.map_err(|error| PodError::internal(format!("read checkpoint {image}"), error))??;

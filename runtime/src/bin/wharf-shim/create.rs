@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use wharf_runtime::bundle::Bundle;
 use wharf_runtime::checkpoint::RestoreRequest;
@@ -45,6 +46,9 @@ pub(crate) fn container(
     assemble(name, request, runtime, streams.ours, streams.log, owns_pid_namespace)
 }
 
+/// For criu to restore a container; the pod's other containers wait meanwhile.
+const RESTORE_LIMIT: Duration = Duration::from_secs(100);
+
 /// One that runs on where its checkpoint was written.
 pub(crate) fn restored(
     id: ContainerId,
@@ -57,8 +61,13 @@ pub(crate) fn restored(
     let name = id.to_string();
     let root = rootfs(&create.rootfs, bundle)?;
     let usual = RestoreRequest::new(id, &bundle.path, &bundle.spec, root, &bundle.path, &request.images);
-    let restore =
-        RestoreRequest { stdio: streams.theirs.into_stdio(), cgroup_driver, work: Some(&bundle.path), ..usual };
+    let restore = RestoreRequest {
+        stdio: streams.theirs.into_stdio(),
+        cgroup_driver,
+        work: Some(&bundle.path),
+        deadline: Some(Instant::now() + RESTORE_LIMIT),
+        ..usual
+    };
     let restored = Container::restore(restore).map_err(|error| failure(FailureKind::Invalid, error))?;
     let runtime = Engine::Own(Box::new(restored));
     let mut container = assemble(name, create, runtime, streams.ours, streams.log, owns_pid_namespace(&bundle.spec))?;

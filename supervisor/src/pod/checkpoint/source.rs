@@ -46,6 +46,11 @@ pub(super) enum Content {
 }
 
 impl Checkpoint {
+    /// False for an image that is one like any other, at a glance.
+    pub(crate) fn may_be(options: config::Checkpoint, image: &str) -> bool {
+        image.starts_with('/') || options.images
+    }
+
     /// The checkpoint that `image` names, or `None` where that is an image like any other. Blocking.
     pub(crate) fn find(options: config::Checkpoint, store: &Store, image: &str) -> Result<Option<Self>> {
         let content = if image.starts_with('/') {
@@ -55,13 +60,11 @@ impl Checkpoint {
                 return Err(PodError::invalid(FIELD, format!("{image:?} {reason}")));
             }
             Content::Archive(open_archive(Path::new(image)).map_err(|reason| refused(image, reason))?)
-        } else if options.images {
-            match checkpoint_image(store, image)? {
-                Some(directory) => Content::Directory(directory),
-                None => return Ok(None),
-            }
         } else {
-            return Ok(None);
+            match checkpoint_image(store, image)? {
+                Some(directory) if options.images => Content::Directory(directory),
+                _ => return Ok(None),
+            }
         };
         Self::read(store, image, content).map(Some)
     }
