@@ -12,7 +12,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wharf_specs::criu::{Features, Message as _, NetworkLock, Request, RequestType, Response};
 use wharf_specs::oci::LinuxNamespaceType as Kind;
 use wharf_sys::clone::{CloneOptions, spawn};
@@ -27,6 +27,8 @@ const SOCKET_NUMBER: i32 = 3;
 pub(super) const FIRST_HANDED: i32 = SOCKET_NUMBER + 1;
 /// No answer is longer.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// How long a question about itself may take it, which is a moment.
+const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 /// As much of criu's standard error as is shown.
 const MAX_COMPLAINT_BYTES: usize = 512;
 
@@ -153,6 +155,7 @@ impl Criu {
         };
         let session = self.start(operation, start)?;
         session.send(request)?;
+        session.wait_until(Instant::now() + QUESTION_LIMIT)?;
         let (answer, _) = session.receive()?;
         if !answer.success {
             return Err(session.failure(&answer, None).into());

@@ -39,7 +39,20 @@ struct Waiting {
     exit: Option<Exit>,
 }
 
+/// What there is under a container's name.
+enum Alike {
+    Made(String),
+    Waiting(String),
+    None,
+}
+
 impl Creates {
+    fn join(&mut self, id: &str, reply: Reply<String>) {
+        if let Some(waiting) = self.waiting.get_mut(id) {
+            waiting.replies.push(reply);
+        }
+    }
+
     /// The next one that is made or has failed, or `None` where there is none.
     pub(super) async fn next(&mut self) -> Option<(String, Made)> {
         // No task is aborted, and none panics.
@@ -72,23 +85,23 @@ pub(super) struct Maker {
 impl Owner {
     /// Answers once the container is made. A second request with the same configuration gets the same container.
     pub(super) fn create_container(&mut self, config: ContainerConfig, reply: Reply<String>) {
-        if let Err(error) = self.begin_create(config, reply) {
-            let (reply, error) = *error;
-            let _ = reply.send(error);
+        let id = match self.named_alike(&config) {
+            Ok(Alike::Made(id)) => return drop(reply.send(Ok(id))),
+            Ok(Alike::Waiting(id)) => Ok(id),
+            Ok(Alike::None) => self.begin_create(config),
+            Err(error) => Err(error),
+        };
+        match id {
+            Ok(id) => self.creates.join(&id, reply),
+            Err(error) => drop(reply.send(Err(error))),
         }
     }
 
-    /// What is answered at once comes back.
-    fn begin_create(
-        &mut self,
-        config: ContainerConfig,
-        reply: Reply<String>,
-    ) -> std::result::Result<(), Box<(Reply<String>, Result<String>)>> {
-        let now = |reply, answer| Err(Box::new((reply, answer)));
-        let Some(maker) = self.maker() else {
-            let error = not_ready(&self.id);
-            return now(reply, Err(error));
-        };
+    /// What there is under the name of a container that is asked for.
+    ///
+    /// # Errors
+    /// If that is another container.
+    fn named_alike(&self, config: &ContainerConfig) -> Result<Alike> {
         let in_use = |id: &str| {
             let name = format!("{} attempt {}", config.name, config.attempt);
             Err(PodError::AlreadyExists { what: "container", name, id: id.into() })
@@ -96,34 +109,32 @@ impl Owner {
         let same_name = |other: &ContainerConfig| other.name == config.name && other.attempt == config.attempt;
         if let Some((id, record)) = self.records.iter().find(|(_, record)| same_name(&record.config)) {
             // The retry of a create whose answer was lost.
-            if record.config == config && record.started_at == 0 && record.exit.is_none() {
-                return now(reply, Ok(id.clone()));
-            }
-            return now(reply, in_use(id));
+            let unused = record.started_at == 0 && record.exit.is_none();
+            return if record.config == *config && unused { Ok(Alike::Made(id.clone())) } else { in_use(id) };
         }
-        if let Some((id, waiting)) = self.creates.waiting.iter_mut().find(|(_, waiting)| same_name(&waiting.config)) {
-            if waiting.config != config {
-                return now(reply, in_use(id));
-            }
-            waiting.replies.push(reply);
-            return Ok(());
+        match self.creates.waiting.iter().find(|(_, waiting)| same_name(&waiting.config)) {
+            Some((id, waiting)) if waiting.config == *config => Ok(Alike::Waiting(id.clone())),
+            Some((id, _)) => in_use(id),
+            None => Ok(Alike::None),
         }
-        let pid_of = config.pid_of.as_deref().map(|target| self.pid_target(&maker.shim, target)).transpose();
-        let pid_of = match pid_of {
-            Ok(pid_of) => pid_of,
-            Err(error) => return now(reply, Err(error)),
-        };
+    }
+
+    /// The id of a container that is being made from now on.
+    fn begin_create(&mut self, config: ContainerConfig) -> Result<String> {
+        let maker = self.maker().ok_or_else(|| not_ready(&self.id))?;
+        let pid_of = config.pid_of.as_deref().map(|target| self.pid_target(&maker.shim, target)).transpose()?;
         let id = new_id();
         self.inner.table_mut().unfinished.insert(id.clone());
-        let waiting = Waiting { config: config.clone(), replies: vec![reply], exit: None };
+        let waiting = Waiting { config: config.clone(), replies: Vec::new(), exit: None };
         self.creates.waiting.insert(id.clone(), waiting);
+        let task = id.clone();
         self.creates.tasks.spawn(async move {
-            let made = AssertUnwindSafe(maker.make(&id, config, pid_of)).catch_unwind().await;
-            let broken = |_| Err(PodError::internal(format!("create container {id}"), "a fault of wharfd's own"));
+            let made = AssertUnwindSafe(maker.make(&task, config, pid_of)).catch_unwind().await;
+            let broken = |_| Err(PodError::internal(format!("create container {task}"), "a fault of wharfd's own"));
             let made = made.unwrap_or_else(broken);
-            (id, made)
+            (task, made)
         });
-        Ok(())
+        Ok(id)
     }
 
     /// `None` without a shim.
