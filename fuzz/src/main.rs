@@ -21,6 +21,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("cni_result", cni::untrusted::result),
     ("config", runtime::config),
     ("document", images::document),
+    ("files", images::files),
     ("handshake", runtime::handshake),
     ("layer", |bytes| images::layer(bytes, DIRECTORY.path()).expect("a directory of our own")),
     ("layout", runtime::layout),

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::layout::Session;
+use crate::unpack::ImpliedDirectories;
 
 /// Completes the snapshots that `session` made; `diff_ids` are the image's layers, base first.
 pub(crate) fn implied_directories(session: &Session, diff_ids: &[Digest]) -> io::Result<()> {
@@ -28,12 +29,18 @@ pub(crate) fn implied_directories(session: &Session, diff_ids: &[Digest]) -> io:
             // One that is being removed at this moment makes publishing start again.
             .filter_map(|lower| File::open(session.snapshot_root(lower)).ok())
             .collect();
-        for path in session.snapshot_record(diff_id)?.implied {
-            if let Some(described) = find(&below, &path)?
-                && let Some(directory) = open(&own, &path)?
-            {
-                copy_attributes(&described, &directory)?;
-            }
+        from_below(&own, &below, session.snapshot_record(diff_id)?.implied)?;
+    }
+    Ok(())
+}
+
+/// Gives the `implied` directories of a layer the attributes that they have in those below it, topmost first.
+pub(crate) fn from_below(own: &File, below: &[File], implied: ImpliedDirectories) -> io::Result<()> {
+    for path in implied {
+        if let Some(described) = find(below, &path)?
+            && let Some(directory) = open(own, &path)?
+        {
+            copy_attributes(&described, &directory)?;
         }
     }
     Ok(())

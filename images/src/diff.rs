@@ -63,7 +63,7 @@ impl Store {
     /// What `new` has other than `old`, by path. Both must be unpacked.
     pub fn image_changes(&self, old: &Image, new: &Image) -> Result<Vec<Change>, DiffError> {
         let failed = |source| DiffError::Io { object: format!("image {} with {}", old.id, new.id), source };
-        let open = |image: &Image| merged::open(&self.layer_roots(image)).map_err(failed);
+        let open = |image: &Image| merged::open(&self.layer_directories(image)).map_err(failed);
         changes(&open(old)?, &open(new)?).map_err(failed)
     }
 }

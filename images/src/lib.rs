@@ -5,6 +5,7 @@
 //! | [`reference`], [`digest`] | names of images and of content |
 //! | [`image`], [`details`] | an image, its configuration, documents and layers |
 //! | [`diff`] (over `merged`) | what a container, or another image, has changed |
+//! | [`changes`] | the same as an archive, into which it is written and out of which it comes back |
 //! | `manifest`, [`platform`] | the documents, and choosing from an index |
 //! | [`credentials`] | logins: given, in files, of helper programs |
 //! | [`registries`] | where a registry is reached: mirrors, TLS, proxies |
@@ -28,6 +29,7 @@
 mod adopt;
 pub mod archive;
 pub mod artifact;
+pub mod changes;
 pub mod content;
 pub mod copy;
 pub mod credentials;
@@ -65,6 +67,7 @@ mod whiteout;
 mod xattrs;
 
 pub use archive::LoadError;
+pub use changes::ChangesError;
 pub use copy::{Copied, CopyError, CopyOptions, Place};
 pub use credentials::{CredentialError, Credentials, Keychain};
 pub use diff::{Change, ChangeKind, DiffError};

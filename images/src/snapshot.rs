@@ -54,6 +54,14 @@ impl RootFs {
         }
     }
 
+    /// Where the container writes: nothing else is beside it but what belongs to the container.
+    pub fn writable(&self) -> &Path {
+        match self {
+            Self::Overlay(mount) => &mount.upper,
+            Self::Copy { root, .. } => root,
+        }
+    }
+
     /// The directories that together are what the container sees, the topmost first.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &PathBuf> {
         let (top, below) = match self {
@@ -260,7 +268,7 @@ impl Store {
     }
 
     /// The unpacked layers of `image`, topmost first.
-    pub(crate) fn layer_roots(&self, image: &Image) -> Vec<PathBuf> {
+    pub fn layer_directories(&self, image: &Image) -> Vec<PathBuf> {
         self.layers(&image.diff_ids)
     }
 

@@ -64,6 +64,25 @@ pub(crate) struct Member {
     pub sparse: Option<Vec<(u64, u64)>>,
 }
 
+impl Member {
+    /// One that stands for the absence of what is at `path`.
+    pub(crate) fn whiteout(path: &[u8]) -> Self {
+        Self {
+            path: path.to_vec(),
+            link: Vec::new(),
+            kind: Kind::CharDevice,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: (0, 0),
+            size: 0,
+            device: (0, 0),
+            xattrs: Vec::new(),
+            sparse: None,
+        }
+    }
+}
+
 /// Reads members from `R`; the data of a member is taken with [`TarStream::data`] before the next one.
 pub(crate) struct TarStream<R> {
     input: R,

@@ -17,7 +17,8 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use attributes::{attributes, owner, times, wanted_xattrs, xattr_result};
-use path::{Place, clean, resolve, split};
+pub(crate) use path::clean;
+use path::{Place, resolve, split};
 
 use crate::layout::SnapshotRecord;
 use crate::one_line::one_line;
@@ -76,6 +77,16 @@ pub(crate) type ImpliedDirectories = BTreeSet<Vec<u8>>;
 
 /// Unpacks the whole archive into the directory `root`, which must be empty, and reads `input` to its end.
 pub(crate) fn unpack<R: Read>(input: R, root: BorrowedFd<'_>, limits: Limits) -> Result<SnapshotRecord, UnpackError> {
+    unpack_changes(input, root, limits, &[])
+}
+
+/// As [`unpack`]; what is at the paths `deleted` in layers below is hidden too.
+pub(crate) fn unpack_changes<R: Read>(
+    input: R,
+    root: BorrowedFd<'_>,
+    limits: Limits,
+    deleted: &[Vec<u8>],
+) -> Result<SnapshotRecord, UnpackError> {
     let mut stream = TarStream::new(input, limits.layer_bytes);
     let mut layer = Layer {
         root,
@@ -95,6 +106,10 @@ pub(crate) fn unpack<R: Read>(input: R, root: BorrowedFd<'_>, limits: Limits) ->
         layer.extract(&member, &mut stream)?;
     }
     stream.drain()?;
+    for path in deleted {
+        layer.count(1)?;
+        layer.delete(path)?;
+    }
     layer.finish()
 }
 
@@ -137,6 +152,14 @@ impl Layer<'_> {
             Kind::Symlink => self.make_symlink(&place, member),
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => self.make_node(&place, member),
         }
+    }
+
+    /// Hides what layers below have at `path`; what this one has there stays.
+    fn delete(&mut self, path: &[u8]) -> Result<(), UnpackError> {
+        let member = Member::whiteout(path);
+        let path = clean(path).map_err(|problem| refused(&member, problem))?;
+        let place = split(&path).ok_or_else(|| refused(&member, "is the root, which nobody can delete"))?;
+        self.hide(&place.parent, &place.name, &member)
     }
 
     fn count(&mut self, members: u64) -> Result<(), UnpackError> {

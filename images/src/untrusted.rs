@@ -72,6 +72,23 @@ pub fn document(bytes: &[u8]) -> bool {
     }
 }
 
+/// The files of an archive, such as a checkpoint. True if it was taken.
+pub fn files(bytes: &[u8]) -> bool {
+    let sink = |path: &[u8], size: u64| {
+        let plain = path.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."));
+        assert!(plain && !path.contains(&0), "{}", String::from_utf8_lossy(path));
+        Ok((size < 4096).then(Vec::new))
+    };
+    match crate::changes::read_files(bytes, LIMITS, sink) {
+        Ok(()) => true,
+        Err(error) => {
+            let line = error.to_string();
+            assert!(!line.chars().any(char::is_control), "{line:?}");
+            false
+        }
+    }
+}
+
 /// A layer, plain or compressed, unpacked below `directory`, which is empty before and after. True if it was taken.
 pub fn layer(bytes: &[u8], directory: &Path) -> io::Result<bool> {
     let (root, guard) = (directory.join("root"), directory.join("guard"));

@@ -56,7 +56,7 @@ pub fn resolve(root: &RootFs, user: &str) -> Result<User, UserError> {
 
 /// [`resolve`] in an image as it is, without a container.
 pub fn resolve_in_image(store: &Store, image: &Image, user: &str) -> Result<User, UserError> {
-    let layers = store.layer_roots(image);
+    let layers = store.layer_directories(image);
     resolve_in_layers(|| layers.iter(), user)
 }
 

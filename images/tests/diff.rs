@@ -115,3 +115,56 @@ async fn images_are_compared_by_what_they_show() {
     // `etc` is described by the first layer and implied by the second: nothing of it is other.
     assert!(node.store.image_changes(&old, &squashed).unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_has_changed_goes_into_an_archive_and_comes_out_of_it() {
+    if !is_root("what_a_container_has_changed_goes_into_an_archive_and_comes_out_of_it") {
+        return;
+    }
+    let node = Node::new();
+    let image = pulled(&node, "base", vec![base().dir("tmp/", 0o1777)]).await;
+    let mount = node.store.prepare("c", &image).unwrap();
+    let long = "long-name-".repeat(20);
+    let script = format!(
+        "mount -t overlay -o lowerdir={},upperdir={},workdir={} x /mnt; cd /mnt
+         echo after > etc/edited; rm etc/gone; rm -r tree; mkdir tree; echo new > tree/new; ln tree/new tmp/second
+         ln -s {long} link2; mkfifo -m 600 fifo; mkdir -p a/{long}; echo x > a/{long}/{long}; chown 7:8 etc/edited
+         chmod 4755 tree/new; touch -d @1000 a",
+        mount.lower.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":"),
+        mount.upper.display(),
+        mount.work.display()
+    );
+    let status = std::process::Command::new("unshare").args(["-m", "sh", "-ec", &script]).status().unwrap();
+    assert!(status.success());
+    let edited = mount.upper.join("etc/edited");
+    rustix::fs::setxattr(&edited, "trusted.kept", b"a\0b", rustix::fs::XattrFlags::empty()).unwrap();
+
+    let mut archive = Vec::new();
+    let deleted = node.store.write_changes("c", &mut archive).unwrap();
+    assert_eq!(deleted, [&b"/etc/gone"[..], b"/tree/leaf"]);
+    let copy = node.store.prepare("d", &image).unwrap();
+    node.store.apply_changes("d", &*gzip(&archive), &deleted).unwrap();
+    let changes = |container| lines(node.store.container_changes(container).unwrap());
+    assert_eq!(changes("d"), changes("c"));
+    let [listing, other] = [&mount.upper, &copy.upper].map(|root| {
+        let found =
+            std::process::Command::new("find").arg(root).args(["-printf", "%P %y %m %U:%G %s %l %T@\n"]).output();
+        let mut lines: Vec<_> = String::from_utf8(found.unwrap().stdout).unwrap().lines().map(str::to_string).collect();
+        // Whole directories' sizes and times of whiteouts are the file system's own affair.
+        lines.retain(|line| !line.contains(" d ") && !line.contains(" c "));
+        lines.iter_mut().for_each(|line| line.truncate(line.rfind('.').unwrap()));
+        lines.sort();
+        lines
+    });
+    assert_eq!(listing, other);
+    let inode = |path: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(copy.upper.join(path)).unwrap());
+    assert_eq!(inode("tree/new"), inode("tmp/second"), "two names of one file");
+    let mut value = [0; 8];
+    let length = rustix::fs::getxattr(copy.upper.join("etc/edited"), "trusted.kept", &mut value).unwrap();
+    assert_eq!(&value[..length], b"a\0b");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(copy.upper.join("tmp")).unwrap());
+    assert_eq!(mode & 0o7777, 0o1777);
+
+    let wrong = node.store.apply_changes("none", &*archive, &[]).unwrap_err().to_string();
+    assert_eq!(wrong, "container none: has no writable layer");
+}

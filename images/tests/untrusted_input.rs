@@ -61,6 +61,12 @@ fn references_and_documents_never_panic() {
 }
 
 #[test]
+fn files_of_archives_never_panic() {
+    let (seeds, all) = taken("files", CASES, untrusted::files);
+    assert!(seeds == 2 && all > 20, "{seeds} {all}");
+}
+
+#[test]
 fn layers_never_panic_and_never_reach_out_of_their_root() {
     if !is_root("layers_never_panic_and_never_reach_out_of_their_root") {
         return;

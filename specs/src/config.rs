@@ -23,6 +23,10 @@
 //! plugins = ["/opt/cni/bin", "/usr/lib/cni"]
 //! timeout_seconds = 60                # of one plugin
 //!
+//! [checkpoint]
+//! enabled = false                     # CheckpointContainer, and containers made from its archives
+//! images = false                      # and from images: whoever names one decides then what root restores
+//!
 //! [runtimes.runc]                     # a runtime handler besides the built-in one
 //! path = "/usr/sbin/runc"
 //! ```
@@ -55,7 +59,18 @@ pub struct Config {
     /// Files of the Container Device Interface; a device of a later folder overrules one of the same name.
     pub cdi_folders: Vec<PathBuf>,
     pub network: Network,
+    pub checkpoint: Checkpoint,
     pub runtimes: BTreeMap<String, Runtime>,
+}
+
+/// What is done with checkpoints. Whoever makes one decides what processes, with which capabilities, a restore makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// They are written, and containers are made from archives that the node has.
+    pub enabled: bool,
+    /// Containers are made from images too that say of themselves that they are checkpoints; needs `enabled`.
+    pub images: bool,
 }
 
 /// How pods get their network.
@@ -156,6 +171,7 @@ impl Default for Config {
             registries: None,
             cdi_folders: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             network: Network::default(),
+            checkpoint: Checkpoint::default(),
             runtimes: BTreeMap::new(),
         }
     }
@@ -229,6 +245,10 @@ impl Config {
             absolute("runtimes.path", &runtime.path)?;
         }
         self.network.cni.check(absolute)?;
+        if self.checkpoint.images && !self.checkpoint.enabled {
+            let wanted = "needs checkpoint.enabled";
+            return Err(ConfigError::Value { key: "checkpoint.images", found: "true".into(), wanted });
+        }
         if self.cgroup_driver == CgroupDriver::Systemd {
             let name = self.cgroup_parent.strip_suffix(".slice").unwrap_or(&self.cgroup_parent);
             let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');

@@ -1,4 +1,4 @@
-//! The private protocol between `wharfd` and `wharf-shim`, version 2.
+//! The private protocol between `wharfd` and `wharf-shim`, version 3.
 //!
 //! Transport: a unix stream socket, 0600, at `RUN/pods/<sandbox>/shim.sock`. Each message is one frame:
 //! a little-endian `u32` with the length of the body, then the body, one JSON document. Descriptors travel as
@@ -13,6 +13,7 @@
 //! |---|---|
 //! | request `Exec`, `tty: false` | stdin, stdout, stderr of the process |
 //! | reply to `Exec`, `tty: true` | the terminal's master |
+//! | request `Checkpoint` | a socket, see there |
 //! | request `Attach` | as flagged: stdout, stderr (the shim writes to them; it never blocks on them) |
 //! | reply to `Attach` | as `stdin`: the write end of the container's stdin, or the terminal's master |
 //! | reply to `Namespaces` | one for each entry of `types` |
@@ -24,10 +25,17 @@ use oci_spec::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes incompatibly. A daemon talks to shims of its own and of older versions.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Since which [`CreateContainer::pid_of`] is known.
 pub const PID_OF_VERSION: u32 = 2;
+
+/// Since which [`Operation::Checkpoint`] and [`Operation::Restore`] are known.
+pub const CHECKPOINT_VERSION: u32 = 3;
+
+/// Byte that either side of [`Operation::Checkpoint`]'s socket sends: the shim when nothing of the container moves and all is
+/// written, the client when it has what it needs beside that.
+pub const AT_REST: u8 = b'R';
 
 /// Longest frame body either side accepts.
 pub const MAX_FRAME_BYTES: usize = 4 << 20;
@@ -120,6 +128,12 @@ pub enum Operation {
     /// Descriptors of the pinned namespaces.
     Namespaces,
     Create(CreateContainer),
+    /// Makes a container from a checkpoint's images and lets it run; version 3.
+    Restore(RestoreContainer),
+    /// Writes a running container's processes into files and lets them run on; version 3. It is answered when all is done,
+    /// and other requests are served meanwhile. On the socket that comes with it the shim sends [`AT_REST`] when all is
+    /// written and nothing moves yet, and waits for the same byte; an end of file instead undoes the checkpoint.
+    Checkpoint(CheckpointContainer),
     Start {
         container: String,
     },
@@ -185,6 +199,24 @@ pub struct CreateContainer {
     /// The container of this pod whose PID namespace it joins; version 2.
     #[serde(default)]
     pub pid_of: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RestoreContainer {
+    pub create: CreateContainer,
+    /// Directory of criu's images.
+    pub images: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CheckpointContainer {
+    pub container: String,
+    /// Directory for criu's images, which the shim makes.
+    pub images: PathBuf,
+    /// Directory for criu's log.
+    pub work: PathBuf,
+    /// What has not been done after so long is given up.
+    pub seconds: u32,
 }
 
 /// Where a container's root file system comes from.

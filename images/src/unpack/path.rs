@@ -26,7 +26,7 @@ pub(super) fn resolve(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errn
 }
 
 /// Removes `.`, empty components and the leading slash; the result is relative to the layer's root.
-pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
     const PATH_MAX_BYTES: usize = 4096;
     if path.is_empty() {
         return Err("has no name");

@@ -12,12 +12,13 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use wharf_specs::criu::{Features, Message as _, NetworkLock, Request, RequestType, Response};
 use wharf_specs::oci::LinuxNamespaceType as Kind;
 use wharf_sys::clone::{CloneOptions, spawn};
 use wharf_sys::pidfd::{self, Exit};
 use wharf_sys::process::{self, CStringArray};
-use wharf_sys::{errno, fs, socket};
+use wharf_sys::{errno, event, fs, socket};
 
 const SIGKILL: i32 = 9;
 /// Descriptor of the conversation in criu; those that are handed to it follow.
@@ -26,6 +27,8 @@ const SOCKET_NUMBER: i32 = 3;
 pub(super) const FIRST_HANDED: i32 = SOCKET_NUMBER + 1;
 /// No answer is longer.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// How long a question about itself may take it, which is a moment.
+const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 /// As much of criu's standard error as is shown.
 const MAX_COMPLAINT_BYTES: usize = 512;
 
@@ -152,6 +155,7 @@ impl Criu {
         };
         let session = self.start(operation, start)?;
         session.send(request)?;
+        session.wait_until(Instant::now() + QUESTION_LIMIT)?;
         let (answer, _) = session.receive()?;
         if !answer.success {
             return Err(session.failure(&answer, None).into());
@@ -246,6 +250,18 @@ impl Session {
             Err(error) if matches!(error.raw_os_error(), Some(errno::EPIPE | errno::ECONNRESET)) => {
                 Err(Error::Failed { operation, reason: self.ended(), log: None })
             }
+            Err(source) => Err(Error::Talk { operation, source }),
+        }
+    }
+
+    /// Waits for the next answer.
+    pub(super) fn wait_until(&self, deadline: Instant) -> Result<(), Error> {
+        let operation = self.operation;
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        let left = i32::try_from(left).unwrap_or(i32::MAX);
+        match event::wait_readable(self.socket.as_fd(), left) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Late { operation }),
             Err(source) => Err(Error::Talk { operation, source }),
         }
     }

@@ -7,15 +7,27 @@ use crate::container::Container;
 use crate::error::While;
 use crate::plan::Plan;
 use crate::state::Status;
+use std::fmt;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 use wharf_specs::criu::{self, Features, Request, RequestType};
 use wharf_specs::oci::Spec;
 use wharf_sys::clone::CloneOptions;
 
 /// What the standard descriptors of the container were: the file beside criu's images that a restore reads.
 pub(super) const DESCRIPTORS: &str = "descriptors.json";
+
+/// What is done when everything is written and nothing of the container moves yet. Its error undoes the checkpoint.
+pub struct AtRest<'a>(pub &'a mut dyn FnMut() -> io::Result<()>);
+
+impl fmt::Debug for AtRest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtRest")
+    }
+}
 
 /// What [`Container::checkpoint`] is to do.
 #[derive(Debug)]
@@ -40,6 +52,10 @@ pub struct CheckpointRequest<'a> {
     pub page_server: Option<PageServer>,
     /// A zero byte is written to it when lazy pages are served.
     pub status_fd: Option<OwnedFd>,
+    /// Not with `pre_dump`.
+    pub at_rest: Option<AtRest<'a>>,
+    /// A criu that is not done by then is killed; the container runs on.
+    pub deadline: Option<Instant>,
 }
 
 impl<'a> CheckpointRequest<'a> {
@@ -57,6 +73,8 @@ impl<'a> CheckpointRequest<'a> {
             link_remap: false,
             page_server: None,
             status_fd: None,
+            at_rest: None,
+            deadline: None,
         }
     }
 
@@ -119,11 +137,21 @@ impl Container {
             handed: Vec::new(),
             prepare: &|| Ok(Vec::new()),
         };
+        let was_frozen = self.cgroup().is_frozen();
         let session = criu.start(request.operation(), start)?;
         let kind = if request.pre_dump { RequestType::PreDump } else { RequestType::Dump };
         session.send(&Request { kind: kind.into(), options: Some(options), ..Request::default() })?;
         // An older criu opens the status descriptor anew, and has done so by its first word.
-        converse(&session, &mut request, kind, criu.version < Version::STATUS_READY, &log)?;
+        let done = converse(&session, &mut request, kind, criu.version < Version::STATUS_READY, &log);
+        if let Err(crate::Error::Checkpoint(Error::Late { .. })) = &done {
+            // The end of criu lets go of the processes, not of the group that it has frozen.
+            drop(session);
+            if !was_frozen {
+                self.cgroup().freeze(false)?;
+            }
+            return done;
+        }
+        done?;
         // After a pre-dump criu waits for the next one.
         if request.pre_dump { Ok(()) } else { session.finish() }
     }
@@ -171,7 +199,7 @@ impl Container {
     }
 }
 
-/// Answers criu until it is done.
+/// Answers criu until it is done. What `at_rest` refuses is refused to criu, which then undoes what it has done.
 fn converse(
     session: &Session,
     request: &mut CheckpointRequest<'_>,
@@ -179,17 +207,26 @@ fn converse(
     close_status: bool,
     log: &Path,
 ) -> Result<(), crate::Error> {
+    let mut refused = None;
     loop {
+        if let Some(deadline) = request.deadline {
+            session.wait_until(deadline)?;
+        }
         let received = session.receive();
         if close_status {
             request.status_fd = None;
         }
-        let (answer, _) = received.map_err(|error| log::explain(error, log))?;
-        if !answer.success {
-            return Err(log::explain(session.failure(&answer, None), log).into());
-        }
+        let failed = match received {
+            Ok((answer, _)) if answer.success => Ok(answer),
+            Ok((answer, _)) => Err(session.failure(&answer, None)),
+            Err(error) => Err(error),
+        };
+        let answer = match failed {
+            Ok(answer) => answer,
+            Err(error) => return Err(refused.unwrap_or_else(|| log::explain(error, log).into())),
+        };
         if answer.kind == i32::from(kind) {
-            return Ok(());
+            return refused.map_or(Ok(()), Err);
         }
         let Some(notify) = &answer.notify else {
             let problem = format!("an answer of kind {} was not expected", answer.kind);
@@ -199,6 +236,14 @@ fn converse(
             && let Some(status) = request.status_fd.take()
         {
             wharf_sys::fs::write_once(status.as_fd(), &[0]).during("write to", "--status-fd")?;
+        }
+        // The last word before the processes run on or end.
+        if notify.script.as_deref() == Some("post-dump")
+            && let Some(AtRest(work)) = &mut request.at_rest
+        {
+            refused = work().during("complete", "the checkpoint").err();
+            session.acknowledge(refused.is_none())?;
+            continue;
         }
         session.acknowledge(true)?;
     }

@@ -30,7 +30,7 @@ mod options;
 mod restore;
 mod stage;
 
-pub use dump::CheckpointRequest;
+pub use dump::{AtRest, CheckpointRequest};
 pub(crate) use external::stdio_of;
 pub use options::{CgroupMode, Options, PageServer};
 pub use restore::RestoreRequest;
@@ -58,6 +58,9 @@ pub enum Error {
     /// The request was understood and could not be carried out.
     #[error("criu {operation} failed: {reason}{}", see(log))]
     Failed { operation: &'static str, reason: String, log: Option<PathBuf> },
+    /// It was killed at the deadline.
+    #[error("criu {operation}: not done in the time given")]
+    Late { operation: &'static str },
     /// It did not speak as agreed.
     #[error("criu {operation}: {problem}")]
     Protocol { operation: &'static str, problem: String },

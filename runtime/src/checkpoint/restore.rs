@@ -22,6 +22,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use wharf_specs::criu::{self, CgroupRoot, Notify, Request, RequestType, Response};
 use wharf_specs::id::ContainerId;
 use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
@@ -58,6 +59,8 @@ pub struct RestoreRequest<'a> {
     /// Do without the control groups the caller may not make; none: only if the caller is not privileged.
     pub ignore_cgroup_refusals: Option<bool>,
     pub cgroup_driver: CgroupDriver,
+    /// A criu that is not done by then is killed, with what it has restored.
+    pub deadline: Option<Instant>,
     /// Told the steps as they are reached.
     pub trace: Trace,
 }
@@ -86,6 +89,7 @@ impl<'a> RestoreRequest<'a> {
             lsm_mount_context: None,
             ignore_cgroup_refusals: None,
             cgroup_driver: CgroupDriver::Cgroupfs,
+            deadline: None,
             trace: Trace::default(),
         }
     }
@@ -160,6 +164,7 @@ impl Container {
             bundle: request.bundle,
             annotations: &annotations,
             wants_terminal: terminal.is_some(),
+            deadline: request.deadline,
             terminal: None,
             trace: &request.trace,
         };
@@ -248,6 +253,7 @@ struct Restore<'a> {
     bundle: &'a Path,
     annotations: &'a BTreeMap<String, String>,
     wants_terminal: bool,
+    deadline: Option<Instant>,
     terminal: Option<OwnedFd>,
     trace: &'a Trace,
 }
@@ -259,6 +265,9 @@ impl Restore<'_> {
         self.session.send(&request)?;
         let mut refused = None;
         let answer = loop {
+            if let Some(deadline) = self.deadline {
+                self.session.wait_until(deadline)?;
+            }
             let (answer, descriptors) = match self.session.receive() {
                 Ok(received) => received,
                 Err(error) => return Err(refused.unwrap_or_else(|| log::explain(error, log).into())),

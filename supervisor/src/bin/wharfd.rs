@@ -268,6 +268,7 @@ async fn open_node(config: &Config) -> anyhow::Result<Node> {
         store,
         cgroups: cgroup_options(config)?,
         cdi_folders: config.cdi_folders.clone(),
+        checkpoint: config.checkpoint,
         runtimes: config.runtimes.iter().map(|(name, runtime)| (name.clone(), runtime.path.clone())).collect(),
     })
     .await

@@ -10,7 +10,7 @@ use wharf_specs::config::CgroupDriver;
 use wharf_specs::cri;
 use wharf_specs::cri::runtime_service_server::RuntimeService;
 
-use super::status::{invalid, runtime_config_error, unimplemented};
+use super::status::{invalid, runtime_config_error, switched_off, unimplemented};
 use super::{chunks, container, events, figures, metric_descriptors, mount, resources, sandbox};
 use crate::pod::spec::ExecConfig;
 use crate::pod::status::ContainerState;
@@ -29,6 +29,12 @@ const NETWORK_NOT_READY: &str = "NetworkPluginNotReady";
 
 /// Room for everything but the output in an answer of `ExecSync`, whose size the client bounds to 16 MiB.
 const EXEC_SYNC_ANSWER_BYTES: usize = super::MAX_MESSAGE_BYTES - (4 << 10);
+
+/// Of a checkpoint whose client names none.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A container stands still for no longer, whatever a client asks for.
+const CHECKPOINT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 pub(super) struct Runtime {
     node: Node,
@@ -85,6 +91,7 @@ impl RuntimeService for Runtime {
                 "root": options.root, "state": options.state, "shim": options.shim,
                 "cgroupDriver": options.cgroups.driver, "cgroupParent": options.cgroups.parent, "runtimes": options.runtimes,
                 "cdiFolders": options.cdi_folders,
+                "checkpoint": {"enabled": options.checkpoint.enabled, "images": options.checkpoint.images},
                 "network": {
                     "bridge": options.network.bridge, "subnet": options.network.subnet,
                     "cniFolder": options.network.cni.folder, "cniPlugins": options.network.cni.plugins,
@@ -355,9 +362,18 @@ impl RuntimeService for Runtime {
 
     async fn checkpoint_container(
         &self,
-        _: Request<cri::CheckpointContainerRequest>,
+        request: Request<cri::CheckpointContainerRequest>,
     ) -> Answer<cri::CheckpointContainerResponse> {
-        Err(unimplemented("CheckpointContainer"))
+        if !self.node.options().checkpoint.enabled {
+            return Err(switched_off("CheckpointContainer", "checkpoint.enabled"));
+        }
+        let request = request.into_inner();
+        required("container_id", &request.container_id)?;
+        required("location", &request.location)?;
+        let timeout = Some(seconds("timeout", request.timeout)?).filter(|timeout| !timeout.is_zero());
+        let timeout = timeout.unwrap_or(CHECKPOINT_TIMEOUT).min(CHECKPOINT_TIMEOUT_MAX);
+        self.node.checkpoint_container(&request.container_id, request.location.into(), timeout).await?;
+        Ok(Response::new(cri::CheckpointContainerResponse {}))
     }
 
     async fn checkpoint_pod(&self, _: Request<cri::CheckpointPodRequest>) -> Answer<cri::CheckpointPodResponse> {

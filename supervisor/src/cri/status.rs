@@ -45,3 +45,8 @@ pub(super) fn runtime_config_error(error: NetworkError) -> Status {
 pub(super) fn unimplemented(call: &str) -> Status {
     Status::unimplemented(format!("{call} is not implemented"))
 }
+
+/// A call that the node's configuration has to allow first. Kubernetes' own tests know this beginning.
+pub(super) fn switched_off(call: &str, key: &str) -> Status {
+    Status::unimplemented(format!("method {call} not implemented: {key} in wharfd's configuration is not true"))
+}

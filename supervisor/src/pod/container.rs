@@ -5,30 +5,33 @@
 //!                        └──────────── start failed: StartError ─────────────┘
 //! ```
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wharf_images::{OverlayMount, RootFs};
-use wharf_specs::shim::{Answer, CreateContainer, Exit, Operation, PID_OF_VERSION, Rootfs};
+use wharf_specs::shim::{Exit, Operation};
 
-use super::bundle::{self, Bundle};
+use super::bundle;
 use super::error::{PodError, Result};
-use super::ids::new_id;
-use super::node::{not_ready, now};
-use super::record::{ContainerRecord, remove_tree, write_json};
+use super::node::now;
+use super::record::{ContainerRecord, remove_tree};
 use super::sandbox::{KILL_DEADLINE, Owner};
 use super::session::SIGKILL;
 use super::shim_client::ShimClient;
-use super::shim_process::unexpected;
-use super::spec::{ContainerConfig, Resources};
+use super::spec::Resources;
 use super::status::{ContainerState, ContainerStatus, Event};
+use super::stop::unkillable;
 
 /// Exit code of a container whose process could not be started, as docker and containerd give it.
 const START_ERROR_CODE: i32 = 128;
 
 /// How long the event that goes with an answer is waited for.
 const EVENT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a shim may take to give up a container that has ended.
+const DELETE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For what nobody waits for: a shim that is stuck for longer goes with its pod.
+const ABANDONED_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
 /// Exit code of a container whose end nobody saw, as containerd gives it.
 const LOST_CODE: i32 = 255;
@@ -71,156 +74,19 @@ impl ContainerRecord {
 }
 
 impl Owner {
-    pub(super) async fn create_container(&mut self, config: ContainerConfig) -> Result<String> {
-        let Some(shim) = self.shim.clone() else {
-            return Err(not_ready(&self.id));
-        };
-        let same_name =
-            |record: &ContainerRecord| record.config.name == config.name && record.config.attempt == config.attempt;
-        if let Some((id, record)) = self.records.iter().find(|(_, record)| same_name(record)) {
-            // The retry of a create whose answer was lost.
-            if record.config == config && record.started_at == 0 && record.exit.is_none() {
-                return Ok(id.clone());
-            }
-            return Err(PodError::AlreadyExists {
-                what: "container",
-                name: format!("{} attempt {}", config.name, config.attempt),
-                id: id.clone(),
-            });
-        }
-        let id = new_id();
-        self.inner.table_mut().unfinished.insert(id.clone());
-        let made = self.make_container(&shim, &id, config).await;
-        let made = self.created(&id, made).await;
-        self.inner.table_mut().unfinished.remove(&id);
-        made
-    }
-
-    /// Publishes the container, or takes away what there is of it.
-    async fn created(&mut self, id: &str, made: Result<(ContainerRecord, u32)>) -> Result<String> {
-        let id = id.to_string();
-        match made {
-            Ok((record, pid)) => {
-                let status = record.status(&id, &self.id, pid);
-                self.records.insert(id.clone(), record);
-                {
-                    let mut table = self.inner.table_mut();
-                    table.containers.insert(id.clone(), self.id.clone());
-                    if let Some(entry) = table.pods.get_mut(&self.id) {
-                        entry.containers.insert(id.clone(), status);
-                    }
-                }
-                tracing::info!(pod = %self.id, container = %id, "container created");
-                let (sandbox, container) = (self.id.clone(), id.clone());
-                self.inner.emit(Event::ContainerCreated { sandbox, container });
-                Ok(id)
-            }
-            Err(error) => {
-                if let Err(left) = self.discard(&id).await {
-                    tracing::warn!(pod = %self.id, container = %id, %left, "clear away a failed create");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn make_container(
-        &self,
-        shim: &ShimClient,
-        id: &str,
-        config: ContainerConfig,
-    ) -> Result<(ContainerRecord, u32)> {
-        let log_path = self.log_path(&config)?;
-        let pid_of = config.pid_of.as_deref().map(|target| self.pid_target(shim, target)).transpose()?;
-        let input = bundle::Input {
-            id: id.into(),
-            sandbox: self.config.clone(),
-            pod_directory: self.directory.path.clone(),
-            cgroups_path: self.placement().path_of(id),
-            store: self.inner.options.store.clone(),
-            cdi_folders: self.inner.options.cdi_folders.clone(),
-            config: config.clone(),
-        };
-        let Bundle { spec, rootfs, image_id, user, stop_signal } = bundle::build(input).await?;
-        let directory = self.directory.container(id);
-        let on_disk =
-            |error: std::io::Error| PodError::internal(format!("write bundle {}", directory.display()), error);
-        std::fs::create_dir_all(&directory).map_err(on_disk)?;
-        write_json(&directory.join("config.json"), &spec).map_err(on_disk)?;
-        if let Some(parent) = log_path.as_deref().and_then(std::path::Path::parent) {
-            tokio::fs::create_dir_all(parent)
-                .await
-                .map_err(|error| PodError::internal(format!("create log directory {}", parent.display()), error))?;
-        }
-        let record = ContainerRecord {
-            config,
-            image_id,
-            log_path,
-            stop_signal,
-            user,
-            created_at: now(),
-            started_at: 0,
-            end_reason: None,
-            exit: None,
-        };
-        self.directory.write_container(id, &record).map_err(on_disk)?;
-        let create = CreateContainer {
-            id: id.into(),
-            bundle: directory.clone(),
-            rootfs: match rootfs {
-                RootFs::Overlay(OverlayMount { lower, upper, work }) => Rootfs::Overlay { lower, upper, work },
-                RootFs::Copy { .. } => Rootfs::Bundle,
-            },
-            log: record.log_path.clone(),
-            stdin: record.config.stdin,
-            stdin_once: record.config.stdin_once,
-            join: self.namespaces(),
-            pid_of,
-        };
-        match shim.request("create container", id, Operation::Create(create), Vec::new()).await? {
-            (Answer::Created { pid }, _) => Ok((record, pid)),
-            _ => Err(unexpected("create container", id)),
-        }
-    }
-
-    /// The container of this pod whose PID namespace is asked for, by id or what an id begins with.
-    fn pid_target(&self, shim: &ShimClient, target: &str) -> Result<String> {
-        const FIELD: &str = "config.linux.security_context.namespace_options.target_id";
-        let id = self.inner.resolve_container(target).ok().filter(|id| self.records.contains_key(id));
-        let id = id.ok_or_else(|| PodError::invalid(FIELD, format!("{target:?} is no container of this pod")))?;
-        if !self.is_alive(&id) {
-            return Err(PodError::invalid(FIELD, format!("container {id} has ended")));
-        }
-        if shim.protocol() < PID_OF_VERSION {
-            let reason = "the pod's shim is older than this wharfd and cannot do it: make the pod anew";
-            return Err(PodError::invalid(FIELD, reason));
-        }
-        Ok(id)
-    }
-
-    fn log_path(&self, config: &ContainerConfig) -> Result<Option<PathBuf>> {
-        match (&self.config.log_directory, &config.log_path) {
-            (Some(directory), Some(path)) => {
-                let plain = |c: std::path::Component<'_>| matches!(c, std::path::Component::Normal(_));
-                if path.as_os_str().is_empty() || !path.components().all(plain) {
-                    let reason = format!("{} is no relative path without ..", path.display());
-                    return Err(PodError::invalid("config.log_path", reason));
-                }
-                Ok(Some(directory.join(path)))
-            }
-            _ => Ok(None),
-        }
-    }
-
     pub(super) async fn start_container(&mut self, id: &str) -> Result<()> {
         let state = self.inner.container(id)?.state;
         if state != ContainerState::Created {
             return Err(wrong_state(id, state, "a created one"));
         }
         let shim = self.shim.clone().ok_or_else(|| wrong_state(id, state, "one of a ready pod sandbox"))?;
-        let start = Operation::Start { container: id.into() };
+        let start = match self.records.get(id) {
+            Some(record) if record.waits_for_restore() => self.restore_operation(id, record)?,
+            _ => Operation::Start { container: id.into() },
+        };
         match shim.done("start container", id, start).await {
             Ok(()) => {
+                self.drop_images(id);
                 // The shim's own word is on its way with the answer, and has the exact time.
                 let deadline = Instant::now() + EVENT_DEADLINE;
                 while self.records.get(id).is_some_and(|record| record.started_at == 0) {
@@ -235,8 +101,7 @@ impl Owner {
                 Ok(())
             }
             Err(error) => {
-                let kill = Operation::Kill { container: id.into(), signal: SIGKILL, all: true };
-                let _ = shim.done("kill container", id, kill).await;
+                let _ = self.kill(id, SIGKILL, true).await;
                 let exit = Exit { code: START_ERROR_CODE, signal: None, oom_killed: false, finished_at: now() };
                 self.container_ended(id, exit, Some(("StartError".into(), error.to_string())));
                 Err(error)
@@ -268,7 +133,19 @@ impl Owner {
     }
 
     pub(super) fn container_exited(&mut self, id: &str, exit: Exit) {
-        self.container_ended(id, exit, None);
+        if self.records.contains_key(id) {
+            return self.container_ended(id, exit, None);
+        }
+        if self.creates.ended(id, exit).is_some()
+            && let Some(shim) = self.shim.clone()
+        {
+            // One that was taken away while the shim was stuck: now it can let go of it too.
+            let id = id.to_string();
+            tokio::spawn(async move {
+                let delete = Operation::Delete { container: id.clone() };
+                let _ = shim.request_beside(ABANDONED_DEADLINE, "delete container", &id, delete, Vec::new()).await;
+            });
+        }
     }
 
     /// The end of a container whose shim died: from the record the shim left, or unknown.
@@ -321,8 +198,7 @@ impl Owner {
             return Err(PodError::container_not_found(id));
         }
         if self.is_alive(id) {
-            self.kill(id, SIGKILL, true).await?;
-            self.wait_for_end(id).await?;
+            self.end(id).await?;
         }
         let deadline = Instant::now() + KILL_DEADLINE;
         // A shim that was stuck may be the last to learn that it ended: its word is waited for.
@@ -352,10 +228,11 @@ impl Owner {
     pub(super) async fn discard(&self, id: &str) -> Result<()> {
         if let Some(shim) = &self.shim {
             let delete = Operation::Delete { container: id.into() };
-            match shim.done("delete container", id, delete).await {
+            match shim.done_within(DELETE_DEADLINE, "delete container", id, delete).await {
                 Ok(()) | Err(PodError::NotFound { .. }) => {}
                 // A shim that is gone or stuck holds nothing that matters; what it made half is ended here.
                 Err(_) if shim.is_gone() => drop(self.kill_cgroup(id).await),
+                Err(PodError::DeadlineExceeded { .. }) => self.discard_without_shim(shim.clone(), id).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -375,10 +252,28 @@ impl Owner {
         .map_err(|error| PodError::internal(format!("remove container {id}"), error))?
     }
 
+    /// Ends what there is of a container whose shim does not answer. Once the shim does, it ends what it makes of it by then.
+    async fn discard_without_shim(&self, shim: ShimClient, id: &str) -> Result<()> {
+        tracing::warn!(pod = %self.id, container = %id, "the pod's shim does not answer: removed without it");
+        if !self.kill_cgroup(id).await {
+            return Err(unkillable(id));
+        }
+        let id = id.to_string();
+        tokio::spawn(async move {
+            // Its end is told, and then it is deleted.
+            let kill = Operation::Kill { container: id.clone(), signal: SIGKILL, all: true };
+            let _ = shim.request_beside(ABANDONED_DEADLINE, "kill container", &id, kill, Vec::new()).await;
+        });
+        Ok(())
+    }
+
     pub(super) async fn update_container(&mut self, id: &str, resources: Resources) -> Result<()> {
         let state = self.inner.container(id)?.state;
         if !matches!(state, ContainerState::Created | ContainerState::Running) {
             return Err(wrong_state(id, state, "a created or running one"));
+        }
+        if self.records.get(id).is_some_and(ContainerRecord::waits_for_restore) {
+            return Err(wrong_state(id, state, "one whose checkpoint is restored"));
         }
         let Some(shim) = self.shim.clone() else { return Err(wrong_state(id, state, "one with a shim")) };
         let limits = bundle::linux_resources(&resources)?;
@@ -393,8 +288,9 @@ impl Owner {
         Ok(())
     }
 
+    /// The shim has it, and it has not ended.
     pub(super) fn is_alive(&self, id: &str) -> bool {
-        self.records.get(id).is_some_and(|record| record.exit.is_none())
+        self.records.get(id).is_some_and(|record| record.exit.is_none() && !record.waits_for_restore())
     }
 
     pub(super) fn alive(&self) -> Vec<String> {

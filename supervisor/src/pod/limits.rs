@@ -1,6 +1,6 @@
 //! Limits of a pod as a whole, on the control group that its containers' groups are in.
 
-use wharf_runtime::cgroup::{Cgroup, Layout};
+use wharf_runtime::cgroup::{Cgroup, Layout, unit};
 
 use super::bundle::linux_resources;
 use super::error::{PodError, Result};
@@ -8,18 +8,7 @@ use super::node::not_ready;
 use super::placement::Placement;
 use super::record::PodPhase;
 use super::sandbox::Owner;
-use super::spec::{PodLimits, Resources, SandboxConfig};
-
-/// Refuses what could not be carried out.
-pub(super) fn check(config: &SandboxConfig, placement: &Placement) -> Result<()> {
-    let limited = config.limits.sum() != Resources::default();
-    if limited && config.cgroup_parent.is_none() && matches!(placement, Placement::Slice(_)) {
-        let reason =
-            "with systemd as the cgroup driver they are those of the slice that config.linux.cgroup_parent names";
-        return Err(PodError::invalid("linux.resources", reason));
-    }
-    Ok(())
-}
+use super::spec::{PodLimits, Resources};
 
 impl Owner {
     /// Takes over every limit that `change` sets, and keeps it for a daemon that comes after this one.
@@ -30,7 +19,6 @@ impl Owner {
         let mut config = self.config.clone();
         config.limits.resources.merge(&change.resources);
         config.limits.overhead.merge(&change.overhead);
-        check(&config, &self.placement())?;
         self.set_limits(&config.limits).await?;
         self.config = config;
         self.record(PodPhase::Ready)
@@ -48,10 +36,13 @@ impl Owner {
             return Ok(());
         }
         let resources = linux_resources(&sum)?;
-        let path = self.placement().path();
+        let placement = self.placement();
         let failed = format!("limit pod sandbox {}", self.id);
         let set = move || {
-            let mut group = Cgroup::locate(&Layout::detect()?, Some(&path), "");
+            if let Placement::Slice(slice) = &placement {
+                return unit::limit_slice(slice, &resources);
+            }
+            let mut group = Cgroup::locate(&Layout::detect()?, Some(&placement.path()), "");
             // Made before the containers' own, which are below it; taken away with the pod.
             group.create(true)?.keep();
             group.update(&resources)

@@ -11,7 +11,9 @@
 
 pub(crate) mod bundle;
 mod cgroup;
+mod checkpoint;
 mod container;
+mod create;
 pub mod error;
 mod exec;
 mod files;
@@ -25,6 +27,7 @@ mod observer;
 mod placement;
 mod record;
 mod recovery;
+mod restore;
 mod sandbox;
 mod sandbox_check;
 mod session;

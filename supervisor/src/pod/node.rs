@@ -1,8 +1,8 @@
 //! The node: every pod's published state, and the way to its owner task.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -18,7 +18,7 @@ use super::spec::{ContainerConfig, ExecConfig, PodLimits, Resources, SandboxConf
 use super::stats::sampler::{self, Sampler};
 use super::status::{ContainerStatus, Event, SandboxState, SandboxStatus};
 use super::table::{PodEntry, Table};
-use super::{exec, recovery};
+use super::{checkpoint, exec, recovery};
 use crate::network::Network;
 
 /// Events a subscriber may fall behind before it loses some.
@@ -40,6 +40,7 @@ pub struct NodeOptions {
     pub cgroups: CgroupOptions,
     /// Files of the Container Device Interface; a later folder goes before an earlier one.
     pub cdi_folders: Vec<PathBuf>,
+    pub checkpoint: wharf_specs::config::Checkpoint,
     /// Runtime handlers besides the one with the empty name: command of an OCI runtime by handler name.
     pub runtimes: BTreeMap<String, PathBuf>,
 }
@@ -55,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) network: Network,
     pub(crate) sampler: Sampler,
     table: RwLock<Table>,
+    /// Containers of which a checkpoint is being written.
+    pub(crate) checkpoints: Mutex<HashSet<String>>,
     events: broadcast::Sender<Event>,
     pub(crate) observers: Observers,
 }
@@ -118,6 +121,7 @@ impl Node {
             network,
             sampler: Sampler::new(),
             table: RwLock::default(),
+            checkpoints: Mutex::default(),
             events,
             observers: Observers::default(),
         });
@@ -298,6 +302,12 @@ impl Node {
     /// Opens the container's log anew, after the old file was moved away.
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
         exec::reopen_log(&self.inner, &self.resolve_container(id)?).await
+    }
+
+    /// Writes a checkpoint of a running container to the file `location`. What is not done within `timeout` is undone.
+    pub async fn checkpoint_container(&self, id: &str, location: PathBuf, timeout: Duration) -> Result<()> {
+        let id = self.resolve_container(id)?;
+        checkpoint::write(self.inner.clone(), id, location, timeout).await
     }
 
     /// Every sandbox, in the order of their ids.

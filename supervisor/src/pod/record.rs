@@ -54,6 +54,15 @@ pub(crate) struct ContainerRecord {
     /// Reason and message of an end that the exit alone does not explain.
     pub(crate) end_reason: Option<(String, String)>,
     pub(crate) exit: Option<Exit>,
+    /// Its start is the restore of a checkpoint; until then no shim knows it.
+    #[serde(default)]
+    pub(crate) restores: bool,
+}
+
+impl ContainerRecord {
+    pub(crate) fn waits_for_restore(&self) -> bool {
+        self.restores && self.started_at == 0 && self.exit.is_none()
+    }
 }
 
 /// Whom the container's first process runs as.

@@ -17,9 +17,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use wharf_specs::shim::{ContainerPhase, Operation};
 
+use super::checkpoint::STAGING;
+use super::create::Creates;
 use super::error::{PodError, Result};
 use super::node::{COMMAND_BACKLOG, Inner, now};
-use super::record::{PodDirectory, PodPhase, PodRecord};
+use super::record::{PodDirectory, PodPhase, PodRecord, remove_tree};
 use super::sandbox::{Command, Owner};
 use super::session::SIGKILL;
 use super::shim_process;
@@ -127,6 +129,7 @@ fn owner_of(
         from_shim,
         to_self: commands.downgrade(),
         records: BTreeMap::new(),
+        creates: Creates::default(),
         stops: HashMap::new(),
     };
     (owner, inbox, commands)
@@ -168,7 +171,7 @@ impl Owner {
 
     /// Reads the containers' records and brings them up to what the shim says; returns the pids of those that
     /// live, and those that ended while no daemon was there. A container that the shim does not know was never handed
-    /// out, and is cleared away.
+    /// out, and is cleared away, unless it waits for its restore.
     async fn read_containers(&mut self) -> (HashMap<String, u32>, Vec<String>) {
         let mut known = HashMap::new();
         if let Some(shim) = self.shim.clone() {
@@ -184,8 +187,9 @@ impl Owner {
         let mut ended = Vec::new();
         for id in self.directory.container_ids() {
             let record = self.directory.read_container(&id).ok();
-            let record =
-                record.filter(|record| self.shim.is_none() || record.exit.is_some() || known.contains_key(&id));
+            let record = record.filter(|record| {
+                self.shim.is_none() || record.exit.is_some() || record.waits_for_restore() || known.contains_key(&id)
+            });
             let Some(mut record) = record else {
                 self.records.remove(&id);
                 self.discard_unfinished(&id).await;
@@ -254,6 +258,14 @@ async fn drop_orphaned_snapshots(inner: &Arc<Inner>) -> Result<()> {
             Ok(snapshots) => snapshots,
             Err(error) => return tracing::warn!(%error, "list snapshots"),
         };
+        // Of checkpoints that the last daemon was writing.
+        for snapshot in &snapshots {
+            if let Ok(Some(mount)) = store.snapshot(&snapshot.container_id)
+                && let Err(error) = remove_tree(&mount.writable().with_file_name(STAGING))
+            {
+                tracing::warn!(container = %snapshot.container_id, %error, "remove an unfinished checkpoint");
+            }
+        }
         for orphan in snapshots.into_iter().filter(|snapshot| !known.contains(&snapshot.container_id)) {
             tracing::info!(container = %orphan.container_id, "remove the snapshot of a container that is gone");
             if let Err(error) = store.remove_snapshot(&orphan.container_id) {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use wharf_specs::shim::{self, Event as ShimEvent, Exit, Operation, PodNamespace, SandboxSetup};
 
+use super::create::Creates;
 use super::error::{PodError, Result};
 use super::node::Inner;
 use super::placement::Placement;
@@ -97,6 +98,7 @@ pub(super) struct Owner {
     /// For timers; weak, so that a removed pod's owner ends.
     pub(super) to_self: mpsc::WeakSender<Command>,
     pub(super) records: BTreeMap<String, ContainerRecord>,
+    pub(super) creates: Creates,
     /// Who waits for a container to end.
     pub(super) stops: HashMap<String, Vec<Reply<()>>>,
 }
@@ -126,6 +128,7 @@ pub(crate) async fn run(
         from_shim,
         to_self,
         records: BTreeMap::new(),
+        creates: Creates::default(),
         stops: HashMap::new(),
     };
     match owner.start().await {
@@ -249,6 +252,7 @@ impl Owner {
             tokio::select! {
                 biased;
                 Some(message) = self.from_shim.recv() => self.on_shim(message).await,
+                Some(made) = self.creates.next() => self.created(made).await,
                 command = inbox.recv() => match command {
                     Some(Command::Remove { reply }) => {
                         let outcome = self.remove().await;
@@ -271,7 +275,7 @@ impl Owner {
             Command::Stop { reply } => drop(reply.send(self.stop().await)),
             Command::Remove { reply } => drop(reply.send(self.remove().await)),
             Command::Update { limits, reply } => drop(reply.send(self.update_limits(*limits).await)),
-            Command::CreateContainer { config, reply } => drop(reply.send(self.create_container(*config).await)),
+            Command::CreateContainer { config, reply } => self.create_container(*config, reply),
             Command::StartContainer { container, reply } => {
                 drop(reply.send(self.start_container(&container).await));
             }
@@ -327,6 +331,7 @@ impl Owner {
     }
 
     async fn stop(&mut self) -> Result<()> {
+        self.finish_creates().await;
         if let Err(error) = self.end_all().await {
             if !self.shim.as_ref().is_some_and(ShimClient::is_gone) {
                 return Err(error);

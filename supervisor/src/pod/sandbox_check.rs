@@ -3,7 +3,6 @@
 use std::path::{Component, Path};
 
 use super::error::{PodError, Result};
-use super::limits;
 use super::node::NodeOptions;
 use super::placement::Placement;
 use super::spec::SandboxConfig;
@@ -32,7 +31,6 @@ pub(crate) fn validate(config: &SandboxConfig, options: &NodeOptions) -> Result<
     if let Some(parent) = &config.cgroup_parent {
         Placement::check(&options.cgroups, parent)?;
     }
-    limits::check(config, &Placement::of_node(&options.cgroups))?;
     if !config.runtime_handler.is_empty() && !options.runtimes.contains_key(&config.runtime_handler) {
         let known: Vec<_> = options.runtimes.keys().map(String::as_str).collect();
         let reason = format!("{:?} is none of the configured ones {known:?}", config.runtime_handler);

@@ -130,7 +130,47 @@ impl ShimClient {
         operation: Operation,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(Answer, Vec<OwnedFd>)> {
-        let gone = || PodError::internal(format!("{name} {id}"), "the pod's shim is gone");
+        let (number, outcome) = self.send(name, id, operation, descriptors)?;
+        let seconds = tokio::select! {
+            outcome = outcome => return answered(name, id, outcome),
+            () = tokio::time::sleep(deadline) => deadline.as_secs(),
+            () = self.hurried() => {
+                self.shared.give_up();
+                HURRIED_DEADLINE.as_secs()
+            }
+        };
+        self.shared.pending().replies.remove(&number);
+        Err(PodError::DeadlineExceeded { operation: format!("{name} {id}"), seconds })
+    }
+
+    /// As [`request`](Self::request), for what takes its time while the shim serves others: that the pod is to end gives
+    /// nobody up.
+    pub(crate) async fn request_beside(
+        &self,
+        deadline: Duration,
+        name: &str,
+        id: &str,
+        operation: Operation,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(Answer, Vec<OwnedFd>)> {
+        let (number, outcome) = self.send(name, id, operation, descriptors)?;
+        match tokio::time::timeout(deadline, outcome).await {
+            Ok(outcome) => answered(name, id, outcome),
+            Err(_) => {
+                self.shared.pending().replies.remove(&number);
+                Err(PodError::DeadlineExceeded { operation: format!("{name} {id}"), seconds: deadline.as_secs() })
+            }
+        }
+    }
+
+    /// Puts a request on its way; the number is its id.
+    fn send(
+        &self,
+        name: &str,
+        id: &str,
+        operation: Operation,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(u64, oneshot::Receiver<Outcome>)> {
         let request = Request { id: self.shared.next_id.fetch_add(1, Ordering::Relaxed), operation };
         let body = serde_json::to_vec(&request).map_err(|error| PodError::internal(name, error))?;
         if body.len() > MAX_FRAME_BYTES {
@@ -145,25 +185,12 @@ impl ShimClient {
         {
             let mut pending = self.shared.pending();
             if pending.gone {
-                return Err(gone());
+                return Err(gone(name, id));
             }
             pending.replies.insert(request.id, reply);
         }
-        self.outgoing.send((frame, descriptors)).map_err(|_| gone())?;
-        let seconds = tokio::select! {
-            outcome = outcome => return match outcome {
-                Ok((Ok(answer), descriptors)) => Ok((answer, descriptors)),
-                Ok((Err(failure), _)) => Err(PodError::from_shim(name, id, failure)),
-                Err(_) => Err(gone()),
-            },
-            () = tokio::time::sleep(deadline) => deadline.as_secs(),
-            () = self.hurried() => {
-                self.shared.give_up();
-                HURRIED_DEADLINE.as_secs()
-            }
-        };
-        self.shared.pending().replies.remove(&request.id);
-        Err(PodError::DeadlineExceeded { operation: format!("{name} {id}"), seconds })
+        self.outgoing.send((frame, descriptors)).map_err(|_| gone(name, id))?;
+        Ok((request.id, outcome))
     }
 
     /// Ends the shim itself. One that waits for a file system that hangs ends with that.
@@ -184,9 +211,14 @@ impl ShimClient {
     }
 
     async fn hurried(&self) {
+        self.ending().await;
+        tokio::time::sleep(HURRIED_DEADLINE).await;
+    }
+
+    /// Resolves once the pod is to end.
+    pub(crate) async fn ending(&self) {
         // The sender lives as long as this client.
         let _ = self.shared.hurried.subscribe().wait_for(|hurried| *hurried).await;
-        tokio::time::sleep(HURRIED_DEADLINE).await;
     }
 
     /// As [`request`](Self::request) where the answer holds nothing.
@@ -217,6 +249,22 @@ impl ShimClient {
 
     pub(crate) fn forget_exec(&self, exec: &str) {
         self.shared.pending().execs.remove(exec);
+    }
+}
+
+fn gone(name: &str, id: &str) -> PodError {
+    PodError::internal(format!("{name} {id}"), "the pod's shim is gone")
+}
+
+fn answered(
+    name: &str,
+    id: &str,
+    outcome: std::result::Result<Outcome, oneshot::error::RecvError>,
+) -> Result<(Answer, Vec<OwnedFd>)> {
+    match outcome {
+        Ok((Ok(answer), descriptors)) => Ok((answer, descriptors)),
+        Ok((Err(failure), _)) => Err(PodError::from_shim(name, id, failure)),
+        Err(_) => Err(gone(name, id)),
     }
 }
 

@@ -25,9 +25,12 @@ impl Owner {
             return;
         }
         let signal = if grace.is_zero() { SIGKILL } else { record.stop_signal };
-        if let Err(error) = self.kill(&id, signal, grace.is_zero()).await {
-            let _ = reply.send(Err(error));
-            return;
+        match self.kill(&id, signal, grace.is_zero()).await {
+            Ok(signalled) => self.watch_end(&id, signalled),
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
         }
         self.stops.entry(id.clone()).or_default().push(reply);
         if grace.is_zero() {
@@ -41,7 +44,8 @@ impl Owner {
         if !self.is_alive(&id) {
             return;
         }
-        if let Err(error) = self.kill(&id, SIGKILL, true).await {
+        let killed = self.kill(&id, SIGKILL, true).await;
+        if let Err(error) = killed.map(|signalled| self.watch_end(&id, signalled)) {
             for waiting in self.stops.remove(&id).unwrap_or_default() {
                 let _ = waiting.send(Err(error.clone()));
             }
@@ -69,17 +73,16 @@ impl Owner {
         });
     }
 
-    pub(super) async fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
-        let Some(shim) = &self.shim else { return Ok(()) };
+    pub(super) async fn kill(&self, id: &str, signal: i32, all: bool) -> Result<Signalled> {
+        let Some(shim) = &self.shim else { return Ok(Signalled::ByShim) };
         let kill = Operation::Kill { container: id.into(), signal, all };
         match shim.done_within(SIGNAL_DEADLINE, "kill container", id, kill).await {
             Err(PodError::DeadlineExceeded { .. }) if !shim.is_gone() => self.kill_without_shim(id, signal, all).await,
-            other => gone_is_fine(other),
+            other => gone_is_fine(other).map(|()| Signalled::ByShim),
         }
     }
 
-    /// What comes of it is told to this owner, once the shim has had its time to do so itself.
-    async fn kill_without_shim(&self, id: &str, signal: i32, all: bool) -> Result<()> {
+    async fn kill_without_shim(&self, id: &str, signal: i32, all: bool) -> Result<Signalled> {
         tracing::warn!(pod = %self.id, container = %id, signal, "the pod's shim does not answer: signalled without it");
         let pid = self.inner.container(id).map_or(0, |status| status.pid);
         let init = InitProcess::open(pid, &self.placement().group_of(id));
@@ -90,21 +93,33 @@ impl Owner {
             init.signal(signal).map_err(|error| PodError::internal(format!("signal container {id}"), error))?;
         }
         // One that is not found runs on until its grace is over.
-        if init.is_none() && !all {
-            return Ok(());
-        }
+        Ok(if init.is_none() && !all { Signalled::ByShim } else { Signalled::Directly(init) })
+    }
+
+    /// Has the end of a container that was signalled without its shim told to this owner, once the shim has had its time
+    /// to do so itself.
+    fn watch_end(&self, id: &str, signalled: Signalled) {
+        let Signalled::Directly(init) = signalled else { return };
         let (to_self, container) = (self.to_self.clone(), id.to_string());
         tokio::spawn(async move {
-            let exit = match init {
-                Some(init) => init.ended().await,
-                None => None,
-            };
+            let exit = end_of(init).await;
             tokio::time::sleep(SIGNAL_DEADLINE).await;
             if let Some(owner) = to_self.upgrade() {
                 let _ = owner.send(Command::EndSeen { container, exit }).await;
             }
         });
-        Ok(())
+    }
+
+    /// Kills a container and waits for its end, with its shim or without.
+    pub(super) async fn end(&mut self, id: &str) -> Result<()> {
+        match self.kill(id, SIGKILL, true).await? {
+            Signalled::ByShim => self.wait_for_end(id).await,
+            Signalled::Directly(init) => {
+                let exit = end_of(init).await;
+                self.end_seen(id, exit).await;
+                Ok(())
+            }
+        }
     }
 
     /// The end of a container's first process, of which the shim has not told.
@@ -159,6 +174,20 @@ impl Owner {
     }
 }
 
+/// Who has passed a signal on.
+pub(super) enum Signalled {
+    ByShim,
+    /// This daemon; with the container's first process, where it was found.
+    Directly(Option<InitProcess>),
+}
+
+async fn end_of(init: Option<InitProcess>) -> Option<Exit> {
+    match init {
+        Some(init) => init.ended().await,
+        None => None,
+    }
+}
+
 /// The end of a container that is gone already is on the way.
 fn gone_is_fine(result: Result<()>) -> Result<()> {
     match result {
@@ -167,7 +196,7 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
     }
 }
 
-fn unkillable(id: &str) -> PodError {
+pub(super) fn unkillable(id: &str) -> PodError {
     PodError::DeadlineExceeded {
         operation: format!("end container {id}: a process of it does not die from SIGKILL"),
         seconds: KILL_DEADLINE.as_secs(),

@@ -38,15 +38,10 @@ fn limited(node: &TestNode, name: &str, parent: &str) -> cri::PodSandboxConfig {
 
 #[tokio::test]
 async fn a_pod_is_limited_as_a_whole_and_the_limits_change_while_it_runs() {
-    const TEST: &str = "a_pod_is_limited_as_a_whole_and_the_limits_change_while_it_runs";
     let Some(mut node) = testnode::start("podlimits").await else { return };
-    if node.cgroup().contains(".slice") {
-        println!("SKIP {TEST}: with systemd a pod's limits are those of the slice that the client names");
-        return;
-    }
     let mut client = Client::of(&node).await;
     let id = client.run_pod(limited(&node, "own", "")).await;
-    let group = format!("{}/{id}", node.cgroup());
+    let group = node.group_below(&id);
     assert_eq!(limit_of(&group), (65 * MIB).to_string());
     let main = client.run(&id, container("main", &["sleep", "1000"])).await;
     update(&mut client, &id, 32 * MIB, 0).await.unwrap();
@@ -59,7 +54,7 @@ async fn a_pod_is_limited_as_a_whole_and_the_limits_change_while_it_runs() {
     assert_eq!(limit_of(&group), (34 * MIB).to_string());
 
     // A group that the client names is the client's own.
-    let parent = format!("{}/clients", node.cgroup());
+    let parent = node.group_below("clients");
     let other = client.run_pod(limited(&node, "named", &parent)).await;
     client.run(&other, container("main", &["sleep", "1000"])).await;
     let before = limit_of(&parent);

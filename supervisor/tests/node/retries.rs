@@ -164,6 +164,47 @@ async fn a_container_ends_with_its_grace_and_its_code_though_its_shim_answers_no
 }
 
 #[tokio::test]
+async fn containers_stop_and_go_though_their_shim_answers_nothing_and_a_create_hangs() {
+    let Some(mut node) = testnode::start("stuckremove").await else { return };
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "stuck")).await;
+    let stopped = client.run(&id, container("stopped", &["sleep", "1000"])).await;
+    let removed = client.run(&id, container("removed", &["sleep", "1000"])).await;
+    let shim = shim(&mut client, &id).await;
+    kill_process(shim, Signal::STOP).unwrap();
+    let second = container("second", &["sleep", "1000"]);
+    let error = client.runtime.create_container(impatient(create(&id, second.clone()))).await.unwrap_err();
+    assert!(timed_out(error.code()), "{error}");
+
+    let remove = |container: &str| cri::RemoveContainerRequest { container_id: container.into() };
+    let ends = async {
+        client.stop(&stopped, 1).await;
+        assert_eq!(client.status(&stopped).await.exit_code, 137);
+        client.runtime.remove_container(remove(&stopped)).await.unwrap();
+        client.runtime.remove_container(remove(&removed)).await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(60), ends).await.expect("a stop and two removals end");
+    let list = client.runtime.list_containers(cri::ListContainersRequest::default()).await.unwrap().into_inner();
+    assert!(list.containers.is_empty(), "{list:?}");
+    for container in [&stopped, &removed] {
+        assert!(!node.path("data/containers").join(container).exists());
+    }
+
+    // The create that hung goes on, and what is gone is gone for the shim too.
+    kill_process(shim, Signal::CONT).unwrap();
+    let second = client.run(&id, second).await;
+    assert_eq!(client.exec(&second, &["echo", "on"], 5).await.unwrap().stdout, b"on\n");
+    node.kill_wharfd();
+    node.start_wharfd();
+    let mut client = Client::of(&node).await;
+    let list = client.runtime.list_containers(cri::ListContainersRequest::default()).await.unwrap().into_inner();
+    assert_eq!(list.containers.iter().map(|container| &container.id).collect::<Vec<_>>(), [&second]);
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_node_starts_though_a_shim_answers_nothing_and_takes_the_pod_back_later() {
     let Some(mut node) = testnode::start("stuckstart").await else { return };
     let mut client = Client::of(&node).await;

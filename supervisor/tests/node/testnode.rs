@@ -126,6 +126,14 @@ impl TestNode {
         &self.cgroup
     }
 
+    /// A group below that: a pod's, or one that a client makes.
+    pub fn group_below(&self, name: &str) -> String {
+        match self.cgroup.rsplit('/').next().and_then(|last| last.strip_suffix(".slice")) {
+            Some(stem) => format!("{}/{stem}-{name}.slice", self.cgroup),
+            None => format!("{}/{name}", self.cgroup),
+        }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use wharf_runtime::ExecProcess;
-use wharf_specs::shim::{ContainerPhase, ContainerState, Exit};
+use wharf_specs::shim::{ContainerPhase, ContainerState, Exit, PodNamespace};
 use wharf_sys::fs as sysfs;
 
 use crate::cri_log::{CriLog, Stream};
@@ -38,6 +38,10 @@ pub(crate) struct PodContainer {
     pub(crate) stdio: Stdio,
     /// Ends with the container's init.
     pub(crate) owns_pid_namespace: bool,
+    /// Namespaces of the pod that it is in.
+    pub(crate) joined: Vec<PodNamespace>,
+    /// It is in the PID namespace of another container.
+    pub(crate) shares_pid: bool,
 }
 
 /// A process beside the container's init.

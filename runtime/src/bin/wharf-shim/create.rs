@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use wharf_runtime::bundle::Bundle;
+use wharf_runtime::checkpoint::RestoreRequest;
 use wharf_runtime::{CgroupDriver, Container, ContainerId, CreateRequest, Rootfs};
 use wharf_specs::oci::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
-use wharf_specs::shim::{self, ContainerPhase, CreateContainer, Failure, FailureKind};
+use wharf_specs::shim::{self, ContainerPhase, CreateContainer, Failure, FailureKind, RestoreContainer};
 use wharf_sys::process;
 
 use crate::container::{PodContainer, Stdio, no_stdin, open_log};
+use crate::cri_log::CriLog;
 use crate::engine::Engine;
 use crate::exit_record;
 use crate::foreign::{ForeignRuntime, Streams};
@@ -24,28 +27,82 @@ pub(crate) fn container(
     cgroup_driver: CgroupDriver,
     foreign: Option<&ForeignRuntime>,
 ) -> Result<PodContainer, Failure> {
-    let log = request.log.as_deref().map(open_log).transpose().map_err(|error| {
-        let path = request.log.clone().unwrap_or_default();
-        failure(FailureKind::Internal, format_args!("open log {}: {error}", path.display()))
-    })?;
-    let spec = &bundle.spec;
-    let tty = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-    let (theirs, ours) = if tty { (Streams::Terminal, None) } else { pipes(request.stdin)? };
+    let streams = ContainerStreams::open(request, &bundle.spec)?;
     let name = id.to_string();
-    let owns_pid_namespace = owns_pid_namespace(spec);
-    let mut runtime = match foreign {
+    let owns_pid_namespace = owns_pid_namespace(&bundle.spec);
+    let runtime = match foreign {
         Some(foreign) => {
             let rootfs = rootfs(&request.rootfs, &bundle)?;
-            let created = foreign.create(&name, &bundle.path, bundle.spec, &rootfs, theirs);
+            let created = foreign.create(&name, &bundle.path, bundle.spec, &rootfs, streams.theirs);
             Engine::Foreign(Box::new(created.map_err(|error| failure(FailureKind::Invalid, error))?))
         }
         None => {
-            let usual = CreateRequest::new(id, &bundle.path, spec, rootfs(&request.rootfs, &bundle)?);
-            let create = CreateRequest { stdio: theirs.into_stdio(), cgroup_driver, ..usual };
+            let usual = CreateRequest::new(id, &bundle.path, &bundle.spec, rootfs(&request.rootfs, &bundle)?);
+            let create = CreateRequest { stdio: streams.theirs.into_stdio(), cgroup_driver, ..usual };
             let created = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
             Engine::Own(Box::new(created))
         }
     };
+    assemble(name, request, runtime, streams.ours, streams.log, owns_pid_namespace)
+}
+
+/// For criu to restore a container; the pod's other containers wait meanwhile.
+const RESTORE_LIMIT: Duration = Duration::from_secs(100);
+
+/// One that runs on where its checkpoint was written.
+pub(crate) fn restored(
+    id: ContainerId,
+    request: &RestoreContainer,
+    bundle: &Bundle,
+    cgroup_driver: CgroupDriver,
+) -> Result<PodContainer, Failure> {
+    let create = &request.create;
+    let streams = ContainerStreams::open(create, &bundle.spec)?;
+    let name = id.to_string();
+    let root = rootfs(&create.rootfs, bundle)?;
+    let usual = RestoreRequest::new(id, &bundle.path, &bundle.spec, root, &bundle.path, &request.images);
+    let restore = RestoreRequest {
+        stdio: streams.theirs.into_stdio(),
+        cgroup_driver,
+        work: Some(&bundle.path),
+        deadline: Some(Instant::now() + RESTORE_LIMIT),
+        ..usual
+    };
+    let restored = Container::restore(restore).map_err(|error| failure(FailureKind::Invalid, error))?;
+    let runtime = Engine::Own(Box::new(restored));
+    let mut container = assemble(name, create, runtime, streams.ours, streams.log, owns_pid_namespace(&bundle.spec))?;
+    container.phase = ContainerPhase::Running;
+    container.started_at = container.created_at;
+    Ok(container)
+}
+
+/// Both sides of a container's streams, or none of ours where a terminal is to come.
+struct ContainerStreams {
+    theirs: Streams,
+    ours: Option<Stdio>,
+    log: Option<CriLog>,
+}
+
+impl ContainerStreams {
+    fn open(request: &CreateContainer, spec: &Spec) -> Result<Self, Failure> {
+        let log = request.log.as_deref().map(open_log).transpose().map_err(|error| {
+            let path = request.log.clone().unwrap_or_default();
+            failure(FailureKind::Internal, format_args!("open log {}: {error}", path.display()))
+        })?;
+        let tty = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+        let (theirs, ours) = if tty { (Streams::Terminal, None) } else { pipes(request.stdin)? };
+        Ok(Self { theirs, ours, log })
+    }
+}
+
+fn assemble(
+    id: String,
+    request: &CreateContainer,
+    mut runtime: Engine,
+    ours: Option<Stdio>,
+    log: Option<CriLog>,
+    owns_pid_namespace: bool,
+) -> Result<PodContainer, Failure> {
     let mut stdio = match (ours, runtime.take_terminal()) {
         (Some(stdio), _) => stdio,
         (None, Some(master)) => Stdio::terminal(master).map_err(internal)?,
@@ -54,10 +111,12 @@ pub(crate) fn container(
     stdio.log = log;
     stdio.stdin_once = request.stdin_once;
     Ok(PodContainer {
-        id: name,
+        id,
         bundle: request.bundle.clone(),
         phase: ContainerPhase::Created,
         owns_pid_namespace,
+        joined: request.join.clone(),
+        shares_pid: request.pid_of.is_some(),
         runtime,
         created_at: exit_record::now(),
         started_at: 0,

@@ -66,6 +66,14 @@ impl Engine {
         }
     }
 
+    /// The runtime of this process' own, which alone can write checkpoints.
+    pub(crate) fn own(&self) -> Option<&Container> {
+        match self {
+            Self::Own(container) => Some(container),
+            Self::Foreign(_) => None,
+        }
+    }
+
     pub(crate) fn update(&self, resources: &LinuxResources) -> Done<()> {
         match self {
             Self::Own(container) => container.update(resources).map_err(words),

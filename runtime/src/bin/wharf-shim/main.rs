@@ -3,6 +3,7 @@
 //! It is started by `wharfd` as `wharf-shim --dir RUN/pods/ID`, pins the pod's namespaces, answers on `shim.sock` in that
 //! directory, and outlives the daemon. It is single-threaded, so that containers are cloned straight from it.
 
+mod checkpoint;
 mod connection;
 mod container;
 mod create;

@@ -1,40 +1,39 @@
 //! The pod: its containers and what clients ask of them.
 
+mod making;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use wharf_runtime::ContainerId;
-use wharf_runtime::bundle::Bundle;
-use wharf_specs::oci::{LinuxNamespaceType, Spec};
 use wharf_specs::shim::{
-    self, Answer, ContainerPhase, CreateContainer, Event, Failure, FailureKind, Operation, PROTOCOL_VERSION,
-    PodNamespace, SandboxSetup,
+    self, Answer, ContainerPhase, Event, Failure, FailureKind, Operation, PROTOCOL_VERSION, SandboxSetup,
 };
 use wharf_sys::event::{EPOLLIN, EPOLLOUT};
 use wharf_sys::{pidfd, process, terminal};
 
+use crate::checkpoint::Checkpoint;
 use crate::connection::Connection;
 use crate::container::{Exec, PodContainer, Stdio};
-use crate::create;
 use crate::cri_log::Stream;
 use crate::engine::Engine;
 use crate::exec_tree;
 use crate::exit_record;
-use crate::foreign::{ForeignRuntime, Streams, path_for_others};
+use crate::foreign::{ForeignRuntime, Streams};
 use crate::sandbox::Sandbox;
-use crate::server::{Source, Watch, failure};
+use crate::server::{Asker, Source, Watch, failure};
 
 /// What an operation gives back beside its answer.
 pub(crate) struct Outcome {
-    pub(crate) answer: Answer,
+    /// `None`: it comes later.
+    pub(crate) answer: Option<Answer>,
     pub(crate) descriptors: Vec<OwnedFd>,
     pub(crate) event: Option<Event>,
 }
 
 impl From<Answer> for Outcome {
     fn from(answer: Answer) -> Self {
-        Self { answer, descriptors: Vec::new(), event: None }
+        Self { answer: Some(answer), descriptors: Vec::new(), event: None }
     }
 }
 
@@ -46,14 +45,22 @@ pub(crate) struct Pod {
     /// `None`: the runtime in this process.
     foreign: Option<ForeignRuntime>,
     containers: BTreeMap<String, PodContainer>,
+    /// Checkpoints that are being written, by container.
+    checkpoints: BTreeMap<String, Checkpoint>,
 }
 
 impl Pod {
     pub(crate) fn new(setup: SandboxSetup, sandbox: Sandbox, foreign: Option<ForeignRuntime>) -> Self {
-        Self { setup, sandbox, foreign, containers: BTreeMap::new() }
+        Self { setup, sandbox, foreign, containers: BTreeMap::new(), checkpoints: BTreeMap::new() }
     }
 
-    pub(crate) fn perform(&mut self, watch: &mut Watch, client: &mut Connection, operation: Operation) -> Performed {
+    pub(crate) fn perform(
+        &mut self,
+        watch: &mut Watch,
+        client: &mut Connection,
+        asker: Asker,
+        operation: Operation,
+    ) -> Performed {
         match operation {
             Operation::Version => Ok(version().into()),
             Operation::Status => {
@@ -62,6 +69,11 @@ impl Pod {
             }
             Operation::Namespaces => self.namespaces(),
             Operation::Create(request) => self.create(watch, request),
+            Operation::Restore(request) => self.restore(watch, request),
+            Operation::Checkpoint(request) => {
+                let socket = client.take_descriptors(1).pop();
+                self.checkpoint(watch, asker, request, socket)
+            }
             Operation::Start { container } => self.start(&container),
             Operation::Kill { container, signal, all } => self.kill(&container, signal, all),
             Operation::Delete { container } => self.delete(watch, &container),
@@ -109,63 +121,7 @@ impl Pod {
             types.push(namespace);
             descriptors.push(fd.try_clone_to_owned().map_err(internal)?);
         }
-        Ok(Outcome { answer: Answer::Namespaces { types }, descriptors, event: None })
-    }
-
-    fn create(&mut self, watch: &mut Watch, request: CreateContainer) -> Performed {
-        let invalid = |error: &dyn std::fmt::Display| failure(FailureKind::Invalid, error);
-        let id = ContainerId::parse(&request.id).map_err(|error| invalid(&error))?;
-        if self.containers.contains_key(id.as_str()) {
-            let message = format_args!("pod {} has a container {id} already", self.setup.id);
-            return Err(failure(FailureKind::AlreadyExists, message));
-        }
-        let mut bundle = Bundle::load(&request.bundle).map_err(|error| invalid(&error))?;
-        self.join_namespaces(&mut bundle.spec, &request.join)?;
-        // Open until the container has joined it: a pid alone might be another's by then.
-        let target = match &request.pid_of {
-            Some(target) => Some(self.pid_namespace_of(target)?),
-            None => None,
-        };
-        if let Some(namespace) = &target {
-            create::join(&mut bundle.spec, LinuxNamespaceType::Pid, path_for_others(namespace.as_fd()))?;
-        }
-        let container = create::container(id, &request, bundle, self.setup.cgroup_driver, self.foreign.as_ref())?;
-        let pid = container.runtime.pid() as u32;
-        let name = container.id.clone();
-        watch_container(watch, &container).map_err(internal)?;
-        self.containers.insert(name, container);
-        Ok(Answer::Created { pid }.into())
-    }
-
-    /// Of a container that lives. It is this process' child and not reaped before its end was taken note of, so that
-    /// its pid is still its own.
-    fn pid_namespace_of(&mut self, id: &str) -> Result<OwnedFd, Failure> {
-        let container = self.find(id)?;
-        if container.phase == ContainerPhase::Exited {
-            return Err(wrong_state(container, "share the PID namespace of"));
-        }
-        let path = format!("/proc/{}/ns/pid", container.runtime.pid());
-        let namespace = std::fs::File::open(&path).map_err(|error| internal(format_args!("open {path}: {error}")))?;
-        Ok(namespace.into())
-    }
-
-    /// Puts the pod's namespaces in the place of the container's own.
-    fn join_namespaces(&self, spec: &mut Spec, wanted: &[PodNamespace]) -> Result<(), Failure> {
-        for &namespace in wanted {
-            let typ = match namespace {
-                PodNamespace::User => LinuxNamespaceType::User,
-                PodNamespace::Network => LinuxNamespaceType::Network,
-                PodNamespace::Ipc => LinuxNamespaceType::Ipc,
-                PodNamespace::Uts => LinuxNamespaceType::Uts,
-                PodNamespace::Pid => LinuxNamespaceType::Pid,
-            };
-            let path = self.sandbox.path(namespace).ok_or_else(|| {
-                let message = format_args!("pod {} has no {namespace:?} namespace of its own", self.setup.id);
-                failure(FailureKind::Invalid, message)
-            })?;
-            create::join(spec, typ, path)?;
-        }
-        Ok(())
+        Ok(Outcome { answer: Some(Answer::Namespaces { types }), descriptors, event: None })
     }
 
     fn start(&mut self, id: &str) -> Performed {
@@ -178,7 +134,7 @@ impl Pod {
         container.started_at = exit_record::now();
         let pid = container.runtime.pid() as u32;
         let event = Event::Started { container: id.into(), pid, at: container.started_at };
-        Ok(Outcome { answer: Answer::Done, descriptors: Vec::new(), event: Some(event) })
+        Ok(Outcome { answer: Some(Answer::Done), descriptors: Vec::new(), event: Some(event) })
     }
 
     fn kill(&mut self, id: &str, signal: i32, all: bool) -> Performed {
@@ -236,7 +192,7 @@ impl Pod {
         let source = Source::Exec { container: request.container, exec: request.exec.clone() };
         watch.add(&process.pidfd, source, EPOLLIN).map_err(internal)?;
         container.execs.insert(request.exec, Exec { process, terminal });
-        Ok(Outcome { answer: Answer::Executing { pid }, descriptors, event: None })
+        Ok(Outcome { answer: Some(Answer::Executing { pid }), descriptors, event: None })
     }
 
     fn kill_exec(&mut self, id: &str, signal: i32, all: bool) -> Performed {
@@ -275,7 +231,7 @@ impl Pod {
         }
         let stdin = if stdin { container.stdio.stdin_for_client().map_err(internal)? } else { None };
         self.watch_attached(watch, id);
-        Ok(Outcome { answer: Answer::Done, descriptors: stdin.into_iter().collect(), event: None })
+        Ok(Outcome { answer: Some(Answer::Done), descriptors: stdin.into_iter().collect(), event: None })
     }
 
     fn resize(&mut self, id: &str, exec: Option<String>, rows: u16, columns: u16) -> Performed {
@@ -343,6 +299,7 @@ impl Pod {
                 execs.chain([container.runtime.pid()])
             })
             .chain(self.sandbox.reaper_pid())
+            .chain(self.checkpoints.values().map(Checkpoint::pid))
             .collect();
         for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| !known.contains(pid)) {
             if let Ok(stray) = pidfd::open(pid) {
@@ -425,13 +382,4 @@ fn wrong_state(container: &PodContainer, operation: &str) -> Failure {
         ContainerPhase::Exited => "exited",
     };
     failure(FailureKind::WrongState, format_args!("cannot {operation} container {}: it is {phase}", container.id))
-}
-
-fn watch_container(watch: &mut Watch, container: &PodContainer) -> io::Result<()> {
-    let id = &container.id;
-    watch.add(container.runtime.pidfd(), Source::Init { container: id.clone() }, EPOLLIN)?;
-    for (stream, fd) in container.stdio.watched() {
-        watch.add(fd, Source::Output { container: id.clone(), stream }, EPOLLIN)?;
-    }
-    Ok(())
 }

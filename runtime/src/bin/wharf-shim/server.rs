@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use wharf_specs::shim::{Event, Failure, FailureKind, FromShim, Operation, Reply, Request};
+use wharf_specs::shim::{Answer, Event, Failure, FailureKind, FromShim, Operation, Reply, Request};
 use wharf_sys::event::{EPOLLIN, EPOLLOUT, Epoll, Ready};
 use wharf_sys::{fs as sysfs, socket};
 
@@ -36,13 +36,24 @@ pub(crate) enum Source {
         container: String,
         exec: String,
     },
+    /// The process that writes a checkpoint.
+    Checkpoint {
+        container: String,
+    },
+}
+
+/// Who asked, and how the answer is to be numbered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    client: u64,
+    request: u64,
 }
 
 impl Source {
     /// Whether it belongs to `id`.
     pub(crate) fn is_of(&self, id: &str) -> bool {
         match self {
-            Self::Listener | Self::Client => false,
+            Self::Listener | Self::Client | Self::Checkpoint { .. } => false,
             Self::Output { container, .. }
             | Self::Attached { container }
             | Self::Init { container }
@@ -133,6 +144,12 @@ impl Server {
                 let event = self.pod.exec_ended(&mut self.watch, &container, &exec);
                 self.publish(event);
             }
+            Source::Checkpoint { container } => {
+                if let Some((asker, result)) = self.pod.checkpoint_ended(&mut self.watch, &container) {
+                    self.reply(asker, result, Vec::new());
+                    self.rearm(asker.client);
+                }
+            }
         }
         Ok(false)
     }
@@ -191,18 +208,32 @@ impl Server {
         if matches!(request.operation, Operation::Subscribe) {
             client.subscribed = true;
         }
-        let outcome = self.pod.perform(&mut self.watch, client, request.operation);
+        let asker = Asker { client: token, request: request.id };
+        let outcome = self.pod.perform(&mut self.watch, client, asker, request.operation);
         let ends = shut_down && outcome.is_ok();
-        let (result, descriptors, event) = match outcome {
-            Ok(Outcome { answer, descriptors, event }) => (Ok(answer), descriptors, event),
-            Err(failure) => (Err(failure), Vec::new(), None),
+        let event = match outcome {
+            Ok(Outcome { answer: Some(answer), descriptors, event }) => {
+                self.reply(asker, Ok(answer), descriptors);
+                event
+            }
+            // The answer comes later.
+            Ok(Outcome { event, .. }) => event,
+            Err(failure) => {
+                self.reply(asker, Err(failure), Vec::new());
+                None
+            }
         };
-        let reply = FromShim::Reply(Reply { id: request.id, result });
-        if client.send(&reply, descriptors).is_err() {
-            self.drop_client(token);
-        }
         self.publish(event);
         ends
+    }
+
+    /// Answers, unless the client has gone.
+    fn reply(&mut self, asker: Asker, result: Result<Answer, Failure>, descriptors: Vec<OwnedFd>) {
+        let Some(client) = self.clients.get_mut(&asker.client) else { return };
+        let reply = FromShim::Reply(Reply { id: asker.request, result });
+        if client.send(&reply, descriptors).is_err() {
+            self.drop_client(asker.client);
+        }
     }
 
     /// Tells every subscriber.
