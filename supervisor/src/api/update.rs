@@ -128,11 +128,23 @@ impl Objects {
         uid: &str,
         status: Value,
     ) -> Result<(), ApiError> {
+        self.change_status(kind, namespace, name, uid, |_| status).await
+    }
+
+    /// As [`Objects::set_status`], made from the object as it is when it is written.
+    pub async fn change_status(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        change: impl FnOnce(&Value) -> Value + Send + 'static,
+    ) -> Result<(), ApiError> {
         let uid = uid.to_owned();
         let key = Key::new(&kind.resource(), namespace, name);
         let updated = self.store.update(key, move |current| {
             if text(current, "/metadata/uid") == uid {
-                current["status"] = status;
+                current["status"] = change(current);
             }
             Ok::<(), ApiError>(())
         });

@@ -63,6 +63,9 @@ pub(super) fn environment_causes(container: &Value, path: &str, causes: &mut Vec
                 let message = format!("{field:?}: one of {}", ENVIRONMENT_FIELDS.join(", "));
                 causes.push(Cause::unsupported(format!("{path}.fieldRef.fieldPath"), &message));
             }
+            if name == "resourceFieldRef" {
+                resource_causes(value, &format!("{path}.{name}"), causes);
+            }
             if name.ends_with("KeyRef") {
                 required(value, &format!("{path}.{name}"), &["name", "key"], causes);
             }
@@ -80,6 +83,29 @@ pub(super) fn environment_causes(container: &Value, path: &str, causes: &mut Vec
             let prefix = text(from, "/prefix");
             causes.push(Cause::invalid(format!("{path}.prefix"), format_args!("{prefix:?}"), "must be without ="));
         }
+    }
+}
+
+/// Resources of a container that it can name, and their divisors.
+fn resource_causes(selector: &Value, path: &str, causes: &mut Vec<Cause>) {
+    const CPU: [&str; 2] = ["1m", "1"];
+    const MEMORY: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let resource = text(selector, "/resource");
+    let divisors: &[&str] = match resource {
+        "" => return causes.push(Cause::required(format!("{path}.resource"), "a request or limit of a container")),
+        "limits.cpu" | "requests.cpu" => &CPU,
+        "limits.memory" | "requests.memory" => &MEMORY,
+        _ => {
+            let known = "limits.cpu, limits.memory, requests.cpu, requests.memory";
+            let message = format!("{resource:?}: supported values: {known}");
+            return causes.push(Cause::unsupported(format!("{path}.resource"), &message));
+        }
+    };
+    let divisor = text(selector, "/divisor");
+    if !matches!(divisor, "" | "0") && !divisors.contains(&divisor) {
+        let (_, kind) = resource.split_once('.').unwrap_or_default();
+        let message = format!("only divisor's values {} are supported with the {kind} resource", divisors.join(", "));
+        causes.push(Cause::invalid(format!("{path}.divisor"), format_args!("{divisor:?}"), &message));
     }
 }
 
@@ -168,7 +194,22 @@ fn projection_causes(source: &str, value: &Value, path: &str, causes: &mut Vec<C
         match source {
             "downwardAPI" => {
                 let field = text(item, "/fieldRef/fieldPath");
-                if !is_field(field, FILE_FIELDS) {
+                let resource = item.get("resourceFieldRef").filter(|resource| !resource.is_null());
+                match (resource, item.get("fieldRef").filter(|field| !field.is_null())) {
+                    (Some(_), Some(_)) => {
+                        let message = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                        causes.push(Cause::invalid(&path, "resource", message));
+                    }
+                    (Some(resource), None) => {
+                        let path = format!("{path}.resourceFieldRef");
+                        if text(resource, "/containerName").is_empty() {
+                            causes.push(Cause::required(format!("{path}.containerName"), "whose resource it is"));
+                        }
+                        resource_causes(resource, &path, causes);
+                    }
+                    (None, _) => {}
+                }
+                if resource.is_none() && !is_field(field, FILE_FIELDS) {
                     let message = format!("{field:?}: one of {}", FILE_FIELDS.join(", "));
                     causes.push(Cause::unsupported(format!("{path}.fieldRef.fieldPath"), &message));
                 }
@@ -210,6 +251,10 @@ mod tests {
                 json!({"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "status.podIP"}}]}}),
                 "v.downwardAPI.items[0].fieldRef.fieldPath",
             ),
+            (
+                json!({"downwardAPI": {"items": [{"path": "a", "resourceFieldRef": {"resource": "limits.cpu"}}]}}),
+                "v.downwardAPI.items[0].resourceFieldRef.containerName",
+            ),
             (json!({"emptyDir": {}, "secret": {"secretName": "x"}}), "v"),
             (json!({}), "v"),
         ] {
@@ -237,6 +282,15 @@ mod tests {
             (
                 json!({"env": [{"name": "a", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
                 "c.env[0].valueFrom",
+            ),
+            (
+                json!({"env": [{"name": "a", "valueFrom": {"resourceFieldRef": {"resource": "limits.disk"}}}]}),
+                "c.env[0].valueFrom.resourceFieldRef.resource",
+            ),
+            (
+                json!({"env": [{"name": "a",
+                    "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1Mi"}}}]}),
+                "c.env[0].valueFrom.resourceFieldRef.divisor",
             ),
             (json!({"envFrom": [{}]}), "c.envFrom[0]"),
             (json!({"envFrom": [{"secretRef": {}}]}), "c.envFrom[0].secretRef.name"),

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, SeccompProfile};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::environment::{Environment, expand};
+use super::qos::QosClass;
+use super::resource_field::Capacity;
 use super::volume;
 use crate::api::quantity;
 use crate::pod::spec::{
@@ -163,13 +166,30 @@ pub(super) fn container(
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
-        resources: resources(container),
+        resources: Resources { oom_score_adj: oom_score(&spec, container), ..resources(container) },
         security: security(pod, container),
         pid_of: None,
         cdi_devices: Vec::new(),
-        stop_signal: None,
+        stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         env,
     }
+}
+
+/// What the kernel kills first when memory runs out. A sidecar is as safe as the safest of those it serves.
+fn oom_score(spec: &PodSpec, container: &Container) -> i32 {
+    let request = |container: &Container| {
+        let resources = container.resources.as_ref();
+        let of = |list: Option<&BTreeMap<String, Quantity>>| list.and_then(|list| list.get("memory")).cloned();
+        let request = of(resources.and_then(|all| all.requests.as_ref()));
+        let limit = of(resources.and_then(|all| all.limits.as_ref()));
+        request.or(limit).and_then(|quantity| quantity::whole(&quantity.0)).unwrap_or(0)
+    };
+    let mut wanted = request(container);
+    if container.restart_policy.as_deref() == Some("Always") {
+        wanted = spec.containers.iter().map(request).fold(wanted, i64::max);
+    }
+    let class = QosClass::of(&serde_json::to_value(spec).unwrap_or_default());
+    class.oom_score(wanted, Capacity::of_node().memory_bytes)
 }
 
 fn resources(container: &Container) -> Resources {
@@ -255,6 +275,7 @@ mod tests {
         let resources = config.resources;
         assert_eq!((resources.cpu_quota_us, resources.cpu_shares), (Some(50_000), Some(512)));
         assert_eq!(resources.memory_limit_bytes, Some(64 << 20));
+        assert_eq!(resources.oom_score_adj, -997);
     }
 
     #[test]
