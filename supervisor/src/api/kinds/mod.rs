@@ -5,6 +5,7 @@ pub mod deployment;
 pub mod namespace;
 pub mod pod;
 mod pod_columns;
+pub(in crate::api) mod pod_ephemeral;
 mod pod_fields;
 mod pod_probe;
 mod pod_source;
@@ -142,6 +143,10 @@ fn selector_causes(object: &Value) -> Vec<Cause> {
     }
     let template = object.pointer("/spec/template/spec").cloned().unwrap_or_default();
     causes.extend(pod::spec_causes(&template, "spec.template.spec"));
+    if !pod::items(&template, "ephemeralContainers").is_empty() {
+        let message = "ephemeral containers not allowed in pod template";
+        causes.push(Cause::forbidden("spec.template.spec.ephemeralContainers", message));
+    }
     let policy = text(&template, "/restartPolicy");
     if policy != "Always" {
         causes

@@ -1,9 +1,10 @@
 //! `v1` Pod. Every field of its specification is either carried out or refused by name.
 
 use super::pod_columns::{displayed_status, or_none, ready_cell, restarts_cell};
+use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
 use super::pod_probe::{probe_causes, probe_defaults};
-use super::pod_source::{environment_causes, volume_causes};
+use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
 use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, set_default, text};
 use crate::api::quantity;
 use crate::api::status::Cause;
@@ -19,9 +20,9 @@ pub static KIND: Kind = Kind {
     short_names: &["po"],
     categories: &["all"],
     namespaced: true,
-    subresources: &["attach", "eviction", "exec", "log", "portforward", "status"],
+    subresources: &["attach", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "status"],
     set_defaults,
-    validate: |object| spec_causes(object.get("spec").unwrap_or(&Value::Null), "spec"),
+    validate,
     validate_update,
     columns: &[
         NAME_COLUMN,
@@ -44,16 +45,35 @@ fn set_defaults(object: &mut Value) {
     }
 }
 
+fn validate(object: &Value) -> Vec<Cause> {
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    let mut causes = spec_causes(spec, "spec");
+    // A change of the specification counts its generation up: this is none.
+    let is_new = integer(object, "/metadata/generation") <= 1;
+    if is_new && !items(spec, "ephemeralContainers").is_empty() {
+        causes.push(Cause::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+    }
+    causes
+}
+
 /// Fills in what a pod's specification leaves out.
 pub fn spec_defaults(spec: &mut Value) {
     set_default(spec, "restartPolicy", "Always");
     set_default(spec, "terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS);
     set_default(spec, "dnsPolicy", "ClusterFirst");
-    for list in ["containers", "initContainers"] {
+    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(image) = volume.get_mut("image").filter(|image| image.is_object()) {
+            let policy = default_pull_policy(text(image, "/reference"));
+            set_default(image, "pullPolicy", policy);
+        }
+    }
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let policy = default_pull_policy(text(container, "/image"));
             set_default(container, "imagePullPolicy", policy);
             probe_defaults(container);
+            set_default(container, "terminationMessagePath", "/dev/termination-log");
+            set_default(container, "terminationMessagePolicy", "File");
             for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
                 set_default(port, "protocol", "TCP");
             }
@@ -80,20 +100,26 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
     }
     let volumes: Vec<&str> = items(spec, "volumes").iter().map(|volume| text(volume, "/name")).collect();
     let mut names = Vec::new();
-    for list in ["initContainers", "containers"] {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
         for (index, container) in items(spec, list).iter().enumerate() {
             let path = format!("{path}.{list}[{index}]");
             container_causes(container, &path, &volumes, &mut causes);
+            let name = text(container, "/name");
+            if names.contains(&name) {
+                causes.push(Cause {
+                    reason: "FieldValueDuplicate",
+                    ..Cause::invalid(format!("{path}.name"), name, "duplicate")
+                });
+            }
+            names.push(name);
+            if list == "ephemeralContainers" {
+                ephemeral_causes(spec, container, &path, &mut causes);
+                continue;
+            }
             restart_causes(container, &path, list, &mut causes);
             let is_init = list == "initContainers" && !is_sidecar(container);
             probe_causes(container, &path, is_init, integer(spec, "/terminationGracePeriodSeconds"), &mut causes);
             stop_signal_causes(container, &path, text(spec, "/os/name"), &mut causes);
-            let name = text(container, "/name");
-            if names.contains(&name) {
-                causes
-                    .push(Cause { reason: "FieldValueDuplicate", ..Cause::invalid(path + ".name", name, "duplicate") });
-            }
-            names.push(name);
         }
     }
     for (index, volume) in items(spec, "volumes").iter().enumerate() {
@@ -106,6 +132,26 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
             let path = format!("{path}.readinessGates[{index}].conditionType");
             causes.push(Cause::invalid(path, format_args!("{condition:?}"), message));
         }
+    }
+    for (index, alias) in items(spec, "hostAliases").iter().enumerate() {
+        let path = format!("{path}.hostAliases[{index}]");
+        let ip = text(alias, "/ip");
+        if ip.parse::<std::net::IpAddr>().is_err() {
+            let message = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            causes.push(Cause::invalid(format!("{path}.ip"), format_args!("{ip:?}"), message));
+        }
+        for (index, name) in items(alias, "hostnames").iter().enumerate() {
+            if !name.as_str().is_some_and(is_dns_subdomain) {
+                let message = "must be a lowercase RFC 1123 subdomain";
+                causes.push(Cause::invalid(format!("{path}.hostnames[{index}]"), name, message));
+            }
+        }
+    }
+    if let Some(seconds) = spec.get("activeDeadlineSeconds").and_then(Value::as_i64)
+        && !(1..=i64::from(i32::MAX)).contains(&seconds)
+    {
+        let message = "must be between 1 and 2147483647, inclusive";
+        causes.push(Cause::invalid(format!("{path}.activeDeadlineSeconds"), seconds, message));
     }
     if spec.get("os").is_some_and(|os| !os.is_null()) {
         one_of(&spec["os"], &format!("{path}.os"), "name", &["linux"], &mut causes);
@@ -170,6 +216,7 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
         causes.push(Cause::invalid(format!("{path}.image"), format_args!("{image:?}"), &error.to_string()));
     }
     one_of(container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], causes);
+    one_of(container, path, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"], causes);
     for kind in ["limits", "requests"] {
         for resource in ["cpu", "memory"] {
             let Some(value) = container.pointer(&format!("/resources/{kind}/{resource}")) else { continue };
@@ -194,6 +241,7 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
                 "must be an absolute path",
             ));
         }
+        sub_path_causes(mount, &path, causes);
         if mount.get("mountPropagation").is_some() {
             one_of(mount, &path, "mountPropagation", &["None", "HostToContainer", "Bidirectional"], causes);
         }

@@ -6,6 +6,7 @@ use crate::api::status::Cause;
 
 /// Fields of a pod's specification that are carried out. `[]` stands for every item of a list, `*` for all beneath.
 pub(super) const POD_FIELDS: &[&str] = &[
+    "activeDeadlineSeconds",
     "automountServiceAccountToken",
     "containers[]",
     "dnsConfig.nameservers",
@@ -14,6 +15,8 @@ pub(super) const POD_FIELDS: &[&str] = &[
     "dnsConfig.searches",
     "dnsPolicy",
     "enableServiceLinks",
+    "ephemeralContainers[]",
+    "hostAliases[].*",
     "hostIPC",
     "hostNetwork",
     "hostPID",
@@ -43,8 +46,11 @@ pub(super) const POD_FIELDS: &[&str] = &[
     "volumes[].downwardAPI.items[].path",
     "volumes[].downwardAPI.items[].resourceFieldRef.*",
     "volumes[].emptyDir.medium",
+    "volumes[].emptyDir.sizeLimit",
     "volumes[].hostPath.path",
     "volumes[].hostPath.type",
+    "volumes[].image.pullPolicy",
+    "volumes[].image.reference",
     "volumes[].name",
     "volumes[].projected.defaultMode",
     "volumes[].projected.sources[].configMap.*",
@@ -107,11 +113,16 @@ pub(super) const CONTAINER_FIELDS: &[&str] = &[
     "startupProbe.*",
     "stdin",
     "stdinOnce",
+    "targetContainerName",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
     "tty",
     "volumeMounts[].mountPath",
     "volumeMounts[].mountPropagation",
     "volumeMounts[].name",
     "volumeMounts[].readOnly",
+    "volumeMounts[].subPath",
+    "volumeMounts[].subPathExpr",
     "workingDir",
 ];
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::config_map::is_data_key;
 use super::pod::{items, one_of};
 use super::{integer, is_dns_label, text};
+use crate::api::quantity;
 use crate::api::status::Cause;
 
 /// Fields of its pod that a container's environment can name.
@@ -121,7 +122,7 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
         let message = "must be a lowercase RFC 1123 label";
         causes.push(Cause::invalid(format!("{path}.name"), format_args!("{name:?}"), message));
     }
-    const SOURCES: [&str; 6] = ["configMap", "downwardAPI", "emptyDir", "hostPath", "projected", "secret"];
+    const SOURCES: [&str; 7] = ["configMap", "downwardAPI", "emptyDir", "hostPath", "image", "projected", "secret"];
     let given: Vec<&str> =
         SOURCES.into_iter().filter(|source| volume.get(*source).is_some_and(|value| !value.is_null())).collect();
     let source = match given.as_slice() {
@@ -141,12 +142,36 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
     let (value, path) = (&volume[source], format!("{path}.{source}"));
     match source {
         "emptyDir" => {
-            if !text(value, "/medium").is_empty() {
-                let message = format!("{:?}: only \"\", the node's disk", text(value, "/medium"));
+            let in_memory = text(value, "/medium") == "Memory";
+            if !in_memory && !text(value, "/medium").is_empty() {
+                let message = format!("{:?}: supported values: \"\", \"Memory\"", text(value, "/medium"));
                 causes.push(Cause::unsupported(format!("{path}.medium"), &message));
+            }
+            let limit = text(value, "/sizeLimit");
+            let path = format!("{path}.sizeLimit");
+            match quantity::parse(limit) {
+                _ if value.get("sizeLimit").is_none_or(Value::is_null) => {}
+                Some(size) if size < 0.0 => {
+                    causes.push(Cause::invalid(path, limit, "must be greater than or equal to 0"));
+                }
+                Some(_) if in_memory => {}
+                Some(_) => causes.push(Cause::unsupported(path, "it bounds a volume of medium \"Memory\" alone here")),
+                None => causes.push(Cause::invalid(path, format_args!("{limit:?}"), "must be a quantity such as 64Mi")),
             }
         }
         "hostPath" => host_path_causes(value, &path, causes),
+        "image" => {
+            let reference = text(value, "/reference");
+            if reference.is_empty() {
+                causes.push(Cause::required(format!("{path}.reference"), "the image to mount"));
+            } else if let Err(error) = reference.parse::<wharf_images::Reference>() {
+                let path = format!("{path}.reference");
+                causes.push(Cause::invalid(path, format_args!("{reference:?}"), &error.to_string()));
+            }
+            if value.get("pullPolicy").is_some() {
+                one_of(value, &path, "pullPolicy", &["Always", "IfNotPresent", "Never"], causes);
+            }
+        }
         "projected" => {
             mode_causes(value, &path, "defaultMode", causes);
             for (index, source) in items(value, "sources").iter().enumerate() {
@@ -157,6 +182,22 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
             }
         }
         _ => projection_causes(source, value, &path, causes),
+    }
+}
+
+/// A part of a volume, named as it is or by variables.
+pub(super) fn sub_path_causes(mount: &Value, path: &str, causes: &mut Vec<Cause>) {
+    for field in ["subPath", "subPathExpr"] {
+        let part = text(mount, &format!("/{field}"));
+        let path = format!("{path}.{field}");
+        if part.starts_with('/') {
+            causes.push(Cause::invalid(path, format_args!("{part:?}"), "must be a relative path"));
+        } else if part.split('/').any(|step| step == "..") {
+            causes.push(Cause::invalid(path, format_args!("{part:?}"), "must not contain '..'"));
+        } else if field == "subPathExpr" && !part.is_empty() && !text(mount, "/subPath").is_empty() {
+            let message = "subPathExpr and subPath are mutually exclusive";
+            causes.push(Cause::invalid(path, format_args!("{part:?}"), message));
+        }
     }
 }
 
@@ -246,6 +287,11 @@ mod tests {
             (json!({"configMap": {"name": "x", "items": [{"key": "a", "path": "../a"}]}}), "v.configMap.items[0].path"),
             (json!({"configMap": {"name": "x", "items": [{"key": "a", "path": "/a"}]}}), "v.configMap.items[0].path"),
             (json!({"configMap": {"name": "x", "items": [{"key": "a/b", "path": "a"}]}}), "v.configMap.items[0].key"),
+            (json!({"emptyDir": {"medium": "HugePages"}}), "v.emptyDir.medium"),
+            (json!({"emptyDir": {"sizeLimit": "1Mi"}}), "v.emptyDir.sizeLimit"),
+            (json!({"emptyDir": {"medium": "Memory", "sizeLimit": "lots"}}), "v.emptyDir.sizeLimit"),
+            (json!({"image": {}}), "v.image.reference"),
+            (json!({"image": {"reference": "a:1", "pullPolicy": "Maybe"}}), "v.image.pullPolicy"),
             (json!({"projected": {"sources": [{"secret": {}}]}}), "v.projected.sources[0].secret.name"),
             (
                 json!({"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "status.podIP"}}]}}),

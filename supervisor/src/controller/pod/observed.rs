@@ -22,6 +22,8 @@ pub(super) enum Role {
     Sidecar,
     #[default]
     Main,
+    /// Added to a pod that runs, to look into it; begun once.
+    Ephemeral,
 }
 
 /// The containers of a pod, in the order in which they begin.
@@ -31,6 +33,13 @@ pub(super) fn declared(spec: &PodSpec) -> impl Iterator<Item = (Role, &Container
         _ => (Role::Step, container),
     });
     init.chain(spec.containers.iter().map(|container| (Role::Main, container)))
+}
+
+/// The ephemeral containers of a pod, in the form of the others.
+pub(super) fn ephemeral(spec: &PodSpec) -> Vec<Container> {
+    let all = spec.ephemeral_containers.iter().flatten();
+    // Their fields are those of containers, and one more.
+    all.filter_map(|container| serde_json::from_value(serde_json::to_value(container).ok()?).ok()).collect()
 }
 
 /// One container of the pod as its worker knows it.
@@ -74,6 +83,7 @@ impl Observed {
 pub(super) struct PodFacts {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) host_ip: Option<IpAddr>,
+    pub(super) ephemeral: Vec<Observed>,
     /// Set when the pod failed as a whole.
     pub(super) failure: Option<(String, String)>,
 }
@@ -96,6 +106,10 @@ pub(super) fn status(object: &Value, init: &[Observed], containers: &[Observed],
     }
     if !init.is_empty() {
         status["initContainerStatuses"] = container_statuses(object, "initContainers", init, true).into();
+    }
+    if !facts.ephemeral.is_empty() {
+        let statuses = container_statuses(object, "ephemeralContainers", &facts.ephemeral, true);
+        status["ephemeralContainerStatuses"] = statuses.into();
     }
     if let Some(address) = facts.addresses.first() {
         status["podIP"] = address.to_string().into();
@@ -163,6 +177,7 @@ fn is_ready(observed: &Observed) -> bool {
     match observed.role {
         Role::Step => observed.has_succeeded(),
         Role::Sidecar | Role::Main => observed.is_running() && observed.ready,
+        Role::Ephemeral => false,
     }
 }
 

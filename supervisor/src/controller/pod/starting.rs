@@ -14,9 +14,10 @@ use super::observed::Role;
 use super::probe::{Probes, Target, Verdict};
 use super::stopping::{self, Ending};
 use super::worker::Worker;
-use super::{desired, environment, hook, termination};
+use super::{desired, environment, hook, mounts, termination, termination_message};
 use crate::api::kinds::text;
 use crate::pod::PodError;
+use crate::pod::spec::PidMode;
 use crate::pod::status::{ContainerState, ContainerStatus, SandboxStatus};
 
 /// What is remembered of a container between passes.
@@ -132,11 +133,17 @@ impl Worker {
         let image = self.or_deleted(image::ensure(node.images(), &image, &policy)).await?;
         let env = environment::resolve(pod, container, &self.sources(), &self.facts(sandbox))
             .map_err(|message| ImageFailure { reason: "CreateContainerConfigError", message })?;
-        let mut config = desired::container(pod, container, attempt, &self.folder(), env);
+        let folder = self.folder();
+        let mounts = mounts::prepare(pod, container, attempt, &folder, &env, node.images());
+        let mounts = self.or_deleted(mounts).await?;
+        let mut config = desired::container(pod, container, attempt, mounts, env);
         if desired::must_not_be_root(pod, container) {
             image::check_not_root(&image, config.security.run_as_user)?;
         }
         config.image = image.id.to_string();
+        if role == Role::Ephemeral && sandbox.config.pid == PidMode::Container {
+            config.pid_of = self.pid_target(pod, &container.name)?;
+        }
         let id = node.create_container(&sandbox.id, config).await.map_err(failure("CreateContainerError"))?;
         if let Err(error) = node.start_container(&id).await {
             if let Err(error) = node.remove_container(&id).await {
@@ -160,6 +167,19 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// The container whose processes an ephemeral one sees beside its own, if it names one.
+    fn pid_target(&self, pod: &Pod, ephemeral: &str) -> Result<Option<String>, ImageFailure> {
+        let spec = pod.spec.as_ref();
+        let mut all = spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+        let named = all.find(|container| container.name == ephemeral);
+        let target = named.and_then(|container| container.target_container_name.as_deref());
+        let Some(target) = target.filter(|target| !target.is_empty()) else { return Ok(None) };
+        let running = self.attempts(target).pop().filter(|last| last.state == ContainerState::Running);
+        let message = format!("targetContainerName: container {target:?} does not run");
+        let failure = ImageFailure { reason: "CreateContainerConfigError", message };
+        running.map(|running| Some(running.id)).ok_or(failure)
     }
 
     /// Ends a container that must not go on without its hook; what ends it is up to its back-off then.
@@ -229,7 +249,11 @@ impl Worker {
     }
 
     pub(super) fn subject(&self, role: Role, container: &Container) -> Subject {
-        let list = if role == Role::Main { "containers" } else { "initContainers" };
+        let list = match role {
+            Role::Main => "containers",
+            Role::Step | Role::Sidecar => "initContainers",
+            Role::Ephemeral => "ephemeralContainers",
+        };
         Subject::container(self.identity(), list, &container.name)
     }
 
@@ -279,7 +303,7 @@ impl Worker {
     }
 
     /// Keeps the newest attempt that ended beside the one that runs; older ones go with their logs.
-    async fn forget_old_attempts(&self, attempts: &[ContainerStatus]) {
+    async fn forget_old_attempts(&mut self, attempts: &[ContainerStatus]) {
         let Some((_, older)) = attempts.split_last() else { return };
         for old in older {
             if let Err(error) = self.context.node.remove_container(&old.id).await {
@@ -289,6 +313,9 @@ impl Worker {
             if let Some(log) = &old.log_path {
                 let _ = std::fs::remove_file(log);
             }
+            let _ =
+                std::fs::remove_file(termination_message::file(&self.folder(), &old.config.name, old.config.attempt));
+            self.last_words.remove(&old.id);
         }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::observed::{Observed, Role, declared};
+use super::observed::{Observed, Role, declared, ephemeral};
 use super::phase;
 use super::stopping::{self, Ending};
 use super::worker::Worker;
@@ -100,11 +100,13 @@ impl Worker {
         let sidecars = declared(&spec).filter(|(role, _)| *role == Role::Sidecar).count();
         let mut endings = Vec::new();
         let mut sidecar = 0;
-        for (role, container) in declared(&spec) {
+        let ephemeral = ephemeral(&spec);
+        let ephemeral = ephemeral.iter().map(|container| (Role::Ephemeral, container));
+        for (role, container) in declared(&spec).chain(ephemeral) {
             // The last one to begin is the first to end, after all that it served.
             let turn = match role {
                 Role::Sidecar => sidecars - sidecar,
-                Role::Step | Role::Main => 0,
+                Role::Step | Role::Main | Role::Ephemeral => 0,
             };
             sidecar += usize::from(role == Role::Sidecar);
             for status in running.iter().filter(|status| status.config.name == container.name) {

@@ -22,13 +22,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::desired::{self, Identity};
 use super::event::Recorder;
-use super::observed::{self, Observed, PodFacts, Role, declared};
+use super::observed::{self, Observed, PodFacts, Role, declared, ephemeral};
 use super::probe::Probes;
 use super::resource_field::Capacity;
 use super::source::{Facts, Sources};
 use super::starting::Record;
 use super::termination::{self, Over, Termination, grace};
-use super::volume;
+use super::{own_mounts, termination_message, volume};
 use crate::api::kinds::{integer, pod, text};
 use crate::api::pod_log::pod_log_folder;
 use crate::api::status::ApiError;
@@ -55,6 +55,8 @@ pub(super) struct Worker {
     pub(super) stops: HashMap<String, AbortOnDropHandle<()>>,
     /// The end of all of them.
     pub(super) termination: Option<Termination>,
+    /// What containers that have ended left to be said of them, by id.
+    pub(super) last_words: HashMap<String, String>,
 }
 
 /// The end of a worker, or when it wants to look again.
@@ -78,6 +80,7 @@ impl Worker {
             probes: HashMap::new(),
             stops: HashMap::new(),
             termination: None,
+            last_words: HashMap::new(),
         }
     }
 
@@ -130,6 +133,7 @@ impl Worker {
         let typed: Pod = serde_json::from_value(Value::clone(&object))
             .map_err(|error| PodError::internal("read pod object", error))?;
         self.forget_ended();
+        self.hear_last_words(&typed);
         if !text(&object, "/metadata/deletionTimestamp").is_empty() {
             let grace = u64::try_from(integer(&object, "/metadata/deletionGracePeriodSeconds")).unwrap_or(0);
             let ended = self.ended(&typed, Duration::from_secs(grace)).await?;
@@ -174,6 +178,26 @@ impl Worker {
         let runs = |id: &str| running.iter().any(|container| container.id == id);
         self.probes.retain(|_, probes| runs(&probes.container));
         self.stops.retain(|id, _| runs(id));
+    }
+
+    /// Reads what containers that have ended since left as their termination messages.
+    fn hear_last_words(&mut self, pod: &Pod) {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let ephemeral = ephemeral(&spec);
+        for container in declared(&spec).map(|(_, container)| container).chain(&ephemeral) {
+            if container.termination_message_path.as_deref().is_none_or(str::is_empty) {
+                continue;
+            }
+            let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+            for ended in self.attempts(&container.name) {
+                if ended.finished_at == 0 || self.last_words.contains_key(&ended.id) {
+                    continue;
+                }
+                let file = termination_message::file(&self.folder(), &container.name, ended.config.attempt);
+                let log = ended.log_path.as_deref().filter(|_| falls_back && ended.exit_code != 0);
+                self.last_words.insert(ended.id.clone(), termination_message::read(&file, log));
+            }
+        }
     }
 
     /// Has the status say why no container can be begun.
@@ -225,8 +249,13 @@ impl Worker {
             return Ok(Some(Instant::now() + RETRY));
         }
         let policy = spec.restart_policy.clone().unwrap_or_default();
-        let begun = spec.containers.iter().any(|container| !self.attempts(&container.name).is_empty());
         let mut wake_at: Option<Instant> = None;
+        for container in ephemeral(&spec) {
+            if self.observe(Role::Ephemeral, &container).exit_code().is_none() {
+                wake_at = earliest(wake_at, self.ensure_container(pod, (Role::Ephemeral, &container), &sandbox).await);
+            }
+        }
+        let begun = spec.containers.iter().any(|container| !self.attempts(&container.name).is_empty());
         for (role, container) in declared(&spec) {
             let exit_code = self.observe(role, container).exit_code();
             let wanted = match (role, exit_code) {
@@ -236,6 +265,7 @@ impl Worker {
                 (Role::Sidecar, _) | (_, None) => true,
                 (Role::Main, Some(0)) => policy == "Always",
                 (Role::Main, Some(_)) => policy != "Never",
+                (Role::Ephemeral, Some(_)) => false,
             };
             if !wanted {
                 continue;
@@ -245,7 +275,7 @@ impl Worker {
             let holds = match role {
                 Role::Step => true,
                 Role::Sidecar => !begun && !self.observe(role, container).started,
-                Role::Main => false,
+                Role::Main | Role::Ephemeral => false,
             };
             if holds {
                 return Ok(wake_at);
@@ -280,6 +310,9 @@ impl Worker {
 
     fn observe(&self, role: Role, container: &Container) -> Observed {
         let mut attempts = self.attempts(&container.name);
+        for attempt in attempts.iter_mut().filter(|attempt| attempt.message.is_empty()) {
+            attempt.message = self.last_words.get(&attempt.id).cloned().unwrap_or_default();
+        }
         let current = attempts.pop();
         let waiting = self.records.get(&container.name).and_then(|record| record.waiting.clone());
         let mut observed = Observed { current, previous: attempts.pop(), waiting, role, ..Observed::default() };
@@ -301,7 +334,9 @@ impl Worker {
 
     /// `failure` is set once the pod has failed as a whole.
     async fn write_status(&self, pod: &Pod, failure: Option<(String, String)>) {
-        let (init, containers) = self.observe_all(&pod.spec.clone().unwrap_or_default());
+        let spec = pod.spec.clone().unwrap_or_default();
+        let (init, containers) = self.observe_all(&spec);
+        let ephemeral = ephemeral(&spec).iter().map(|container| self.observe(Role::Ephemeral, container)).collect();
         let sandbox = self.sandboxes().into_iter().rev().find(|sandbox| sandbox.state == SandboxState::Ready);
         let host_ip = Some(self.context.host_ip);
         let addresses = match sandbox {
@@ -309,7 +344,7 @@ impl Worker {
             Some(sandbox) => sandbox.addresses,
             None => Vec::new(),
         };
-        let facts = PodFacts { addresses, host_ip, failure };
+        let facts = PodFacts { addresses, host_ip, ephemeral, failure };
         // Others set conditions for readiness gates: those that stand there when this is written are kept.
         let status = move |object: &Value| observed::status(object, &init, &containers, &facts);
         let objects = &self.context.objects;
@@ -330,6 +365,7 @@ impl Worker {
             node.remove_sandbox(&sandbox.id).await?;
         }
         let leftover = |error: std::io::Error| PodError::internal("remove pod folder", error);
+        own_mounts::unmount_beneath(&self.folder()).map_err(leftover)?;
         volume::remove(&self.folder()).map_err(leftover)?;
         volume::remove(&self.log_folder()).map_err(leftover)
     }
