@@ -78,6 +78,23 @@ pub(super) async fn serve(api: &Api, namespace: &str, name: &str, query: &Query)
         .map_err(|error| ApiError::Internal(error.to_string()))
 }
 
+/// The end of a log: as many of its last lines and bytes, of both streams.
+pub fn log_tail(path: &Path, lines: usize, bytes: usize) -> std::io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(READ_BYTES as u64);
+    std::io::Seek::seek(&mut file, SeekFrom::Start(start))?;
+    let mut records = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, READ_BYTES as u64), &mut records)?;
+    // Half a record is none.
+    let first = if start == 0 { 0 } else { records.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1) };
+    let mut text = Text { options: Options::default(), incomplete: Vec::new(), sent: 0 };
+    let mut output = Vec::new();
+    text.convert(&records[first..], &mut output);
+    output.drain(..tail_start(&output, lines).max(output.len().saturating_sub(bytes)));
+    Ok(output)
+}
+
 fn stream(query: &Query) -> Result<Option<&'static [u8]>, ApiError> {
     match query.get("stream") {
         None | Some("" | "All") => Ok(None),

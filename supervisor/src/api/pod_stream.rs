@@ -104,7 +104,7 @@ pub(super) fn chosen_container(
     container: Option<&str>,
 ) -> Result<(std::sync::Arc<serde_json::Value>, String), ApiError> {
     let object = api.objects.get(&pod::KIND, namespace, name)?;
-    let names: Vec<&str> = ["containers", "initContainers"]
+    let names: Vec<&str> = ["containers", "initContainers", "ephemeralContainers"]
         .iter()
         .flat_map(|list| pod::items(&object["spec"], list))
         .map(|container| text(container, "/name"))

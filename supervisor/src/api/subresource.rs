@@ -32,8 +32,16 @@ pub(super) async fn serve(
             pod_stream::serve(&api, namespace, name, subresource, &query, &mut parts).await
         }
         ("eviction", &Method::POST) => evict(&api, &parts, body, &query, namespace, name).await,
-        ("status", &Method::GET) => Ok(axum::Json(&*api.objects.get(kind, namespace, name)?).into_response()),
-        ("status", &Method::PUT | &Method::PATCH) => write_status(&api, &parts, body, &query, target).await,
+        ("ephemeralcontainers" | "status", &Method::GET) => {
+            Ok(axum::Json(&*api.objects.get(kind, namespace, name)?).into_response())
+        }
+        ("status", &Method::PUT | &Method::PATCH) => {
+            write_half(&api, &parts, body, &query, target, (Half::Status, "status")).await
+        }
+        ("ephemeralcontainers", &Method::PUT | &Method::PATCH) => {
+            let half = (Half::EphemeralContainers, "ephemeralcontainers");
+            write_half(&api, &parts, body, &query, target, half).await
+        }
         ("scale", &Method::GET) => Ok(axum::Json(scale_of(&*api.objects.get(kind, namespace, name)?)).into_response()),
         ("scale", &Method::PUT | &Method::PATCH) => write_scale(&api, &parts, body, &query, target).await,
         _ => Err(method_not_allowed(&parts)),
@@ -48,23 +56,25 @@ async fn change(parts: &Parts, body: Body) -> Result<Patch, ApiError> {
     }
 }
 
-async fn write_status(
+/// Writes the part of an object that is a sub-resource of its own.
+async fn write_half(
     api: &Api,
     parts: &Parts,
     body: Body,
     query: &Query,
     target: Target<'_>,
+    (half, subresource): (Half, &'static str),
 ) -> Result<Response, ApiError> {
     let Target { kind, namespace, name } = target;
     if body::content_type(parts) == super::server::APPLY_TYPE {
-        let (wanted, apply, warnings) = apply_request(body, query, target, "status").await?;
-        let (updated, _) = api.objects.apply(kind, namespace, name, Half::Status, wanted, apply).await?;
+        let (wanted, apply, warnings) = apply_request(body, query, target, subresource).await?;
+        let (updated, _) = api.objects.apply(kind, namespace, name, half, wanted, apply).await?;
         return Ok(super::server::with_warnings(axum::Json(&*updated).into_response(), warnings));
     }
-    let options = write_options(parts, query, "status")?;
+    let options = write_options(parts, query, subresource)?;
     let patch = change(parts, body).await?;
     let change = move |object| patch.apply_to(kind, object);
-    let updated = api.objects.update_for(kind, namespace, name, Half::Status, options, change).await?;
+    let updated = api.objects.update_for(kind, namespace, name, half, options, change).await?;
     Ok(axum::Json(&*updated).into_response())
 }
 

@@ -7,16 +7,18 @@ use wharf_specs::manifest::{self, ShapeError};
 
 use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
-use super::kinds::{Kind, integer, text};
+use super::kinds::{Kind, integer, pod_ephemeral, text};
 use super::object_store::Key;
 use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
-use super::status::ApiError;
+use super::status::{ApiError, Cause};
 
 /// The half of an object that an update may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Half {
     Desired,
     Status,
+    /// The list of a pod's ephemeral containers alone.
+    EphemeralContainers,
 }
 
 /// How an object is applied.
@@ -128,11 +130,23 @@ impl Objects {
         uid: &str,
         status: Value,
     ) -> Result<(), ApiError> {
+        self.change_status(kind, namespace, name, uid, |_| status).await
+    }
+
+    /// As [`Objects::set_status`], made from the object as it is when it is written.
+    pub async fn change_status(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        change: impl FnOnce(&Value) -> Value + Send + 'static,
+    ) -> Result<(), ApiError> {
         let uid = uid.to_owned();
         let key = Key::new(&kind.resource(), namespace, name);
         let updated = self.store.update(key, move |current| {
             if text(current, "/metadata/uid") == uid {
-                current["status"] = status;
+                current["status"] = change(current);
             }
             Ok::<(), ApiError>(())
         });
@@ -202,6 +216,14 @@ fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Resu
         }
         return Ok(kept);
     }
+    if half == Half::EphemeralContainers {
+        let mut kept = current.clone();
+        match object["spec"]["ephemeralContainers"].take() {
+            Value::Null => drop(kept["spec"].as_object_mut().map(|spec| spec.remove("ephemeralContainers"))),
+            containers => kept["spec"]["ephemeralContainers"] = containers,
+        }
+        return checked(kind, current, kept, pod_ephemeral::update_causes);
+    }
     let metadata = metadata_of(&mut object)?;
     for field in [
         "uid",
@@ -218,11 +240,21 @@ fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Resu
         };
     }
     object["status"] = current["status"].clone();
+    checked(kind, current, object, kind.validate_update)
+}
+
+/// `object` with its defaults and its generation, if it may come after `current`.
+fn checked(
+    kind: &Kind,
+    current: &Value,
+    mut object: Value,
+    validate_update: fn(&Value, &Value) -> Vec<Cause>,
+) -> Result<Value, ApiError> {
     (kind.set_defaults)(&mut object);
     if object.get("spec") != current.get("spec") {
         object["metadata"]["generation"] = (integer(current, "/metadata/generation") + 1).into();
     }
-    let mut causes = (kind.validate_update)(current, &object);
+    let mut causes = validate_update(current, &object);
     causes.extend((kind.validate)(&object));
-    if causes.is_empty() { Ok(object) } else { Err(invalid(kind, name, causes)) }
+    if causes.is_empty() { Ok(object) } else { Err(invalid(kind, text(current, "/metadata/name"), causes)) }
 }

@@ -1,13 +1,16 @@
 //! The changes that a controller has not looked at yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::kinds::{Kind, pod, text};
 use crate::api::object_store::{Change, ObjectStore};
 use crate::api::objects::Objects;
+use crate::api::status::ApiError;
 
 /// Follows the store from its present state.
 pub(super) struct Changes {
@@ -70,23 +73,57 @@ pub(super) fn all(objects: &Objects, kind: &Kind) -> BTreeSet<Name> {
     objects.list(kind, None).0.iter().map(|object| name_of(object)).collect()
 }
 
-/// Runs `reconcile` for every object of `kind`, and again for each that a change concerns. What fails is tried again
-/// with the next change of the object; a conflict is one.
-pub(super) async fn run<F>(objects: Objects, kind: &'static Kind, owned: &'static Kind, mut reconcile: F)
+/// What a pass over an object says of the next one.
+pub(super) trait Again {
+    /// After which time it shall be looked at though nothing has changed.
+    fn after(self) -> Option<Duration>;
+}
+
+impl Again for () {
+    fn after(self) -> Option<Duration> {
+        None
+    }
+}
+
+impl Again for Option<Duration> {
+    fn after(self) -> Option<Duration> {
+        self
+    }
+}
+
+/// Runs `reconcile` for every object of `kind`, and again for each that a change concerns or whose time has come. What
+/// fails is tried again with the next change of the object; a conflict is one.
+pub(super) async fn run<F, A: Again>(objects: Objects, kind: &'static Kind, owned: &'static Kind, mut reconcile: F)
 where
-    F: AsyncFnMut(&Objects, &str, &str) -> Result<(), crate::api::status::ApiError>,
+    F: AsyncFnMut(&Objects, &str, &str) -> Result<A, ApiError>,
 {
     let mut changes = Changes::new(objects.store());
     let mut names = all(&objects, kind);
+    let mut due: BTreeMap<Name, Instant> = BTreeMap::new();
     loop {
-        for (namespace, name) in &names {
-            if let Err(error) = reconcile(&objects, namespace, name).await {
+        for (namespace, name) in names {
+            let outcome = reconcile(&objects, &namespace, &name).await;
+            if let Err(error) = &outcome {
                 tracing::warn!(kind = kind.kind, namespace, name, %error, "reconcile");
             }
+            match outcome.ok().and_then(Again::after) {
+                Some(after) => due.insert((namespace, name), Instant::now() + after),
+                None => due.remove(&(namespace, name)),
+            };
         }
-        names = match changes.next().await {
-            Some(changes) => concerned(&changes, kind, owned),
-            None => all(&objects, kind),
+        let next = due.values().min().copied();
+        let until = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        names = tokio::select! {
+            changes = changes.next() => match changes {
+                Some(changes) => concerned(&changes, kind, owned),
+                None => all(&objects, kind),
+            },
+            () = until => due.iter().filter(|(_, at)| **at <= Instant::now()).map(|(name, _)| name.clone()).collect(),
         };
     }
 }

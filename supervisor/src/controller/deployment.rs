@@ -14,6 +14,7 @@ use crate::api::objects::{Half, Objects, Propagation, is_owned_by, now, owner_re
 use crate::api::status::ApiError;
 
 const HASH_LABEL: &str = "pod-template-hash";
+const MIN_READY: &str = "/spec/minReadySeconds";
 const REVISION_ANNOTATION: &str = "deployment.kubernetes.io/revision";
 
 /// Keeps every Deployment rolled out.
@@ -49,6 +50,15 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(),
     };
     if revision_of(&current) < revision {
         annotate_revision(objects, namespace, &current, revision + 1).await?;
+    }
+    let min_ready = integer(&deployment, MIN_READY);
+    if integer(&current, MIN_READY) != min_ready {
+        let change = move |mut set: Value| {
+            set["spec"]["minReadySeconds"] = min_ready.into();
+            Ok(set)
+        };
+        let name = text(&current, "/metadata/name");
+        objects.update(&replica_set::KIND, namespace, name, Half::Desired, change).await?;
     }
     let sets = owned_sets(objects, namespace, &deployment);
     let (new, old): (Vec<_>, Vec<_>) =
@@ -97,6 +107,9 @@ fn new_set(deployment: &Value, hash: &str, revision: i64) -> Value {
     });
     spec["selector"]["matchLabels"][HASH_LABEL] = hash.into();
     spec["template"]["metadata"]["labels"][HASH_LABEL] = hash.into();
+    if integer(deployment, MIN_READY) != 0 {
+        spec["minReadySeconds"] = integer(deployment, MIN_READY).into();
+    }
     json!({
         "metadata": {
             "name": format!("{name}-{hash}"), "labels": spec["template"]["metadata"]["labels"],

@@ -1,7 +1,9 @@
 //! ReplicaSets: as many pods as asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::changes;
@@ -14,10 +16,11 @@ pub async fn run(objects: Objects) {
     changes::run(objects, &replica_set::KIND, &pod::KIND, reconcile).await;
 }
 
-async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(), ApiError> {
+/// Gives back when the next pod may count as available.
+async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<Option<Duration>, ApiError> {
     let set = match objects.get(&replica_set::KIND, namespace, name) {
         Ok(set) => set,
-        Err(ApiError::NotFound { .. }) => return Ok(()),
+        Err(ApiError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     if text(&set, "/metadata/deletionTimestamp").is_empty() {
@@ -71,16 +74,32 @@ pub(super) fn is_ready(pod: &Value) -> bool {
     pod::items(&pod["status"], "conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
-async fn write_status(objects: &Objects, namespace: &str, name: &str, set: &Value) -> Result<(), ApiError> {
+/// How long a pod still has to be ready to count as available, nothing if it does; `None` for one that is not ready.
+fn available_in(pod: &Value, min_ready_seconds: i64, now: Timestamp) -> Option<Duration> {
+    let ready =
+        pod::items(&pod["status"], "conditions").iter().find(|c| c["type"] == "Ready" && c["status"] == "True")?;
+    let since: Timestamp = text(ready, "/lastTransitionTime").parse().unwrap_or(now);
+    let left = SignedDuration::from_secs(min_ready_seconds) - now.duration_since(since);
+    Some(Duration::try_from(left).unwrap_or(Duration::ZERO))
+}
+
+async fn write_status(
+    objects: &Objects,
+    namespace: &str,
+    name: &str,
+    set: &Value,
+) -> Result<Option<Duration>, ApiError> {
     let active = active_pods(objects, namespace, text(set, "/metadata/uid"));
-    let ready = active.iter().filter(|pod| is_ready(pod)).count();
+    let (min_ready, now) = (integer(set, "/spec/minReadySeconds"), Timestamp::now());
+    let waits: Vec<Duration> = active.iter().filter_map(|pod| available_in(pod, min_ready, now)).collect();
+    let available = waits.iter().filter(|wait| wait.is_zero()).count();
     let status = json!({
-        "replicas": active.len(), "fullyLabeledReplicas": active.len(), "readyReplicas": ready,
-        "availableReplicas": ready, "observedGeneration": integer(set, "/metadata/generation"),
+        "replicas": active.len(), "fullyLabeledReplicas": active.len(), "readyReplicas": waits.len(),
+        "availableReplicas": available, "observedGeneration": integer(set, "/metadata/generation"),
     });
     match objects.set_status(&replica_set::KIND, namespace, name, text(set, "/metadata/uid"), status).await {
-        Err(ApiError::NotFound { .. }) => Ok(()),
-        other => other,
+        Ok(()) | Err(ApiError::NotFound { .. }) => Ok(waits.into_iter().filter(|wait| !wait.is_zero()).min()),
+        Err(error) => Err(error),
     }
 }
 
@@ -116,6 +135,19 @@ mod tests {
             vec![pod("old", true, "2026-01-01"), pod("new", true, "2026-01-02"), pod("sick", false, "2026-01-01")];
         let names: Vec<String> = surplus(pods, 1).iter().map(|p| text(p, "/metadata/name").to_owned()).collect();
         assert_eq!(names, ["sick", "new"]);
+    }
+
+    #[test]
+    fn a_pod_is_available_once_it_has_been_ready_for_long_enough() {
+        let pod = |status: &str| {
+            json!({"status": {"conditions": [
+                {"type": "Ready", "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+        };
+        let now: Timestamp = "2026-01-01T00:00:04Z".parse().unwrap();
+        assert_eq!(available_in(&pod("False"), 0, now), None);
+        assert_eq!(available_in(&pod("True"), 0, now), Some(Duration::ZERO));
+        assert_eq!(available_in(&pod("True"), 4, now), Some(Duration::ZERO));
+        assert_eq!(available_in(&pod("True"), 10, now), Some(Duration::from_secs(6)));
     }
 
     #[test]

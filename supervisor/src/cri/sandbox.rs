@@ -43,6 +43,7 @@ pub(super) fn config(wire: Option<cri::PodSandboxConfig>, runtime_handler: Strin
         ports: wire.port_mappings.into_iter().enumerate().map(port_mapping).collect::<Result<_>>()?,
         labels: wire.labels.into_iter().collect(),
         annotations: wire.annotations.into_iter().collect(),
+        host_aliases: Vec::new(),
         host_network: namespaces.host_network,
         host_ipc: namespaces.host_ipc,
         pid: namespaces.pid,

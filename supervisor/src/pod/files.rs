@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::record::{PodDirectory, write_whole};
-use super::spec::{Dns, SandboxConfig};
+use super::spec::{Dns, HostAlias, SandboxConfig};
 
 /// As docker and Kubernetes size `/dev/shm` where nothing else is asked for.
 const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=65536k";
@@ -30,7 +30,8 @@ pub(crate) fn write(directory: &PodDirectory, config: &SandboxConfig, addresses:
     let name = hostname(config);
     let at = |file: &str| directory.path.join(file);
     write_whole(&at("hostname"), format!("{name}\n").as_bytes(), FILE_MODE)?;
-    let hosts = if config.host_network { std::fs::read("/etc/hosts")? } else { hosts(&name, addresses).into() };
+    let mut hosts = if config.host_network { std::fs::read("/etc/hosts")? } else { hosts(&name, addresses).into() };
+    hosts.extend_from_slice(aliases(&config.host_aliases).as_bytes());
     write_whole(&at("hosts"), &hosts, FILE_MODE)?;
     let resolv = if config.dns == Dns::default() {
         std::fs::read("/etc/resolv.conf").unwrap_or_default()
@@ -70,6 +71,10 @@ fn hosts(name: &str, addresses: &[IpAddr]) -> String {
     text
 }
 
+fn aliases(aliases: &[HostAlias]) -> String {
+    aliases.iter().map(|alias| format!("{}\t{}\n", alias.address, alias.names.join("\t"))).collect()
+}
+
 fn resolv_conf(dns: &Dns) -> String {
     let mut text = String::new();
     if !dns.searches.is_empty() {
@@ -102,5 +107,7 @@ mod tests {
     #[test]
     fn hosts_names_the_pod_by_its_addresses() {
         assert!(hosts("web", &["10.88.0.2".parse().unwrap()]).ends_with("\n10.88.0.2\tweb\n"));
+        let alias = HostAlias { address: "10.0.0.1".parse().unwrap(), names: vec!["db".into(), "db.local".into()] };
+        assert_eq!(aliases(&[alias]), "10.0.0.1\tdb\tdb.local\n");
     }
 }

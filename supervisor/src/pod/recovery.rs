@@ -288,6 +288,7 @@ pub(super) fn unknown_pod() -> PodRecord {
             ports: Vec::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            host_aliases: Vec::new(),
             host_network: false,
             host_ipc: false,
             pid: PidMode::Container,

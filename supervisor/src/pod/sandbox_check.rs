@@ -116,6 +116,7 @@ mod tests {
             ports: Vec::new(),
             labels: Default::default(),
             annotations: Default::default(),
+            host_aliases: Vec::new(),
             host_network: false,
             host_ipc: false,
             pid: PidMode::Container,

@@ -29,6 +29,9 @@ pub struct SandboxConfig {
     pub ports: Vec<PortMapping>,
     pub labels: Labels,
     pub annotations: Labels,
+    /// What `/etc/hosts` names beside the pod itself.
+    #[serde(default)]
+    pub host_aliases: Vec<HostAlias>,
     pub host_network: bool,
     pub host_ipc: bool,
     pub pid: PidMode,
@@ -91,6 +94,13 @@ pub struct Dns {
     pub servers: Vec<String>,
     pub searches: Vec<String>,
     pub options: Vec<String>,
+}
+
+/// An address, and the names that it has for the pod.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HostAlias {
+    pub address: IpAddr,
+    pub names: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::testnode::{self, TestNode};
 
-struct Answer {
-    code: u16,
-    headers: String,
-    body: Value,
+pub struct Answer {
+    pub code: u16,
+    pub headers: String,
+    pub body: Value,
 }
 
 /// One request. `headers` are whole lines.
-fn request(node: &TestNode, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+pub fn request(node: &TestNode, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
     let mut stream = UnixStream::connect(node.path("run/api.sock")).unwrap();
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let head = format!(

@@ -10,7 +10,7 @@ use crate::testnode::{self, IMAGE, TestNode, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn kubectl_on(node: &TestNode) -> Option<Kubectl> {
+pub fn kubectl_on(node: &TestNode) -> Option<Kubectl> {
     let program = testnode::tool("kubectl")?;
     let home = node.path("home");
     std::fs::create_dir(&home).unwrap();

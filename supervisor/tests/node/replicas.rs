@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::testnode::{self, IMAGE, TestNode, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs `wharf`, with `input` on its standard input.
-fn wharf_with(node: &TestNode, arguments: &[&str], input: &str) -> Output {
+pub fn wharf_with(node: &TestNode, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_wharf"))
         .arg("--state")
         .arg(node.path("run"))
@@ -38,16 +38,16 @@ pub fn apply(node: &TestNode, object: &Value) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn list(node: &TestNode, kind: &str) -> Vec<Value> {
+pub fn list(node: &TestNode, kind: &str) -> Vec<Value> {
     let list: Value = serde_json::from_str(&wharf(node, &["get", kind, "-o", "json"])).unwrap();
     list["items"].as_array().unwrap().clone()
 }
 
-fn pod_object(node: &TestNode, name: &str) -> Value {
+pub fn pod_object(node: &TestNode, name: &str) -> Value {
     serde_json::from_str(&wharf(node, &["get", "pod", name, "-o", "json"])).unwrap()
 }
 
-fn is_ready(pod: &Value) -> bool {
+pub fn is_ready(pod: &Value) -> bool {
     let live = pod["metadata"]["deletionTimestamp"].is_null();
     live && pod["status"]["conditions"]
         .as_array()
@@ -62,11 +62,11 @@ pub fn wait_ready(node: &TestNode, count: usize) -> Vec<Value> {
     list(node, "pods")
 }
 
-fn container_id(pod: &Value) -> String {
+pub fn container_id(pod: &Value) -> String {
     pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap().trim_start_matches("wharf://").to_owned()
 }
 
-fn deployment(replicas: u32, script: &str) -> Value {
+pub fn deployment(replicas: u32, script: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
         "spec": {
@@ -79,22 +79,22 @@ fn deployment(replicas: u32, script: &str) -> Value {
     })
 }
 
-fn container(script: &str) -> Value {
+pub fn container(script: &str) -> Value {
     json!({"name": "main", "image": IMAGE, "command": ["sh", "-c", script]})
 }
 
-fn pod(name: &str, policy: &str, script: &str) -> Value {
+pub fn pod(name: &str, policy: &str, script: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"restartPolicy": policy, "terminationGracePeriodSeconds": 0, "containers": [container(script)]},
     })
 }
 
-fn phase(node: &TestNode, name: &str) -> String {
+pub fn phase(node: &TestNode, name: &str) -> String {
     pod_object(node, name)["status"]["phase"].as_str().unwrap_or_default().to_owned()
 }
 
-fn assert_nothing_left(mut node: TestNode) {
+pub fn assert_nothing_left(mut node: TestNode) {
     node.terminate_wharfd();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }

@@ -4,7 +4,10 @@ pub mod config_map;
 pub mod deployment;
 pub mod namespace;
 pub mod pod;
+mod pod_columns;
+pub(in crate::api) mod pod_ephemeral;
 mod pod_fields;
+mod pod_probe;
 mod pod_source;
 pub mod replica_set;
 pub mod secret;
@@ -134,11 +137,16 @@ fn selector_causes(object: &Value) -> Vec<Cause> {
         let replicas = integer(object, "/spec/replicas");
         causes.push(Cause::invalid("spec.replicas", replicas, "must be greater than or equal to 0"));
     }
-    if integer(object, "/spec/minReadySeconds") != 0 {
-        causes.push(Cause::unsupported("spec.minReadySeconds", "a pod counts as available once it is ready"));
+    if integer(object, "/spec/minReadySeconds") < 0 {
+        let seconds = integer(object, "/spec/minReadySeconds");
+        causes.push(Cause::invalid("spec.minReadySeconds", seconds, "must be greater than or equal to 0"));
     }
     let template = object.pointer("/spec/template/spec").cloned().unwrap_or_default();
     causes.extend(pod::spec_causes(&template, "spec.template.spec"));
+    if !pod::items(&template, "ephemeralContainers").is_empty() {
+        let message = "ephemeral containers not allowed in pod template";
+        causes.push(Cause::forbidden("spec.template.spec.ephemeralContainers", message));
+    }
     let policy = text(&template, "/restartPolicy");
     if policy != "Always" {
         causes

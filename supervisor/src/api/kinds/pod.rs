@@ -1,10 +1,14 @@
 //! `v1` Pod. Every field of its specification is either carried out or refused by name.
 
+use super::pod_columns::{displayed_status, or_none, ready_cell, restarts_cell};
+use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
-use super::pod_source::{environment_causes, volume_causes};
-use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, is_dns_label, set_default, text};
+use super::pod_probe::{probe_causes, probe_defaults};
+use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
+use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, set_default, text};
 use crate::api::quantity;
 use crate::api::status::Cause;
+use crate::pod::bundle::parse_signal;
 use serde_json::{Value, json};
 
 pub static KIND: Kind = Kind {
@@ -16,9 +20,9 @@ pub static KIND: Kind = Kind {
     short_names: &["po"],
     categories: &["all"],
     namespaced: true,
-    subresources: &["attach", "eviction", "exec", "log", "portforward", "status"],
+    subresources: &["attach", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "status"],
     set_defaults,
-    validate: |object| spec_causes(object.get("spec").unwrap_or(&Value::Null), "spec"),
+    validate,
     validate_update,
     columns: &[
         NAME_COLUMN,
@@ -41,15 +45,35 @@ fn set_defaults(object: &mut Value) {
     }
 }
 
+fn validate(object: &Value) -> Vec<Cause> {
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    let mut causes = spec_causes(spec, "spec");
+    // A change of the specification counts its generation up: this is none.
+    let is_new = integer(object, "/metadata/generation") <= 1;
+    if is_new && !items(spec, "ephemeralContainers").is_empty() {
+        causes.push(Cause::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+    }
+    causes
+}
+
 /// Fills in what a pod's specification leaves out.
 pub fn spec_defaults(spec: &mut Value) {
     set_default(spec, "restartPolicy", "Always");
     set_default(spec, "terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS);
     set_default(spec, "dnsPolicy", "ClusterFirst");
-    for list in ["containers", "initContainers"] {
+    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(image) = volume.get_mut("image").filter(|image| image.is_object()) {
+            let policy = default_pull_policy(text(image, "/reference"));
+            set_default(image, "pullPolicy", policy);
+        }
+    }
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let policy = default_pull_policy(text(container, "/image"));
             set_default(container, "imagePullPolicy", policy);
+            probe_defaults(container);
+            set_default(container, "terminationMessagePath", "/dev/termination-log");
+            set_default(container, "terminationMessagePolicy", "File");
             for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
                 set_default(port, "protocol", "TCP");
             }
@@ -76,20 +100,61 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
     }
     let volumes: Vec<&str> = items(spec, "volumes").iter().map(|volume| text(volume, "/name")).collect();
     let mut names = Vec::new();
-    for list in ["initContainers", "containers"] {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
         for (index, container) in items(spec, list).iter().enumerate() {
             let path = format!("{path}.{list}[{index}]");
             container_causes(container, &path, &volumes, &mut causes);
             let name = text(container, "/name");
             if names.contains(&name) {
-                causes
-                    .push(Cause { reason: "FieldValueDuplicate", ..Cause::invalid(path + ".name", name, "duplicate") });
+                causes.push(Cause {
+                    reason: "FieldValueDuplicate",
+                    ..Cause::invalid(format!("{path}.name"), name, "duplicate")
+                });
             }
             names.push(name);
+            if list == "ephemeralContainers" {
+                ephemeral_causes(spec, container, &path, &mut causes);
+                continue;
+            }
+            restart_causes(container, &path, list, &mut causes);
+            let is_init = list == "initContainers" && !is_sidecar(container);
+            probe_causes(container, &path, is_init, integer(spec, "/terminationGracePeriodSeconds"), &mut causes);
+            stop_signal_causes(container, &path, text(spec, "/os/name"), &mut causes);
         }
     }
     for (index, volume) in items(spec, "volumes").iter().enumerate() {
         volume_causes(volume, &format!("{path}.volumes[{index}]"), &mut causes);
+    }
+    for (index, gate) in items(spec, "readinessGates").iter().enumerate() {
+        let condition = text(gate, "/conditionType");
+        if !is_qualified_name(condition) {
+            let message = "must be a qualified name: an optional DNS subdomain and /, then letters, digits, -, _ and .";
+            let path = format!("{path}.readinessGates[{index}].conditionType");
+            causes.push(Cause::invalid(path, format_args!("{condition:?}"), message));
+        }
+    }
+    for (index, alias) in items(spec, "hostAliases").iter().enumerate() {
+        let path = format!("{path}.hostAliases[{index}]");
+        let ip = text(alias, "/ip");
+        if ip.parse::<std::net::IpAddr>().is_err() {
+            let message = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            causes.push(Cause::invalid(format!("{path}.ip"), format_args!("{ip:?}"), message));
+        }
+        for (index, name) in items(alias, "hostnames").iter().enumerate() {
+            if !name.as_str().is_some_and(is_dns_subdomain) {
+                let message = "must be a lowercase RFC 1123 subdomain";
+                causes.push(Cause::invalid(format!("{path}.hostnames[{index}]"), name, message));
+            }
+        }
+    }
+    if let Some(seconds) = spec.get("activeDeadlineSeconds").and_then(Value::as_i64)
+        && !(1..=i64::from(i32::MAX)).contains(&seconds)
+    {
+        let message = "must be between 1 and 2147483647, inclusive";
+        causes.push(Cause::invalid(format!("{path}.activeDeadlineSeconds"), seconds, message));
+    }
+    if spec.get("os").is_some_and(|os| !os.is_null()) {
+        one_of(&spec["os"], &format!("{path}.os"), "name", &["linux"], &mut causes);
     }
     one_of(spec, path, "restartPolicy", &["Always", "OnFailure", "Never"], &mut causes);
     one_of(spec, path, "dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], &mut causes);
@@ -98,6 +163,43 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
         causes.push(Cause::invalid(format!("{path}.terminationGracePeriodSeconds"), grace, "must not be negative"));
     }
     causes
+}
+
+/// Whether an init container runs beside the others, for as long as the pod does.
+pub fn is_sidecar(container: &Value) -> bool {
+    text(container, "/restartPolicy") == "Always"
+}
+
+fn restart_causes(container: &Value, path: &str, list: &str, causes: &mut Vec<Cause>) {
+    if container.get("restartPolicy").is_none_or(Value::is_null) {
+        return;
+    }
+    match list {
+        "initContainers" => one_of(container, path, "restartPolicy", &["Always"], causes),
+        _ => causes.push(Cause::forbidden(format!("{path}.restartPolicy"), "may not be set for non-init containers")),
+    }
+}
+
+fn stop_signal_causes(container: &Value, path: &str, os: &str, causes: &mut Vec<Cause>) {
+    let Some(signal) = container.pointer("/lifecycle/stopSignal").filter(|signal| !signal.is_null()) else { return };
+    let path = format!("{path}.lifecycle.stopSignal");
+    let name = signal.as_str().unwrap_or_default();
+    if os.is_empty() {
+        causes.push(Cause::forbidden(path, "may not be set for containers with empty `spec.os.name`"));
+    } else if !name.starts_with("SIG") || parse_signal(name).is_none() {
+        causes.push(Cause::unsupported(path, &format!("{name:?}: a signal's name, such as \"SIGTERM\"")));
+    }
+}
+
+fn is_qualified_name(name: &str) -> bool {
+    let (prefix, name) = name.rsplit_once('/').map_or((None, name), |(prefix, name)| (Some(prefix), name));
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    prefix.is_none_or(is_dns_subdomain)
+        && name.len() <= 63
+        && name.chars().all(inner)
+        && ends(name.chars().next())
+        && ends(name.chars().last())
 }
 
 fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mut Vec<Cause>) {
@@ -114,6 +216,7 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
         causes.push(Cause::invalid(format!("{path}.image"), format_args!("{image:?}"), &error.to_string()));
     }
     one_of(container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], causes);
+    one_of(container, path, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"], causes);
     for kind in ["limits", "requests"] {
         for resource in ["cpu", "memory"] {
             let Some(value) = container.pointer(&format!("/resources/{kind}/{resource}")) else { continue };
@@ -138,6 +241,7 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
                 "must be an absolute path",
             ));
         }
+        sub_path_causes(mount, &path, causes);
         if mount.get("mountPropagation").is_some() {
             one_of(mount, &path, "mountPropagation", &["None", "HostToContainer", "Bidirectional"], causes);
         }
@@ -176,61 +280,6 @@ fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
     vec![Cause::forbidden("spec", "a pod's specification may not change: delete the pod and create it anew")]
 }
 
-fn ready_cell(pod: &Value) -> Value {
-    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let ready = statuses.iter().filter(|status| status["ready"] == true).count();
-    let total = pod.get("spec").map_or(0, |spec| items(spec, "containers").len());
-    format!("{ready}/{total}").into()
-}
-
-fn restarts_cell(pod: &Value) -> Value {
-    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let restarts: i64 = statuses.iter().map(|status| integer(status, "/restartCount")).sum();
-    let last = statuses.iter().map(|s| text(s, "/lastState/terminated/finishedAt")).max().unwrap_or_default();
-    if restarts == 0 || last.is_empty() {
-        return restarts.to_string().into();
-    }
-    format!("{restarts} ({} ago)", crate::api::table::age(last)).into()
-}
-
-/// What kubectl shows as STATUS: the most telling reason, the phase otherwise.
-pub fn displayed_status(pod: &Value) -> String {
-    if !text(pod, "/metadata/deletionTimestamp").is_empty() {
-        return "Terminating".into();
-    }
-    for (index, status) in items(&pod["status"], "initContainerStatuses").iter().enumerate() {
-        let waiting = text(status, "/state/waiting/reason");
-        let failed = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64).is_some_and(|code| code != 0);
-        if failed {
-            return format!("Init:{}", text(status, "/state/terminated/reason"));
-        }
-        if status.pointer("/state/terminated").is_none() {
-            return match waiting {
-                "" | "PodInitializing" => {
-                    format!("Init:{index}/{}", items(&pod["spec"], "initContainers").len())
-                }
-                reason => format!("Init:{reason}"),
-            };
-        }
-    }
-    let reasons = items(&pod["status"], "containerStatuses").iter().rev().find_map(|status| {
-        let waiting = text(status, "/state/waiting/reason");
-        let terminated = text(status, "/state/terminated/reason");
-        [waiting, terminated].into_iter().find(|reason| !reason.is_empty()).map(str::to_owned)
-    });
-    let phase = text(pod, "/status/phase");
-    let reason = text(pod, "/status/reason");
-    match reasons {
-        Some(reason) => reason,
-        None if !reason.is_empty() => reason.into(),
-        None => phase.into(),
-    }
-}
-
-fn or_none(text: &str) -> Value {
-    if text.is_empty() { "<none>".into() } else { text.into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,10 +307,10 @@ mod tests {
         assert_eq!(
             causes(json!({
                 "priorityClassName": "high",
-                "containers": [{"name": "c", "image": "busybox:1", "lifecycle": {"preStop": {}}}],
+                "containers": [{"name": "c", "image": "busybox:1", "volumeDevices": [{"name": "d"}]}],
                 "volumes": [{"name": "v", "nfs": {"server": "x", "path": "/"}}],
             })),
-            ["spec.priorityClassName", "spec.volumes[0].nfs", "spec.containers[0].lifecycle"]
+            ["spec.priorityClassName", "spec.volumes[0].nfs", "spec.containers[0].volumeDevices"]
         );
     }
 
@@ -305,16 +354,5 @@ mod tests {
         ] {
             assert_eq!(default_pull_policy(image), policy, "{image}");
         }
-    }
-
-    #[test]
-    fn the_displayed_status_is_the_most_telling_reason() {
-        let mut pod = json!({"status": {"phase": "Running", "containerStatuses": [
-            {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
-        assert_eq!(displayed_status(&pod), "CrashLoopBackOff");
-        pod["status"]["containerStatuses"] = json!([{"state": {"running": {}}}]);
-        assert_eq!(displayed_status(&pod), "Running");
-        pod["metadata"] = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
-        assert_eq!(displayed_status(&pod), "Terminating");
     }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::config_map::is_data_key;
 use super::pod::{items, one_of};
 use super::{integer, is_dns_label, text};
+use crate::api::quantity;
 use crate::api::status::Cause;
 
 /// Fields of its pod that a container's environment can name.
@@ -63,6 +64,9 @@ pub(super) fn environment_causes(container: &Value, path: &str, causes: &mut Vec
                 let message = format!("{field:?}: one of {}", ENVIRONMENT_FIELDS.join(", "));
                 causes.push(Cause::unsupported(format!("{path}.fieldRef.fieldPath"), &message));
             }
+            if name == "resourceFieldRef" {
+                resource_causes(value, &format!("{path}.{name}"), causes);
+            }
             if name.ends_with("KeyRef") {
                 required(value, &format!("{path}.{name}"), &["name", "key"], causes);
             }
@@ -83,6 +87,29 @@ pub(super) fn environment_causes(container: &Value, path: &str, causes: &mut Vec
     }
 }
 
+/// Resources of a container that it can name, and their divisors.
+fn resource_causes(selector: &Value, path: &str, causes: &mut Vec<Cause>) {
+    const CPU: [&str; 2] = ["1m", "1"];
+    const MEMORY: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let resource = text(selector, "/resource");
+    let divisors: &[&str] = match resource {
+        "" => return causes.push(Cause::required(format!("{path}.resource"), "a request or limit of a container")),
+        "limits.cpu" | "requests.cpu" => &CPU,
+        "limits.memory" | "requests.memory" => &MEMORY,
+        _ => {
+            let known = "limits.cpu, limits.memory, requests.cpu, requests.memory";
+            let message = format!("{resource:?}: supported values: {known}");
+            return causes.push(Cause::unsupported(format!("{path}.resource"), &message));
+        }
+    };
+    let divisor = text(selector, "/divisor");
+    if !matches!(divisor, "" | "0") && !divisors.contains(&divisor) {
+        let (_, kind) = resource.split_once('.').unwrap_or_default();
+        let message = format!("only divisor's values {} are supported with the {kind} resource", divisors.join(", "));
+        causes.push(Cause::invalid(format!("{path}.divisor"), format_args!("{divisor:?}"), &message));
+    }
+}
+
 fn required(value: &Value, path: &str, fields: &[&str], causes: &mut Vec<Cause>) {
     for field in fields.iter().filter(|field| text(value, &format!("/{field}")).is_empty()) {
         causes.push(Cause::required(format!("{path}.{field}"), "what is referred to"));
@@ -95,7 +122,7 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
         let message = "must be a lowercase RFC 1123 label";
         causes.push(Cause::invalid(format!("{path}.name"), format_args!("{name:?}"), message));
     }
-    const SOURCES: [&str; 6] = ["configMap", "downwardAPI", "emptyDir", "hostPath", "projected", "secret"];
+    const SOURCES: [&str; 7] = ["configMap", "downwardAPI", "emptyDir", "hostPath", "image", "projected", "secret"];
     let given: Vec<&str> =
         SOURCES.into_iter().filter(|source| volume.get(*source).is_some_and(|value| !value.is_null())).collect();
     let source = match given.as_slice() {
@@ -115,12 +142,36 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
     let (value, path) = (&volume[source], format!("{path}.{source}"));
     match source {
         "emptyDir" => {
-            if !text(value, "/medium").is_empty() {
-                let message = format!("{:?}: only \"\", the node's disk", text(value, "/medium"));
+            let in_memory = text(value, "/medium") == "Memory";
+            if !in_memory && !text(value, "/medium").is_empty() {
+                let message = format!("{:?}: supported values: \"\", \"Memory\"", text(value, "/medium"));
                 causes.push(Cause::unsupported(format!("{path}.medium"), &message));
+            }
+            let limit = text(value, "/sizeLimit");
+            let path = format!("{path}.sizeLimit");
+            match quantity::parse(limit) {
+                _ if value.get("sizeLimit").is_none_or(Value::is_null) => {}
+                Some(size) if size < 0.0 => {
+                    causes.push(Cause::invalid(path, limit, "must be greater than or equal to 0"));
+                }
+                Some(_) if in_memory => {}
+                Some(_) => causes.push(Cause::unsupported(path, "it bounds a volume of medium \"Memory\" alone here")),
+                None => causes.push(Cause::invalid(path, format_args!("{limit:?}"), "must be a quantity such as 64Mi")),
             }
         }
         "hostPath" => host_path_causes(value, &path, causes),
+        "image" => {
+            let reference = text(value, "/reference");
+            if reference.is_empty() {
+                causes.push(Cause::required(format!("{path}.reference"), "the image to mount"));
+            } else if let Err(error) = reference.parse::<wharf_images::Reference>() {
+                let path = format!("{path}.reference");
+                causes.push(Cause::invalid(path, format_args!("{reference:?}"), &error.to_string()));
+            }
+            if value.get("pullPolicy").is_some() {
+                one_of(value, &path, "pullPolicy", &["Always", "IfNotPresent", "Never"], causes);
+            }
+        }
         "projected" => {
             mode_causes(value, &path, "defaultMode", causes);
             for (index, source) in items(value, "sources").iter().enumerate() {
@@ -131,6 +182,22 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
             }
         }
         _ => projection_causes(source, value, &path, causes),
+    }
+}
+
+/// A part of a volume, named as it is or by variables.
+pub(super) fn sub_path_causes(mount: &Value, path: &str, causes: &mut Vec<Cause>) {
+    for field in ["subPath", "subPathExpr"] {
+        let part = text(mount, &format!("/{field}"));
+        let path = format!("{path}.{field}");
+        if part.starts_with('/') {
+            causes.push(Cause::invalid(path, format_args!("{part:?}"), "must be a relative path"));
+        } else if part.split('/').any(|step| step == "..") {
+            causes.push(Cause::invalid(path, format_args!("{part:?}"), "must not contain '..'"));
+        } else if field == "subPathExpr" && !part.is_empty() && !text(mount, "/subPath").is_empty() {
+            let message = "subPathExpr and subPath are mutually exclusive";
+            causes.push(Cause::invalid(path, format_args!("{part:?}"), message));
+        }
     }
 }
 
@@ -168,7 +235,22 @@ fn projection_causes(source: &str, value: &Value, path: &str, causes: &mut Vec<C
         match source {
             "downwardAPI" => {
                 let field = text(item, "/fieldRef/fieldPath");
-                if !is_field(field, FILE_FIELDS) {
+                let resource = item.get("resourceFieldRef").filter(|resource| !resource.is_null());
+                match (resource, item.get("fieldRef").filter(|field| !field.is_null())) {
+                    (Some(_), Some(_)) => {
+                        let message = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                        causes.push(Cause::invalid(&path, "resource", message));
+                    }
+                    (Some(resource), None) => {
+                        let path = format!("{path}.resourceFieldRef");
+                        if text(resource, "/containerName").is_empty() {
+                            causes.push(Cause::required(format!("{path}.containerName"), "whose resource it is"));
+                        }
+                        resource_causes(resource, &path, causes);
+                    }
+                    (None, _) => {}
+                }
+                if resource.is_none() && !is_field(field, FILE_FIELDS) {
                     let message = format!("{field:?}: one of {}", FILE_FIELDS.join(", "));
                     causes.push(Cause::unsupported(format!("{path}.fieldRef.fieldPath"), &message));
                 }
@@ -205,10 +287,19 @@ mod tests {
             (json!({"configMap": {"name": "x", "items": [{"key": "a", "path": "../a"}]}}), "v.configMap.items[0].path"),
             (json!({"configMap": {"name": "x", "items": [{"key": "a", "path": "/a"}]}}), "v.configMap.items[0].path"),
             (json!({"configMap": {"name": "x", "items": [{"key": "a/b", "path": "a"}]}}), "v.configMap.items[0].key"),
+            (json!({"emptyDir": {"medium": "HugePages"}}), "v.emptyDir.medium"),
+            (json!({"emptyDir": {"sizeLimit": "1Mi"}}), "v.emptyDir.sizeLimit"),
+            (json!({"emptyDir": {"medium": "Memory", "sizeLimit": "lots"}}), "v.emptyDir.sizeLimit"),
+            (json!({"image": {}}), "v.image.reference"),
+            (json!({"image": {"reference": "a:1", "pullPolicy": "Maybe"}}), "v.image.pullPolicy"),
             (json!({"projected": {"sources": [{"secret": {}}]}}), "v.projected.sources[0].secret.name"),
             (
                 json!({"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "status.podIP"}}]}}),
                 "v.downwardAPI.items[0].fieldRef.fieldPath",
+            ),
+            (
+                json!({"downwardAPI": {"items": [{"path": "a", "resourceFieldRef": {"resource": "limits.cpu"}}]}}),
+                "v.downwardAPI.items[0].resourceFieldRef.containerName",
             ),
             (json!({"emptyDir": {}, "secret": {"secretName": "x"}}), "v"),
             (json!({}), "v"),
@@ -237,6 +328,15 @@ mod tests {
             (
                 json!({"env": [{"name": "a", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
                 "c.env[0].valueFrom",
+            ),
+            (
+                json!({"env": [{"name": "a", "valueFrom": {"resourceFieldRef": {"resource": "limits.disk"}}}]}),
+                "c.env[0].valueFrom.resourceFieldRef.resource",
+            ),
+            (
+                json!({"env": [{"name": "a",
+                    "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1Mi"}}}]}),
+                "c.env[0].valueFrom.resourceFieldRef.divisor",
             ),
             (json!({"envFrom": [{}]}), "c.envFrom[0]"),
             (json!({"envFrom": [{"secretRef": {}}]}), "c.envFrom[0].secretRef.name"),

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, SeccompProfile};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::environment::{Environment, expand};
-use super::volume;
+use super::qos::QosClass;
+use super::resource_field::Capacity;
 use crate::api::quantity;
 use crate::pod::spec::{
-    ContainerConfig, Dns, Labels, Mount, PidMode, PortMapping, Propagation, Protocol, Resources, SandboxConfig,
+    ContainerConfig, Dns, HostAlias, Labels, Mount, PidMode, PortMapping, Protocol, Resources, SandboxConfig,
     SandboxName, Seccomp, Security,
 };
 
@@ -84,6 +86,10 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> Sandbo
             })
             .collect(),
     };
+    let host_aliases = spec.host_aliases.iter().flatten().filter_map(|alias| {
+        // A wrong address was refused when the pod was written.
+        Some(HostAlias { address: alias.ip.parse().ok()?, names: alias.hostnames.clone().unwrap_or_default() })
+    });
     let hostname = spec.hostname.clone().unwrap_or_else(|| identity.name.chars().take(63).collect());
     SandboxConfig {
         name: SandboxName { name: identity.name, namespace: identity.namespace, uid: identity.uid, attempt },
@@ -95,6 +101,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> Sandbo
         annotations,
         host_network,
         host_ipc: spec.host_ipc.unwrap_or(false),
+        host_aliases: host_aliases.collect(),
         pid: match (spec.host_pid, spec.share_process_namespace) {
             (Some(true), _) => PidMode::Node,
             (_, Some(true)) => PidMode::Pod,
@@ -113,12 +120,12 @@ fn is_privileged(container: &Container) -> bool {
     container.security_context.as_ref().and_then(|s| s.privileged).unwrap_or(false)
 }
 
-/// A container of a pod; `folder` is the pod's own on the node.
+/// A container of a pod.
 pub(super) fn container(
     pod: &Pod,
     container: &Container,
     attempt: u32,
-    folder: &Path,
+    mounts: Vec<Mount>,
     env: Environment,
 ) -> ContainerConfig {
     let identity = Identity::of(pod);
@@ -126,24 +133,6 @@ pub(super) fn container(
     let expand_all = |words: &Option<Vec<String>>| -> Vec<String> {
         words.iter().flatten().map(|word| expand(word, &env)).collect()
     };
-    let mounts = container.volume_mounts.iter().flatten().filter_map(|mount| {
-        let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name)?;
-        Some(Mount {
-            container_path: mount.mount_path.clone().into(),
-            host_path: volume::host_path(volume, folder)?,
-            // What is projected is written by the node alone.
-            readonly: mount.read_only.unwrap_or(false) || volume::is_projected(volume),
-            recursive_readonly: false,
-            denied: Vec::new(),
-            ids: None,
-            image: None,
-            propagation: match mount.mount_propagation.as_deref() {
-                Some("HostToContainer") => Propagation::HostToContainer,
-                Some("Bidirectional") => Propagation::Bidirectional,
-                _ => Propagation::Private,
-            },
-        })
-    });
     let mut labels = identity.labels();
     labels.insert("io.kubernetes.container.name".into(), container.name.clone());
     let image = container.image.clone().unwrap_or_default();
@@ -155,7 +144,7 @@ pub(super) fn container(
         command: expand_all(&container.command),
         args: expand_all(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        mounts: mounts.collect(),
+        mounts,
         devices: Vec::new(),
         labels,
         annotations: Labels::new(),
@@ -163,13 +152,30 @@ pub(super) fn container(
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
-        resources: resources(container),
+        resources: Resources { oom_score_adj: oom_score(&spec, container), ..resources(container) },
         security: security(pod, container),
         pid_of: None,
         cdi_devices: Vec::new(),
-        stop_signal: None,
+        stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         env,
     }
+}
+
+/// What the kernel kills first when memory runs out. A sidecar is as safe as the safest of those it serves.
+fn oom_score(spec: &PodSpec, container: &Container) -> i32 {
+    let request = |container: &Container| {
+        let resources = container.resources.as_ref();
+        let of = |list: Option<&BTreeMap<String, Quantity>>| list.and_then(|list| list.get("memory")).cloned();
+        let request = of(resources.and_then(|all| all.requests.as_ref()));
+        let limit = of(resources.and_then(|all| all.limits.as_ref()));
+        request.or(limit).and_then(|quantity| quantity::whole(&quantity.0)).unwrap_or(0)
+    };
+    let mut wanted = request(container);
+    if container.restart_policy.as_deref() == Some("Always") {
+        wanted = spec.containers.iter().map(request).fold(wanted, i64::max);
+    }
+    let class = QosClass::of(&serde_json::to_value(spec).unwrap_or_default());
+    class.oom_score(wanted, Capacity::of_node().memory_bytes)
 }
 
 fn resources(container: &Container) -> Resources {
@@ -239,13 +245,14 @@ mod tests {
     fn first(spec: serde_json::Value) -> ContainerConfig {
         let pod = pod(spec);
         let env = vec![("IP".into(), "10.0.0.2".into())];
-        container(&pod, &pod.spec.as_ref().unwrap().containers[0], 3, Path::new("/pods/u"), env)
+        container(&pod, &pod.spec.as_ref().unwrap().containers[0], 3, Vec::new(), env)
     }
 
     #[test]
     fn arguments_see_the_environment() {
         let config = first(json!({"containers": [{"name": "c", "image": "i", "args": ["$(IP):80"]}]}));
         assert_eq!(config.args, ["10.0.0.2:80"]);
+        assert_eq!(config.log_path.as_deref(), Some(std::path::Path::new("c/3.log")));
     }
 
     #[test]
@@ -255,17 +262,7 @@ mod tests {
         let resources = config.resources;
         assert_eq!((resources.cpu_quota_us, resources.cpu_shares), (Some(50_000), Some(512)));
         assert_eq!(resources.memory_limit_bytes, Some(64 << 20));
-    }
-
-    #[test]
-    fn volumes_lie_in_the_pods_folder() {
-        let config = first(json!({
-            "containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true}]}],
-            "volumes": [{"name": "v", "emptyDir": {}}],
-        }));
-        assert_eq!(config.mounts[0].host_path, Path::new("/pods/u/volumes/v"));
-        assert!(config.mounts[0].readonly);
-        assert_eq!(config.log_path.as_deref(), Some(Path::new("c/3.log")));
+        assert_eq!(resources.oom_score_adj, -997);
     }
 
     #[test]

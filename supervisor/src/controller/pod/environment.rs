@@ -3,6 +3,7 @@
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
 
+use super::resource_field;
 use super::source::{Data, Facts, Sources, pod_field};
 
 /// Names and values, in order.
@@ -30,7 +31,7 @@ pub(super) fn resolve(
     }
     for variable in container.env.iter().flatten() {
         let value = match &variable.value_from {
-            Some(from) => value_from(pod, variable, from, sources, facts)?,
+            Some(from) => value_from(pod, container, variable, from, sources, facts)?,
             None => Some(expand(variable.value.as_deref().unwrap_or_default(), &env)),
         };
         if let Some(value) = value {
@@ -48,6 +49,7 @@ fn set(env: &mut Environment, name: String, value: String) {
 /// `None` for a key that is missing and may be.
 fn value_from(
     pod: &Pod,
+    container: &Container,
     variable: &EnvVar,
     from: &EnvVarSource,
     sources: &Sources<'_>,
@@ -56,6 +58,10 @@ fn value_from(
     if let Some(field) = &from.field_ref {
         let value = pod_field(pod, &field.field_path, facts);
         return value.map(Some).ok_or_else(|| format!("variable {}: no field {}", variable.name, field.field_path));
+    }
+    if let Some(selector) = &from.resource_field_ref {
+        let value = resource_field::value(pod, Some(container), selector, facts.capacity);
+        return value.map(Some).ok_or_else(|| format!("variable {}: no resource {}", variable.name, selector.resource));
     }
     let (data, key, optional, shown) = if let Some(map) = &from.config_map_key_ref {
         let optional = map.optional.unwrap_or(false);
@@ -112,6 +118,7 @@ mod tests {
     use crate::api::kinds::{config_map, secret};
     use crate::api::object_store::ObjectStore;
     use crate::api::objects::Objects;
+    use crate::controller::pod::resource_field::Capacity;
     use serde_json::{Value, json};
 
     async fn resolved(container: Value) -> Result<Environment, String> {
@@ -125,7 +132,8 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "web-1", "labels": {"app": "web"}}, "spec": {"containers": [container]}}))
         .unwrap();
-        let facts = Facts { node_name: "node", pod_ip: "10.0.0.2".parse().ok(), host_ip: None };
+        let facts =
+            Facts { node_name: "node", pod_ip: "10.0.0.2".parse().ok(), host_ip: None, capacity: Capacity::of_node() };
         let sources = Sources { objects: &objects, namespace: "default" };
         resolve(&pod, &pod.spec.as_ref().unwrap().containers[0], &sources, &facts)
     }
@@ -140,17 +148,18 @@ mod tests {
 
     #[tokio::test]
     async fn later_sources_overrule_earlier_ones() {
-        let env = resolved(json!({"name": "c",
+        let env = resolved(json!({"name": "c", "resources": {"limits": {"cpu": "3"}},
             "envFrom": [{"prefix": "P_", "secretRef": {"name": "key"}}, {"configMapRef": {"name": "none", "optional": true}}],
             "env": [
                 {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "CPUS", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
                 {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
                 {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "map", "key": "B"}}},
                 {"name": "NONE", "valueFrom": {"secretKeyRef": {"name": "key", "key": "x", "optional": true}}},
-                {"name": "ALL", "value": "$(IP) $(APP) $(B) $(P_B) $(NONE)"}]}))
+                {"name": "ALL", "value": "$(IP) $(CPUS) $(APP) $(B) $(P_B) $(NONE)"}]}))
         .await
         .unwrap();
-        assert_eq!(env.last().unwrap().1, "10.0.0.2 web 2 hidden $(NONE)");
+        assert_eq!(env.last().unwrap().1, "10.0.0.2 3 web 2 hidden $(NONE)");
     }
 
     #[tokio::test]

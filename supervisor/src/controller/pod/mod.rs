@@ -1,13 +1,27 @@
 //! Pods: one worker for each, woken by changes of its object and by what happens to its containers.
 
 mod back_off;
+mod condition;
 mod desired;
 mod environment;
+mod event;
+mod hook;
 mod image;
+mod mounts;
 mod observed;
+mod own_mounts;
+mod phase;
+mod probe;
 mod projected_folder;
 mod projection;
+mod qos;
+mod resource_field;
 mod source;
+mod starting;
+mod stopping;
+mod sub_path;
+mod termination;
+mod termination_message;
 mod volume;
 mod worker;
 
@@ -23,6 +37,7 @@ use super::changes::Changes;
 use crate::api::kinds::{Kind, config_map, pod, secret, text};
 use crate::api::object_store::Change;
 use crate::pod::status::Event;
+use event::Recorder;
 use worker::Worker;
 
 /// The workers, by the uid of their pod.
@@ -32,13 +47,27 @@ struct Workers {
     running: JoinSet<String>,
     /// Which pod a sandbox belongs to.
     sandboxes: HashMap<String, String>,
+    recorder: Recorder,
+    /// Of probes and hooks.
+    http: reqwest::Client,
 }
 
 /// Keeps a worker for every pod.
 pub async fn run(context: Context) {
     let mut events = context.node.subscribe();
     let mut changes = Changes::new(context.objects.store());
-    let mut workers = Workers { context, wakes: HashMap::new(), running: JoinSet::new(), sandboxes: HashMap::new() };
+    let http = match probe::http::client() {
+        Ok(client) => client,
+        Err(error) => return tracing::error!(%error, "make the client of probes: no pod is looked after"),
+    };
+    let mut workers = Workers {
+        recorder: Recorder::start(context.objects.clone(), &context.node_name),
+        context,
+        wakes: HashMap::new(),
+        running: JoinSet::new(),
+        sandboxes: HashMap::new(),
+        http,
+    };
     workers.wake_all();
     workers.remove_strangers().await;
     loop {
@@ -100,7 +129,7 @@ impl Workers {
             return;
         }
         let wake = Arc::new(Notify::new());
-        let worker = Worker::new(self.context.clone(), object, wake.clone());
+        let worker = Worker::new(self.context.clone(), object, wake.clone(), self.recorder.clone(), self.http.clone());
         let uid = worker.identity().uid;
         self.wakes.insert(uid.clone(), wake);
         self.running.spawn(async move {

@@ -3,12 +3,44 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde_json::{Value, json};
 
+use super::condition::conditions;
+use super::phase::phase;
+use super::qos::QosClass;
 use crate::api::kinds::{pod, text};
 use crate::api::objects::time_text;
-use crate::controller::replica_set::condition;
 use crate::pod::status::{ContainerState, ContainerStatus};
+
+/// What a container is to its pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Role {
+    /// An init container: runs to its end before what comes after it begins.
+    Step,
+    /// An init container that runs beside all that comes after it.
+    Sidecar,
+    #[default]
+    Main,
+    /// Added to a pod that runs, to look into it; begun once.
+    Ephemeral,
+}
+
+/// The containers of a pod, in the order in which they begin.
+pub(super) fn declared(spec: &PodSpec) -> impl Iterator<Item = (Role, &Container)> {
+    let init = spec.init_containers.iter().flatten().map(|container| match container.restart_policy.as_deref() {
+        Some("Always") => (Role::Sidecar, container),
+        _ => (Role::Step, container),
+    });
+    init.chain(spec.containers.iter().map(|container| (Role::Main, container)))
+}
+
+/// The ephemeral containers of a pod, in the form of the others.
+pub(super) fn ephemeral(spec: &PodSpec) -> Vec<Container> {
+    let all = spec.ephemeral_containers.iter().flatten();
+    // Their fields are those of containers, and one more.
+    all.filter_map(|container| serde_json::from_value(serde_json::to_value(container).ok()?).ok()).collect()
+}
 
 /// One container of the pod as its worker knows it.
 #[derive(Debug, Clone, Default)]
@@ -18,9 +50,17 @@ pub(super) struct Observed {
     pub(super) previous: Option<ContainerStatus>,
     /// Why nothing runs: reason and message.
     pub(super) waiting: Option<(String, String)>,
+    pub(super) role: Role,
+    /// What its probes say while it runs.
+    pub(super) started: bool,
+    pub(super) ready: bool,
 }
 
 impl Observed {
+    pub(super) fn is_sidecar(&self) -> bool {
+        self.role == Role::Sidecar
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.current.as_ref().is_some_and(|c| c.state == ContainerState::Running)
     }
@@ -29,12 +69,21 @@ impl Observed {
         let current = self.current.as_ref()?;
         matches!(current.state, ContainerState::Exited | ContainerState::Unknown).then_some(current.exit_code)
     }
+
+    pub(super) fn has_succeeded(&self) -> bool {
+        self.exit_code() == Some(0)
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.exit_code().is_some_and(|code| code != 0)
+    }
 }
 
 /// What else the status says.
 pub(super) struct PodFacts {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) host_ip: Option<IpAddr>,
+    pub(super) ephemeral: Vec<Observed>,
     /// Set when the pod failed as a whole.
     pub(super) failure: Option<(String, String)>,
 }
@@ -42,30 +91,25 @@ pub(super) struct PodFacts {
 /// The status of `object` now.
 pub(super) fn status(object: &Value, init: &[Observed], containers: &[Observed], facts: &PodFacts) -> Value {
     let old = &object["status"];
-    let initialized = init.iter().all(|observed| observed.exit_code() == Some(0));
+    let initialized = init.iter().all(|observed| observed.is_sidecar() || observed.has_succeeded());
     let phase = phase(text(object, "/spec/restartPolicy"), init, containers, facts.failure.is_some());
-    let done = matches!(phase, "Succeeded" | "Failed");
-    let all_ready = !containers.is_empty() && containers.iter().all(Observed::is_running);
-    let unready = if done { "PodCompleted" } else { "ContainersNotReady" };
-    let reason = if all_ready { "" } else { unready };
+    let has_network = !facts.addresses.is_empty();
     let mut status = json!({
         "phase": phase,
         "startTime": text(old, "/startTime"),
-        "qosClass": qos_class(object),
+        "qosClass": QosClass::of(&object["spec"]).name(),
         "containerStatuses": container_statuses(object, "containers", containers, initialized),
-        "conditions": [
-            condition(old, "PodReadyToStartContainers", !facts.addresses.is_empty() || facts.host_ip.is_some(), "", ""),
-            condition(old, "Initialized", initialized, "", ""),
-            condition(old, "Ready", all_ready, reason, ""),
-            condition(old, "ContainersReady", all_ready, reason, ""),
-            condition(old, "PodScheduled", true, "", ""),
-        ],
+        "conditions": conditions(object, phase, init, containers, has_network),
     });
     if text(&status, "/startTime").is_empty() {
         status["startTime"] = crate::api::objects::now().into();
     }
     if !init.is_empty() {
         status["initContainerStatuses"] = container_statuses(object, "initContainers", init, true).into();
+    }
+    if !facts.ephemeral.is_empty() {
+        let statuses = container_statuses(object, "ephemeralContainers", &facts.ephemeral, true);
+        status["ephemeralContainerStatuses"] = statuses.into();
     }
     if let Some(address) = facts.addresses.first() {
         status["podIP"] = address.to_string().into();
@@ -82,30 +126,6 @@ pub(super) fn status(object: &Value, init: &[Observed], containers: &[Observed],
     status
 }
 
-/// The pod's phase, as the kubelet derives it.
-fn phase(restart_policy: &str, init: &[Observed], containers: &[Observed], failed: bool) -> &'static str {
-    if failed {
-        return "Failed";
-    }
-    let init_failed = init.iter().any(|observed| observed.exit_code().is_some_and(|code| code != 0));
-    if init_failed && restart_policy == "Never" {
-        return "Failed";
-    }
-    if !init.iter().all(|observed| observed.exit_code() == Some(0)) {
-        return "Pending";
-    }
-    let running = containers.iter().any(Observed::is_running);
-    let stopped = containers.iter().filter(|observed| observed.exit_code().is_some()).count();
-    let clean = containers.iter().filter(|observed| observed.exit_code() == Some(0)).count();
-    match restart_policy {
-        _ if stopped < containers.len() && !running && stopped == 0 => "Pending",
-        _ if running || stopped < containers.len() || restart_policy == "Always" => "Running",
-        _ if clean == containers.len() => "Succeeded",
-        "Never" => "Failed",
-        _ => "Running",
-    }
-}
-
 fn container_statuses(object: &Value, list: &str, observed: &[Observed], initialized: bool) -> Vec<Value> {
     let declared = object.get("spec").map_or(&[][..], |spec| pod::items(spec, list));
     declared
@@ -120,7 +140,7 @@ fn container_status(container: &Value, observed: &Observed, initialized: bool) -
     let mut status = json!({
         "name": text(container, "/name"), "image": text(container, "/image"), "imageID": "",
         "restartCount": current.map_or(0, |c| c.config.attempt),
-        "ready": observed.is_running(), "started": observed.is_running(),
+        "ready": is_ready(observed), "started": observed.is_running() && observed.started,
     });
     let mut last = observed.previous.as_ref();
     status["state"] = match (&observed.waiting, current) {
@@ -152,6 +172,15 @@ fn container_status(container: &Value, observed: &Observed, initialized: bool) -
     status
 }
 
+/// An init container is ready once it has done its work.
+fn is_ready(observed: &Observed) -> bool {
+    match observed.role {
+        Role::Step => observed.has_succeeded(),
+        Role::Sidecar | Role::Main => observed.is_running() && observed.ready,
+        Role::Ephemeral => false,
+    }
+}
+
 fn terminated(container: &ContainerStatus) -> Value {
     let mut terminated = json!({
         "exitCode": container.exit_code, "reason": container.reason, "startedAt": time(container.started_at),
@@ -167,35 +196,16 @@ fn time(nanoseconds: i64) -> String {
     Timestamp::from_nanosecond(i128::from(nanoseconds)).map(time_text).unwrap_or_default()
 }
 
-/// Quality of service, from requests and limits.
-fn qos_class(object: &Value) -> &'static str {
-    let spec = object.get("spec").unwrap_or(&Value::Null);
-    let containers: Vec<&Value> =
-        pod::items(spec, "containers").iter().chain(pod::items(spec, "initContainers")).collect();
-    let value =
-        |container: &Value, kind: &str, name: &str| container.pointer(&format!("/resources/{kind}/{name}")).cloned();
-    let names = ["cpu", "memory"];
-    let any =
-        containers.iter().any(|c| names.iter().any(|n| value(c, "limits", n).or(value(c, "requests", n)).is_some()));
-    let guaranteed = containers.iter().all(|c| {
-        names.iter().all(|name| {
-            let limit = value(c, "limits", name);
-            limit.is_some() && value(c, "requests", name).is_none_or(|request| Some(request) == limit)
-        })
-    });
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::pod::spec::ContainerConfig;
 
-    fn container(state: ContainerState, exit_code: i32) -> Observed {
+    pub(in super::super) fn sidecar(observed: Observed) -> Observed {
+        Observed { role: Role::Sidecar, ..observed }
+    }
+
+    pub(in super::super) fn container(state: ContainerState, exit_code: i32) -> Observed {
         let config: ContainerConfig = serde_json::from_value(json!({
             "name": "c", "attempt": 2, "image": "i", "user_image": "i", "command": [], "args": [], "working_dir": "",
             "env": [], "mounts": [], "devices": [], "labels": {}, "annotations": {}, "log_path": null, "stdin": false,
@@ -224,28 +234,6 @@ mod tests {
     }
 
     #[test]
-    fn phases_follow_restart_policy_and_exits() {
-        let running = || container(ContainerState::Running, 0);
-        let ok = || container(ContainerState::Exited, 0);
-        let bad = || container(ContainerState::Exited, 1);
-        for (policy, init, containers, expected) in [
-            ("Always", vec![], vec![Observed::default()], "Pending"),
-            ("Always", vec![], vec![running(), Observed::default()], "Running"),
-            ("Always", vec![], vec![bad()], "Running"),
-            ("Never", vec![], vec![ok(), ok()], "Succeeded"),
-            ("Never", vec![], vec![ok(), bad()], "Failed"),
-            ("Never", vec![], vec![running(), bad()], "Running"),
-            ("OnFailure", vec![], vec![ok()], "Succeeded"),
-            ("OnFailure", vec![], vec![bad()], "Running"),
-            ("Never", vec![bad()], vec![Observed::default()], "Failed"),
-            ("Always", vec![bad()], vec![Observed::default()], "Pending"),
-            ("Always", vec![ok()], vec![running()], "Running"),
-        ] {
-            assert_eq!(phase(policy, &init, &containers, false), expected, "{policy}");
-        }
-    }
-
-    #[test]
     fn a_waiting_container_shows_how_it_ended_before() {
         let mut observed = container(ContainerState::Exited, 3);
         observed.waiting = Some(("CrashLoopBackOff".into(), "back-off 10s".into()));
@@ -253,13 +241,5 @@ mod tests {
         assert_eq!(status["state"]["waiting"]["reason"], "CrashLoopBackOff");
         assert_eq!(status["lastState"]["terminated"]["exitCode"], 3);
         assert_eq!(status["restartCount"], 2);
-    }
-
-    #[test]
-    fn quality_of_service_follows_requests_and_limits() {
-        let class = |resources: Value| qos_class(&json!({"spec": {"containers": [{"resources": resources}]}}));
-        assert_eq!(class(json!({})), "BestEffort");
-        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Mi"}})), "Guaranteed");
-        assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
     }
 }

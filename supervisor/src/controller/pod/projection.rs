@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMapProjection, DownwardAPIVolumeFile, KeyToPath, Pod, SecretProjection, Volume,
 };
 
+use super::resource_field;
 use super::source::{Data, Facts, Sources, pod_field};
 
 const DEFAULT_MODE: u32 = 0o644;
@@ -113,8 +114,14 @@ fn add_fields<'a>(
     facts: &Facts<'_>,
 ) -> Result<(), String> {
     for item in items {
-        let path = item.field_ref.as_ref().map(|field| field.field_path.as_str()).unwrap_or_default();
-        let value = pod_field(pod, path, facts).ok_or_else(|| format!("{}: no field {path:?}", item.path))?;
+        let value = match &item.resource_field_ref {
+            Some(selector) => resource_field::value(pod, None, selector, facts.capacity)
+                .ok_or_else(|| format!("{}: no resource {:?}", item.path, selector.resource))?,
+            None => {
+                let path = item.field_ref.as_ref().map(|field| field.field_path.as_str()).unwrap_or_default();
+                pod_field(pod, path, facts).ok_or_else(|| format!("{}: no field {path:?}", item.path))?
+            }
+        };
         let mode = item.mode.map_or(default_mode, |bits| mode(Some(bits)));
         files.insert(item.path.clone(), File { content: value.into_bytes(), mode });
     }

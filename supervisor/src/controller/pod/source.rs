@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
+use super::resource_field::Capacity;
 use crate::api::kinds::{Kind, config_map, secret};
 use crate::api::objects::Objects;
 use crate::api::status::ApiError;
@@ -17,6 +18,7 @@ pub(super) struct Facts<'a> {
     pub(super) node_name: &'a str,
     pub(super) pod_ip: Option<IpAddr>,
     pub(super) host_ip: Option<IpAddr>,
+    pub(super) capacity: Capacity,
 }
 
 /// Where a pod's values come from.

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
 
 use super::source::{Facts, Sources};
-use super::{projected_folder, projection};
+use super::{own_mounts, projected_folder, projection};
+use crate::api::quantity;
 
 /// Makes the volumes of a pod ready, and brings those made of objects up to date. `folder` is the pod's own.
 pub(super) fn prepare(pod: &Pod, folder: &Path, sources: &Sources<'_>, facts: &Facts<'_>) -> Result<(), String> {
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        if volume.image.is_some() {
+            continue;
+        }
         let path = host_path(volume, folder).ok_or_else(|| format!("volume {}: no source", volume.name))?;
         let error = |error: std::io::Error| format!("volume {}: {}: {error}", volume.name, path.display());
         let files = projection::files(volume, pod, sources, facts);
@@ -20,7 +24,12 @@ pub(super) fn prepare(pod: &Pod, folder: &Path, sources: &Sources<'_>, facts: &F
         }
         match &volume.host_path {
             // Every user of the pod may write there, as Kubernetes has it.
-            None => make_directory(&path, 0o777).map_err(error)?,
+            None => {
+                make_directory(&path, 0o777).map_err(error)?;
+                if let Some(bytes) = memory_bytes(volume, facts) {
+                    own_mounts::mount_memory(&path, bytes).map_err(error)?;
+                }
+            }
             Some(source) => {
                 check_host_path(source, &path).map_err(|message| format!("volume {}: {message}", volume.name))?
             }
@@ -29,7 +38,14 @@ pub(super) fn prepare(pod: &Pod, folder: &Path, sources: &Sources<'_>, facts: &F
     Ok(())
 }
 
-/// Where a volume lies on the node.
+/// How large an emptyDir in memory may get: as its author says, never more than the node has. `None` for one on disk.
+fn memory_bytes(volume: &Volume, facts: &Facts<'_>) -> Option<i64> {
+    let empty = volume.empty_dir.as_ref().filter(|empty| empty.medium.as_deref() == Some("Memory"))?;
+    let limit = empty.size_limit.as_ref().and_then(|limit| quantity::whole(&limit.0)).filter(|limit| *limit > 0);
+    Some(limit.unwrap_or(i64::MAX).min(facts.capacity.memory_bytes))
+}
+
+/// Where a volume lies on the node; nowhere in the case of an image.
 pub(super) fn host_path(volume: &Volume, folder: &Path) -> Option<PathBuf> {
     match (volume.empty_dir.is_some() || is_projected(volume), &volume.host_path) {
         (true, None) => Some(folder.join("volumes").join(&volume.name)),

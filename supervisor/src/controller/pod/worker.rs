@@ -10,23 +10,26 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use futures_util::future::join_all;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use reqwest::Client;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::back_off::BackOff;
 use super::desired::{self, Identity};
-use super::environment;
-use super::image::{self, ImageFailure};
-use super::observed::{self, Observed, PodFacts};
+use super::event::Recorder;
+use super::observed::{self, Observed, PodFacts, Role, declared, ephemeral};
+use super::probe::Probes;
+use super::resource_field::Capacity;
 use super::source::{Facts, Sources};
-use super::volume;
+use super::starting::Record;
+use super::termination::{self, Over, Termination, grace};
+use super::{own_mounts, termination_message, volume};
 use crate::api::kinds::{integer, pod, text};
-use crate::api::objects::Objects;
 use crate::api::pod_log::pod_log_folder;
 use crate::api::status::ApiError;
 use crate::controller::Context;
@@ -37,24 +40,23 @@ use crate::pod::status::{ContainerState, ContainerStatus, SandboxState, SandboxS
 const RETRY: Duration = Duration::from_secs(10);
 
 pub(super) struct Worker {
-    context: Context,
-    namespace: String,
-    name: String,
-    uid: String,
-    wake: Arc<Notify>,
-    records: HashMap<String, Record>,
-}
-
-/// What is remembered of a container between passes.
-#[derive(Default)]
-struct Record {
-    crashes: BackOff,
-    images: BackOff,
-    waiting: Option<(String, String)>,
-    /// Nothing is tried before.
-    not_before: Option<Instant>,
-    /// The attempt whose end the back-off has taken into account.
-    counted: Option<u32>,
+    pub(super) context: Context,
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) wake: Arc<Notify>,
+    pub(super) recorder: Recorder,
+    /// Of probes and hooks.
+    pub(super) http: Client,
+    pub(super) records: HashMap<String, Record>,
+    /// Of the containers that run, by name.
+    pub(super) probes: HashMap<String, Probes>,
+    /// The containers that are ended one by one, by id.
+    pub(super) stops: HashMap<String, AbortOnDropHandle<()>>,
+    /// The end of all of them.
+    pub(super) termination: Option<Termination>,
+    /// What containers that have ended left to be said of them, by id.
+    pub(super) last_words: HashMap<String, String>,
 }
 
 /// The end of a worker, or when it wants to look again.
@@ -64,10 +66,22 @@ enum Next {
 }
 
 impl Worker {
-    pub(super) fn new(context: Context, object: &Value, wake: Arc<Notify>) -> Self {
+    pub(super) fn new(context: Context, object: &Value, wake: Arc<Notify>, recorder: Recorder, http: Client) -> Self {
         let field = |pointer| text(object, pointer).to_owned();
-        let (namespace, name, uid) = (field("/metadata/namespace"), field("/metadata/name"), field("/metadata/uid"));
-        Self { context, namespace, name, uid, wake, records: HashMap::new() }
+        Self {
+            context,
+            namespace: field("/metadata/namespace"),
+            name: field("/metadata/name"),
+            uid: field("/metadata/uid"),
+            wake,
+            recorder,
+            http,
+            records: HashMap::new(),
+            probes: HashMap::new(),
+            stops: HashMap::new(),
+            termination: None,
+            last_words: HashMap::new(),
+        }
     }
 
     /// Works until the pod is gone.
@@ -91,19 +105,19 @@ impl Worker {
     }
 
     /// The object, if it is still the same one.
-    fn object(&self) -> Option<Arc<Value>> {
+    pub(super) fn object(&self) -> Option<Arc<Value>> {
         let object = self.context.objects.get(&pod::KIND, &self.namespace, &self.name).ok()?;
         (text(&object, "/metadata/uid") == self.uid).then_some(object)
     }
 
-    fn sandboxes(&self) -> Vec<SandboxStatus> {
+    pub(super) fn sandboxes(&self) -> Vec<SandboxStatus> {
         let mut sandboxes = self.context.node.sandboxes();
         sandboxes.retain(|sandbox| sandbox.config.name.uid == self.uid);
         sandboxes.sort_by_key(|sandbox| sandbox.config.name.attempt);
         sandboxes
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.context.pod_volumes.join(&self.uid)
     }
 
@@ -113,17 +127,24 @@ impl Worker {
 
     async fn pass(&mut self) -> Result<Next, PodError> {
         let Some(object) = self.object() else {
-            self.tear_down(Duration::ZERO).await?;
+            self.tear_down().await?;
             return Ok(Next::Finished);
         };
+        let typed: Pod = serde_json::from_value(Value::clone(&object))
+            .map_err(|error| PodError::internal("read pod object", error))?;
+        self.forget_ended();
+        self.hear_last_words(&typed);
         if !text(&object, "/metadata/deletionTimestamp").is_empty() {
             let grace = u64::try_from(integer(&object, "/metadata/deletionGracePeriodSeconds")).unwrap_or(0);
-            self.tear_down(Duration::from_secs(grace)).await?;
+            let ended = self.ended(&typed, Duration::from_secs(grace)).await?;
+            self.write_status(&typed, None).await;
+            if !ended {
+                return Ok(Next::Wait(None));
+            }
+            self.tear_down().await?;
             let removed = self.context.objects.remove(&pod::KIND, &self.namespace, &self.name, &self.uid).await;
             return removed.map(|()| Next::Finished).map_err(|error| PodError::internal("remove pod object", error));
         }
-        let typed: Pod = serde_json::from_value(Value::clone(&object))
-            .map_err(|error| PodError::internal("read pod object", error))?;
         if matches!(text(&object, "/status/phase"), "Succeeded" | "Failed") {
             // A finished pod keeps its containers for their logs and exit codes, and gives its network back.
             for sandbox in self.sandboxes().iter().filter(|s| s.state == SandboxState::Ready) {
@@ -131,19 +152,59 @@ impl Worker {
             }
             return Ok(Next::Wait(None));
         }
+        let spec = typed.spec.clone().unwrap_or_default();
+        let (init, containers) = self.observe_all(&spec);
+        if let Some(over) = termination::over(&typed, &init, &containers, Timestamp::now()) {
+            let ended = self.ended(&typed, grace(&spec)).await?;
+            let failure = match over {
+                Over::Failed(reason, message) if ended => Some((reason, message)),
+                _ => None,
+            };
+            self.write_status(&typed, failure).await;
+            return Ok(Next::Wait(None));
+        }
         let wake_at = self.advance(&typed).await;
         if let Err(error) = &wake_at {
-            self.no_sandbox(&typed, error);
+            self.no_sandbox(&spec, error);
         }
-        self.write_status(&object, &typed).await;
-        wake_at.map(Next::Wait)
+        self.write_status(&typed, None).await;
+        let deadline = termination::time_left(&typed, Timestamp::now()).map(|left| Instant::now() + left);
+        Ok(Next::Wait(earliest(wake_at?, deadline)))
+    }
+
+    /// Lets go of what belongs to containers that have ended.
+    fn forget_ended(&mut self) {
+        let running = self.running();
+        let runs = |id: &str| running.iter().any(|container| container.id == id);
+        self.probes.retain(|_, probes| runs(&probes.container));
+        self.stops.retain(|id, _| runs(id));
+    }
+
+    /// Reads what containers that have ended since left as their termination messages.
+    fn hear_last_words(&mut self, pod: &Pod) {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let ephemeral = ephemeral(&spec);
+        for container in declared(&spec).map(|(_, container)| container).chain(&ephemeral) {
+            if container.termination_message_path.as_deref().is_none_or(str::is_empty) {
+                continue;
+            }
+            let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+            for ended in self.attempts(&container.name) {
+                if ended.finished_at == 0 || self.last_words.contains_key(&ended.id) {
+                    continue;
+                }
+                let file = termination_message::file(&self.folder(), &container.name, ended.config.attempt);
+                let log = ended.log_path.as_deref().filter(|_| falls_back && ended.exit_code != 0);
+                self.last_words.insert(ended.id.clone(), termination_message::read(&file, log));
+            }
+        }
     }
 
     /// Has the status say why no container can be begun.
-    fn no_sandbox(&mut self, pod: &Pod, error: &PodError) {
+    fn no_sandbox(&mut self, spec: &PodSpec, error: &PodError) {
         const REASON: &str = "CreatePodSandboxError";
-        for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
-            let running = self.observe(&container.name).is_running();
+        for container in &spec.containers {
+            let running = self.observe(Role::Main, container).is_running();
             let record = self.records.entry(container.name.clone()).or_default();
             // The first message stays: each try has a sandbox id of its own in it, and a status that changes wakes
             // this worker at once, without end.
@@ -156,8 +217,8 @@ impl Worker {
     /// Has the status say which volume keeps containers from being begun. What runs already keeps what it has.
     fn not_mounted(&mut self, spec: &PodSpec, message: &str) {
         tracing::warn!(pod = self.name, namespace = self.namespace, message, "prepare volumes");
-        for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-            let running = self.observe(&container.name).is_running();
+        for (role, container) in declared(spec) {
+            let running = self.observe(role, container).is_running();
             let record = self.records.entry(container.name.clone()).or_default();
             if !running {
                 record.waiting = Some(("ContainerCreating".into(), message.to_owned()));
@@ -165,17 +226,17 @@ impl Worker {
         }
     }
 
-    fn sources(&self) -> Sources<'_> {
+    pub(super) fn sources(&self) -> Sources<'_> {
         Sources { objects: &self.context.objects, namespace: &self.namespace }
     }
 
-    fn facts(&self, sandbox: &SandboxStatus) -> Facts<'_> {
+    pub(super) fn facts(&self, sandbox: &SandboxStatus) -> Facts<'_> {
         let host_ip = Some(self.context.host_ip);
         let pod_ip = match sandbox.config.host_network {
             true => host_ip,
             false => sandbox.addresses.first().copied(),
         };
-        Facts { node_name: &self.context.node_name, pod_ip, host_ip }
+        Facts { node_name: &self.context.node_name, pod_ip, host_ip, capacity: Capacity::of_node() }
     }
 
     /// Does what can be done now; gives back when the next thing may be due.
@@ -188,22 +249,36 @@ impl Worker {
             return Ok(Some(Instant::now() + RETRY));
         }
         let policy = spec.restart_policy.clone().unwrap_or_default();
-        for container in spec.init_containers.iter().flatten() {
-            match self.observe(&container.name).exit_code() {
-                Some(0) => continue,
-                Some(_) if policy == "Never" => return Ok(None),
-                _ => return Ok(self.ensure_container(pod, container, &sandbox, true).await),
+        let mut wake_at: Option<Instant> = None;
+        for container in ephemeral(&spec) {
+            if self.observe(Role::Ephemeral, &container).exit_code().is_none() {
+                wake_at = earliest(wake_at, self.ensure_container(pod, (Role::Ephemeral, &container), &sandbox).await);
             }
         }
-        let mut wake_at: Option<Instant> = None;
-        for container in &spec.containers {
-            let restart = match self.observe(&container.name).exit_code() {
-                None => true,
-                Some(0) => policy == "Always",
-                Some(_) => policy != "Never",
+        let begun = spec.containers.iter().any(|container| !self.attempts(&container.name).is_empty());
+        for (role, container) in declared(&spec) {
+            let exit_code = self.observe(role, container).exit_code();
+            let wanted = match (role, exit_code) {
+                (Role::Step, Some(0)) => false,
+                // What its work was for runs already.
+                (Role::Step, _) => !begun,
+                (Role::Sidecar, _) | (_, None) => true,
+                (Role::Main, Some(0)) => policy == "Always",
+                (Role::Main, Some(_)) => policy != "Never",
+                (Role::Ephemeral, Some(_)) => false,
             };
-            if restart && let Some(at) = self.ensure_container(pod, container, &sandbox, false).await {
-                wake_at = Some(wake_at.map_or(at, |earlier| earlier.min(at)));
+            if !wanted {
+                continue;
+            }
+            wake_at = earliest(wake_at, self.ensure_container(pod, (role, container), &sandbox).await);
+            // What comes after an init container waits for it.
+            let holds = match role {
+                Role::Step => true,
+                Role::Sidecar => !begun && !self.observe(role, container).started,
+                Role::Main | Role::Ephemeral => false,
+            };
+            if holds {
+                return Ok(wake_at);
             }
         }
         Ok(wake_at)
@@ -225,7 +300,7 @@ impl Worker {
     }
 
     /// Attempts of a container, oldest first.
-    fn attempts(&self, container: &str) -> Vec<ContainerStatus> {
+    pub(super) fn attempts(&self, container: &str) -> Vec<ContainerStatus> {
         let mut attempts: Vec<ContainerStatus> =
             self.sandboxes().iter().flat_map(|sandbox| self.context.node.containers_of(&sandbox.id)).collect();
         attempts.retain(|status| status.config.name == container);
@@ -233,154 +308,35 @@ impl Worker {
         attempts
     }
 
-    fn observe(&self, container: &str) -> Observed {
-        let mut attempts = self.attempts(container);
+    fn observe(&self, role: Role, container: &Container) -> Observed {
+        let mut attempts = self.attempts(&container.name);
+        for attempt in attempts.iter_mut().filter(|attempt| attempt.message.is_empty()) {
+            attempt.message = self.last_words.get(&attempt.id).cloned().unwrap_or_default();
+        }
         let current = attempts.pop();
-        let waiting = self.records.get(container).and_then(|record| record.waiting.clone());
-        Observed { current, previous: attempts.pop(), waiting }
-    }
-
-    /// Makes sure that a container runs, unless its back-off says to wait; gives back until when.
-    async fn ensure_container(
-        &mut self,
-        pod: &Pod,
-        container: &Container,
-        sandbox: &SandboxStatus,
-        init: bool,
-    ) -> Option<Instant> {
-        let attempts = self.attempts(&container.name);
-        let record = self.records.entry(container.name.clone()).or_default();
-        let last = attempts.last();
-        if last.is_some_and(|last| last.state == ContainerState::Running) {
-            record.waiting = None;
-            return None;
-        }
-        if let Some(last) = last.filter(|last| last.state != ContainerState::Created)
-            && record.counted != Some(last.config.attempt)
+        let waiting = self.records.get(&container.name).and_then(|record| record.waiting.clone());
+        let mut observed = Observed { current, previous: attempts.pop(), waiting, role, ..Observed::default() };
+        if let Some(running) = observed.current.as_ref().filter(|current| current.state == ContainerState::Running)
+            && let Some(probes) = self.probes.get(&container.name).filter(|probes| probes.container == running.id)
+            && !self.stops.contains_key(&running.id)
         {
-            record.counted = Some(last.config.attempt);
-            let wait = record.crashes.wait_after(nanoseconds_between(last.started_at, last.finished_at));
-            record.not_before = Some(Instant::now() + wait.saturating_sub(since(last.finished_at)));
-            if !wait.is_zero() {
-                let message = format!("back-off {}s restarting failed container={}", wait.as_secs(), container.name);
-                record.waiting = Some(("CrashLoopBackOff".into(), message));
-            }
+            let verdict = probes.verdict();
+            (observed.started, observed.ready) = (verdict.started, verdict.ready);
         }
-        if let Some(at) = record.not_before.filter(|at| *at > Instant::now()) {
-            return Some(at);
-        }
-        let attempt = match last {
-            Some(last) if last.state == ContainerState::Created => last.config.attempt,
-            Some(last) => last.config.attempt + 1,
-            None => 0,
-        };
-        match self.start(pod, container, sandbox, attempt, last).await {
-            Ok(()) => {
-                let record = self.records.entry(container.name.clone()).or_default();
-                record.waiting = None;
-                record.not_before = None;
-                record.images = BackOff::default();
-                if attempt > 0 || init {
-                    tracing::info!(pod = self.name, container = container.name, attempt, "container restarted");
-                }
-                record.crashes_if_restart(last.is_some());
-                self.forget_old_attempts(&attempts).await;
-                None
-            }
-            Err(failure) => Some(self.failed(&container.name, failure)),
-        }
+        observed
     }
 
-    /// Takes note of a container that could not be started.
-    fn failed(&mut self, container: &str, failure: ImageFailure) -> Instant {
-        tracing::warn!(pod = self.name, container, reason = failure.reason, message = failure.message, "container");
-        let record = self.records.entry(container.to_owned()).or_default();
-        let first = record.images == BackOff::default();
-        record.images.tried();
-        let wait = record.images.wait_after(Duration::ZERO);
-        let at = Instant::now() + wait;
-        let reason = match failure.reason {
-            "ErrImagePull" if !first => "ImagePullBackOff",
-            reason => reason,
-        };
-        record.waiting = Some((reason.into(), failure.message));
-        record.not_before = Some(at);
-        at
+    /// Init containers and the others.
+    fn observe_all(&self, spec: &PodSpec) -> (Vec<Observed>, Vec<Observed>) {
+        let all = declared(spec).map(|(role, container)| self.observe(role, container));
+        all.partition(|observed| observed.role != Role::Main)
     }
 
-    async fn start(
-        &self,
-        pod: &Pod,
-        container: &Container,
-        sandbox: &SandboxStatus,
-        attempt: u32,
-        last: Option<&ContainerStatus>,
-    ) -> Result<(), ImageFailure> {
-        let node = &self.context.node;
-        let failure = |reason| move |error: PodError| ImageFailure { reason, message: error.to_string() };
-        if let Some(left) = last.filter(|last| last.state == ContainerState::Created) {
-            // Made but never started: a daemon died in between.
-            node.remove_container(&left.id).await.map_err(failure("CreateContainerError"))?;
-        }
-        let image = container.image.clone().unwrap_or_default();
-        let policy = container.image_pull_policy.clone().unwrap_or_default();
-        let image = self.or_deleted(image::ensure(node.images(), &image, &policy)).await?;
-        let env = environment::resolve(pod, container, &self.sources(), &self.facts(sandbox))
-            .map_err(|message| ImageFailure { reason: "CreateContainerConfigError", message })?;
-        let mut config = desired::container(pod, container, attempt, &self.folder(), env);
-        if desired::must_not_be_root(pod, container) {
-            image::check_not_root(&image, config.security.run_as_user)?;
-        }
-        config.image = image.id.to_string();
-        let id = node.create_container(&sandbox.id, config).await.map_err(failure("CreateContainerError"))?;
-        if let Err(error) = node.start_container(&id).await {
-            if let Err(error) = node.remove_container(&id).await {
-                tracing::warn!(pod = self.name, container = id, %error, "remove what did not start");
-            }
-            return Err(failure("RunContainerError")(error));
-        }
-        Ok(())
-    }
-
-    /// Runs work that may take long, unless the pod is deleted meanwhile.
-    async fn or_deleted<T>(&self, work: impl Future<Output = Result<T, ImageFailure>>) -> Result<T, ImageFailure> {
-        let deleted = async {
-            let mut versions = self.context.objects.store().versions();
-            loop {
-                versions.mark_unchanged();
-                if self.object().is_none_or(|object| !text(&object, "/metadata/deletionTimestamp").is_empty()) {
-                    return;
-                }
-                if versions.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            result = work => result,
-            () = deleted => Err(ImageFailure { reason: "PodDeleted", message: "the pod is being deleted".into() }),
-        }
-    }
-
-    /// Keeps the newest attempt that ended beside the one that runs; older ones go with their logs.
-    async fn forget_old_attempts(&self, attempts: &[ContainerStatus]) {
-        let Some((_, older)) = attempts.split_last() else { return };
-        for old in older {
-            if let Err(error) = self.context.node.remove_container(&old.id).await {
-                tracing::warn!(pod = self.name, container = old.id, %error, "remove an old attempt");
-                continue;
-            }
-            if let Some(log) = &old.log_path {
-                let _ = std::fs::remove_file(log);
-            }
-        }
-    }
-
-    async fn write_status(&self, object: &Value, pod: &Pod) {
-        let spec: PodSpec = pod.spec.clone().unwrap_or_default();
-        let observe = |container: &Container| self.observe(&container.name);
-        let init: Vec<Observed> = spec.init_containers.iter().flatten().map(observe).collect();
-        let containers: Vec<Observed> = spec.containers.iter().map(observe).collect();
+    /// `failure` is set once the pod has failed as a whole.
+    async fn write_status(&self, pod: &Pod, failure: Option<(String, String)>) {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let (init, containers) = self.observe_all(&spec);
+        let ephemeral = ephemeral(&spec).iter().map(|container| self.observe(Role::Ephemeral, container)).collect();
         let sandbox = self.sandboxes().into_iter().rev().find(|sandbox| sandbox.state == SandboxState::Ready);
         let host_ip = Some(self.context.host_ip);
         let addresses = match sandbox {
@@ -388,31 +344,28 @@ impl Worker {
             Some(sandbox) => sandbox.addresses,
             None => Vec::new(),
         };
-        let facts = PodFacts { addresses, host_ip, failure: None };
-        let status = observed::status(object, &init, &containers, &facts);
-        let objects: &Objects = &self.context.objects;
-        match objects.set_status(&pod::KIND, &self.namespace, &self.name, &self.uid, status).await {
+        let facts = PodFacts { addresses, host_ip, ephemeral, failure };
+        // Others set conditions for readiness gates: those that stand there when this is written are kept.
+        let status = move |object: &Value| observed::status(object, &init, &containers, &facts);
+        let objects = &self.context.objects;
+        match objects.change_status(&pod::KIND, &self.namespace, &self.name, &self.uid, status).await {
             Ok(()) | Err(ApiError::NotFound { .. }) => {}
             Err(error) => tracing::warn!(pod = self.name, %error, "write pod status"),
         }
     }
 
-    /// Ends everything of the pod on this node and leaves nothing.
-    async fn tear_down(&self, grace: Duration) -> Result<(), PodError> {
+    /// Ends everything of the pod on this node at once and leaves nothing.
+    async fn tear_down(&mut self) -> Result<(), PodError> {
+        self.probes.clear();
+        self.stops.clear();
+        self.termination = None;
         let node = &self.context.node;
         for sandbox in self.sandboxes() {
-            let containers = node.containers_of(&sandbox.id);
-            let stops = containers.iter().map(|container| node.stop_container(&container.id, grace));
-            for stopped in join_all(stops).await {
-                match stopped {
-                    Err(error) if !error.is_not_found() => return Err(error),
-                    _ => {}
-                }
-            }
             node.stop_sandbox(&sandbox.id).await?;
             node.remove_sandbox(&sandbox.id).await?;
         }
         let leftover = |error: std::io::Error| PodError::internal("remove pod folder", error);
+        own_mounts::unmount_beneath(&self.folder()).map_err(leftover)?;
         volume::remove(&self.folder()).map_err(leftover)?;
         volume::remove(&self.log_folder()).map_err(leftover)
     }
@@ -423,20 +376,9 @@ impl Worker {
     }
 }
 
-impl Record {
-    /// A start after an end counts against the back-off.
-    fn crashes_if_restart(&mut self, restart: bool) {
-        if restart {
-            self.crashes.tried();
-        }
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
-}
-
-fn nanoseconds_between(start: i64, end: i64) -> Duration {
-    Duration::from_nanos(u64::try_from(end - start).unwrap_or(0))
-}
-
-fn since(nanoseconds: i64) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)))
 }

@@ -12,6 +12,7 @@ pub(super) fn sandbox() -> SandboxConfig {
         ports: Vec::new(),
         labels: Default::default(),
         annotations: Default::default(),
+        host_aliases: Vec::new(),
         host_network: false,
         host_ipc: false,
         pid: PidMode::Container,
