@@ -1,13 +1,17 @@
 //! The changes that a controller has not looked at yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::event::Recorder;
 use crate::api::kinds::{Kind, pod, text};
 use crate::api::object_store::{Change, ObjectStore};
 use crate::api::objects::Objects;
+use crate::api::status::ApiError;
 
 /// Follows the store from its present state.
 pub(super) struct Changes {
@@ -70,23 +74,51 @@ pub(super) fn all(objects: &Objects, kind: &Kind) -> BTreeSet<Name> {
     objects.list(kind, None).0.iter().map(|object| name_of(object)).collect()
 }
 
-/// Runs `reconcile` for every object of `kind`, and again for each that a change concerns. What fails is tried again
-/// with the next change of the object; a conflict is one.
-pub(super) async fn run<F>(objects: Objects, kind: &'static Kind, owned: &'static Kind, mut reconcile: F)
-where
-    F: AsyncFnMut(&Objects, &str, &str) -> Result<(), crate::api::status::ApiError>,
+/// When to look at an object again though nothing changes; `None` where there is no such time.
+pub(super) type Again = Option<Duration>;
+
+/// Runs `reconcile` for every object of `kind`, and again for each that a change concerns or whose time has come. What
+/// fails is tried again with the next change of the object; a conflict is one.
+pub(super) async fn run<F>(
+    objects: Objects,
+    recorder: Recorder,
+    kind: &'static Kind,
+    owned: &'static Kind,
+    reconcile: F,
+) where
+    F: AsyncFn(&Objects, &Recorder, &str, &str) -> Result<Again, ApiError>,
 {
     let mut changes = Changes::new(objects.store());
     let mut names = all(&objects, kind);
+    let mut due: BTreeMap<Name, Instant> = BTreeMap::new();
     loop {
-        for (namespace, name) in &names {
-            if let Err(error) = reconcile(&objects, namespace, name).await {
-                tracing::warn!(kind = kind.kind, namespace, name, %error, "reconcile");
+        for name in &names {
+            let again = reconcile(&objects, &recorder, &name.0, &name.1).await.unwrap_or_else(|error| {
+                tracing::warn!(kind = kind.kind, namespace = name.0, name = name.1, %error, "reconcile");
+                None
+            });
+            match again {
+                Some(wait) => drop(due.insert(name.clone(), Instant::now() + wait)),
+                None => drop(due.remove(name)),
             }
         }
-        names = match changes.next().await {
-            Some(changes) => concerned(&changes, kind, owned),
-            None => all(&objects, kind),
+        let next = due.values().min().copied();
+        names = tokio::select! {
+            batch = changes.next() => match batch {
+                Some(changes) => concerned(&changes, kind, owned),
+                None => all(&objects, kind),
+            },
+            () = until(next) => {
+                let now = Instant::now();
+                due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect()
+            }
         };
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
 use super::pod_source::{environment_causes, volume_causes};
-use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, is_dns_label, set_default, text};
+use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, set_default, text};
 use crate::api::quantity;
 use crate::api::status::Cause;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ pub static KIND: Kind = Kind {
     short_names: &["po"],
     categories: &["all"],
     namespaced: true,
+    verbs: ALL_VERBS,
     subresources: &["attach", "eviction", "exec", "log", "portforward", "status"],
     set_defaults,
     validate: |object| spec_causes(object.get("spec").unwrap_or(&Value::Null), "spec"),

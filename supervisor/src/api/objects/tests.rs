@@ -5,7 +5,7 @@ use crate::api::kinds::integer;
 async fn objects() -> (tempfile::TempDir, Objects) {
     let folder = tempfile::tempdir().unwrap();
     let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
-    (folder, Objects::open(store).await.unwrap())
+    (folder, Objects::open(store, "node").await.unwrap())
 }
 
 fn web() -> Value {

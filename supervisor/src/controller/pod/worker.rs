@@ -122,6 +122,10 @@ impl Worker {
             let removed = self.context.objects.remove(&pod::KIND, &self.namespace, &self.name, &self.uid).await;
             return removed.map(|()| Next::Finished).map_err(|error| PodError::internal("remove pod object", error));
         }
+        if text(&object, "/spec/nodeName") != &*self.context.node_name {
+            // Not for this node, or for none yet.
+            return Ok(Next::Wait(None));
+        }
         let typed: Pod = serde_json::from_value(Value::clone(&object))
             .map_err(|error| PodError::internal("read pod object", error))?;
         if matches!(text(&object, "/status/phase"), "Succeeded" | "Failed") {
