@@ -20,7 +20,7 @@ pub fn bind(objects: &Objects, pod: &mut Value) {
 }
 
 impl Objects {
-    /// Gives the pod with `uid`, which has waited, to this node. Clients may not change the specification of a pod; this may.
+    /// Gives the pod with `uid`, which has waited, to this node.
     pub async fn bind_waiting(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {
         let (objects, uid) = (self.clone(), uid.to_owned());
         let change = move |current: &mut Value| {
@@ -31,6 +31,29 @@ impl Objects {
         };
         let bound = self.store.update(Key::new(&pod::KIND.resource(), namespace, name), change).await;
         bound.map_err(|error| api_error(&pod::KIND, name, error))?.map(drop)
+    }
+
+    /// Takes over the pods of the node as which this one was known before its host was renamed. A pod that somebody has
+    /// given to a node that never was here stays where it is.
+    pub async fn take_over(&self) -> Result<(), ApiError> {
+        for former in self.list(&node::KIND, None).0.iter() {
+            let former_name = text(former, "/metadata/name").to_owned();
+            if former_name == self.node_name() {
+                continue;
+            }
+            for pod in self.list(&pod::KIND, None).0.iter().filter(|pod| text(pod, "/spec/nodeName") == former_name) {
+                let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
+                let objects = self.clone();
+                let change = move |current: &mut Value| {
+                    bind(&objects, current);
+                    Ok::<(), ApiError>(())
+                };
+                let bound = self.store.update(Key::new(&pod::KIND.resource(), namespace, name), change).await;
+                bound.map_err(|error| api_error(&pod::KIND, name, error))??;
+            }
+            self.remove(&node::KIND, "", &former_name, text(former, "/metadata/uid")).await?;
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod paused;
 mod progress;
+mod revision;
 
 use std::sync::Arc;
 
@@ -16,7 +17,6 @@ use crate::api::objects::{Half, Objects, Propagation, is_owned_by, owner_referen
 use crate::api::status::ApiError;
 
 const HASH_LABEL: &str = "pod-template-hash";
-const REVISION_ANNOTATION: &str = "deployment.kubernetes.io/revision";
 
 /// Keeps every Deployment rolled out.
 pub async fn run(objects: Objects, recorder: Recorder) {
@@ -42,16 +42,19 @@ async fn reconcile(objects: &Objects, recorder: &Recorder, namespace: &str, name
         let current = current.map(|set| text(set, "/metadata/uid").to_owned()).unwrap_or_default();
         return write_status(objects, namespace, name, &deployment, &current).await;
     }
-    let revision = sets.iter().map(|set| revision_of(set)).max().unwrap_or(0);
+    let revision = sets.iter().map(|set| revision::of(set)).max().unwrap_or(0);
     let hash = template_hash(&deployment);
     let current = sets.iter().find(|set| text(set, &format!("/metadata/labels/{HASH_LABEL}")) == hash).cloned();
     let current = match current {
         Some(current) => current,
         None => objects.create(&replica_set::KIND, namespace, new_set(&deployment, &hash, revision + 1)).await?,
     };
-    if revision_of(&current) < revision {
-        annotate_revision(objects, namespace, &current, revision + 1).await?;
-    }
+    // An older version that is wanted again becomes the newest.
+    let revision = match revision::of(&current) {
+        own if own >= revision => own.max(1),
+        _ => revision + 1,
+    };
+    revision::tell(objects, &deployment, &current, revision).await?;
     let sets = owned_sets(objects, namespace, &deployment);
     let (new, old): (Vec<_>, Vec<_>) =
         sets.iter().cloned().partition(|set| set["metadata"]["uid"] == current["metadata"]["uid"]);
@@ -72,12 +75,8 @@ fn owned_sets(objects: &Objects, namespace: &str, deployment: &Value) -> Vec<Arc
     let uid = text(deployment, "/metadata/uid");
     let (mut sets, _) = objects.list(&replica_set::KIND, Some(namespace));
     sets.retain(|set| is_owned_by(set, uid));
-    sets.sort_by_key(|set| revision_of(set));
+    sets.sort_by_key(|set| revision::of(set));
     sets
-}
-
-fn revision_of(set: &Value) -> i64 {
-    set["metadata"]["annotations"][REVISION_ANNOTATION].as_str().and_then(|r| r.parse().ok()).unwrap_or(0)
 }
 
 /// Ten characters that differ when the template does: 64-bit FNV-1a over its canonical JSON.
@@ -102,19 +101,11 @@ fn new_set(deployment: &Value, hash: &str, revision: i64) -> Value {
     json!({
         "metadata": {
             "name": format!("{name}-{hash}"), "labels": spec["template"]["metadata"]["labels"],
-            "annotations": {REVISION_ANNOTATION: revision.to_string()},
+            "annotations": revision::annotations(deployment, revision),
             "ownerReferences": [owner_reference(&deployment::KIND, deployment)],
         },
         "spec": spec,
     })
-}
-
-async fn annotate_revision(objects: &Objects, namespace: &str, set: &Value, revision: i64) -> Result<(), ApiError> {
-    let change = move |mut set: Value| {
-        set["metadata"]["annotations"][REVISION_ANNOTATION] = revision.to_string().into();
-        Ok(set)
-    };
-    objects.update(&replica_set::KIND, namespace, text(set, "/metadata/name"), Half::Desired, change).await.map(drop)
 }
 
 /// The counts to set now: as far as the strategy allows with what is available at this moment.

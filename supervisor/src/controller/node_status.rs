@@ -22,6 +22,9 @@ const LEAST_SHARE: f64 = 0.1;
 
 /// Makes the object and keeps its status until the end.
 pub async fn run(context: Context) {
+    if let Err(error) = context.objects.take_over().await {
+        tracing::warn!(%error, "take over the pods of the name before");
+    }
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

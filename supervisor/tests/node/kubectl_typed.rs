@@ -163,3 +163,32 @@ async fn jobs_run_to_their_end_and_daemon_sets_roll() {
     node.terminate_wharfd();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_rollout_that_stands_still_fails_and_can_be_taken_back() {
+    const TEST: &str = "a_rollout_that_stands_still_fails_and_can_be_taken_back";
+    let Some((mut node, kubectl)) = start(TEST, "kubestuck").await else { return };
+    let none = Value::Null;
+    let run = |arguments: &[&str]| said(&kubectl, arguments, &none);
+    run(&["create", "deployment", "web", "--image", IMAGE, "--", "sh", "-c", SLEEP]);
+    run(&["rollout", "status", "deployment/web", "--timeout", "30s"]);
+    run(&["patch", "deployment", "web", "-p", r#"{"spec":{"progressDeadlineSeconds":1}}"#]);
+    let container = r#"{"name":"busybox","image":"none.test/none:1","imagePullPolicy":"Never"}"#;
+    let patch = format!(r#"{{"spec":{{"template":{{"spec":{{"containers":[{container}]}}}}}}}}"#);
+    run(&["patch", "deployment", "web", "-p", &patch]);
+    let (code, _, error) = outcome(&kubectl, &["rollout", "status", "deployment/web", "--timeout", "30s"], &none);
+    assert!(code == 1 && error.contains("exceeded its progress deadline"), "{code} {error}");
+    let described = run(&["describe", "deployment", "web"]);
+    assert!(described.contains("ProgressDeadlineExceeded"), "{described}");
+    wait_for("the event", LIMIT, || run(&["get", "events"]).contains("Warning   Failed"));
+    run(&["annotate", "deployment", "web", "kubernetes.io/change-cause=a slip"]);
+    wait_for("the cause", LIMIT, || run(&["rollout", "history", "deployment/web"]).contains("2         a slip"));
+    run(&["rollout", "undo", "deployment/web"]);
+    run(&["rollout", "status", "deployment/web", "--timeout", "30s"]);
+    let history = run(&["rollout", "history", "deployment/web"]);
+    assert!(history.contains("\n2         a slip\n3         <none>"), "{history}");
+    run(&["delete", "deployment", "web"]);
+    wait_ready(&node, 0);
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
