@@ -9,12 +9,14 @@ use tempfile::TempDir;
 use wharf_images::untrusted as images;
 use wharf_runtime::untrusted as runtime;
 use wharf_specs::{cdi, cni, streaming};
+use wharf_supervisor::api::untrusted as api;
 
 /// Whether the input was taken, which libFuzzer is not told.
 type Target = fn(&[u8]) -> bool;
 
 /// Each has a folder of its name in `seeds/`.
 const TARGETS: &[(&str, Target)] = &[
+    ("apply", api::apply),
     ("cdi", cdi::untrusted::spec),
     ("channel", streaming::untrusted::channel),
     ("cni_network", cni::untrusted::network),
@@ -25,7 +27,10 @@ const TARGETS: &[(&str, Target)] = &[
     ("handshake", runtime::handshake),
     ("layer", |bytes| images::layer(bytes, DIRECTORY.path()).expect("a directory of our own")),
     ("layout", runtime::layout),
+    ("manifest", api::manifest),
+    ("patch", api::patch),
     ("process", runtime::process),
+    ("protobuf", api::protobuf),
     ("reference", images::reference),
     ("resources", |bytes| runtime::resources(bytes, GROUP.path())),
     ("seccomp", runtime::seccomp),

@@ -4,8 +4,9 @@
 //! type is reported with its line and field. [`check`] does the same for an object that is JSON already.
 
 use crate::json_path::path_at;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, ServiceAccount};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -57,12 +58,17 @@ impl KnownKind {
 }
 
 const KNOWN_KINDS: &[KnownKind] = &[
+    KnownKind::of::<DaemonSet>("apps/v1", "DaemonSet"),
     KnownKind::of::<Deployment>("apps/v1", "Deployment"),
     KnownKind::of::<ReplicaSet>("apps/v1", "ReplicaSet"),
+    KnownKind::of::<Job>("batch/v1", "Job"),
     KnownKind::of::<ConfigMap>("v1", "ConfigMap"),
+    KnownKind::of::<Event>("v1", "Event"),
     KnownKind::of::<Namespace>("v1", "Namespace"),
+    KnownKind::of::<Node>("v1", "Node"),
     KnownKind::of::<Pod>("v1", "Pod"),
     KnownKind::of::<Secret>("v1", "Secret"),
+    KnownKind::of::<ServiceAccount>("v1", "ServiceAccount"),
 ];
 
 fn known_kinds() -> String {

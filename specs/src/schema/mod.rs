@@ -1,9 +1,10 @@
 //! Schemas of the Kubernetes kinds: which fields an object has, and how changes to its lists and maps are merged.
 //!
 //! The definitions are made from the kinds' types when this crate is built (`build.rs`). They say nothing about
-//! merging; [`merge`] does.
+//! merging; [`merge`] does. [`protobuf`] reads objects in their binary form.
 
 mod merge;
+pub mod protobuf;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
@@ -38,7 +39,24 @@ enum Node {
     Map(Box<Node>),
     List(Box<Node>),
     Reference(String),
-    Scalar,
+    Scalar(Scalar),
+}
+
+/// What has no parts that are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scalar {
+    Text,
+    /// A text of base64.
+    Bytes,
+    Integer,
+    Boolean,
+    Time,
+    /// With microseconds.
+    MicroTime,
+    Quantity,
+    IntOrString,
+    /// Whatever stands there.
+    Json,
 }
 
 #[derive(Debug)]
@@ -73,7 +91,24 @@ impl Node {
         }
         match schema.get("items") {
             Some(items) => Self::List(Box::new(Self::of_schema("", items))),
-            None => Self::Scalar,
+            None => Self::Scalar(Scalar::of_schema(definition, schema)),
+        }
+    }
+}
+
+impl Scalar {
+    fn of_schema(definition: &str, schema: &Value) -> Self {
+        let keyword = |name: &str| schema.get(name).and_then(Value::as_str).unwrap_or_default();
+        match (keyword("type"), keyword("format"), definition.rsplit('.').next()) {
+            (_, _, Some("Quantity")) => Self::Quantity,
+            (_, _, Some("IntOrString")) => Self::IntOrString,
+            ("string", "date-time", Some("MicroTime")) => Self::MicroTime,
+            ("string", "date-time", _) => Self::Time,
+            ("string", "byte", _) => Self::Bytes,
+            ("string", _, _) => Self::Text,
+            ("integer", _, _) => Self::Integer,
+            ("boolean", _, _) => Self::Boolean,
+            _ => Self::Json,
         }
     }
 }
@@ -97,7 +132,7 @@ impl Shape {
         let (mut node, mut atomic) = (self.node, self.facts.atomic);
         while let Node::Reference(name) = node {
             atomic |= merge::is_atomic(name);
-            node = NODES.get(name).unwrap_or(&Node::Scalar);
+            node = NODES.get(name).unwrap_or(&Node::Scalar(Scalar::Json));
         }
         (node, atomic)
     }
@@ -110,7 +145,7 @@ impl Shape {
     /// Changed only as a whole in a server-side apply: a scalar, an atomic struct or map, a list without keys.
     pub fn is_atomic(self) -> bool {
         match self.resolved() {
-            (_, true) | (Node::Scalar, _) => true,
+            (_, true) | (Node::Scalar(_), _) => true,
             (Node::List(_), false) => self.facts.list == ListType::Atomic,
             _ => false,
         }
@@ -220,7 +255,7 @@ mod tests {
                 Node::Reference(name) => assert!(NODES.contains_key(name), "{name}"),
                 Node::Struct(fields) => fields.values().for_each(|field| check(&field.node)),
                 Node::Map(inner) | Node::List(inner) => check(inner),
-                Node::Scalar => {}
+                Node::Scalar(_) => {}
             }
         }
         assert!(NODES.len() > 100);

@@ -5,7 +5,7 @@ use http::header;
 use http::request::Parts;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use wharf_specs::schema::{Shape, unknown_fields};
+use wharf_specs::schema::{Shape, protobuf, unknown_fields};
 
 use super::kinds::Kind;
 use super::query::Query;
@@ -13,6 +13,9 @@ use super::status::ApiError;
 
 /// Largest request body, in bytes; Kubernetes' own limit.
 pub(super) const MAX_BODY_BYTES: usize = 3 << 20;
+pub(super) const PROTOBUF_TYPE: &str = "application/vnd.kubernetes.protobuf";
+/// Media types of objects.
+const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 /// Fields that a warning or refusal names at most.
 const MAX_NAMED_FIELDS: usize = 32;
 
@@ -26,30 +29,50 @@ pub(super) async fn read_body(body: Body) -> Result<bytes::Bytes, ApiError> {
     axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| ApiError::TooLarge { limit: MAX_BODY_BYTES })
 }
 
-/// A value and the fields that stood in it twice.
+/// A value, and the fields of it that were read and yet are not in it: "duplicate field \"a\"".
 pub(super) struct Read {
     pub(super) value: Value,
-    pub(super) duplicates: Vec<String>,
+    pub(super) odd_fields: Vec<String>,
 }
 
-/// Reads JSON, or YAML where the request says so.
+/// Reads the whole of a body as its media type says.
 pub(super) async fn read_value(parts: &Parts, body: Body) -> Result<Read, ApiError> {
-    let bytes = read_body(body).await?;
-    match content_type(parts) {
+    parse_value(content_type(parts), &read_body(body).await?)
+}
+
+/// Reads JSON, YAML or Kubernetes' protobuf.
+pub(super) fn parse_value(media_type: &str, bytes: &[u8]) -> Result<Read, ApiError> {
+    match media_type {
         "" | "application/json" => {
-            read_json(&bytes).map_err(|error| ApiError::BadRequest(format!("body is not JSON: {error}")))
+            read_json(bytes).map_err(|error| ApiError::BadRequest(format!("body is not JSON: {error}")))
         }
-        "application/yaml" => read_yaml(&bytes),
-        other => {
-            Err(ApiError::UnsupportedMediaType { found: other.into(), accepted: "application/json, application/yaml" })
-        }
+        "application/yaml" => read_yaml(bytes),
+        PROTOBUF_TYPE => read_protobuf(bytes),
+        other => Err(ApiError::UnsupportedMediaType { found: other.into(), accepted: MEDIA_TYPES }),
     }
+}
+
+/// Kubernetes' protobuf, whose unknown fields have numbers only.
+fn read_protobuf(bytes: &[u8]) -> Result<Read, ApiError> {
+    let decoded = protobuf::decode(bytes)
+        .map_err(|error| ApiError::BadRequest(format!("body is not Kubernetes' protobuf: {error}")))?;
+    let odd_fields = decoded.duplicates.iter().map(|field| duplicate(field));
+    let odd_fields = odd_fields.chain(decoded.unknown.iter().map(|field| unknown(field))).collect();
+    Ok(Read { value: decoded.object, odd_fields })
+}
+
+fn duplicate(field: &str) -> String {
+    format!("duplicate field \"{field}\"")
+}
+
+fn unknown(field: &str) -> String {
+    format!("unknown field \"{field}\"")
 }
 
 /// YAML, which has no fields twice.
 pub(super) fn read_yaml(bytes: &[u8]) -> Result<Read, ApiError> {
     match serde_yaml_ng::from_slice(bytes) {
-        Ok(value) => Ok(Read { value, duplicates: Vec::new() }),
+        Ok(value) => Ok(Read { value, odd_fields: Vec::new() }),
         Err(error) => Err(ApiError::BadRequest(format!("body is not YAML: {error}"))),
     }
 }
@@ -60,7 +83,7 @@ pub(super) fn read_json(bytes: &[u8]) -> serde_json::Result<Read> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Noticing { path: String::new(), duplicates: &mut duplicates }.deserialize(&mut deserializer)?;
     deserializer.end()?;
-    Ok(Read { value, duplicates })
+    Ok(Read { value, odd_fields: duplicates.iter().map(|field| duplicate(field)).collect() })
 }
 
 struct Noticing<'a> {
@@ -152,21 +175,21 @@ impl FieldValidation {
         }
     }
 
-    /// Warnings about fields of `object` that its kind does not have, or a refusal.
+    /// Warnings about fields of `object` that its kind does not have, or a refusal. `odd_fields` are those that were
+    /// noticed when it was read.
     pub(super) fn check(
         self,
         kind: &str,
         api_version: &str,
         object: &Value,
-        duplicates: &[String],
+        odd_fields: &[String],
     ) -> Result<Vec<String>, ApiError> {
         if self == Self::Ignore {
             return Ok(Vec::new());
         }
-        let unknown = Shape::of_kind(api_version, kind).map(|shape| unknown_fields(shape, object)).unwrap_or_default();
-        let unknown = unknown.into_iter().map(|field| format!("unknown field \"{field}\""));
-        let twice = duplicates.iter().map(|field| format!("duplicate field \"{field}\""));
-        let named: Vec<String> = twice.chain(unknown).take(MAX_NAMED_FIELDS).collect();
+        let others = Shape::of_kind(api_version, kind).map(|shape| unknown_fields(shape, object)).unwrap_or_default();
+        let others = others.iter().map(|field| unknown(field));
+        let named: Vec<String> = odd_fields.iter().cloned().chain(others).take(MAX_NAMED_FIELDS).collect();
         match self {
             Self::Strict if !named.is_empty() => {
                 Err(ApiError::BadRequest(format!("strict decoding error: {}", named.join(", "))))
@@ -185,7 +208,7 @@ pub(super) async fn read_object(
 ) -> Result<(Value, Vec<String>), ApiError> {
     let validation = FieldValidation::of(query)?;
     let read = read_value(parts, body).await?;
-    let warnings = validation.check(kind.kind, &kind.api_version(), &read.value, &read.duplicates)?;
+    let warnings = validation.check(kind.kind, &kind.api_version(), &read.value, &read.odd_fields)?;
     Ok((read.value, warnings))
 }
 
@@ -198,14 +221,14 @@ mod tests {
     fn fields_that_stand_twice_are_noticed() {
         let read = read_json(br#"{"a": 1, "b": [{"c": 1, "c": 2}], "a": 3.5}"#).unwrap();
         assert_eq!(read.value, json!({"a": 3.5, "b": [{"c": 2}]}));
-        assert_eq!(read.duplicates, ["b[0].c", "a"]);
+        assert_eq!(read.odd_fields, ["duplicate field \"b[0].c\"", "duplicate field \"a\""]);
         assert!(read_json(b"{} x").is_err() && read_json(&[b'['; 1000]).is_err());
     }
 
     #[test]
     fn unknown_fields_are_ignored_named_or_refused() {
         let pod = json!({"spec": {"containers": [{"imagge": ""}]}, "x": {}});
-        let check = |validation: FieldValidation| validation.check("Pod", "v1", &pod, &["a.b".into()]);
+        let check = |validation: FieldValidation| validation.check("Pod", "v1", &pod, &[duplicate("a.b")]);
         assert_eq!(check(FieldValidation::Ignore).unwrap(), Vec::<String>::new());
         let named = ["duplicate field \"a.b\"", "unknown field \"spec.containers[0].imagge\"", "unknown field \"x\""];
         assert_eq!(check(FieldValidation::Warn).unwrap(), named);

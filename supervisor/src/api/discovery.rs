@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 
 use super::accept;
 use super::kinds::{KINDS, Kind};
+use super::metrics;
 use super::status::ApiError;
 use super::subresource;
-
-const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// The Kubernetes version whose API this is, with our own beside it.
 pub fn version() -> Value {
@@ -34,6 +33,9 @@ pub fn answer(parts: &Parts, core: bool) -> Result<Response, ApiError> {
 
 fn group_names(core: bool) -> Vec<&'static str> {
     let mut names: Vec<&str> = KINDS.iter().map(|kind| kind.group).filter(|name| name.is_empty() == core).collect();
+    if !core {
+        names.push(metrics::GROUP);
+    }
     names.sort_unstable();
     names.dedup();
     names
@@ -41,6 +43,9 @@ fn group_names(core: bool) -> Vec<&'static str> {
 
 fn aggregated(core: bool) -> Value {
     let group = |name: &'static str| {
+        if name == metrics::GROUP {
+            return metrics::aggregated();
+        }
         let kinds: Vec<&Kind> = KINDS.iter().copied().filter(|kind| kind.group == name).collect();
         let mut versions: Vec<&str> = kinds.iter().map(|kind| kind.version).collect();
         versions.dedup();
@@ -63,7 +68,7 @@ fn aggregated_kind(kind: &Kind) -> Value {
         json!({"subresource": name, "responseKind": spoken, "verbs": verbs})
     });
     json!({
-        "resource": kind.plural, "singularResource": kind.singular, "verbs": VERBS,
+        "resource": kind.plural, "singularResource": kind.singular, "verbs": kind.verbs,
         "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "shortNames": kind.short_names, "categories": kind.categories,
@@ -81,7 +86,7 @@ fn groups() -> Value {
 }
 
 pub fn group(name: &str) -> Result<Value, ApiError> {
-    if !KINDS.iter().any(|kind| kind.group == name) {
+    if name != metrics::GROUP && !KINDS.iter().any(|kind| kind.group == name) {
         return Err(ApiError::NoSuchPath { path: format!("/apis/{name}") });
     }
     let mut object = group_object(name);
@@ -91,12 +96,15 @@ pub fn group(name: &str) -> Result<Value, ApiError> {
 }
 
 fn group_object(name: &str) -> Value {
-    let version = KINDS.iter().find(|kind| kind.group == name).map_or("v1", |kind| kind.version);
+    let version = KINDS.iter().find(|kind| kind.group == name).map_or(metrics::VERSION, |kind| kind.version);
     let served = json!({"groupVersion": format!("{name}/{version}"), "version": version});
     json!({"name": name, "versions": [served], "preferredVersion": served})
 }
 
 pub fn resources(group: &str, version: &str) -> Result<Value, ApiError> {
+    if (group, version) == (metrics::GROUP, metrics::VERSION) {
+        return Ok(metrics::resources());
+    }
     let served: Vec<&Kind> = KINDS.iter().copied().filter(|k| k.group == group && k.version == version).collect();
     let Some(first) = served.first() else {
         return Err(ApiError::NoSuchPath { path: format!("{group}/{version}") });
@@ -105,7 +113,7 @@ pub fn resources(group: &str, version: &str) -> Result<Value, ApiError> {
     for kind in &served {
         resources.push(json!({
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
-            "shortNames": kind.short_names, "verbs": VERBS, "categories": kind.categories,
+            "shortNames": kind.short_names, "verbs": kind.verbs, "categories": kind.categories,
         }));
         for name in kind.subresources {
             let (group, version, spoken, verbs) = subresource::description(kind, name);

@@ -12,6 +12,8 @@
 //! | `discovery.rs`, `openapi.rs` | what is served, for clients that ask |
 //! | `object_store.rs` | durable storage, versions, change history |
 //! | `kinds/` | one file per kind: defaults, validation, table columns |
+//! | `scheduling.rs` | the node of a pod |
+//! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
 //! | `pod_log.rs`, `pod_stream.rs` | sub-resources of pods |
 //! | `status.rs` | errors as `Status` objects |
 
@@ -19,9 +21,10 @@ mod accept;
 mod apply;
 mod body;
 pub mod deletion;
-mod discovery;
+pub mod discovery;
 pub mod kinds;
 mod list;
+pub mod metrics;
 pub mod object_store;
 pub mod objects;
 mod openapi;
@@ -31,6 +34,7 @@ mod pod_stream;
 pub mod quantity;
 mod query;
 mod route;
+pub mod scheduling;
 pub mod selector;
 pub mod server;
 pub mod status;

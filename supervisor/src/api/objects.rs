@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::apply::{Writer, record_update};
 use super::kinds::{Kind, is_dns_subdomain, namespace, pod, text};
 use super::object_store::{Key, ObjectStore, StoreError};
+use super::scheduling;
 use super::status::{ApiError, Cause};
 use super::update::typed;
 
@@ -28,12 +29,13 @@ pub struct WriteOptions {
 #[derive(Clone)]
 pub struct Objects {
     pub(super) store: ObjectStore,
+    node_name: Arc<str>,
 }
 
 impl Objects {
     /// Takes the store over and makes sure that the namespaces every cluster has are there.
-    pub async fn open(store: ObjectStore) -> Result<Self, ApiError> {
-        let objects = Self { store };
+    pub async fn open(store: ObjectStore, node_name: &str) -> Result<Self, ApiError> {
+        let objects = Self { store, node_name: node_name.into() };
         for name in ["default", "kube-system"] {
             if objects.get(&namespace::KIND, "", name).is_err() {
                 let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -45,6 +47,11 @@ impl Objects {
 
     pub fn store(&self) -> &ObjectStore {
         &self.store
+    }
+
+    /// As pods see it in `spec.nodeName`, and the name of the Node object.
+    pub fn node_name(&self) -> &str {
+        &self.node_name
     }
 
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Value>, ApiError> {
@@ -140,6 +147,9 @@ impl Objects {
             fields.remove("status");
         }
         (kind.set_defaults)(&mut object);
+        if std::ptr::eq(kind, &pod::KIND) && scheduling::is_free(self, &object) {
+            scheduling::bind(self, &mut object);
+        }
         match (kind.validate)(&object) {
             causes if causes.is_empty() => Ok(object),
             causes => Err(invalid(kind, &name, causes)),
@@ -191,11 +201,15 @@ pub fn random_suffix() -> String {
     uuid::Uuid::new_v4().as_bytes()[..5].iter().map(|&b| ALPHABET[usize::from(b) % ALPHABET.len()] as char).collect()
 }
 
+/// The metadata of what a client sends, which may be anything.
 pub(super) fn metadata_of(object: &mut Value) -> Result<&mut Map<String, Value>, ApiError> {
-    if object["metadata"].is_null() {
-        object["metadata"] = json!({});
+    let wrong = |what: &str| ApiError::BadRequest(format!("{what} must be an object"));
+    let fields = object.as_object_mut().ok_or_else(|| wrong("what is sent"))?;
+    let metadata = fields.entry("metadata").or_insert(Value::Null);
+    if metadata.is_null() {
+        *metadata = json!({});
     }
-    object["metadata"].as_object_mut().ok_or_else(|| ApiError::BadRequest("metadata must be an object".into()))
+    metadata.as_object_mut().ok_or_else(|| wrong("metadata"))
 }
 
 pub(super) fn not_found(kind: &Kind, name: &str) -> ApiError {

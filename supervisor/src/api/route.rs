@@ -1,6 +1,7 @@
 //! Request paths of the Kubernetes API.
 
 use super::kinds::Kind;
+use super::metrics;
 use super::status::ApiError;
 
 /// What a path names.
@@ -22,6 +23,7 @@ pub enum Route<'a> {
         version: &'a str,
     },
     OpenApi(Document<'a>),
+    Metrics(Metrics<'a>),
     Collection {
         kind: &'static Kind,
         namespace: Option<&'a str>,
@@ -32,6 +34,15 @@ pub enum Route<'a> {
         name: &'a str,
         subresource: Option<&'a str>,
     },
+}
+
+/// Figures in `metrics.k8s.io`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metrics<'a> {
+    Nodes,
+    Node(&'a str),
+    Pods { namespace: Option<&'a str> },
+    Pod { namespace: &'a str, name: &'a str },
 }
 
 /// An OpenAPI document.
@@ -63,11 +74,25 @@ impl<'a> Route<'a> {
             ["api", version] => Ok(Self::Resources { group: "", version }),
             ["apis", group] => Ok(Self::Group { group }),
             ["apis", group, version] => Ok(Self::Resources { group, version }),
+            ["apis", metrics::GROUP, metrics::VERSION, rest @ ..] => {
+                figures(rest).map(Self::Metrics).ok_or_else(not_found)
+            }
             ["api", version, rest @ ..] => resource("", version, rest).ok_or_else(not_found),
             ["apis", group, version, rest @ ..] => resource(group, version, rest).ok_or_else(not_found),
             _ => Err(not_found()),
         }
     }
+}
+
+fn figures<'a>(parts: &[&'a str]) -> Option<Metrics<'a>> {
+    Some(match *parts {
+        ["nodes"] => Metrics::Nodes,
+        ["nodes", name] => Metrics::Node(name),
+        ["pods"] => Metrics::Pods { namespace: None },
+        ["namespaces", namespace, "pods"] => Metrics::Pods { namespace: Some(namespace) },
+        ["namespaces", namespace, "pods", name] => Metrics::Pod { namespace, name },
+        _ => return None,
+    })
 }
 
 fn resource<'a>(group: &str, version: &str, parts: &[&'a str]) -> Option<Route<'a>> {
@@ -107,6 +132,7 @@ mod tests {
                 format!("{} {namespace}/{name} {subresource:?}", kind.plural)
             }
             Ok(Route::Resources { group, version }) => format!("resources {group}/{version}"),
+            Ok(Route::Metrics(metrics)) => format!("{metrics:?}"),
             Ok(_) => "other".into(),
             Err(error) => error.code().as_str().into(),
         }
@@ -128,6 +154,10 @@ mod tests {
             ("/api/v1/pods/b", "404"),
             ("/api/v1/nothings", "404"),
             ("/openapi/v3/apis/apps/v1", "other"),
+            ("/apis/metrics.k8s.io/v1beta1", "resources metrics.k8s.io/v1beta1"),
+            ("/apis/metrics.k8s.io/v1beta1/nodes/a", "Node(\"a\")"),
+            ("/apis/metrics.k8s.io/v1beta1/namespaces/a/pods", "Pods { namespace: Some(\"a\") }"),
+            ("/apis/metrics.k8s.io/v1beta1/pods/a", "404"),
             ("/api/v2/pods", "404"),
             ("/", "404"),
         ] {

@@ -14,17 +14,18 @@ use tokio::net::UnixListener;
 
 use super::accept::{self, Form};
 use super::apply::{MAX_MANAGER_BYTES, Writer};
-use super::body::{FieldValidation, content_type, read_body, read_object, read_yaml};
+use super::body::{FieldValidation, content_type, parse_value, read_body, read_object, read_yaml};
 use super::deletion::DeleteOptions;
 use super::kinds::{Kind, text};
 use super::list::{self, Filter};
-use super::objects::{Half, Objects, WriteOptions};
+use super::metrics::NodeUsage;
+use super::objects::{Half, Objects, WriteOptions, metadata_of};
 use super::patch::{self, Patch};
 use super::query::Query;
 use super::route::Route;
 use super::status::ApiError;
 use super::update::Apply;
-use super::{discovery, openapi, subresource, watch};
+use super::{discovery, metrics, openapi, subresource, watch};
 use crate::pod::Node;
 
 /// Media type of a server-side apply.
@@ -37,6 +38,7 @@ pub struct Api {
     pub node: Node,
     /// Holds the logs of pods: `NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log`.
     pub pod_logs: Arc<std::path::Path>,
+    pub usage: Arc<NodeUsage>,
 }
 
 /// Serves the API until the listener fails.
@@ -66,6 +68,8 @@ async fn answer(api: Api, request: Request) -> Result<Response, ApiError> {
         Route::OpenApi(document) => openapi::answer(document),
         Route::Group { group } => only_get(discovery::group(group)?),
         Route::Resources { group, version } => only_get(discovery::resources(group, version)?),
+        Route::Metrics(wanted) if parts.method == Method::GET => metrics::answer(&api, wanted, &query).await,
+        Route::Metrics(_) => Err(method_not_allowed(&parts)),
         Route::Collection { kind, namespace } => collection(api, parts, body, query, kind, namespace).await,
         Route::Object { kind, namespace, name, subresource: None } => {
             object(api, parts, body, query, Target { kind, namespace, name }).await
@@ -93,6 +97,7 @@ async fn collection(
     kind: &'static Kind,
     namespace: Option<&str>,
 ) -> Result<Response, ApiError> {
+    check_verb(&parts, kind, &[(Method::POST, "create"), (Method::DELETE, "deletecollection")])?;
     match parts.method {
         Method::GET => {
             let form = accept::form(&parts, &query)?;
@@ -134,6 +139,7 @@ async fn collection(
 
 async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target<'_>) -> Result<Response, ApiError> {
     let Target { kind, namespace, name } = target;
+    check_verb(&parts, kind, &[(Method::DELETE, "delete")])?;
     let form = accept::form(&parts, &query)?;
     match parts.method {
         Method::GET => {
@@ -150,6 +156,9 @@ async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target
         }
         Method::PATCH if content_type(&parts) == APPLY_TYPE => {
             let (wanted, apply, warnings) = apply_request(body, &query, target, "").await?;
+            if !kind.verbs.contains(&"create") {
+                api.objects.get(kind, namespace, name)?;
+            }
             let applied = api.objects.apply(kind, namespace, name, Half::Desired, wanted, apply).await?;
             let code = if applied.1 { StatusCode::CREATED } else { StatusCode::OK };
             Ok(respond(form, kind, &applied.0, code, warnings))
@@ -173,6 +182,14 @@ async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target
             Ok(respond(form, kind, &deleted, StatusCode::OK, Vec::new()))
         }
         _ => Err(method_not_allowed(&parts)),
+    }
+}
+
+/// Refuses what cannot be done to the kind. `verbs` are those that some kinds do not have.
+fn check_verb(parts: &Parts, kind: &Kind, verbs: &[(Method, &str)]) -> Result<(), ApiError> {
+    match verbs.iter().any(|(method, verb)| *method == parts.method && !kind.verbs.contains(verb)) {
+        true => Err(method_not_allowed(parts)),
+        false => Ok(()),
     }
 }
 
@@ -254,7 +271,7 @@ pub(super) async fn apply_request(
     }
     let kind_name = kind.kind;
     let warnings = FieldValidation::of(query)?.check(kind_name, &kind.api_version(), &wanted, &[])?;
-    wanted["metadata"]["name"] = name.into();
+    metadata_of(&mut wanted)?.insert("name".into(), name.into());
     Ok((wanted, apply, warnings))
 }
 
@@ -272,16 +289,9 @@ fn strip_nulls(value: &mut Value) {
 /// What the body's DeleteOptions and the query say about a deletion.
 async fn delete_options(parts: &Parts, body: Body, query: &Query) -> Result<DeleteOptions, ApiError> {
     let bytes = read_body(body).await?;
-    let options: Value = match content_type(parts) {
-        _ if bytes.is_empty() => Value::Null,
-        "application/yaml" => read_yaml(&bytes)?.value,
-        "" | "application/json" => {
-            serde_json::from_slice(&bytes).map_err(|error| ApiError::BadRequest(format!("DeleteOptions: {error}")))?
-        }
-        other => {
-            let accepted = "application/json, application/yaml";
-            return Err(ApiError::UnsupportedMediaType { found: other.into(), accepted });
-        }
+    let options = match bytes.is_empty() {
+        true => Value::Null,
+        false => parse_value(content_type(parts), &bytes)?.value,
     };
     DeleteOptions::read(&options, query)
 }

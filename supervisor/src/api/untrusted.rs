@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::apply::{self, Writer, record_update};
-use super::body::read_json;
+use super::body::{PROTOBUF_TYPE, parse_value, read_json, read_yaml};
 use super::kinds::{KINDS, pod};
 use super::patch::Patch;
 
@@ -39,18 +39,34 @@ pub fn patch(bytes: &[u8]) -> bool {
     changed
 }
 
-/// An object: read, defaulted and held against each kind, and applied. True if it is a valid one of some kind.
-pub fn manifest(bytes: &[u8]) -> bool {
-    let Ok(read) = read_json(bytes) else { return false };
+/// What a client applies. True if it could be; applying it again then finds everything as it is wanted.
+pub fn apply(bytes: &[u8]) -> bool {
+    let Ok(read) = read_yaml(bytes) else { return false };
     let writer = Writer { manager: "fuzz".into(), subresource: "" };
-    if let Ok(applied) = apply::apply(&pod::KIND, &object(), &read.value, &writer, true) {
-        // Applying again finds everything as it is wanted.
-        let again = apply::apply(&pod::KIND, &applied, &read.value, &writer, true);
-        assert_eq!(again.ok().as_ref(), Some(&applied));
-    }
+    let Ok(applied) = apply::apply(&pod::KIND, &object(), &read.value, &writer, true) else { return false };
+    let again = apply::apply(&pod::KIND, &applied, &read.value, &writer, true);
+    assert_eq!(again.ok().as_ref(), Some(&applied));
+    true
+}
+
+/// A manifest's documents, and a body as JSON. True if one of them is a valid object of some kind.
+pub fn manifest(bytes: &[u8]) -> bool {
+    let manifests = std::str::from_utf8(bytes).ok().and_then(|text| wharf_specs::manifest::parse(text).ok());
+    let mut objects: Vec<Value> = manifests.into_iter().flatten().map(|manifest| manifest.object).collect();
+    objects.extend(read_json(bytes).ok().map(|read| read.value));
+    objects.iter().any(is_valid)
+}
+
+/// A body in Kubernetes' protobuf. True if it is a valid object of some kind.
+pub fn protobuf(bytes: &[u8]) -> bool {
+    parse_value(PROTOBUF_TYPE, bytes).is_ok_and(|read| is_valid(&read.value))
+}
+
+/// Held against each kind with its defaults.
+fn is_valid(object: &Value) -> bool {
     let mut valid = false;
     for kind in KINDS {
-        if let Ok(mut typed) = super::update::typed(kind, read.value.clone()) {
+        if let Ok(mut typed) = super::update::typed(kind, object.clone()) {
             (kind.set_defaults)(&mut typed);
             valid |= (kind.validate)(&typed).is_empty();
         }
@@ -62,40 +78,60 @@ pub fn manifest(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const PATCHES: [&str; 3] = [
-        r#"[{"op": "copy", "from": "/spec/containers/0", "path": "/spec/containers/-"}, {"op": "remove", "path": "/spec/volumes"}]"#,
-        r#"{"spec": {"containers": [{"name": "c", "env": [{"name": "A", "$patch": "delete"}]}], "$setElementOrder/containers": [{"name": "d"}, {"name": "c"}]}}"#,
-        r#"{"metadata": {"managedFields": [{"manager": "m", "operation": "Update", "fieldsV1": {"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}}}}}}], "$deleteFromPrimitiveList/finalizers": ["a/b"]}}"#,
-    ];
-
-    fn every_slip(seed: &[u8], call: fn(&[u8]) -> bool) {
+    /// Each prefix of the seed, and the seed with each byte replaced or preceded by one that matters to its form.
+    fn every_slip(seed: &[u8], slips: &[u8], call: fn(&[u8]) -> bool) {
         for at in 0..seed.len() {
             call(&seed[..at]);
-            for byte in *b"\"{}[]0-,:$\\\xff" {
+            for byte in slips {
                 let mut slip = seed.to_vec();
-                slip[at] = byte;
+                slip[at] = *byte;
                 call(&slip);
-                slip.insert(at, byte);
+                slip.insert(at, *byte);
                 call(&slip);
             }
         }
     }
 
+    const JSON: &[u8] = b"\"{}[]0-,:$\\\xff";
+
     #[test]
     fn no_patch_that_is_almost_right_breaks_anything() {
-        for seed in PATCHES {
-            assert!(patch(seed.as_bytes()), "{seed}");
-            every_slip(seed.as_bytes(), patch);
+        for seed in [
+            &include_bytes!("../../../fuzz/seeds/patch/json.json")[..],
+            include_bytes!("../../../fuzz/seeds/patch/strategic.json"),
+            include_bytes!("../../../fuzz/seeds/patch/managers.json"),
+        ] {
+            assert!(patch(seed), "{}", String::from_utf8_lossy(seed));
+            every_slip(seed, JSON, patch);
         }
     }
 
     #[test]
+    fn nothing_applied_that_is_almost_right_breaks_anything() {
+        let seed = include_bytes!("../../../fuzz/seeds/apply/pod.yaml");
+        assert!(apply(seed));
+        every_slip(seed, b"\"{}[]-,: \n&*\xff", apply);
+    }
+
+    #[test]
     fn no_manifest_that_is_almost_right_breaks_anything() {
-        let seed = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i:1"}]}}"#;
-        assert!(manifest(seed.as_bytes()));
-        every_slip(seed.as_bytes(), manifest);
-        let map = br#"{"metadata":{"name":"a"},"data":{"k":"v"},"immutable":true}"#;
-        assert!(manifest(map));
-        every_slip(map, manifest);
+        for seed in [
+            &include_bytes!("../../../fuzz/seeds/manifest/pod.json")[..],
+            include_bytes!("../../../fuzz/seeds/manifest/map.yaml"),
+        ] {
+            assert!(manifest(seed), "{}", String::from_utf8_lossy(seed));
+            every_slip(seed, JSON, manifest);
+        }
+    }
+
+    #[test]
+    fn no_protobuf_that_is_almost_right_breaks_anything() {
+        for seed in [
+            &include_bytes!("../../../fuzz/seeds/protobuf/deployment")[..],
+            include_bytes!("../../../fuzz/seeds/protobuf/secret"),
+        ] {
+            assert!(protobuf(seed));
+            every_slip(seed, &[0, 1, 8, 0x0a, 0x12, 0x7f, 0x80, 0xff], protobuf);
+        }
     }
 }

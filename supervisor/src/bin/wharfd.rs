@@ -198,7 +198,8 @@ async fn serve(
     // Both sockets exist before either answers: whoever sees one can use the other.
     let api_socket = config.state.join("api.sock");
     let context = controller_context(&config, &node).await?;
-    let api = Api { objects: context.objects.clone(), node: node.clone(), pod_logs: context.pod_logs.clone().into() };
+    let (objects, pod_logs) = (context.objects.clone(), context.pod_logs.clone().into());
+    let api = Api { objects, node: node.clone(), pod_logs, usage: Default::default() };
     let socket = config.state.join("wharfd.sock");
     let (api_listener, api_is_ours) = listen(&mut sockets, &api_socket)?;
     let (listener, cri_is_ours) = listen(&mut sockets, &socket)?;
@@ -343,15 +344,16 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<cont
     let database = config.root.join("objects.redb");
     let store =
         tokio::task::spawn_blocking(move || ObjectStore::open(&database)).await.context("open the objects")??;
-    let objects = Objects::open(store).await.context("open the objects")?;
-    let node_name = fs::read_to_string("/proc/sys/kernel/hostname").context("read the host name")?;
+    let host_name = fs::read_to_string("/proc/sys/kernel/hostname").context("read the host name")?;
+    let node_name = host_name.trim().to_lowercase();
+    let objects = Objects::open(store, &node_name).await.context("open the objects")?;
     let folders = [config.root.join("logs"), config.root.join("pods")];
     folders.iter().try_for_each(|folder| private_directory(folder))?;
     let [pod_logs, pod_volumes] = folders;
     Ok(controller::Context {
         objects,
         node: node.clone(),
-        node_name: node_name.trim().to_lowercase().into(),
+        node_name: node_name.into(),
         host_ip: controller::node_address(),
         pod_logs,
         pod_volumes,

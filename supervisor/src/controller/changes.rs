@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::event::Recorder;
 use crate::api::kinds::{Kind, pod, text};
 use crate::api::object_store::{Change, ObjectStore};
 use crate::api::objects::Objects;
@@ -73,57 +74,51 @@ pub(super) fn all(objects: &Objects, kind: &Kind) -> BTreeSet<Name> {
     objects.list(kind, None).0.iter().map(|object| name_of(object)).collect()
 }
 
-/// What a pass over an object says of the next one.
-pub(super) trait Again {
-    /// After which time it shall be looked at though nothing has changed.
-    fn after(self) -> Option<Duration>;
-}
-
-impl Again for () {
-    fn after(self) -> Option<Duration> {
-        None
-    }
-}
-
-impl Again for Option<Duration> {
-    fn after(self) -> Option<Duration> {
-        self
-    }
-}
+/// When to look at an object again though nothing changes; `None` where there is no such time.
+pub(super) type Again = Option<Duration>;
 
 /// Runs `reconcile` for every object of `kind`, and again for each that a change concerns or whose time has come. What
 /// fails is tried again with the next change of the object; a conflict is one.
-pub(super) async fn run<F, A: Again>(objects: Objects, kind: &'static Kind, owned: &'static Kind, mut reconcile: F)
-where
-    F: AsyncFnMut(&Objects, &str, &str) -> Result<A, ApiError>,
+pub(super) async fn run<F>(
+    objects: Objects,
+    recorder: Recorder,
+    kind: &'static Kind,
+    owned: &'static Kind,
+    reconcile: F,
+) where
+    F: AsyncFn(&Objects, &Recorder, &str, &str) -> Result<Again, ApiError>,
 {
     let mut changes = Changes::new(objects.store());
     let mut names = all(&objects, kind);
     let mut due: BTreeMap<Name, Instant> = BTreeMap::new();
     loop {
-        for (namespace, name) in names {
-            let outcome = reconcile(&objects, &namespace, &name).await;
-            if let Err(error) = &outcome {
-                tracing::warn!(kind = kind.kind, namespace, name, %error, "reconcile");
+        for name in &names {
+            let again = reconcile(&objects, &recorder, &name.0, &name.1).await.unwrap_or_else(|error| {
+                tracing::warn!(kind = kind.kind, namespace = name.0, name = name.1, %error, "reconcile");
+                None
+            });
+            match again {
+                Some(wait) => drop(due.insert(name.clone(), Instant::now() + wait)),
+                None => drop(due.remove(name)),
             }
-            match outcome.ok().and_then(Again::after) {
-                Some(after) => due.insert((namespace, name), Instant::now() + after),
-                None => due.remove(&(namespace, name)),
-            };
         }
         let next = due.values().min().copied();
-        let until = async {
-            match next {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         names = tokio::select! {
-            changes = changes.next() => match changes {
+            batch = changes.next() => match batch {
                 Some(changes) => concerned(&changes, kind, owned),
                 None => all(&objects, kind),
             },
-            () = until => due.iter().filter(|(_, at)| **at <= Instant::now()).map(|(name, _)| name.clone()).collect(),
+            () = until(next) => {
+                let now = Instant::now();
+                due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect()
+            }
         };
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

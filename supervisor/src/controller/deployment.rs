@@ -1,56 +1,61 @@
 //! Deployments: one ReplicaSet for each version of the template, replicas moved from the old to the new.
 
 mod paused;
+mod progress;
+mod revision;
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::changes;
+use super::changes::{self, Again};
+use super::event::{EventType, Recorder};
 use super::replica_set::condition;
 use crate::api::kinds::deployment::count_or_percentage;
-use crate::api::kinds::{deployment, integer, pod, replica_set, text};
-use crate::api::objects::{Half, Objects, Propagation, is_owned_by, now, owner_reference};
+use crate::api::kinds::{deployment, integer, replica_set, text};
+use crate::api::objects::{Half, Objects, Propagation, is_owned_by, owner_reference};
 use crate::api::status::ApiError;
 
 const HASH_LABEL: &str = "pod-template-hash";
 const MIN_READY: &str = "/spec/minReadySeconds";
-const REVISION_ANNOTATION: &str = "deployment.kubernetes.io/revision";
 
 /// Keeps every Deployment rolled out.
-pub async fn run(objects: Objects) {
-    changes::run(objects, &deployment::KIND, &replica_set::KIND, reconcile).await;
+pub async fn run(objects: Objects, recorder: Recorder) {
+    changes::run(objects, recorder, &deployment::KIND, &replica_set::KIND, reconcile).await;
 }
 
-async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(), ApiError> {
+async fn reconcile(objects: &Objects, recorder: &Recorder, namespace: &str, name: &str) -> Result<Again, ApiError> {
     let deployment = match objects.get(&deployment::KIND, namespace, name) {
         Ok(deployment) => deployment,
-        Err(ApiError::NotFound { .. }) => return Ok(()),
+        Err(ApiError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     if !text(&deployment, "/metadata/deletionTimestamp").is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let sets = owned_sets(objects, namespace, &deployment);
     if is_paused(&deployment) {
         for (name, replicas) in paused::plan(&deployment, &sets) {
-            scale(objects, namespace, &name, replicas).await?;
+            scale(objects, recorder, &deployment, &name, replicas).await?;
         }
         let hash = template_hash(&deployment);
         let current = sets.iter().find(|set| text(set, &format!("/metadata/labels/{HASH_LABEL}")) == hash);
         let current = current.map(|set| text(set, "/metadata/uid").to_owned()).unwrap_or_default();
         return write_status(objects, namespace, name, &deployment, &current).await;
     }
-    let revision = sets.iter().map(|set| revision_of(set)).max().unwrap_or(0);
+    let revision = sets.iter().map(|set| revision::of(set)).max().unwrap_or(0);
     let hash = template_hash(&deployment);
     let current = sets.iter().find(|set| text(set, &format!("/metadata/labels/{HASH_LABEL}")) == hash).cloned();
     let current = match current {
         Some(current) => current,
         None => objects.create(&replica_set::KIND, namespace, new_set(&deployment, &hash, revision + 1)).await?,
     };
-    if revision_of(&current) < revision {
-        annotate_revision(objects, namespace, &current, revision + 1).await?;
-    }
+    // An older version that is wanted again becomes the newest.
+    let revision = match revision::of(&current) {
+        own if own >= revision => own.max(1),
+        _ => revision + 1,
+    };
+    revision::tell(objects, &deployment, &current, revision).await?;
     let min_ready = integer(&deployment, MIN_READY);
     if integer(&current, MIN_READY) != min_ready {
         let change = move |mut set: Value| {
@@ -65,7 +70,7 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(),
         sets.iter().cloned().partition(|set| set["metadata"]["uid"] == current["metadata"]["uid"]);
     if let Some(new) = new.first() {
         for (name, replicas) in plan(&deployment, new, &old) {
-            scale(objects, namespace, &name, replicas).await?;
+            scale(objects, recorder, &deployment, &name, replicas).await?;
         }
     }
     prune(objects, namespace, &deployment, &old).await?;
@@ -80,16 +85,12 @@ fn owned_sets(objects: &Objects, namespace: &str, deployment: &Value) -> Vec<Arc
     let uid = text(deployment, "/metadata/uid");
     let (mut sets, _) = objects.list(&replica_set::KIND, Some(namespace));
     sets.retain(|set| is_owned_by(set, uid));
-    sets.sort_by_key(|set| revision_of(set));
+    sets.sort_by_key(|set| revision::of(set));
     sets
 }
 
-fn revision_of(set: &Value) -> i64 {
-    set["metadata"]["annotations"][REVISION_ANNOTATION].as_str().and_then(|r| r.parse().ok()).unwrap_or(0)
-}
-
 /// Ten characters that differ when the template does: 64-bit FNV-1a over its canonical JSON.
-fn template_hash(deployment: &Value) -> String {
+pub(super) fn template_hash(deployment: &Value) -> String {
     // serde_json keeps the keys of an object sorted, so equal templates have equal text.
     let template = deployment.pointer("/spec/template").map(Value::to_string).unwrap_or_default();
     let hash = template
@@ -113,19 +114,11 @@ fn new_set(deployment: &Value, hash: &str, revision: i64) -> Value {
     json!({
         "metadata": {
             "name": format!("{name}-{hash}"), "labels": spec["template"]["metadata"]["labels"],
-            "annotations": {REVISION_ANNOTATION: revision.to_string()},
+            "annotations": revision::annotations(deployment, revision),
             "ownerReferences": [owner_reference(&deployment::KIND, deployment)],
         },
         "spec": spec,
     })
-}
-
-async fn annotate_revision(objects: &Objects, namespace: &str, set: &Value, revision: i64) -> Result<(), ApiError> {
-    let change = move |mut set: Value| {
-        set["metadata"]["annotations"][REVISION_ANNOTATION] = revision.to_string().into();
-        Ok(set)
-    };
-    objects.update(&replica_set::KIND, namespace, text(set, "/metadata/name"), Half::Desired, change).await.map(drop)
 }
 
 /// The counts to set now: as far as the strategy allows with what is available at this moment.
@@ -177,12 +170,25 @@ fn bound(deployment: &Value, field: &str, round_up: bool) -> i64 {
     count_or_percentage(&value, integer(deployment, "/spec/replicas"), round_up).unwrap_or(0)
 }
 
-async fn scale(objects: &Objects, namespace: &str, name: &str, replicas: i64) -> Result<(), ApiError> {
+/// Sets the count of one of the Deployment's ReplicaSets.
+async fn scale(
+    objects: &Objects,
+    recorder: &Recorder,
+    deployment: &Value,
+    name: &str,
+    replicas: i64,
+) -> Result<(), ApiError> {
+    let namespace = text(deployment, "/metadata/namespace");
+    let before = integer(&*objects.get(&replica_set::KIND, namespace, name)?, "/spec/replicas");
     let change = move |mut set: Value| {
         set["spec"]["replicas"] = replicas.into();
         Ok(set)
     };
-    objects.update(&replica_set::KIND, namespace, name, Half::Desired, change).await.map(drop)
+    objects.update(&replica_set::KIND, namespace, name, Half::Desired, change).await?;
+    let direction = if replicas > before { "up" } else { "down" };
+    let message = format!("Scaled {direction} replica set {name} from {before} to {replicas}");
+    recorder.tell(&deployment::KIND, deployment, EventType::Normal, "ScalingReplicaSet", message);
+    Ok(())
 }
 
 /// Forgets the oldest versions beyond the history limit.
@@ -197,44 +203,14 @@ async fn prune(objects: &Objects, namespace: &str, deployment: &Value, old: &[Ar
     Ok(())
 }
 
-/// The Progressing condition: whether the present version is rolled out, on its way, or paused.
-fn progress(deployment: &Value, sets: &[Arc<Value>], current: Option<&Value>) -> Value {
-    let name = |set: &Value| text(set, "/metadata/name").to_owned();
-    let desired = integer(deployment, "/spec/replicas");
-    let total: i64 = sets.iter().map(|set| integer(set, "/status/replicas")).sum();
-    let is_complete = |set: &&Value| {
-        let count = |field: &str| integer(set, &format!("/status/{field}"));
-        count("replicas") == desired && count("availableReplicas") == desired && total == desired
-    };
-    let (status, reason, message) = match current {
-        _ if is_paused(deployment) => ("Unknown", "DeploymentPaused", "Deployment is paused".to_owned()),
-        Some(set) if is_complete(&set) => {
-            ("True", "NewReplicaSetAvailable", format!("ReplicaSet {:?} has successfully progressed.", name(set)))
-        }
-        Some(set) => ("True", "ReplicaSetUpdated", format!("ReplicaSet {:?} is progressing.", name(set))),
-        None => ("True", "NewReplicaSetCreated", "A new ReplicaSet is being made.".to_owned()),
-    };
-    let earlier = pod::items(&deployment["status"], "conditions").iter().find(|c| c["type"] == "Progressing");
-    let kept = |field: &str, same: bool| {
-        let time = earlier.filter(|_| same).map(|c| text(c, field).to_owned()).filter(|time| !time.is_empty());
-        time.unwrap_or_else(now)
-    };
-    let same_status = earlier.is_some_and(|c| c["status"] == status);
-    let same_reason = same_status && earlier.is_some_and(|c| c["reason"] == reason && c["message"] == message);
-    json!({
-        "type": "Progressing", "status": status, "reason": reason, "message": message,
-        "lastTransitionTime": kept("/lastTransitionTime", same_status),
-        "lastUpdateTime": kept("/lastUpdateTime", same_reason),
-    })
-}
-
+/// Gives back when the rollout will have taken too long.
 async fn write_status(
     objects: &Objects,
     namespace: &str,
     name: &str,
     deployment: &Value,
     current: &str,
-) -> Result<(), ApiError> {
+) -> Result<Again, ApiError> {
     let sets = owned_sets(objects, namespace, deployment);
     let sum = |field: &str| -> i64 { sets.iter().map(|set| integer(set, &format!("/status/{field}"))).sum() };
     let updated = sets.iter().find(|set| text(set, "/metadata/uid") == current);
@@ -249,19 +225,18 @@ async fn write_status(
         true => ("MinimumReplicasAvailable", "Deployment has minimum availability."),
         false => ("MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
     };
-    let status = json!({
+    let mut status = json!({
         "observedGeneration": integer(deployment, "/metadata/generation"),
         "replicas": sum("replicas"), "readyReplicas": sum("readyReplicas"), "availableReplicas": available,
         "unavailableReplicas": (desired - available).max(0),
         "updatedReplicas": updated.map_or(0, |set| integer(set, "/status/replicas")),
-        "conditions": [
-            condition(old, "Available", is_available, reason, message),
-            progress(deployment, &sets, updated.map(|set| &**set)),
-        ],
     });
+    let progress = progress::condition(deployment, &status, updated.map(|set| &**set));
+    let again = progress::time_left(deployment, &progress);
+    status["conditions"] = json!([condition(old, "Available", is_available, reason, message), progress]);
     match objects.set_status(&deployment::KIND, namespace, name, text(deployment, "/metadata/uid"), status).await {
-        Err(ApiError::NotFound { .. }) => Ok(()),
-        other => other,
+        Err(ApiError::NotFound { .. }) => Ok(None),
+        other => other.map(|()| again),
     }
 }
 

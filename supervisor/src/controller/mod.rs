@@ -5,17 +5,29 @@
 //! | `manifest_folder.rs` | files | objects |
 //! | `deployment.rs` | Deployments | ReplicaSets |
 //! | `replica_set.rs` | ReplicaSets | Pods |
+//! | `daemon_set.rs` | DaemonSets | one Pod each |
+//! | `job/` | Jobs | Pods, until enough have succeeded |
 //! | `pod/` | Pods | sandboxes and containers of the engine |
+//! | `scheduler.rs` | pods that wait for the node | pods of the node |
+//! | `node_status.rs` | the machine | the Node object |
+//! | `service_account.rs` | namespaces | their ServiceAccount `default` |
+//! | `event/` | what controllers tell, and changes of pods | Events |
 //! | `garbage.rs` | deleted owners and namespaces | deletion of what they own |
 //!
 //! None of them keeps what it could not read back: all start from the objects and the engine.
 
 mod changes;
+pub mod daemon_set;
 pub mod deployment;
+pub mod event;
 pub mod garbage;
+pub mod job;
 pub mod manifest_folder;
+pub mod node_status;
 pub mod pod;
 pub mod replica_set;
+pub mod scheduler;
+pub mod service_account;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
@@ -55,10 +67,17 @@ pub fn node_address() -> IpAddr {
 /// Runs every controller until the set is dropped.
 pub fn start(context: &Context) -> JoinSet<()> {
     let mut controllers = JoinSet::new();
-    controllers.spawn(deployment::run(context.objects.clone()));
-    controllers.spawn(replica_set::run(context.objects.clone()));
+    let (events, recorder) = event::writer(context.objects.clone());
+    controllers.spawn(events.run());
+    controllers.spawn(deployment::run(context.objects.clone(), recorder.of("deployment-controller")));
+    controllers.spawn(replica_set::run(context.objects.clone(), recorder.of("replicaset-controller")));
+    controllers.spawn(daemon_set::run(context.objects.clone(), recorder.of("daemonset-controller")));
+    controllers.spawn(job::run(context.objects.clone(), recorder.of("job-controller")));
+    controllers.spawn(scheduler::run(context.objects.clone()));
+    controllers.spawn(node_status::run(context.clone()));
+    controllers.spawn(service_account::run(context.objects.clone()));
     controllers.spawn(garbage::run(context.objects.clone()));
-    controllers.spawn(pod::run(context.clone()));
+    controllers.spawn(pod::run(context.clone(), recorder.of("wharfd")));
     controllers.spawn(manifest_folder::run(context.objects.clone(), context.manifests.clone()));
     controllers
 }

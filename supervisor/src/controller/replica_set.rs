@@ -7,17 +7,23 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::changes;
-use crate::api::kinds::{integer, pod, replica_set, text};
+use super::event::{EventType, Recorder};
+use crate::api::kinds::{Kind, integer, pod, replica_set, text};
 use crate::api::objects::{Objects, Propagation, is_owned_by, now, owner_reference};
 use crate::api::status::ApiError;
 
 /// Keeps every ReplicaSet at its count.
-pub async fn run(objects: Objects) {
-    changes::run(objects, &replica_set::KIND, &pod::KIND, reconcile).await;
+pub async fn run(objects: Objects, recorder: Recorder) {
+    changes::run(objects, recorder, &replica_set::KIND, &pod::KIND, reconcile).await;
 }
 
 /// Gives back when the next pod may count as available.
-async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<Option<Duration>, ApiError> {
+async fn reconcile(
+    objects: &Objects,
+    recorder: &Recorder,
+    namespace: &str,
+    name: &str,
+) -> Result<changes::Again, ApiError> {
     let set = match objects.get(&replica_set::KIND, namespace, name) {
         Ok(set) => set,
         Err(ApiError::NotFound { .. }) => return Ok(None),
@@ -27,14 +33,52 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<Opt
         let active = active_pods(objects, namespace, text(&set, "/metadata/uid"));
         let desired = usize::try_from(integer(&set, "/spec/replicas")).unwrap_or(0);
         for _ in active.len()..desired {
-            objects.create(&pod::KIND, namespace, new_pod(&set)).await?;
+            create_pod(objects, recorder, &replica_set::KIND, &set, pod_of(&replica_set::KIND, &set)).await?;
         }
         for surplus in surplus(active, desired) {
-            let name = text(&surplus, "/metadata/name");
-            objects.delete(&pod::KIND, namespace, name, Propagation::Background, None).await?;
+            delete_pod(objects, recorder, &replica_set::KIND, &set, &surplus).await?;
         }
     }
     write_status(objects, namespace, name, &set).await
+}
+
+/// Makes a pod of `owner` and tells of it.
+pub(super) async fn create_pod(
+    objects: &Objects,
+    recorder: &Recorder,
+    kind: &Kind,
+    owner: &Value,
+    pod: Value,
+) -> Result<(), ApiError> {
+    match objects.create(&pod::KIND, text(owner, "/metadata/namespace"), pod).await {
+        Ok(pod) => {
+            let message = format!("Created pod: {}", text(&pod, "/metadata/name"));
+            recorder.tell(kind, owner, EventType::Normal, "SuccessfulCreate", message);
+            Ok(())
+        }
+        Err(error) => {
+            recorder.tell(kind, owner, EventType::Warning, "FailedCreate", format!("Error creating: {error}"));
+            Err(error)
+        }
+    }
+}
+
+/// Deletes a pod of `owner` and tells of it.
+pub(super) async fn delete_pod(
+    objects: &Objects,
+    recorder: &Recorder,
+    kind: &Kind,
+    owner: &Value,
+    pod: &Value,
+) -> Result<(), ApiError> {
+    let name = text(pod, "/metadata/name");
+    let namespace = text(owner, "/metadata/namespace");
+    match objects.delete(&pod::KIND, namespace, name, Propagation::Background, None).await {
+        Err(ApiError::NotFound { .. }) => return Ok(()),
+        other => drop(other?),
+    }
+    recorder.tell(kind, owner, EventType::Normal, "SuccessfulDelete", format!("Deleted pod: {name}"));
+    Ok(())
 }
 
 /// Pods that count: neither on their way out nor finished.
@@ -48,11 +92,12 @@ fn active_pods(objects: &Objects, namespace: &str, uid: &str) -> Vec<Arc<Value>>
     pods
 }
 
-fn new_pod(set: &Value) -> Value {
-    let template = set.pointer("/spec/template").cloned().unwrap_or_default();
+/// A pod after the template of its owner.
+pub(super) fn pod_of(kind: &Kind, owner: &Value) -> Value {
+    let template = owner.pointer("/spec/template").cloned().unwrap_or_default();
     let mut metadata = template.get("metadata").filter(|m| m.is_object()).cloned().unwrap_or_else(|| json!({}));
-    metadata["generateName"] = format!("{}-", text(set, "/metadata/name")).into();
-    metadata["ownerReferences"] = json!([owner_reference(&replica_set::KIND, set)]);
+    metadata["generateName"] = format!("{}-", text(owner, "/metadata/name")).into();
+    metadata["ownerReferences"] = json!([owner_reference(kind, owner)]);
     for field in ["name", "namespace", "creationTimestamp"] {
         metadata.as_object_mut().map(|metadata| metadata.remove(field));
     }

@@ -38,6 +38,7 @@ type Case<'a> = (&'a str, String, &'a [&'a str], &'a [u8], u16, &'a str, &'a str
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const JSON: &str = "Content-Type: application/json";
+const PROTOBUF: &str = "Content-Type: application/vnd.kubernetes.protobuf";
 const MERGE: &str = "Content-Type: application/merge-patch+json";
 const STRATEGIC: &str = "Content-Type: application/strategic-merge-patch+json";
 const APPLY: &str = "Content-Type: application/apply-patch+yaml";
@@ -95,6 +96,43 @@ async fn wrong_requests_get_the_status_that_kubernetes_gives() {
         ("PATCH", m.clone(), &[STRATEGIC], br#"{"data":{"$patch":"x"}}"#, 400, "BadRequest", ".data.$patch"),
         ("PATCH", m.clone(), &[APPLY], b"{}", 400, "BadRequest", "fieldManager"),
         ("PATCH", format!("{m}?fieldManager=x"), &[APPLY], b"kind: Pod", 400, "BadRequest", "an apply patch must say"),
+        (
+            "PATCH",
+            format!("{m}?fieldManager=x"),
+            &[APPLY],
+            b"{apiVersion: v1, kind: ConfigMap, metadata: x}",
+            400,
+            "BadRequest",
+            "metadata must be an object",
+        ),
+        ("POST", MAPS.into(), &[PROTOBUF], b"{}", 400, "BadRequest", "does not begin with"),
+        (
+            "POST",
+            MAPS.into(),
+            &[PROTOBUF],
+            b"k8s\0\x0a\x0d\x0a\x02v1\x12\x07Nothing",
+            400,
+            "BadRequest",
+            "no kind \"Nothing\"",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            &[PROTOBUF],
+            b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x05\x0a\x03\x0a\x02n",
+            400,
+            "BadRequest",
+            "metadata: is cut off",
+        ),
+        (
+            "POST",
+            format!("{MAPS}?fieldValidation=Strict"),
+            &[PROTOBUF],
+            b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x08\x0a\x03\x0a\x01n\x9a\x06\x00",
+            400,
+            "BadRequest",
+            "strict decoding error: unknown field \"<99>\"",
+        ),
         ("PATCH", format!("{m}?fieldManager=x"), &[APPLY], b"a: [", 400, "BadRequest", "body is not YAML"),
         ("DELETE", m.clone(), &[JSON], br#"{"preconditions":{"uid":"x"}}"#, 409, "Conflict", "UID in precondition: x"),
         ("DELETE", m.clone(), &[JSON], br#"{"propagationPolicy":"Some"}"#, 400, "BadRequest", "propagationPolicy"),

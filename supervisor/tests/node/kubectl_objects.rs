@@ -18,20 +18,20 @@ pub fn kubectl_on(node: &TestNode) -> Option<Kubectl> {
 }
 
 /// What a command that succeeds prints.
-fn said(kubectl: &Kubectl, arguments: &[&str], input: &Value) -> String {
+pub fn said(kubectl: &Kubectl, arguments: &[&str], input: &Value) -> String {
     let (code, out, error) = outcome(kubectl, arguments, input);
     assert_eq!(code, 0, "{arguments:?}: {out}{error}");
     out + &error
 }
 
-fn outcome(kubectl: &Kubectl, arguments: &[&str], input: &Value) -> (i32, String, String) {
+pub fn outcome(kubectl: &Kubectl, arguments: &[&str], input: &Value) -> (i32, String, String) {
     let input = if input.is_null() { String::new() } else { input.to_string() };
     let output = kubectl.run(arguments, input.as_bytes());
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
-fn get(kubectl: &Kubectl, object: &str) -> Value {
+pub fn get(kubectl: &Kubectl, object: &str) -> Value {
     serde_json::from_str(&said(kubectl, &["get", object, "-o", "json", "--show-managed-fields"], &Value::Null)).unwrap()
 }
 
@@ -73,7 +73,7 @@ fn configured_pod() -> Value {
 }
 
 /// Starts a node and its kubectl, or says why the test is skipped.
-async fn start(test: &str, short: &str) -> Option<(TestNode, Kubectl)> {
+pub async fn start(test: &str, short: &str) -> Option<(TestNode, Kubectl)> {
     if testnode::tool("kubectl").is_none() {
         println!("SKIP {test}: no kubectl: scripts/go-tools builds it; WHARF_TEST_TOOLS says where");
         return None;

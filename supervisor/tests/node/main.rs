@@ -18,6 +18,7 @@ mod figures;
 mod kills;
 mod kubectl;
 mod kubectl_objects;
+mod kubectl_typed;
 mod leaks;
 mod mount_options;
 mod network;

@@ -218,16 +218,13 @@ pub fn compare(shape: Option<Shape>, old: &Value, new: &Value) -> Difference {
             let (Some(old), Some(new)) = (items_by_step(shape, old), items_by_step(shape, new)) else {
                 return Difference { changed: FieldSet::leaf(), ..difference };
             };
-            let find = |items: &[(String, _)], step: &str| items.iter().position(|(other, _)| other == step);
-            let mut pairs: Vec<_> = old
-                .iter()
-                .map(|(step, item)| {
-                    let other = find(&new, step).map(|index| new[index].1);
-                    (step.clone(), shape.items(), Some(*item), other)
-                })
-                .collect();
-            let added = new.iter().filter(|(step, _)| find(&old, step).is_none());
-            pairs.extend(added.map(|(step, item)| (step.clone(), shape.items(), None, Some(*item))));
+            let mut added: BTreeMap<String, &Value> = new.into_iter().collect();
+            let kept = old.into_iter().map(|(step, item)| {
+                let other = added.remove(&step);
+                (step, shape.items(), Some(item), other)
+            });
+            let mut pairs: Vec<_> = kept.collect();
+            pairs.extend(added.into_iter().map(|(step, item)| (step, shape.items(), None, Some(item))));
             pairs
         }
         _ => return Difference { changed: FieldSet::leaf(), ..difference },

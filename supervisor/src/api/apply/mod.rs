@@ -8,6 +8,8 @@
 mod field_set;
 mod managers;
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 use wharf_specs::schema::Shape;
 
@@ -16,6 +18,7 @@ use managers::{BEFORE_FIRST_APPLY, Managers, Operation, manageable};
 pub use managers::{MAX_MANAGER_BYTES, Writer, record_update};
 
 use super::kinds::{Kind, text};
+use super::objects::metadata_of;
 use super::patch::interleave;
 use super::status::{ApiError, Cause};
 
@@ -59,6 +62,7 @@ pub fn apply(kind: &Kind, live: &Value, wanted: &Value, writer: &Writer, force: 
     managers.take(&difference.removed, own);
     managers.set(writer, Operation::Apply, &api_version, fields);
     managers.drop_empty();
+    metadata_of(&mut merged)?;
     managers.write_to(&mut merged);
     Ok(merged)
 }
@@ -123,14 +127,12 @@ fn merge(shape: Option<Shape>, live: &Value, wanted: &Value) -> Value {
                 return Value::Array(wanted.clone());
             };
             let steps = |items: &[(String, &Value)]| items.iter().map(|(step, _)| step.clone()).collect::<Vec<_>>();
-            let find = |items: &[(String, &Value)], step: &str| {
-                items.iter().find(|(other, _)| other == step).map(|(_, item)| Value::clone(item))
-            };
-            let merged = interleave(&steps(&live), &steps(&wanted)).into_iter().filter_map(|step| {
-                match (find(&live, &step), find(&wanted, &step)) {
-                    (Some(live), Some(wanted)) => Some(merge(shape.items(), &live, &wanted)),
-                    (live, wanted) => wanted.or(live),
-                }
+            let order = interleave(&steps(&live), &steps(&wanted));
+            let (live, wanted) = (live.into_iter().collect(), wanted.into_iter().collect());
+            let find = |items: &HashMap<String, &Value>, step: &str| items.get(step).map(|item| Value::clone(item));
+            let merged = order.iter().filter_map(|step| match (find(&live, step), find(&wanted, step)) {
+                (Some(live), Some(wanted)) => Some(merge(shape.items(), &live, &wanted)),
+                (live, wanted) => wanted.or(live),
             });
             Value::Array(merged.collect())
         }
@@ -141,28 +143,29 @@ fn merge(shape: Option<Shape>, live: &Value, wanted: &Value) -> Value {
 /// Removes from `value` what was applied `before` and is not `kept` by anybody.
 fn prune(shape: Option<Shape>, value: &mut Value, before: &FieldSet, kept: &FieldSet) {
     let Some(shape) = shape else { return };
-    for (step, inner) in before.children() {
-        let kept = kept.child(step);
-        match (step.split_at_checked(2), &mut *value) {
-            (Some(("f:", name)), Value::Object(fields)) => match kept {
-                None => drop(fields.remove(name)),
-                Some(kept) => {
-                    if let Some(value) = fields.get_mut(name) {
-                        prune(shape.field(name), value, inner, kept);
+    match value {
+        Value::Object(fields) => {
+            for (step, inner) in before.children() {
+                let Some(name) = step.strip_prefix("f:") else { continue };
+                match kept.child(step) {
+                    None => drop(fields.remove(name)),
+                    Some(kept) => {
+                        if let Some(value) = fields.get_mut(name) {
+                            prune(shape.field(name), value, inner, kept);
+                        }
                     }
                 }
-            },
-            (Some(_), Value::Array(items)) => {
-                let Some(index) = items.iter().position(|item| item_step(shape, item).as_deref() == Some(step)) else {
-                    continue;
-                };
-                match kept {
-                    None => drop(items.remove(index)),
-                    Some(kept) => prune(shape.items(), &mut items[index], inner, kept),
-                }
             }
-            _ => {}
         }
+        Value::Array(items) => items.retain_mut(|item| {
+            let step = item_step(shape, item);
+            let applied = step.as_deref().and_then(|step| Some((before.child(step)?, kept.child(step))));
+            let Some((inner, kept)) = applied else { return true };
+            let Some(kept) = kept else { return false };
+            prune(shape.items(), item, inner, kept);
+            true
+        }),
+        _ => {}
     }
 }
 

@@ -1,6 +1,6 @@
 //! `v1` ConfigMap.
 
-use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN};
+use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN};
 use crate::api::status::Cause;
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ pub static KIND: Kind = Kind {
     short_names: &["cm"],
     categories: &[],
     namespaced: true,
+    verbs: ALL_VERBS,
     subresources: &[],
     set_defaults: |_| {},
     validate: |object| data_causes(object, &["data", "binaryData"]),

@@ -1,6 +1,6 @@
 //! `apps/v1` Deployment.
 
-use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, selector_causes, set_default, text};
+use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, selector_causes, set_default, text};
 use crate::api::status::Cause;
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ pub static KIND: Kind = Kind {
     short_names: &["deploy"],
     categories: &["all"],
     namespaced: true,
+    verbs: ALL_VERBS,
     subresources: &["scale", "status"],
     set_defaults,
     validate,
@@ -45,6 +46,7 @@ fn set_defaults(object: &mut Value) {
     super::template_defaults(object);
     let Some(spec) = object.get_mut("spec") else { return };
     set_default(spec, "revisionHistoryLimit", 10);
+    set_default(spec, "progressDeadlineSeconds", 600);
     set_default(spec, "strategy", json!({}));
     set_default(&mut spec["strategy"], "type", "RollingUpdate");
     if text(spec, "/strategy/type") == "RollingUpdate" {
@@ -64,8 +66,10 @@ fn validate(object: &Value) -> Vec<Cause> {
             causes.push(Cause::unsupported("spec.strategy.type", &message));
         }
     }
-    if object.pointer("/spec/progressDeadlineSeconds").is_some() {
-        causes.push(Cause::unsupported("spec.progressDeadlineSeconds", "a rollout has no deadline"));
+    let deadline = integer(object, "/spec/progressDeadlineSeconds");
+    if deadline <= integer(object, "/spec/minReadySeconds") {
+        let message = "must be greater than minReadySeconds";
+        causes.push(Cause::invalid("spec.progressDeadlineSeconds", deadline, message));
     }
     causes
 }

@@ -1,8 +1,12 @@
 //! The kinds this node serves: one file each, gathered in [`KINDS`].
 
 pub mod config_map;
+pub mod daemon_set;
 pub mod deployment;
+pub mod event;
+pub mod job;
 pub mod namespace;
+pub mod node;
 pub mod pod;
 mod pod_columns;
 pub(in crate::api) mod pod_ephemeral;
@@ -11,6 +15,7 @@ mod pod_probe;
 mod pod_source;
 pub mod replica_set;
 pub mod secret;
+pub mod service_account;
 
 use serde_json::Value;
 
@@ -28,6 +33,8 @@ pub struct Kind {
     /// Groups of kinds that a client may ask for at once: `all`.
     pub categories: &'static [&'static str],
     pub namespaced: bool,
+    /// What clients may do, as discovery names it.
+    pub verbs: &'static [&'static str],
     pub subresources: &'static [&'static str],
     /// Fills in what was left out, on create and update.
     pub set_defaults: fn(&mut Value),
@@ -48,9 +55,24 @@ pub struct Column {
     pub cell: fn(&Value) -> Value,
 }
 
+pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Of what the node makes itself and never gives away.
+pub const NODES_VERBS: &[&str] = &["get", "list", "patch", "update", "watch"];
+
 /// Every kind served, in the order of discovery.
-pub const KINDS: &[&Kind] =
-    &[&namespace::KIND, &config_map::KIND, &pod::KIND, &secret::KIND, &deployment::KIND, &replica_set::KIND];
+pub const KINDS: &[&Kind] = &[
+    &namespace::KIND,
+    &config_map::KIND,
+    &event::KIND,
+    &node::KIND,
+    &pod::KIND,
+    &secret::KIND,
+    &service_account::KIND,
+    &daemon_set::KIND,
+    &deployment::KIND,
+    &replica_set::KIND,
+    &job::KIND,
+];
 
 impl Kind {
     /// Name of the store's table: `deployments.apps`, `pods`.

@@ -1,6 +1,6 @@
 //! `v1` Namespace.
 
-use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, is_dns_label, text};
+use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, is_dns_label, text};
 use crate::api::status::Cause;
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ pub static KIND: Kind = Kind {
     short_names: &["ns"],
     categories: &[],
     namespaced: false,
+    verbs: ALL_VERBS,
     subresources: &[],
     set_defaults: |object| {
         let phase = if text(object, "/metadata/deletionTimestamp").is_empty() { "Active" } else { "Terminating" };

@@ -5,7 +5,9 @@ use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
 use super::pod_probe::{probe_causes, probe_defaults};
 use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
-use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, set_default, text};
+use super::{
+    AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, set_default, text,
+};
 use crate::api::quantity;
 use crate::api::status::Cause;
 use crate::pod::bundle::parse_signal;
@@ -20,6 +22,7 @@ pub static KIND: Kind = Kind {
     short_names: &["po"],
     categories: &["all"],
     namespaced: true,
+    verbs: ALL_VERBS,
     subresources: &["attach", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "status"],
     set_defaults,
     validate,

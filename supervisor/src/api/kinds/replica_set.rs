@@ -1,6 +1,6 @@
 //! `apps/v1` ReplicaSet.
 
-use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer, selector_causes};
+use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, selector_causes};
 
 pub static KIND: Kind = Kind {
     group: "apps",
@@ -11,6 +11,7 @@ pub static KIND: Kind = Kind {
     short_names: &["rs"],
     categories: &["all"],
     namespaced: true,
+    verbs: ALL_VERBS,
     subresources: &["scale", "status"],
     set_defaults: super::template_defaults,
     validate: selector_causes,

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::config_map::{data_causes, entries, immutable_causes};
-use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, set_default, text};
+use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, set_default, text};
 use crate::api::status::Cause;
 
 pub static KIND: Kind = Kind {
@@ -17,6 +17,7 @@ pub static KIND: Kind = Kind {
     short_names: &[],
     categories: &[],
     namespaced: true,
+    verbs: ALL_VERBS,
     subresources: &[],
     set_defaults,
     validate,

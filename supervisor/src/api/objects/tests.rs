@@ -1,11 +1,11 @@
 use super::*;
 use crate::api::kinds::deployment;
-use crate::api::kinds::integer;
+use crate::api::kinds::{integer, node};
 
 async fn objects() -> (tempfile::TempDir, Objects) {
     let folder = tempfile::tempdir().unwrap();
     let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
-    (folder, Objects::open(store).await.unwrap())
+    (folder, Objects::open(store, "node").await.unwrap())
 }
 
 fn web() -> Value {
@@ -75,4 +75,49 @@ async fn foreground_deletion_keeps_the_owner_until_its_finalizer_goes() {
     };
     objects.update(&deployment::KIND, "default", "web", Half::Desired, release).await.unwrap();
     assert!(objects.get(&deployment::KIND, "default", "web").is_err());
+}
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}})
+}
+
+#[tokio::test]
+async fn a_pod_gets_its_node_unless_that_is_cordoned() {
+    let (_folder, objects) = objects().await;
+    let node_of = |name: &str| text(&objects.get(&pod::KIND, "default", name).unwrap(), "/spec/nodeName").to_owned();
+    objects.create(&pod::KIND, "default", pod("first")).await.unwrap();
+    assert_eq!(node_of("first"), "node");
+    let cordoned = json!({"metadata": {"name": "node"}, "spec": {"unschedulable": true}});
+    objects.create(&node::KIND, "", cordoned).await.unwrap();
+    let waiting = objects.create(&pod::KIND, "default", pod("second")).await.unwrap();
+    assert_eq!(node_of("second"), "");
+    let uid = text(&waiting, "/metadata/uid");
+    objects.bind_waiting("default", "second", "another").await.unwrap();
+    assert_eq!(node_of("second"), "");
+    objects.bind_waiting("default", "second", uid).await.unwrap();
+    assert_eq!(node_of("second"), "node");
+}
+
+#[tokio::test]
+async fn a_renamed_host_keeps_its_pods() {
+    let (_folder, mut objects) = objects().await;
+    objects.create(&node::KIND, "", json!({"metadata": {"name": "node"}})).await.unwrap();
+    objects.create(&pod::KIND, "default", pod("here")).await.unwrap();
+    let mut elsewhere = pod("elsewhere");
+    elsewhere["spec"]["nodeName"] = "far".into();
+    objects.create(&pod::KIND, "default", elsewhere).await.unwrap();
+    objects.node_name = "renamed".into();
+    objects.take_over().await.unwrap();
+    let node_of = |name: &str| text(&objects.get(&pod::KIND, "default", name).unwrap(), "/spec/nodeName").to_owned();
+    assert_eq!((node_of("here").as_str(), node_of("elsewhere").as_str()), ("renamed", "far"));
+    assert!(objects.get(&node::KIND, "", "node").is_err());
+}
+
+#[tokio::test]
+async fn metadata_that_is_no_object_is_refused() {
+    let (_folder, objects) = objects().await;
+    for wrong in [json!({"metadata": "x"}), json!([]), json!("x")] {
+        let refused = objects.create(&deployment::KIND, "default", wrong.clone()).await;
+        assert!(matches!(refused, Err(ApiError::BadRequest(_))), "{wrong}: {refused:?}");
+    }
 }

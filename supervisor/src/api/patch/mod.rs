@@ -2,6 +2,8 @@
 
 mod strategic;
 
+use std::collections::{HashMap, HashSet};
+
 use json_patch::PatchOperation;
 use json_patch::jsonptr::resolve::Resolve;
 use serde_json::Value;
@@ -120,11 +122,21 @@ fn depth(value: &Value) -> usize {
 /// Two orders made one: `wanted` as it is; what only `current` has stays before what it stood before there, and what is
 /// new comes after it.
 pub fn interleave(current: &[String], wanted: &[String]) -> Vec<String> {
-    let place = |name: &String| current.iter().position(|other| other == name);
-    let mut kept = current.iter().enumerate().filter(|(_, name)| !wanted.contains(name)).peekable();
+    let places: HashMap<&String, usize> = current.iter().enumerate().rev().map(|(index, name)| (name, index)).collect();
+    let named: HashSet<&String> = wanted.iter().collect();
+    let mut kept = current.iter().enumerate().filter(|(_, name)| !named.contains(name)).peekable();
+    // For each of `wanted`, where it or the first after it that was there already stood.
+    let mut next_places: Vec<usize> = wanted
+        .iter()
+        .rev()
+        .scan(current.len(), |next, name| {
+            *next = places.get(name).copied().unwrap_or(*next);
+            Some(*next)
+        })
+        .collect();
+    next_places.reverse();
     let mut merged = Vec::with_capacity(current.len() + wanted.len());
-    for (index, name) in wanted.iter().enumerate() {
-        let next_place = wanted[index..].iter().find_map(place).unwrap_or(current.len());
+    for (name, next_place) in wanted.iter().zip(next_places) {
         while let Some((_, earlier)) = kept.next_if(|(index, _)| *index < next_place) {
             merged.push(earlier.clone());
         }

@@ -3,6 +3,8 @@
 //! Beside values, a patch has directives: `$patch: delete|replace|merge`, `$retainKeys: [...]`,
 //! `$setElementOrder/FIELD: [...]` and `$deleteFromPrimitiveList/FIELD: [...]`.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+
 use serde_json::{Map, Value};
 use wharf_specs::schema::Shape;
 
@@ -36,15 +38,15 @@ fn patch_map(
     }
     let mut merged = object.clone();
     if let Some(kept) = patch.get(RETAIN_KEYS) {
-        let kept = list(kept, path, RETAIN_KEYS)?;
-        if let Some(name) = patch.keys().find(|name| !name.starts_with('$') && !kept.iter().any(|k| k == *name)) {
+        let kept: HashSet<&str> = list(kept, path, RETAIN_KEYS)?.iter().filter_map(Value::as_str).collect();
+        if let Some(name) = patch.keys().find(|name| !name.starts_with('$') && !kept.contains(name.as_str())) {
             return Err(format!("{path}.$retainKeys does not name {name}, which the patch sets"));
         }
-        merged.retain(|name, _| kept.iter().any(|kept| kept == name));
+        merged.retain(|name, _| kept.contains(name.as_str()));
     }
     for (name, value) in patch {
         if let Some(field) = name.strip_prefix(DELETE_FROM_LIST) {
-            let deleted = list(value, path, name)?;
+            let deleted: HashSet<&Value> = list(value, path, name)?.iter().collect();
             if let Some(items) = merged.get_mut(field).and_then(Value::as_array_mut) {
                 items.retain(|item| !deleted.contains(item));
             }
@@ -108,8 +110,9 @@ fn patch_list(
         return Ok(patch.iter().map(cleaned).collect());
     };
     let Some(key) = facts.merge_key else {
+        let there: HashSet<&Value> = current.iter().collect();
         let mut merged = current.to_vec();
-        merged.extend(patch.iter().filter(|item| !current.contains(item)).cloned());
+        merged.extend(patch.iter().filter(|item| !there.contains(item)).cloned());
         return match order {
             Some(order) => Ok(in_order(merged, list(order, path, ELEMENT_ORDER)?, current, None)),
             None => Ok(merged),
@@ -118,39 +121,50 @@ fn patch_list(
     if patch.iter().any(|item| item.get(DIRECTIVE).is_some_and(|directive| directive == "replace")) {
         return Ok(patch.iter().filter(|item| item.get(DIRECTIVE).is_none()).map(cleaned).collect());
     }
-    let mut merged = current.to_vec();
+    let merged = merge_items(shape, current, patch, key, path)?;
+    let Some(order) = order else { return Ok(merged) };
+    let order = list(order, path, ELEMENT_ORDER)?;
+    let keys = |items: &[Value]| items.iter().filter_map(|item| item.get(key).cloned()).collect::<HashSet<_>>();
+    let (patched, ordered) = (keys(patch), keys(order));
+    let unnamed = |of_item: &&Value| patched.contains(*of_item) && !ordered.contains(*of_item);
+    match merged.iter().filter_map(|item| item.get(key)).find(unnamed) {
+        Some(missing) => Err(format!("{path}: $setElementOrder does not name {missing}, which the patch has")),
+        None => Ok(in_order(merged, order, current, Some(key))),
+    }
+}
+
+/// The items of `current`, each with what `patch` has under the same key, and those that are new.
+fn merge_items(list: Shape, current: &[Value], patch: &[Value], key: &str, path: &str) -> Result<Vec<Value>, String> {
+    let mut merged: Vec<Option<Value>> = current.iter().cloned().map(Some).collect();
+    // Nothing keeps a list from having a key twice.
+    let mut places: HashMap<Value, Vec<usize>> = HashMap::new();
+    for (index, item) in current.iter().enumerate() {
+        if let Some(of_item) = item.get(key) {
+            places.entry(of_item.clone()).or_default().push(index);
+        }
+    }
     for (index, item) in patch.iter().enumerate() {
         let path = format!("{path}[{index}]");
         let fields = item.as_object().ok_or_else(|| format!("{path}: the items of this list are objects"))?;
         let of_item = fields.get(key).filter(|value| !value.is_null());
         let of_item = of_item.ok_or_else(|| format!("{path}: its merge key {key} is missing"))?;
-        let position = merged.iter().position(|other| other.get(key) == Some(of_item));
         if fields.get(DIRECTIVE).is_some_and(|directive| directive == "delete") {
-            merged.retain(|other| other.get(key) != Some(of_item));
+            places.remove(of_item).into_iter().flatten().for_each(|index| merged[index] = None);
             continue;
         }
-        let empty = Map::new();
-        let before = position.and_then(|position| merged[position].as_object()).unwrap_or(&empty);
-        let after = Value::Object(patch_map(shape.items(), before, fields, &path)?);
-        match position {
-            Some(position) => merged[position] = after,
-            None => merged.push(after),
-        }
-    }
-    match order {
-        Some(order) => {
-            let order = list(order, path, ELEMENT_ORDER)?;
-            let named = |item: &&Value| order.iter().any(|other| other.get(key) == item.get(key));
-            if let Some(item) =
-                merged.iter().find(|item| patch.iter().any(|p| p.get(key) == item.get(key)) && !named(item))
-            {
-                let missing = item.get(key).cloned().unwrap_or_default();
-                return Err(format!("{path}: $setElementOrder does not name {missing}, which the patch has"));
+        let place = match places.get(of_item).and_then(|places| places.first()) {
+            Some(place) => *place,
+            None => {
+                places.insert(of_item.clone(), vec![merged.len()]);
+                merged.push(None);
+                merged.len() - 1
             }
-            Ok(in_order(merged, order, current, Some(key)))
-        }
-        None => Ok(merged),
+        };
+        let empty = Map::new();
+        let before = merged[place].as_ref().and_then(Value::as_object).unwrap_or(&empty);
+        merged[place] = Some(Value::Object(patch_map(list.items(), before, fields, &path)?));
     }
+    Ok(merged.into_iter().flatten().collect())
 }
 
 /// Puts `items` into `order`; what it does not name keeps its place among what stood around it in `current`.
@@ -159,16 +173,19 @@ fn in_order(items: Vec<Value>, order: &[Value], current: &[Value], key: Option<&
         Some(key) => item.get(key).map(Value::to_string).unwrap_or_default(),
         None => item.to_string(),
     };
-    let identities = |items: &[Value]| items.iter().map(identity).collect::<Vec<_>>();
-    let present = identities(&items);
-    let mut wanted: Vec<String> = identities(order);
-    // The patch's own items that no order names come last.
-    wanted.retain(|name| present.contains(name));
-    let current: Vec<String> = identities(current).into_iter().filter(|name| present.contains(name)).collect();
-    let extra = present.iter().filter(|name| !wanted.contains(name) && !current.contains(name)).cloned();
-    let mut sorted = interleave(&current, &wanted);
-    sorted.extend(extra);
-    sorted.iter().filter_map(|name| items.iter().find(|item| identity(item) == *name).cloned()).collect()
+    let mut present: HashMap<String, VecDeque<Value>> = HashMap::new();
+    let mut names = Vec::with_capacity(items.len());
+    for item in items {
+        let name = identity(&item);
+        present.entry(name.clone()).or_default().push_back(item);
+        names.push(name);
+    }
+    let identities =
+        |items: &[Value]| items.iter().map(identity).filter(|name| present.contains_key(name)).collect::<Vec<String>>();
+    let sorted = interleave(&identities(current), &identities(order));
+    // What neither names comes last: new items of a patch that says nothing of them.
+    let sorted = sorted.iter().chain(&names);
+    sorted.filter_map(|name| present.get_mut(name).and_then(VecDeque::pop_front)).collect()
 }
 
 fn list<'a>(value: &'a Value, path: &str, name: &str) -> Result<&'a [Value], String> {
@@ -257,6 +274,16 @@ mod tests {
         ] {
             assert_eq!(patched(spec.clone(), patch.clone()), Ok(expected), "{spec} {patch}");
         }
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_kept_twice() {
+        let env = |names: &[&str]| names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>();
+        let spec = json!({"containers": [{"name": "a", "env": env(&["X", "Y", "X"])}]});
+        let patch =
+            json!({"containers": [{"name": "a", "env": env(&["Z", "Y"]), "$setElementOrder/env": env(&["Z", "Y"])}]});
+        let expected = json!({"containers": [{"name": "a", "env": env(&["X", "Z", "Y", "X"])}]});
+        assert_eq!(patched(spec, patch), Ok(expected));
     }
 
     #[test]

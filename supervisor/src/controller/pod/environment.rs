@@ -124,7 +124,7 @@ mod tests {
     async fn resolved(container: Value) -> Result<Environment, String> {
         let folder = tempfile::tempdir().unwrap();
         let store = ObjectStore::open(&folder.path().join("o.redb")).unwrap();
-        let objects = Objects::open(store).await.unwrap();
+        let objects = Objects::open(store, "node").await.unwrap();
         let map = json!({"metadata": {"name": "map"}, "data": {"A": "1", "B": "2"}, "binaryData": {"raw": "/w=="}});
         objects.create(&config_map::KIND, "default", map).await.unwrap();
         let secret = json!({"metadata": {"name": "key"}, "stringData": {"B": "hidden"}});

@@ -34,6 +34,7 @@ use tokio::task::JoinSet;
 
 use super::Context;
 use super::changes::Changes;
+use super::event as controller_event;
 use crate::api::kinds::{Kind, config_map, pod, secret, text};
 use crate::api::object_store::Change;
 use crate::pod::status::Event;
@@ -53,7 +54,7 @@ struct Workers {
 }
 
 /// Keeps a worker for every pod.
-pub async fn run(context: Context) {
+pub async fn run(context: Context, recorder: controller_event::Recorder) {
     let mut events = context.node.subscribe();
     let mut changes = Changes::new(context.objects.store());
     let http = match probe::http::client() {
@@ -61,7 +62,7 @@ pub async fn run(context: Context) {
         Err(error) => return tracing::error!(%error, "make the client of probes: no pod is looked after"),
     };
     let mut workers = Workers {
-        recorder: Recorder::start(context.objects.clone(), &context.node_name),
+        recorder: Recorder::new(recorder),
         context,
         wakes: HashMap::new(),
         running: JoinSet::new(),

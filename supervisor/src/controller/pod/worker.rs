@@ -145,6 +145,10 @@ impl Worker {
             let removed = self.context.objects.remove(&pod::KIND, &self.namespace, &self.name, &self.uid).await;
             return removed.map(|()| Next::Finished).map_err(|error| PodError::internal("remove pod object", error));
         }
+        if text(&object, "/spec/nodeName") != &*self.context.node_name {
+            // Not for this node, or for none yet.
+            return Ok(Next::Wait(None));
+        }
         if matches!(text(&object, "/status/phase"), "Succeeded" | "Failed") {
             // A finished pod keeps its containers for their logs and exit codes, and gives its network back.
             for sandbox in self.sandboxes().iter().filter(|s| s.state == SandboxState::Ready) {

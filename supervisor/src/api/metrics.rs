@@ -1,0 +1,212 @@
+//! `metrics.k8s.io/v1beta1`: what pods and the node use right now, read when it is asked for. Nothing of it is stored.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::kinds::{node, pod, text};
+use super::list::Filter;
+use super::objects::now;
+use super::query::Query;
+use super::route::Metrics;
+use super::server::Api;
+use super::status::ApiError;
+use crate::pod::stats::ContainerStats;
+use crate::pod::status::ContainerState;
+
+pub const GROUP: &str = "metrics.k8s.io";
+pub const VERSION: &str = "v1beta1";
+/// Over how long the processor time of containers is looked at, as the sampler does.
+const WINDOW: &str = "10s";
+/// A rate over less than this says more of the clock than of the work.
+const SHORTEST_SPAN: Duration = Duration::from_secs(1);
+/// A sample that is older says nothing about now.
+const SAMPLE_AGE: Duration = Duration::from_secs(60);
+/// Resource, kind, whether it lies in namespaces.
+const RESOURCES: [(&str, &str, bool); 2] = [("nodes", "NodeMetrics", false), ("pods", "PodMetrics", true)];
+
+/// The answer to a request for figures.
+pub(super) async fn answer(api: &Api, wanted: Metrics<'_>, query: &Query) -> Result<Response, ApiError> {
+    let filter = Filter::from_query(query)?;
+    let version = api.objects.store().version();
+    let list = |kind: &str, items: Vec<Value>| {
+        json!({"kind": format!("{kind}List"), "apiVersion": format!("{GROUP}/{VERSION}"),
+            "metadata": {"resourceVersion": version.to_string()}, "items": items})
+    };
+    let answer = match wanted {
+        Metrics::Node(name) => node_metrics(api, &*api.objects.get(&node::KIND, "", name)?).await?,
+        Metrics::Nodes => {
+            let mut items = Vec::new();
+            for node in api.objects.list(&node::KIND, None).0.iter().filter(|node| filter.matches(node)) {
+                items.push(node_metrics(api, node).await?);
+            }
+            list("NodeMetrics", items)
+        }
+        Metrics::Pod { namespace, name } => {
+            let pod = api.objects.get(&pod::KIND, namespace, name)?;
+            let missing = || ApiError::NotFound { resource: format!("pods.{GROUP}"), name: name.into() };
+            pod_metrics(api, vec![pod]).await?.pop().ok_or_else(missing)?
+        }
+        Metrics::Pods { namespace } => {
+            let (mut pods, _) = api.objects.list(&pod::KIND, namespace);
+            pods.retain(|pod| filter.matches(pod));
+            list("PodMetrics", pod_metrics(api, pods).await?)
+        }
+    };
+    Ok(axum::Json(answer).into_response())
+}
+
+/// Figures of those of `pods` that run.
+async fn pod_metrics(api: &Api, pods: Vec<Arc<Value>>) -> Result<Vec<Value>, ApiError> {
+    let sandboxes: HashMap<String, String> =
+        api.node.sandboxes().into_iter().map(|sandbox| (sandbox.config.name.uid, sandbox.id)).collect();
+    let mut found = Vec::new();
+    for pod in pods {
+        let Some(sandbox) = sandboxes.get(text(&pod, "/metadata/uid")) else { continue };
+        let mut containers = api.node.containers_of(sandbox);
+        containers.retain(|container| container.state == ContainerState::Running);
+        let stats = api.node.container_stats(&containers, false).await;
+        let stats = stats.map_err(|error| ApiError::Internal(error.to_string()))?;
+        let figures: Option<Vec<Value>> =
+            containers.iter().zip(&stats).map(|(container, stats)| usage(&container.config.name, stats)).collect();
+        // Without all of its containers, a pod's figures would say less than it uses.
+        if let Some(figures) = figures.filter(|figures| !figures.is_empty()) {
+            found.push(object("PodMetrics", &pod, WINDOW, "containers", figures.into()));
+        }
+    }
+    Ok(found)
+}
+
+/// One container's; `None` before there are two samples of its processor time.
+fn usage(name: &str, stats: &ContainerStats) -> Option<Value> {
+    let figures = stats.figures.as_ref()?;
+    let (cpu, memory) = (figures.cpu.usage_nano_cores?, figures.memory.working_set?);
+    Some(json!({"name": name, "usage": quantities(cpu, memory)}))
+}
+
+fn quantities(nano_cores: u64, bytes: u64) -> Value {
+    json!({"cpu": format!("{nano_cores}n"), "memory": format!("{}Ki", bytes / 1024)})
+}
+
+fn object(kind: &str, of: &Value, window: &str, field: &str, figures: Value) -> Value {
+    let metadata = &of["metadata"];
+    json!({
+        "kind": kind, "apiVersion": format!("{GROUP}/{VERSION}"), "timestamp": now(), "window": window, field: figures,
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "labels": metadata["labels"],
+            "creationTimestamp": now()},
+    })
+}
+
+async fn node_metrics(api: &Api, node: &Value) -> Result<Value, ApiError> {
+    let failed = |error: std::io::Error| ApiError::Internal(format!("figures of the node: {error}"));
+    let (nano_cores, span) = api.usage.nano_cores().await.map_err(failed)?;
+    let memory = memory_in_use(&std::fs::read_to_string("/proc/meminfo").map_err(failed)?);
+    let usage = quantities(nano_cores, memory);
+    Ok(object("NodeMetrics", node, &format!("{}ms", span.as_millis()), "usage", usage))
+}
+
+/// Bytes of memory that could not be given to somebody else at once.
+fn memory_in_use(meminfo: &str) -> u64 {
+    meminfo_bytes(meminfo, "MemTotal").saturating_sub(meminfo_bytes(meminfo, "MemAvailable"))
+}
+
+/// A field of `/proc/meminfo` in bytes; 0 where it has none.
+pub fn meminfo_bytes(meminfo: &str, field: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// The processor time of the whole machine, looked at whenever somebody asks for it.
+#[derive(Default)]
+pub struct NodeUsage {
+    /// What the next request compares with.
+    kept: Mutex<Option<Sample>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Instant,
+    /// Time that all processors together were busy.
+    busy: Duration,
+}
+
+impl NodeUsage {
+    /// How much of the processors was used, and over which time; waits where there is nothing to compare with.
+    async fn nano_cores(&self) -> std::io::Result<(u64, Duration)> {
+        let mut newest = Sample::take()?;
+        let kept = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = match kept.filter(|kept| (SHORTEST_SPAN..SAMPLE_AGE).contains(&(newest.at - kept.at))) {
+            Some(kept) => kept,
+            None => {
+                let first = newest;
+                tokio::time::sleep(SHORTEST_SPAN).await;
+                newest = Sample::take()?;
+                first
+            }
+        };
+        let span = newest.at - earlier.at;
+        let keep = if span >= SAMPLE_AGE / 2 { newest } else { earlier };
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(keep);
+        let busy = newest.busy.saturating_sub(earlier.busy).as_nanos();
+        let rate = busy * 1_000_000_000 / span.as_nanos().max(1);
+        Ok((u64::try_from(rate).unwrap_or(u64::MAX), span))
+    }
+}
+
+impl Sample {
+    fn take() -> std::io::Result<Self> {
+        let text = std::fs::read_to_string("/proc/stat")?;
+        let at = Instant::now();
+        let busy = busy_ticks(&text).ok_or_else(|| std::io::Error::other("/proc/stat has no line cpu"))?;
+        // The kernel counts in hundredths of a second towards programs, whatever its own clock is.
+        Ok(Self { at, busy: Duration::from_millis(busy * 10) })
+    }
+}
+
+/// user, nice, system, irq, softirq, steal: all but idle, waiting for disks, and guests, whose time is in user's.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    Some(ticks.iter().take(3).sum::<u64>() + ticks.iter().skip(5).take(3).sum::<u64>())
+}
+
+/// The group's resources, for `/apis/metrics.k8s.io/v1beta1`.
+pub(super) fn resources() -> Value {
+    let resource = |(name, kind, namespaced): (&str, &str, bool)| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]});
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{GROUP}/{VERSION}"),
+        "resources": RESOURCES.map(resource),
+    })
+}
+
+/// The same in the form of aggregated discovery.
+pub(super) fn aggregated() -> Value {
+    let resource = |(name, kind, namespaced): (&str, &str, bool)| {
+        json!({
+            "resource": name, "singularResource": "", "verbs": ["get", "list"],
+            "responseKind": {"group": GROUP, "version": VERSION, "kind": kind},
+            "scope": if namespaced { "Namespaced" } else { "Cluster" },
+        })
+    };
+    let version = json!({"version": VERSION, "freshness": "Current", "resources": RESOURCES.map(resource)});
+    json!({"metadata": {"name": GROUP}, "versions": [version]})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_time_is_all_but_idle() {
+        assert_eq!(busy_ticks("cpu  1 2 3 1000 500 4 5 6 7 8\ncpu0 9 9 9 9\n"), Some(1 + 2 + 3 + 4 + 5 + 6));
+        assert_eq!(busy_ticks("intr 1\n"), None);
+    }
+
+    #[test]
+    fn memory_in_use_is_what_is_not_available() {
+        assert_eq!(memory_in_use("MemTotal:     1000 kB\nMemFree: 1 kB\nMemAvailable:   400 kB\n"), 600 * 1024);
+    }
+}

@@ -1,0 +1,214 @@
+//! The Node object: made at the start, and its status kept true.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::api::kinds::{node, text};
+use crate::api::metrics::meminfo_bytes;
+use crate::api::objects::now;
+use crate::api::status::ApiError;
+
+/// How often it is looked at.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// A status that stays the same is written again after so long: its heartbeat. As the kubelet's.
+const HEARTBEAT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+/// The kubelet's own thresholds: free memory in bytes, and shares of a file system and of process ids.
+const LEAST_MEMORY: u64 = 100 << 20;
+const LEAST_SHARE: f64 = 0.1;
+
+/// Makes the object and keeps its status until the end.
+pub async fn run(context: Context) {
+    if let Err(error) = context.objects.take_over().await {
+        tracing::warn!(%error, "take over the pods of the name before");
+    }
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = update(&context).await {
+            tracing::warn!(%error, "write the node's status");
+        }
+    }
+}
+
+async fn update(context: &Context) -> Result<(), ApiError> {
+    let name = &*context.node_name;
+    let node = match context.objects.get(&node::KIND, "", name) {
+        Ok(node) => node,
+        Err(_) => {
+            let labels = json!({
+                "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture(),
+            });
+            let object = json!({"metadata": {"name": name, "labels": labels}, "spec": {}});
+            context.objects.create(&node::KIND, "", object).await?
+        }
+    };
+    let readings = Readings::take(&context.node.options().root);
+    let fresh = status(context, &readings, &node["status"]);
+    if is_told(&node["status"], &fresh) {
+        return Ok(());
+    }
+    context.objects.set_status(&node::KIND, "", name, text(&node, "/metadata/uid"), fresh).await
+}
+
+/// Whether what is written says the same, and said it not long ago.
+fn is_told(written: &Value, fresh: &Value) -> bool {
+    let without_heartbeats = |status: &Value| {
+        let mut status = status.clone();
+        for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+            condition.as_object_mut().map(|condition| condition.remove("lastHeartbeatTime"));
+        }
+        status
+    };
+    let heartbeat = text(written, "/conditions/0/lastHeartbeatTime").parse::<jiff::Timestamp>();
+    let is_recent = heartbeat.is_ok_and(|heartbeat| jiff::Timestamp::now().duration_since(heartbeat) < HEARTBEAT);
+    is_recent && without_heartbeats(written) == without_heartbeats(fresh)
+}
+
+/// What the machine says of itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Readings {
+    processors: usize,
+    /// Bytes.
+    memory: u64,
+    available_memory: u64,
+    disk: u64,
+    available_disk: u64,
+    threads: u64,
+    most_threads: u64,
+}
+
+impl Readings {
+    fn take(root: &Path) -> Self {
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let disk = rustix::fs::statvfs(root);
+        let (disk, available_disk) =
+            disk.map_or((0, 0), |disk| (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize));
+        let pid_max = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+        Self {
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            memory: meminfo_bytes(&meminfo, "MemTotal"),
+            available_memory: meminfo_bytes(&meminfo, "MemAvailable"),
+            disk,
+            available_disk,
+            threads: threads(&fs::read_to_string("/proc/loadavg").unwrap_or_default()),
+            most_threads: pid_max.trim().parse().unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// Threads of the machine: the fourth field of `/proc/loadavg` is `RUNNING/ALL`.
+fn threads(loadavg: &str) -> u64 {
+    let field = loadavg.split_whitespace().nth(3).and_then(|field| field.split_once('/'));
+    field.and_then(|(_, all)| all.parse().ok()).unwrap_or(0)
+}
+
+fn status(context: &Context, readings: &Readings, old: &Value) -> Value {
+    let resources = json!({
+        "cpu": readings.processors.to_string(), "memory": format!("{}Ki", readings.memory / 1024),
+        "ephemeral-storage": format!("{}Ki", readings.disk / 1024),
+    });
+    json!({
+        "capacity": resources, "allocatable": resources, "conditions": conditions(readings, old),
+        "addresses": [
+            {"type": "InternalIP", "address": context.host_ip.to_string()},
+            {"type": "Hostname", "address": &*context.node_name},
+        ],
+        "nodeInfo": node_info(),
+    })
+}
+
+fn conditions(readings: &Readings, old: &Value) -> Vec<Value> {
+    let is_short = |free: u64, all: u64| (free as f64) < all as f64 * LEAST_SHARE;
+    let memory = readings.available_memory < LEAST_MEMORY;
+    let disk = is_short(readings.available_disk, readings.disk);
+    let pids = is_short(readings.most_threads.saturating_sub(readings.threads), readings.most_threads);
+    let pressure = |kind: &str, is_so: bool, resource: &str, of: &str| {
+        let reason = if is_so { format!("WharfdHas{of}") } else { format!("WharfdHas{resource}") };
+        let message = if is_so { format!("the node is short of {kind}") } else { format!("the node has {kind} left") };
+        (is_so, reason, message)
+    };
+    let told = [
+        ("MemoryPressure", pressure("memory", memory, "SufficientMemory", "InsufficientMemory")),
+        ("DiskPressure", pressure("disk space", disk, "NoDiskPressure", "DiskPressure")),
+        ("PIDPressure", pressure("process ids", pids, "SufficientPID", "InsufficientPID")),
+        ("Ready", (true, "WharfdReady".into(), "wharfd runs pods".into())),
+    ];
+    told.into_iter().map(|(kind, (is_so, reason, message))| condition(old, kind, is_so, &reason, &message)).collect()
+}
+
+/// With a heartbeat, and the time since when it has been so.
+fn condition(old: &Value, kind: &str, is_so: bool, reason: &str, message: &str) -> Value {
+    let mut condition = super::replica_set::condition(old, kind, is_so, reason, message);
+    condition["lastHeartbeatTime"] = now().into();
+    condition
+}
+
+fn node_info() -> Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let os_release = read("/etc/os-release");
+    let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
+    json!({
+        "machineID": read("/etc/machine-id"), "systemUUID": read("/sys/class/dmi/id/product_uuid"),
+        "bootID": read("/proc/sys/kernel/random/boot_id"), "kernelVersion": read("/proc/sys/kernel/osrelease"),
+        "osImage": name.trim_matches('"'), "operatingSystem": "linux", "architecture": architecture(),
+        "containerRuntimeVersion": concat!("wharf://", env!("CARGO_PKG_VERSION")),
+        "kubeletVersion": crate::api::discovery::version()["gitVersion"], "kubeProxyVersion": "",
+    })
+}
+
+/// As Go names it, and images.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENOUGH: Readings = Readings {
+        processors: 2,
+        memory: 4 << 30,
+        available_memory: 1 << 30,
+        disk: 100 << 30,
+        available_disk: 50 << 30,
+        threads: 500,
+        most_threads: 32768,
+    };
+
+    fn pressures(readings: &Readings) -> Vec<String> {
+        let conditions = conditions(readings, &Value::Null);
+        let is_so = conditions.iter().filter(|condition| condition["status"] == "True");
+        is_so.map(|condition| text(condition, "/type").to_owned()).collect()
+    }
+
+    #[test]
+    fn a_node_says_what_it_is_short_of() {
+        assert_eq!(pressures(&ENOUGH), ["Ready"]);
+        assert_eq!(pressures(&Readings { available_memory: 1 << 20, ..ENOUGH }), ["MemoryPressure", "Ready"]);
+        assert_eq!(pressures(&Readings { available_disk: 9 << 30, ..ENOUGH }), ["DiskPressure", "Ready"]);
+        assert_eq!(pressures(&Readings { threads: 32000, ..ENOUGH }), ["PIDPressure", "Ready"]);
+        assert_eq!(threads("0.00 0.01 0.05 1/387 12345\n"), 387);
+    }
+
+    #[test]
+    fn a_status_that_stays_is_written_for_its_heartbeat_alone() {
+        let fresh = json!({"conditions": conditions(&ENOUGH, &Value::Null)});
+        assert!(is_told(&fresh, &fresh));
+        let short = json!({"conditions": conditions(&Readings { available_memory: 0, ..ENOUGH }, &fresh)});
+        assert!(!is_told(&fresh, &short));
+        let mut old = fresh.clone();
+        old["conditions"][0]["lastHeartbeatTime"] = "2026-01-01T00:00:00Z".into();
+        assert!(!is_told(&old, &fresh));
+        let since = |status: &Value| text(status, "/conditions/1/lastTransitionTime").to_owned();
+        assert_eq!(since(&short), since(&fresh));
+    }
+}
