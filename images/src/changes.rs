@@ -74,7 +74,7 @@ impl Store {
     pub fn apply_changes(
         &self,
         container_id: &str,
-        archive: impl BufRead,
+        archive: impl BufRead + Send,
         deleted: &[Vec<u8>],
     ) -> Result<(), ChangesError> {
         let mount = self.writable_layer(container_id)?;
@@ -100,7 +100,7 @@ impl Store {
 /// Hands every regular file of a tar archive, plain or compressed, to `sink`: its cleaned path and its length in bytes, for
 /// which it gives back where the content goes, or nothing. All that is no regular file is passed over.
 pub fn read_files<W: Write>(
-    archive: impl BufRead,
+    archive: impl BufRead + Send,
     limits: Limits,
     mut sink: impl FnMut(&[u8], u64) -> Result<Option<W>, String>,
 ) -> Result<(), UnpackError> {

@@ -123,7 +123,7 @@ async fn what_a_container_has_changed_goes_into_an_archive_and_comes_out_of_it()
     }
     let node = Node::new();
     let image = pulled(&node, "base", vec![base().dir("tmp/", 0o1777)]).await;
-    let mount = node.store.prepare("c", &image).unwrap();
+    let mount = overlay(&node.store.prepare("c", &image).unwrap());
     let long = "long-name-".repeat(20);
     let script = format!(
         "mount -t overlay -o lowerdir={},upperdir={},workdir={} x /mnt; cd /mnt
@@ -142,7 +142,7 @@ async fn what_a_container_has_changed_goes_into_an_archive_and_comes_out_of_it()
     let mut archive = Vec::new();
     let deleted = node.store.write_changes("c", &mut archive).unwrap();
     assert_eq!(deleted, [&b"/etc/gone"[..], b"/tree/leaf"]);
-    let copy = node.store.prepare("d", &image).unwrap();
+    let copy = overlay(&node.store.prepare("d", &image).unwrap());
     node.store.apply_changes("d", &*gzip(&archive), &deleted).unwrap();
     let changes = |container| lines(node.store.container_changes(container).unwrap());
     assert_eq!(changes("d"), changes("c"));
