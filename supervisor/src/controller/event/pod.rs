@@ -40,6 +40,7 @@ fn happened(before: &Value, after: &Value) -> Vec<Happened> {
         };
         events.push(whole(EventType::Warning, reason, message));
     }
+    let stops = is_new("/metadata/deletionTimestamp") && text(before, "/metadata/deletionTimestamp").is_empty();
     let lists = [("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")];
     for (list, statuses) in lists {
         for status in items(&after["status"], statuses) {
@@ -49,6 +50,9 @@ fn happened(before: &Value, after: &Value) -> Vec<Happened> {
             let pod = format!("{name}_{namespace}({})", text(after, "/metadata/uid"));
             for (event_type, reason, message) in of_container(earlier.unwrap_or(&Value::Null), status, &pod) {
                 events.push((part.clone(), event_type, reason, message));
+            }
+            if stops && status["state"].get("running").is_some() {
+                events.push((part, EventType::Normal, "Killing", format!("Stopping container {container}")));
             }
         }
     }
@@ -130,6 +134,10 @@ mod tests {
         assert_eq!(reasons(&running, &waiting), [format!("Warning BackOff {part}")]);
         let again = pod(json!({"running": {}}), "2");
         assert_eq!(reasons(&waiting, &again).len(), 2);
+        let mut deleted = again.clone();
+        deleted["metadata"]["deletionTimestamp"] = "now".into();
+        assert_eq!(reasons(&again, &deleted), [format!("Normal Killing {part}")]);
+        assert_eq!(reasons(&deleted, &deleted), Vec::<String>::new());
     }
 
     #[test]

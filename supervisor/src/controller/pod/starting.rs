@@ -48,7 +48,7 @@ impl Worker {
             self.look_after(pod, (role, container), running, sandbox);
             return None;
         }
-        if let Some(at) = self.back_off(container, last) {
+        if let Some(at) = self.back_off(&container.name, last) {
             return Some(at);
         }
         let attempt = match last {
@@ -72,13 +72,13 @@ impl Worker {
                 }
                 None
             }
-            Err(failure) => Some(self.failed(container, failure)),
+            Err(failure) => Some(self.failed(&container.name, failure)),
         }
     }
 
     /// Takes a new end into account; gives back until when nothing is tried.
-    fn back_off(&mut self, container: &Container, last: Option<&ContainerStatus>) -> Option<Instant> {
-        let record = self.records.entry(container.name.clone()).or_default();
+    fn back_off(&mut self, container: &str, last: Option<&ContainerStatus>) -> Option<Instant> {
+        let record = self.records.entry(container.to_owned()).or_default();
         if let Some(last) = last.filter(|last| last.state != ContainerState::Created)
             && record.counted != Some(last.config.attempt)
         {
@@ -86,7 +86,7 @@ impl Worker {
             let wait = record.crashes.wait_after(nanoseconds_between(last.started_at, last.finished_at));
             record.not_before = Some(Instant::now() + wait.saturating_sub(since(last.finished_at)));
             if !wait.is_zero() {
-                let message = format!("back-off {}s restarting failed container={}", wait.as_secs(), container.name);
+                let message = format!("back-off {}s restarting failed container={container}", wait.as_secs());
                 record.waiting = Some(("CrashLoopBackOff".into(), message));
             }
         }
@@ -94,8 +94,9 @@ impl Worker {
     }
 
     /// Takes note of a container that could not be started.
-    fn failed(&mut self, container: &Container, failure: ImageFailure) -> Instant {
-        let record = self.records.entry(container.name.clone()).or_default();
+    fn failed(&mut self, container: &str, failure: ImageFailure) -> Instant {
+        tracing::warn!(pod = self.name, container, reason = failure.reason, message = failure.message, "container");
+        let record = self.records.entry(container.to_owned()).or_default();
         let first = record.images == BackOff::default();
         record.images.tried();
         let wait = record.images.wait_after(Duration::ZERO);
@@ -145,6 +146,9 @@ impl Worker {
                 tracing::warn!(pod = self.name, container = id, %error, "remove what did not start");
             }
             return Err(failure("RunContainerError")(error));
+        }
+        if attempt > 0 {
+            tracing::info!(pod = self.name, container = container.name, attempt, "container restarted");
         }
         if let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) {
             let target = self.target(container, &id, self.facts(sandbox).pod_ip);

@@ -111,12 +111,8 @@ impl Worker {
             sidecar += usize::from(role == Role::Sidecar);
             for status in running.iter().filter(|status| status.config.name == container.name) {
                 let mut ending = self.ending(role, container, status, turn);
-                if first {
-                    let message = format!("Stopping container {}", container.name);
-                    self.recorder.normal(&ending.subject, "Killing", message);
-                } else {
-                    ending.hook = None;
-                }
+                // A hook that was begun before has run, or is given up.
+                ending.hook = ending.hook.filter(|_| first);
                 endings.push(ending);
             }
         }
