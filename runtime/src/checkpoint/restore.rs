@@ -133,6 +133,7 @@ impl Container {
             ignore_refusals: request.ignore_cgroup_refusals,
         };
         let mut group = Placement::prepare(&wanted, &plan, privileged)?;
+        group.limit(&plan)?;
 
         let place = RootPlace(request.state_dir.join(ROOT));
         fs::create_dir(&place.0).during("make directory", place.0.display())?;

@@ -79,6 +79,7 @@ async fn delete(
     propagation: Propagation,
 ) -> Result<(), ApiError> {
     let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
+    tracing::debug!(kind = kind.kind, namespace, name, "collected: what owned it has gone, or goes");
     match objects.delete(kind, namespace, name, propagation, None).await {
         Ok(_) | Err(ApiError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),

@@ -16,7 +16,7 @@ use crate::api::kinds::{KINDS, Kind, text};
 use crate::api::objects::{Half, Objects, Propagation};
 use crate::api::status::ApiError;
 
-const FILE_ANNOTATION: &str = "wharf/manifest-file";
+pub(super) const FILE_ANNOTATION: &str = "wharf/manifest-file";
 
 /// Follows the folder; ends at once where it is missing, with a warning.
 pub async fn run(objects: Objects, folder: PathBuf) {

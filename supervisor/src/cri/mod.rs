@@ -13,6 +13,7 @@
 
 mod chunks;
 mod container;
+mod deadline;
 mod events;
 mod figures;
 mod image;
@@ -59,6 +60,7 @@ pub async fn serve(
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (ending, ended) = tokio::sync::oneshot::channel::<()>();
     let server = tonic::transport::Server::builder()
+        .layer(tower::layer::layer_fn(deadline::Deadline))
         .add_service(runtime)
         .add_service(images)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {

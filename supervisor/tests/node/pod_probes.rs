@@ -133,6 +133,7 @@ async fn a_rollout_waits_for_pods_that_are_ready_for_long_enough() {
     let Some(node) = testnode::start("minready").await else { return };
     let mut object = deployment(2, "sleep 1000");
     object["spec"]["minReadySeconds"] = 3600.into();
+    object["spec"]["progressDeadlineSeconds"] = 7200.into();
     object["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
     apply(&node, &object);
     wait_ready(&node, 2);

@@ -262,7 +262,7 @@ async fn wrong_manifests_get_one_line_and_change_nothing() {
         (valid.replace("kind: Deployment", "kind: Deploymint"), "line 2: kind \"Deploymint\""),
         (valid.replace("replicas: 1", "replicas: many"), "spec.replicas: invalid type"),
         (valid.replace("replicas: 1", "replicas: 1\n  replica: 2"), "unknown field spec.replica"),
-        (valid.replace("replicas: 1", "replicas: 1\n  minReadySeconds: 9"), "spec.minReadySeconds"),
+        (valid.replace("replicas: 1", "replicas: 1\n  minReadySeconds: -9"), "spec.minReadySeconds: Invalid value: -9"),
         (valid.replace("replicas: 1", "replicas: -1"), "spec.replicas: Invalid value: -1"),
         (valid.replace("name: web", "name: Web"), "metadata.name"),
         ("kind: [".into(), "line"),

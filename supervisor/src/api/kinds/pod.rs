@@ -64,6 +64,8 @@ pub fn spec_defaults(spec: &mut Value) {
     set_default(spec, "restartPolicy", "Always");
     set_default(spec, "terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS);
     set_default(spec, "dnsPolicy", "ClusterFirst");
+    // Clients take it for granted.
+    set_default(spec, "securityContext", json!({}));
     for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(image) = volume.get_mut("image").filter(|image| image.is_object()) {
             let policy = default_pull_policy(text(image, "/reference"));

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::api::kinds::{deployment, replica_set, text};
 use crate::api::objects::{Half, Objects};
 use crate::api::status::ApiError;
+use crate::controller::manifest_folder::FILE_ANNOTATION;
 
 /// Of a ReplicaSet, its revision; of a Deployment, that of its template.
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -16,6 +17,8 @@ const NOT_COPIED: &[&str] = &[
     "deployment.kubernetes.io/max-replicas",
     "deprecated.deployment.rollback.to",
     "kubectl.kubernetes.io/last-applied-configuration",
+    // The file has a Deployment and no ReplicaSet, which would go as a part that was taken out.
+    FILE_ANNOTATION,
 ];
 
 /// 0 where it has none.
@@ -68,7 +71,8 @@ mod tests {
     #[test]
     fn a_version_has_the_annotations_of_its_deployment() {
         let deployment = json!({"metadata": {"annotations": {
-            REVISION: "3", "kubernetes.io/change-cause": "why", "kubectl.kubernetes.io/last-applied-configuration": "{}"}}});
+            REVISION: "3", "kubernetes.io/change-cause": "why", "kubectl.kubernetes.io/last-applied-configuration": "{}",
+            FILE_ANNOTATION: "web.yaml"}}});
         assert_eq!(of(&deployment), 3);
         let expected = json!({REVISION: "4", "kubernetes.io/change-cause": "why"});
         assert_eq!(Value::Object(annotations(&deployment, 4)), expected);
