@@ -101,8 +101,8 @@ async fn run_gives_back_streams_and_exit_codes() {
         ran.stderr
     );
 
-    // A terminal: what was written before the client attached is there, and the size is the client's.
-    let script = "echo first; printf name?; read name; echo =$name; busybox stty size; exit 4";
+    // A terminal: what was written before the client attached is there, and the size is the client's, once it has come.
+    let script = "echo first; printf name?; read name; echo =$name; until busybox stty size 2>&-; do :; done; exit 4";
     let line = wharf(&node, &["run", "--rm", "-it", IMAGE, "sh", "-c", script]);
     let (mut child, mut screen) = terminal::spawn(&line, Size { rows: 33, columns: 77 });
     // Byte by byte: what follows the question belongs to the next reader.

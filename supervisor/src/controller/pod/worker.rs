@@ -189,19 +189,25 @@ impl Worker {
         let spec = pod.spec.clone().unwrap_or_default();
         let ephemeral = ephemeral(&spec);
         for container in declared(&spec).map(|(_, container)| container).chain(&ephemeral) {
-            if container.termination_message_path.as_deref().is_none_or(str::is_empty) {
-                continue;
-            }
-            let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-            for ended in self.attempts(&container.name) {
-                if ended.finished_at == 0 || self.last_words.contains_key(&ended.id) {
-                    continue;
-                }
-                let file = termination_message::file(&self.folder(), &container.name, ended.config.attempt);
-                let log = ended.log_path.as_deref().filter(|_| falls_back && ended.exit_code != 0);
-                self.last_words.insert(ended.id.clone(), termination_message::read(&file, log));
+            for ended in self.attempts(&container.name).iter().filter(|attempt| attempt.finished_at != 0) {
+                let words = self.last_words_of(container, ended);
+                self.last_words.insert(ended.id.clone(), words);
             }
         }
+    }
+
+    /// Those of a container that has ended, at whatever moment of a pass.
+    fn last_words_of(&self, container: &Container, ended: &ContainerStatus) -> String {
+        if let Some(known) = self.last_words.get(&ended.id) {
+            return known.clone();
+        }
+        if container.termination_message_path.as_deref().is_none_or(str::is_empty) {
+            return String::new();
+        }
+        let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        let file = termination_message::file(&self.folder(), &container.name, ended.config.attempt);
+        let log = ended.log_path.as_deref().filter(|_| falls_back && ended.exit_code != 0);
+        termination_message::read(&file, log)
     }
 
     /// Has the status say why no container can be begun.
@@ -314,8 +320,8 @@ impl Worker {
 
     fn observe(&self, role: Role, container: &Container) -> Observed {
         let mut attempts = self.attempts(&container.name);
-        for attempt in attempts.iter_mut().filter(|attempt| attempt.message.is_empty()) {
-            attempt.message = self.last_words.get(&attempt.id).cloned().unwrap_or_default();
+        for attempt in attempts.iter_mut().filter(|attempt| attempt.finished_at != 0 && attempt.message.is_empty()) {
+            attempt.message = self.last_words_of(container, attempt);
         }
         let current = attempts.pop();
         let waiting = self.records.get(&container.name).and_then(|record| record.waiting.clone());
