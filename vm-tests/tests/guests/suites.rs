@@ -8,7 +8,7 @@ use vm_tests::cargo::{self, Suites};
 use vm_tests::{Disk, Image, Options, debian, host_program};
 
 /// Of one package, emulated, on a machine that is busy with other work.
-const LIMIT: Duration = Duration::from_secs(1500);
+const LIMIT: Duration = Duration::from_secs(2400);
 
 /// The guest swaps to its disk.
 const SWAP: &str = "fallocate -l 256M /tmp/swap; chmod 600 /tmp/swap; mkswap -q /tmp/swap; swapon /tmp/swap";
