@@ -12,6 +12,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::diff::{ChangeKind, DiffError};
 use crate::layer::decompress;
+use crate::merged::{joined, names_in};
 use crate::one_line::one_line;
 use crate::snapshot::{OverlayMount, SnapshotError};
 use crate::store::Store;
@@ -154,10 +155,8 @@ impl<W: Write> ChangesArchive<'_, W> {
             let directory = self.open_directory(&path).map_err(self.failed(&path, "open directory"))?;
             let stat = fs::fstat(&directory).map_err(|error| self.failed(&path, "stat")(error.into()))?;
             self.append(&path, &stat, EntryType::Directory, Some(&directory), b"", io::empty())?;
-            let mut names = names(&directory).map_err(self.failed(&path, "list"))?;
-            names.sort();
-            for name in names {
-                let below = if path.is_empty() { name.clone() } else { [&*path, b"/", &name].concat() };
+            for name in names_in(&directory).map_err(self.failed(&path, "list"))? {
+                let below = joined(&path, &name);
                 if let Err(problem) = clean(&below) {
                     return Err(self.refused(&below, problem));
                 }
@@ -305,12 +304,6 @@ impl<W: Write> ChangesArchive<'_, W> {
 
 fn shown(path: &[u8]) -> String {
     format!("/{}", one_line(path))
-}
-
-fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
-    let entries = fs::Dir::read_from(directory)?.map(|entry| Ok(entry?.file_name().to_bytes().to_vec()));
-    let names: io::Result<Vec<_>> = entries.collect();
-    Ok(names?.into_iter().filter(|name| !matches!(&**name, b"." | b"..")).collect())
 }
 
 /// Extended attributes as pax records, without those that overlayfs keeps its own account in.

@@ -4,7 +4,7 @@
 //! <root>/lock                     flock: shared to use snapshots, exclusive to change index.json
 //! <root>/images/                  an OCI image layout (image-spec, "OCI Image Layout")
 //!     oci-layout  index.json  blobs/sha256/<hex>
-//! <root>/snapshots/<diff id>/     fs/ (one overlay lower directory) and record.json
+//! <root>/snapshots/<diff id>/     fs/ (one overlay lower directory), record.json, own-marks if it cannot be mounted
 //! <root>/containers/<id>/         upper/ work/ (one writable layer) and image.json
 //! <root>/fetching/<hex>           flocked by the process that fetches the blob
 //! <root>/tmp/<session>/           what a pull or load has made so far; flocked while it lives
@@ -46,6 +46,9 @@ pub(crate) struct Layout {
 /// Holds the store's flock until dropped.
 pub(crate) struct Lock(#[expect(dead_code, reason = "closing it unlocks")] File);
 
+/// Beside a snapshot's `fs/`, if it hides something in a form that overlayfs does not know.
+const OWN_MARKS_FILE: &str = "own-marks";
+
 /// What is known about a snapshot beside its files.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SnapshotRecord {
@@ -53,7 +56,8 @@ pub(crate) struct SnapshotRecord {
     pub bytes: u64,
     pub inodes: u64,
     /// Whether it hides something in a form that overlayfs does not know: it can be copied, not mounted.
-    #[serde(default)]
+    /// A file of its own says so: whether to mount or to copy is asked for every container.
+    #[serde(skip)]
     pub own_marks: bool,
     /// Directories whose attributes belong to the layers below (names may be any bytes).
     pub implied: ImpliedDirectories,
@@ -169,6 +173,11 @@ impl Layout {
     pub(crate) fn list_snapshots(&self) -> io::Result<Vec<Digest>> {
         let names = fs::read_dir(self.snapshots())?;
         names.map(|entry| Ok(digest_of_name(&entry?.file_name()))).filter_map(Result::transpose).collect()
+    }
+
+    /// Whether the layer can be copied and not mounted.
+    pub(crate) fn has_own_marks(&self, diff_id: &Digest) -> bool {
+        self.snapshot(diff_id).join(OWN_MARKS_FILE).exists()
     }
 
     pub(crate) fn snapshot_record(&self, diff_id: &Digest) -> io::Result<SnapshotRecord> {

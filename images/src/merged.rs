@@ -133,15 +133,30 @@ fn components(path: &[u8]) -> VecDeque<Vec<u8>> {
 pub(crate) fn names(directories: &Merged) -> io::Result<BTreeSet<Vec<u8>>> {
     let mut names = BTreeSet::new();
     for directory in directories {
-        for entry in fs::Dir::read_from(&directory.fd)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") {
-                names.insert(name.to_vec());
-            }
+        names.append(&mut names_in(&directory.fd)?);
+    }
+    Ok(names)
+}
+
+/// Every name in one directory.
+pub(crate) fn names_in(directory: &OwnedFd) -> io::Result<BTreeSet<Vec<u8>>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.insert(name.to_vec());
         }
     }
     Ok(names)
+}
+
+/// A name in the directory `path`, which is empty for the root.
+pub(crate) fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
+    match path {
+        b"" => name.to_vec(),
+        path => [path, b"/", name].concat(),
+    }
 }
 
 fn lookup(directories: &Merged, name: &[u8]) -> io::Result<Option<Entry>> {

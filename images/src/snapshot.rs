@@ -296,11 +296,7 @@ impl Store {
             SnapshotMode::Overlay => None,
             SnapshotMode::Auto => self.overlay_obstacle()?,
         };
-        let own_marks = || {
-            // A layer that is missing is the next thing to be said.
-            diff_ids.iter().any(|diff_id| layout.snapshot_record(diff_id).is_ok_and(|record| record.own_marks))
-        };
-        Ok(obstacle.is_some() || own_marks())
+        Ok(obstacle.is_some() || diff_ids.iter().any(|diff_id| layout.has_own_marks(diff_id)))
     }
 
     /// Why overlayfs cannot be used for this store; looked at once.

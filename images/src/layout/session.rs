@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Layout, SnapshotRecord, read_record, sync_directory};
+use super::{Layout, OWN_MARKS_FILE, SnapshotRecord, read_record, sync_directory};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 
@@ -125,6 +125,9 @@ impl Session {
 
     pub(crate) fn record_snapshot(&self, diff_id: &Digest, record: &SnapshotRecord) -> io::Result<()> {
         let bytes = serde_json::to_vec(record).map_err(io::Error::other)?;
+        if record.own_marks {
+            fs::write(self.snapshot(diff_id).join(OWN_MARKS_FILE), b"")?;
+        }
         fs::write(self.snapshot(diff_id).join("record.json"), bytes)
     }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::merged::{self, Child, Merged, Opened};
+use crate::merged::{self, Child, Merged, Opened, joined};
 use crate::whiteout;
 use crate::xattrs::{self, xattrs};
 
@@ -162,11 +162,4 @@ fn times(stat: &Stat) -> Timestamps {
 
 fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(fs::openat(parent, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
-    match path {
-        b"" => name.to_vec(),
-        path => [path, b"/", name].concat(),
-    }
 }

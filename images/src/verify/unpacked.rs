@@ -1,6 +1,5 @@
 //! Whether unpacked layers are what their blobs say: each is unpacked once more, and both trees are walked side by side.
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::File;
 use std::io;
@@ -11,6 +10,7 @@ use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use super::Damage;
 use crate::diff::same_bytes;
 use crate::digest::Digest;
+use crate::merged::{joined, names_in};
 use crate::one_line::one_line;
 use crate::repair::RepairError;
 use crate::store::Store;
@@ -84,7 +84,7 @@ fn difference(
         if xattrs(&made)? != xattrs(&found)? {
             return told(&path, "has other extended attributes than in its archive");
         }
-        let (wanted, present) = (names(&made)?, names(&found)?);
+        let (wanted, present) = (names_in(&made)?, names_in(&found)?);
         if let Some(name) = wanted.symmetric_difference(&present).next() {
             let what = if wanted.contains(name) { "is missing" } else { "is not in its archive" };
             return told(&joined(&path, name), what);
@@ -126,13 +126,6 @@ fn difference(
     Ok(None)
 }
 
-fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
-    match path {
-        b"" => name.to_vec(),
-        path => [path, b"/", name].concat(),
-    }
-}
-
 fn other_attributes(made: &Stat, found: &Stat, is_timed: bool) -> Option<&'static str> {
     if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid) {
         return Some("has another owner than in its archive");
@@ -146,18 +139,6 @@ fn other_attributes(made: &Stat, found: &Stat, is_timed: bool) -> Option<&'stati
     }
     let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
     (is_timed && time(made) != time(found)).then_some("has another time than in its archive")
-}
-
-fn names(directory: &OwnedFd) -> io::Result<BTreeSet<Vec<u8>>> {
-    let mut names = BTreeSet::new();
-    for entry in fs::Dir::read_from(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            names.insert(name.to_vec());
-        }
-    }
-    Ok(names)
 }
 
 fn entry(directory: &OwnedFd, name: &[u8]) -> io::Result<Option<Stat>> {
