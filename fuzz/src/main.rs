@@ -10,6 +10,7 @@ use wharf_images::untrusted as images;
 use wharf_runtime::untrusted as runtime;
 use wharf_specs::{cdi, cni, streaming};
 use wharf_supervisor::api::untrusted as api;
+use wharf_supervisor::dns::untrusted as dns;
 
 /// Whether the input was taken, which libFuzzer is not told.
 type Target = fn(&[u8]) -> bool;
@@ -22,6 +23,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("cni_network", cni::untrusted::network),
     ("cni_result", cni::untrusted::result),
     ("config", runtime::config),
+    ("dns", dns::datagram),
     ("document", images::document),
     ("files", images::files),
     ("handshake", runtime::handshake),

@@ -23,6 +23,11 @@
 //! plugins = ["/opt/cni/bin", "/usr/lib/cni"]
 //! timeout_seconds = 60                # of one plugin
 //!
+//! [dns]
+//! domain = "cluster.local"            # services are NAME.NAMESPACE.svc.DOMAIN
+//! address = "10.88.0.1"               # where pods find the server; default: the embedded network's bridge
+//! upstream = ["192.0.2.53:53"]        # asked for other names; default: the node's resolv.conf
+//!
 //! [checkpoint]
 //! enabled = false                     # CheckpointContainer, and containers made from its archives
 //! images = false                      # and from images: whoever names one decides then what root restores
@@ -32,6 +37,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -59,6 +65,7 @@ pub struct Config {
     /// Files of the Container Device Interface; a device of a later folder overrules one of the same name.
     pub cdi_folders: Vec<PathBuf>,
     pub network: Network,
+    pub dns: Dns,
     pub checkpoint: Checkpoint,
     pub runtimes: BTreeMap<String, Runtime>,
 }
@@ -112,6 +119,18 @@ pub struct Cni {
 
 /// `network.cni.timeout_seconds` up to here: an hour, beyond which no client waits for a pod.
 const MAX_CNI_TIMEOUT_SECONDS: u32 = 3600;
+
+/// Names of services, for pods.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Services are `NAME.NAMESPACE.svc` of this.
+    pub domain: String,
+    /// An address of the node that pods reach; `None`: that of the embedded network's bridge.
+    pub address: Option<IpAddr>,
+    /// Who knows other names; none: the servers of the node's resolv.conf.
+    pub upstream: Vec<SocketAddr>,
+}
 
 /// How containers get their root file systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -171,6 +190,7 @@ impl Default for Config {
             registries: None,
             cdi_folders: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             network: Network::default(),
+            dns: Dns::default(),
             checkpoint: Checkpoint::default(),
             runtimes: BTreeMap::new(),
         }
@@ -185,6 +205,12 @@ impl Default for Network {
             subnet: "10.88.0.0/16".into(),
             cni: Cni::default(),
         }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { domain: "cluster.local".into(), address: None, upstream: Vec::new() }
     }
 }
 
@@ -245,6 +271,7 @@ impl Config {
             absolute("runtimes.path", &runtime.path)?;
         }
         self.network.cni.check(absolute)?;
+        self.dns.check()?;
         if self.checkpoint.images && !self.checkpoint.enabled {
             let wanted = "needs checkpoint.enabled";
             return Err(ConfigError::Value { key: "checkpoint.images", found: "true".into(), wanted });
@@ -271,6 +298,22 @@ impl Config {
             });
         }
         Ok(())
+    }
+}
+
+impl Dns {
+    fn check(&self) -> Result<(), ConfigError> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let is_label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(plain);
+        // The longest name of a service, before it, still makes a name of at most 253 bytes.
+        match self.domain.len() <= 100 && self.domain.split('.').all(is_label) {
+            true => Ok(()),
+            false => Err(ConfigError::Value {
+                key: "dns.domain",
+                found: self.domain.clone(),
+                wanted: "is no domain of at most 100 lowercase letters, digits, - and .",
+            }),
+        }
     }
 }
 
@@ -343,6 +386,21 @@ mod tests {
             ("cni.path = \"/x\"", "line 2: unknown field `path`"),
         ] {
             let error = Config::parse(&format!("[network]\n{key}\n")).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_for_pods_have_a_domain_and_servers() {
+        let config = Config::parse("[dns]\naddress = \"10.1.0.1\"\nupstream = [\"127.0.0.1:5300\"]\n").unwrap();
+        assert_eq!((config.dns.domain.as_str(), config.dns.upstream.len()), ("cluster.local", 1));
+        for (key, expected) in [
+            ("domain = \"Cluster.local\"", "dns.domain: \"Cluster.local\" is no domain"),
+            ("domain = \"a..b\"", "dns.domain: \"a..b\" is no domain"),
+            ("address = \"gateway\"", "line 2: invalid"),
+            ("upstream = [\"9.9.9.9\"]", "line 2: invalid socket address"),
+        ] {
+            let error = Config::parse(&format!("[dns]\n{key}\n")).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{key}: {error}");
         }
     }

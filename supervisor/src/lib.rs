@@ -6,6 +6,7 @@
 //! | [`cri`] | the kubelet's door: CRI `runtime.v1` over gRPC |
 //! | `api` | people's door: the Kubernetes REST API |
 //! | `controller` | desired to observed: pods, replica sets, deployments, the manifest folder |
+//! | [`dns`] | names of services and pods, for pods |
 //! | [`leaks`] | what is left of pods and containers that are gone |
 //! | [`network`] | the pods' network: CNI plugins, or the embedded bridge |
 //! | [`service_manager`] | readiness, watchdog and sockets under systemd |
@@ -14,6 +15,7 @@
 pub mod api;
 pub mod controller;
 pub mod cri;
+pub mod dns;
 pub mod leaks;
 pub mod network;
 pub mod pod;

@@ -125,6 +125,18 @@ impl ObjectStore {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Of these objects, as long as it lives; for what is tried without a disk.
+    #[doc(hidden)]
+    pub fn in_memory(objects: impl IntoIterator<Item = (Key, Value)>) -> Result<Self, StoreError> {
+        let database = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
+        let database = database.map_err(redb::Error::from)?;
+        let mut memory = load(&database, "in memory")?;
+        memory.objects.extend(objects.into_iter().map(|(key, object)| (key, Arc::new(object))));
+        let version = watch::Sender::new(memory.version);
+        let inner = Inner { database, writer: Mutex::new(()), memory: RwLock::new(memory), version };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
     /// Reads the whole database at `path`, which nobody has open, and compares it with its checksums. Returns the
     /// number of objects.
     pub fn check(path: &Path) -> Result<usize, StoreError> {

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::api::objects::Objects;
+use crate::dns::Dns;
 use crate::pod::Node;
 
 /// What the controllers work on.
@@ -43,6 +44,8 @@ use crate::pod::Node;
 pub struct Context {
     pub objects: Objects,
     pub node: Node,
+    /// Where pods look services up.
+    pub dns: Dns,
     /// As pods see it in `spec.nodeName`.
     pub node_name: Arc<str>,
     /// As pods see it in `status.hostIP`.

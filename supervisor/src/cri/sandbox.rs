@@ -44,6 +44,7 @@ pub(super) fn config(wire: Option<cri::PodSandboxConfig>, runtime_handler: Strin
         labels: wire.labels.into_iter().collect(),
         annotations: wire.annotations.into_iter().collect(),
         host_aliases: Vec::new(),
+        full_name: None,
         host_network: namespaces.host_network,
         host_ipc: namespaces.host_ipc,
         pid: namespaces.pid,

@@ -134,6 +134,14 @@ impl Network {
         self.embedded.set_subnet(ranges.iter().find(|range| !range.contains(':')).unwrap_or(&ranges[0])).await
     }
 
+    /// Where pods find this node: the embedded network's bridge. `None` where plugins decide that.
+    pub async fn gateway(&self) -> Option<IpAddr> {
+        match self.choose() {
+            Ok(None) => Some(self.embedded.gateway().await),
+            _ => None,
+        }
+    }
+
     /// Connects a pod's network namespace: interface, address, default route, port mappings. What a failure leaves
     /// behind is for [`detach`](Self::detach).
     ///

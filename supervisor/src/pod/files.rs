@@ -30,7 +30,11 @@ pub(crate) fn write(directory: &PodDirectory, config: &SandboxConfig, addresses:
     let name = hostname(config);
     let at = |file: &str| directory.path.join(file);
     write_whole(&at("hostname"), format!("{name}\n").as_bytes(), FILE_MODE)?;
-    let mut hosts = if config.host_network { std::fs::read("/etc/hosts")? } else { hosts(&name, addresses).into() };
+    let mut hosts = if config.host_network {
+        std::fs::read("/etc/hosts")?
+    } else {
+        hosts(config.full_name.as_deref(), &name, addresses).into()
+    };
     hosts.extend_from_slice(aliases(&config.host_aliases).as_bytes());
     write_whole(&at("hosts"), &hosts, FILE_MODE)?;
     let resolv = if config.dns == Dns::default() {
@@ -63,10 +67,14 @@ fn is_mount_point(path: &Path) -> bool {
         .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-fn hosts(name: &str, addresses: &[IpAddr]) -> String {
+fn hosts(full_name: Option<&str>, name: &str, addresses: &[IpAddr]) -> String {
+    // The name with its domain first, as hosts(5) has it, and not twice.
+    let full_name = full_name.filter(|full_name| *full_name != name);
+    let names: Vec<&str> = full_name.into_iter().chain([name]).collect();
+    let names = names.join("\t");
     let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for address in addresses {
-        let _ = writeln!(text, "{address}\t{name}");
+        let _ = writeln!(text, "{address}\t{names}");
     }
     text
 }
@@ -106,7 +114,10 @@ mod tests {
 
     #[test]
     fn hosts_names_the_pod_by_its_addresses() {
-        assert!(hosts("web", &["10.88.0.2".parse().unwrap()]).ends_with("\n10.88.0.2\tweb\n"));
+        let address = ["10.88.0.2".parse().unwrap()];
+        assert!(hosts(None, "web", &address).ends_with("\n10.88.0.2\tweb\n"));
+        let full_name = "web.db.shop.svc.cluster.local";
+        assert!(hosts(Some(full_name), "web", &address).ends_with(&format!("\n10.88.0.2\t{full_name}\tweb\n")));
         let alias = HostAlias { address: "10.0.0.1".parse().unwrap(), names: vec!["db".into(), "db.local".into()] };
         assert_eq!(aliases(&[alias]), "10.0.0.1\tdb\tdb.local\n");
     }

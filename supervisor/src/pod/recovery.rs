@@ -289,6 +289,7 @@ pub(super) fn unknown_pod() -> PodRecord {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             host_aliases: Vec::new(),
+            full_name: None,
             host_network: false,
             host_ipc: false,
             pid: PidMode::Container,

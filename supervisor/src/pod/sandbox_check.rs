@@ -117,6 +117,7 @@ mod tests {
             labels: Default::default(),
             annotations: Default::default(),
             host_aliases: Vec::new(),
+            full_name: None,
             host_network: false,
             host_ipc: false,
             pid: PidMode::Container,

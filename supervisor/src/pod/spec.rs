@@ -32,6 +32,9 @@ pub struct SandboxConfig {
     /// What `/etc/hosts` names beside the pod itself.
     #[serde(default)]
     pub host_aliases: Vec<HostAlias>,
+    /// The pod's own name with its domain, for `/etc/hosts`.
+    #[serde(default)]
+    pub full_name: Option<String>,
     pub host_network: bool,
     pub host_ipc: bool,
     pub pid: PidMode,

@@ -162,6 +162,12 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
         one_of(&spec["os"], &format!("{path}.os"), "name", &["linux"], &mut causes);
     }
     one_of(spec, path, "restartPolicy", &["Always", "OnFailure", "Never"], &mut causes);
+    for field in ["hostname", "subdomain"] {
+        let label = text(spec, &format!("/{field}"));
+        if !label.is_empty() && !is_dns_label(label) {
+            causes.push(Cause::invalid(format!("{path}.{field}"), label, "must be a lowercase RFC 1123 label"));
+        }
+    }
     one_of(spec, path, "dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], &mut causes);
     if integer(spec, "/terminationGracePeriodSeconds") < 0 {
         let grace = integer(spec, "/terminationGracePeriodSeconds");

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::environment::{Environment, expand};
 use super::qos::QosClass;
+use super::resolver;
 use super::resource_field::Capacity;
 use crate::api::quantity;
 use crate::pod::spec::{
@@ -48,8 +49,8 @@ impl Identity {
     }
 }
 
-/// The sandbox of a pod; `attempt` counts those made before.
-pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> SandboxConfig {
+/// The sandbox of a pod; `attempt` counts those made before, and `domain` is that of services' names.
+pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf, dns: Dns, domain: &str) -> SandboxConfig {
     let identity = Identity::of(pod);
     let spec = pod.spec.clone().unwrap_or_default();
     let mut labels = pod.metadata.labels.clone().unwrap_or_default();
@@ -72,25 +73,16 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> Sandbo
     });
     let security = spec.security_context.as_ref();
     let sysctls = security.and_then(|s| s.sysctls.as_ref()).into_iter().flatten();
-    let dns = spec.dns_config.as_ref();
-    let dns = Dns {
-        servers: dns.and_then(|d| d.nameservers.clone()).unwrap_or_default(),
-        searches: dns.and_then(|d| d.searches.clone()).unwrap_or_default(),
-        options: dns
-            .and_then(|d| d.options.as_ref())
-            .into_iter()
-            .flatten()
-            .map(|option| match (&option.name, &option.value) {
-                (name, Some(value)) => format!("{}:{value}", name.as_deref().unwrap_or_default()),
-                (name, None) => name.clone().unwrap_or_default(),
-            })
-            .collect(),
-    };
     let host_aliases = spec.host_aliases.iter().flatten().filter_map(|alias| {
         // A wrong address was refused when the pod was written.
         Some(HostAlias { address: alias.ip.parse().ok()?, names: alias.hostnames.clone().unwrap_or_default() })
     });
     let hostname = spec.hostname.clone().unwrap_or_else(|| identity.name.chars().take(63).collect());
+    let full_name = resolver::full_name(&spec, &hostname, &identity.namespace, domain);
+    let hostname = match (&full_name, spec.set_hostname_as_fqdn) {
+        (Some(full_name), Some(true)) => full_name.clone(),
+        _ => hostname,
+    };
     SandboxConfig {
         name: SandboxName { name: identity.name, namespace: identity.namespace, uid: identity.uid, attempt },
         hostname: if host_network { String::new() } else { hostname },
@@ -102,6 +94,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf) -> Sandbo
         host_network,
         host_ipc: spec.host_ipc.unwrap_or(false),
         host_aliases: host_aliases.collect(),
+        full_name,
         pid: match (spec.host_pid, spec.share_process_namespace) {
             (Some(true), _) => PidMode::Node,
             (_, Some(true)) => PidMode::Pod,
@@ -269,7 +262,7 @@ mod tests {
     fn host_ports_become_mappings() {
         let pod = pod(json!({"containers": [{"name": "c", "image": "i",
             "ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]}]}));
-        let ports = sandbox(&pod, 0, "/logs".into()).ports;
+        let ports = sandbox(&pod, 0, "/logs".into(), Dns::default(), "cluster.local").ports;
         assert_eq!(ports.iter().map(|p| (p.host_port, p.container_port)).collect::<Vec<_>>(), [(8080, 80)]);
     }
 }

@@ -21,10 +21,18 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn container(pod: Identity, list: &str, container: &str) -> Self {
-        let metadata = json!({"namespace": pod.namespace, "name": pod.name, "uid": pod.uid});
-        Self { pod: json!({"metadata": metadata}), field: format!("spec.{list}{{{container}}}") }
+    /// A pod as a whole.
+    pub(super) fn pod(pod: Identity) -> Self {
+        Self { pod: of(pod), field: String::new() }
     }
+
+    pub(super) fn container(pod: Identity, list: &str, container: &str) -> Self {
+        Self { pod: of(pod), field: format!("spec.{list}{{{container}}}") }
+    }
+}
+
+fn of(pod: Identity) -> Value {
+    json!({"metadata": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}})
 }
 
 impl Recorder {

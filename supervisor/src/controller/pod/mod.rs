@@ -15,6 +15,7 @@ mod probe;
 mod projected_folder;
 mod projection;
 mod qos;
+mod resolver;
 mod resource_field;
 mod source;
 mod starting;
@@ -69,6 +70,8 @@ pub async fn run(context: Context, recorder: controller_event::Recorder) {
         sandboxes: HashMap::new(),
         http,
     };
+    let (context, (pods, _)) = (&workers.context, workers.context.objects.list(&pod::KIND, None));
+    resolver::resume(&pods, &context.dns, context.node.network()).await;
     workers.wake_all();
     workers.remove_strangers().await;
     loop {

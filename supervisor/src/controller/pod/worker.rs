@@ -28,7 +28,7 @@ use super::resource_field::Capacity;
 use super::source::{Facts, Sources};
 use super::starting::Record;
 use super::termination::{self, Over, Termination, grace};
-use super::{own_mounts, termination_message, volume};
+use super::{own_mounts, resolver, termination_message, volume};
 use crate::api::kinds::{integer, pod, text};
 use crate::api::pod_log::pod_log_folder;
 use crate::api::status::ApiError;
@@ -305,7 +305,9 @@ impl Worker {
             self.context.node.stop_sandbox(&old.id).await?;
             self.context.node.remove_sandbox(&old.id).await?;
         }
-        let id = self.context.node.run_sandbox(desired::sandbox(pod, attempt, self.log_folder())).await?;
+        let (node, dns) = (&self.context.node, &self.context.dns);
+        let resolver = resolver::of_pod(pod, dns, node.network(), &self.recorder).await;
+        let id = node.run_sandbox(desired::sandbox(pod, attempt, self.log_folder(), resolver, dns.domain())).await?;
         self.context.node.sandbox(&id)
     }
 

@@ -70,6 +70,11 @@ impl Embedded {
         Err(NetworkError::NoNft("it is not in PATH".into()))
     }
 
+    /// The bridge's address.
+    pub(super) async fn gateway(&self) -> IpAddr {
+        self.state.lock().await.subnet.gateway().into()
+    }
+
     /// Takes another subnet for pods to come.
     ///
     /// # Errors

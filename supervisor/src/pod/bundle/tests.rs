@@ -13,6 +13,7 @@ pub(super) fn sandbox() -> SandboxConfig {
         labels: Default::default(),
         annotations: Default::default(),
         host_aliases: Vec::new(),
+        full_name: None,
         host_network: false,
         host_ipc: false,
         pid: PidMode::Container,
