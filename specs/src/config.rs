@@ -17,6 +17,8 @@
 //! mode = "auto"                       # auto, embedded, cni
 //! bridge = "wharf0"
 //! subnet = "10.88.0.0/16"
+//! service_subnet = "10.96.0.0/16"     # of the virtual addresses of Services
+//! node_ports = "30000-32767"          # of Services of type NodePort
 //!
 //! [network.cni]
 //! folder = "/etc/cni/net.d"
@@ -89,6 +91,10 @@ pub struct Network {
     pub bridge: String,
     /// Of the embedded network: IPv4, in CIDR form; the bridge gets its first address.
     pub subnet: String,
+    /// Virtual addresses of Services, whoever wires pods: IPv4, in CIDR form.
+    pub service_subnet: String,
+    /// Ports of the node for Services: first and last.
+    pub node_ports: String,
     pub cni: Cni,
 }
 
@@ -203,6 +209,8 @@ impl Default for Network {
             mode: NetworkMode::default(),
             bridge: "wharf0".into(),
             subnet: "10.88.0.0/16".into(),
+            service_subnet: "10.96.0.0/16".into(),
+            node_ports: "30000-32767".into(),
             cni: Cni::default(),
         }
     }

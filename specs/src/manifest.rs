@@ -6,7 +6,8 @@
 use crate::json_path::path_at;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -68,7 +69,9 @@ const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<Node>("v1", "Node"),
     KnownKind::of::<Pod>("v1", "Pod"),
     KnownKind::of::<Secret>("v1", "Secret"),
+    KnownKind::of::<Service>("v1", "Service"),
     KnownKind::of::<ServiceAccount>("v1", "ServiceAccount"),
+    KnownKind::of::<EndpointSlice>("discovery.k8s.io/v1", "EndpointSlice"),
 ];
 
 fn known_kinds() -> String {

@@ -13,6 +13,7 @@
 //! | `object_store.rs` | durable storage, versions, change history |
 //! | `kinds/` | one file per kind: defaults, validation, table columns |
 //! | `scheduling.rs` | the node of a pod |
+//! | `service_address.rs` | addresses and ports of Services |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
 //! | `pod_log.rs`, `pod_stream.rs` | sub-resources of pods |
 //! | `status.rs` | errors as `Status` objects |
@@ -37,6 +38,7 @@ mod route;
 pub mod scheduling;
 pub mod selector;
 pub mod server;
+pub mod service_address;
 pub mod status;
 mod subresource;
 pub mod table;

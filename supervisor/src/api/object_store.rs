@@ -4,6 +4,7 @@
 //! in memory, so that a watcher that asks for "everything since N" misses nothing or is told that N is too old.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -199,11 +200,24 @@ impl ObjectStore {
 
     /// Adds an object that must not exist yet.
     pub async fn create(&self, key: Key, object: Value) -> Result<Arc<Value>, StoreError> {
+        let created: Result<_, Infallible> = self.create_by(key, || Ok(object)).await?;
+        created.map_err(|never| match never {})
+    }
+
+    /// As [`ObjectStore::create`]. Nobody else writes while `make` makes the object; what that refuses is not added.
+    pub async fn create_by<E: Send + 'static>(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<Value, E> + Send + 'static,
+    ) -> Result<Result<Arc<Value>, E>, StoreError> {
         self.write(move |inner| {
             if inner.current(&key).is_some() {
                 return Err(StoreError::Exists(key));
             }
-            inner.commit(key, Some(object)).map(Ok)
+            match make() {
+                Ok(object) => inner.commit(key, Some(object)).map(|object| Ok(Ok(object))),
+                Err(refusal) => Ok(Ok(Err(refusal))),
+            }
         })
         .await?
     }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use wharf_specs::config::Network as NetworkConfig;
 
 use super::apply::{Writer, record_update};
-use super::kinds::{Kind, is_dns_subdomain, namespace, pod, text};
+use super::kinds::{Kind, is_dns_subdomain, namespace, pod, service, text};
 use super::object_store::{Key, ObjectStore, StoreError};
 use super::scheduling;
+use super::service_address::{self, ServiceRanges};
 use super::status::{ApiError, Cause};
 use super::update::typed;
 
@@ -30,12 +32,15 @@ pub struct WriteOptions {
 pub struct Objects {
     pub(super) store: ObjectStore,
     node_name: Arc<str>,
+    service_ranges: Arc<ServiceRanges>,
 }
 
 impl Objects {
     /// Takes the store over and makes sure that the namespaces every cluster has are there.
     pub async fn open(store: ObjectStore, node_name: &str) -> Result<Self, ApiError> {
-        let objects = Self { store, node_name: node_name.into() };
+        let ranges = ServiceRanges::of_config(&NetworkConfig::default());
+        let ranges = ranges.map_err(|error| ApiError::Internal(error.to_string()))?;
+        let objects = Self { store, node_name: node_name.into(), service_ranges: Arc::new(ranges) };
         for name in ["default", "kube-system"] {
             if objects.get(&namespace::KIND, "", name).is_err() {
                 let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -43,6 +48,15 @@ impl Objects {
             }
         }
         Ok(objects)
+    }
+
+    /// Services get their addresses and ports from these, in place of the default ones.
+    pub fn with_service_ranges(self, ranges: ServiceRanges) -> Self {
+        Self { service_ranges: Arc::new(ranges), ..self }
+    }
+
+    pub(super) fn service_ranges(&self) -> &ServiceRanges {
+        &self.service_ranges
     }
 
     pub fn store(&self) -> &ObjectStore {
@@ -72,14 +86,14 @@ impl Objects {
     }
 
     /// Adds an object of the node's own.
-    pub async fn create(&self, kind: &Kind, namespace: &str, object: Value) -> Result<Arc<Value>, ApiError> {
+    pub async fn create(&self, kind: &'static Kind, namespace: &str, object: Value) -> Result<Arc<Value>, ApiError> {
         self.create_for(kind, namespace, object, &WriteOptions::default()).await
     }
 
     /// Adds an object. `metadata.generateName` gets a suffix where there is no name.
     pub async fn create_for(
         &self,
-        kind: &Kind,
+        kind: &'static Kind,
         namespace: &str,
         object: Value,
         options: &WriteOptions,
@@ -94,20 +108,34 @@ impl Objects {
     /// Adds an object that [`Objects::prepare_create`] has made.
     pub(super) async fn add(
         &self,
-        kind: &Kind,
+        kind: &'static Kind,
         namespace: &str,
         object: Value,
         dry_run: bool,
     ) -> Result<Arc<Value>, ApiError> {
         let name = text(&object, "/metadata/name").to_owned();
         let key = Key::new(&kind.resource(), namespace, &name);
+        let mut object = object;
         if dry_run {
             return match self.store.get(&key) {
                 Some(_) => Err(ApiError::AlreadyExists { resource: kind.resource(), name }),
-                None => Ok(Arc::new(object)),
+                None => self.complete(kind, &mut object).map(|()| Arc::new(object)),
             };
         }
-        self.store.create(key, object).await.map_err(|error| api_error(kind, &name, error))
+        let objects = self.clone();
+        let make = move || objects.complete(kind, &mut object).map(|()| object);
+        self.store.create_by(key, make).await.map_err(|error| api_error(kind, &name, error))?
+    }
+
+    /// Adds what depends on the other objects, which nobody changes meanwhile.
+    pub(super) fn complete(&self, kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
+        if !std::ptr::eq(kind, &service::KIND) {
+            return Ok(());
+        }
+        match service_address::assign(self, object) {
+            causes if causes.is_empty() => Ok(()),
+            causes => Err(invalid(kind, text(object, "/metadata/name"), causes)),
+        }
     }
 
     /// As [`Objects::create`], up to the point where it would be written.

@@ -7,9 +7,10 @@ use wharf_specs::manifest::{self, ShapeError};
 
 use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
-use super::kinds::{Kind, integer, pod_ephemeral, text};
+use super::kinds::{Kind, integer, pod_ephemeral, service, text};
 use super::object_store::Key;
 use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
+use super::service_address;
 use super::status::{ApiError, Cause};
 
 /// The half of an object that an update may change.
@@ -106,9 +107,10 @@ impl Objects {
         change: impl FnOnce(&Value) -> Result<Value, ApiError> + Send + 'static,
     ) -> Result<Arc<Value>, ApiError> {
         let key = Key::new(&kind.resource(), namespace, name);
+        let objects = self.clone();
         let change = move |current: &mut Value| {
             *current = change(current)?;
-            Ok(())
+            objects.complete(kind, current)
         };
         if dry_run {
             return self.store.preview(&key, change).map_err(|error| api_error(kind, name, error))?;
@@ -250,6 +252,9 @@ fn checked(
     mut object: Value,
     validate_update: fn(&Value, &Value) -> Vec<Cause>,
 ) -> Result<Value, ApiError> {
+    if std::ptr::eq(kind, &service::KIND) {
+        service_address::keep(current, &mut object);
+    }
     (kind.set_defaults)(&mut object);
     if object.get("spec") != current.get("spec") {
         object["metadata"]["generation"] = (integer(current, "/metadata/generation") + 1).into();

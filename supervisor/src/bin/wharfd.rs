@@ -21,6 +21,7 @@ use wharf_specs::config::{CgroupDriver, Config};
 use wharf_supervisor::api::object_store::ObjectStore;
 use wharf_supervisor::api::objects::Objects;
 use wharf_supervisor::api::server::Api;
+use wharf_supervisor::api::service_address::ServiceRanges;
 use wharf_supervisor::dns::Dns;
 use wharf_supervisor::pod::{CgroupOptions, Node, NodeOptions};
 use wharf_supervisor::service_manager::{self, Sockets, State};
@@ -348,7 +349,8 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<cont
     let host_name = fs::read_to_string("/proc/sys/kernel/hostname").context("read the host name")?;
     let node_name = host_name.trim().to_lowercase();
     let dns = Dns::new(&config.dns, store.clone());
-    let objects = Objects::open(store, &node_name).await.context("open the objects")?;
+    let ranges = ServiceRanges::of_config(&config.network)?;
+    let objects = Objects::open(store, &node_name).await.context("open the objects")?.with_service_ranges(ranges);
     let folders = [config.root.join("logs"), config.root.join("pods")];
     folders.iter().try_for_each(|folder| private_directory(folder))?;
     let [pod_logs, pod_volumes] = folders;

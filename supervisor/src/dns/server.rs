@@ -65,7 +65,11 @@ impl Server {
         // no alias by themselves.
         let Some(asked) = answer::query(&name, query.rtype) else { return failed() };
         let Ok(asked) = Message::from_octets(asked.as_slice()) else { return failed() };
-        let Some(told) = self.upstream.ask(&asked, Transport::Tcp, own).await else { return failed() };
+        let Some(mut told) = self.upstream.ask(&asked, Transport::Udp, own).await else { return failed() };
+        if Message::from_octets(told.as_slice()).is_ok_and(|told| told.header().tc()) {
+            let Some(whole) = self.upstream.ask(&asked, Transport::Tcp, own).await else { return failed() };
+            told = whole;
+        }
         let Ok(told) = Message::from_octets(told.as_slice()) else { return failed() };
         answer.rcode = told.header().rcode();
         answer.foreign = Some(told);

@@ -10,6 +10,7 @@
 mod cni;
 mod embedded;
 mod inside;
+mod subnet;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -25,6 +26,7 @@ use embedded::Embedded;
 
 pub(crate) use cni::check_annotations;
 pub(crate) use inside::inside;
+pub use subnet::Subnet;
 pub use wharf_specs::config::Network as NetworkConfig;
 
 /// Why a pod has no network; each names the operation or the key, and what was found there.

@@ -12,6 +12,7 @@ mod crictl_node;
 mod crictl_streams;
 mod critest;
 mod critest_images;
+mod dns;
 mod events;
 mod exec_and_logs;
 mod figures;

@@ -3,6 +3,7 @@
 pub mod config_map;
 pub mod daemon_set;
 pub mod deployment;
+pub mod endpoint_slice;
 pub mod event;
 pub mod job;
 pub mod namespace;
@@ -15,7 +16,9 @@ mod pod_probe;
 mod pod_source;
 pub mod replica_set;
 pub mod secret;
+pub mod service;
 pub mod service_account;
+mod service_causes;
 
 use serde_json::Value;
 
@@ -67,11 +70,13 @@ pub const KINDS: &[&Kind] = &[
     &node::KIND,
     &pod::KIND,
     &secret::KIND,
+    &service::KIND,
     &service_account::KIND,
     &daemon_set::KIND,
     &deployment::KIND,
     &replica_set::KIND,
     &job::KIND,
+    &endpoint_slice::KIND,
 ];
 
 impl Kind {

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkMessage};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::subnet::Subnet;
+use crate::network::subnet::Subnet;
 use crate::network::{NetworkError, Result};
 
 /// The kernel's limit on an interface's name (IFNAMSIZ, with the terminator).

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::subnet::Subnet;
+use crate::network::subnet::Subnet;
 use crate::network::{NetworkError, Result};
 use crate::pod::spec::PortMapping;
 
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn addresses_go_round_and_survive_a_restart_but_not_a_reboot() {
         let dir = tempfile::tempdir().unwrap();
-        let subnet = Subnet::parse("10.9.8.0/29").unwrap();
+        let subnet = Subnet::parse("subnet", "10.9.8.0/29").unwrap();
         let mut store = LeaseStore::open_in_boot(dir.path(), "one").unwrap();
         let first = store.take("a", &subnet, &[]).unwrap();
         assert_eq!(store.take("a", &subnet, &[]).unwrap(), first);
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_host_port_is_given_once_for_each_address() {
         let dir = tempfile::tempdir().unwrap();
-        let subnet = Subnet::parse("10.9.0.0/16").unwrap();
+        let subnet = Subnet::parse("subnet", "10.9.0.0/16").unwrap();
         let mut store = LeaseStore::open_in_boot(dir.path(), "one").unwrap();
         store.take("a", &subnet, &[port(80, Some("10.0.0.1"))]).unwrap();
         store.take("b", &subnet, &[port(80, Some("10.0.0.2")), port(0, None)]).unwrap();

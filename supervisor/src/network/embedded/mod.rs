@@ -12,7 +12,6 @@ mod bridge;
 mod lease;
 mod namespace;
 mod nft;
-mod subnet;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -20,11 +19,11 @@ use std::path::Path;
 
 use tokio::sync::Mutex;
 
+use super::subnet::Subnet;
 use super::{NetworkConfig, NetworkError, Result};
 use crate::pod::spec::{PortMapping, SandboxConfig};
 use bridge::Bridge;
 use lease::{Lease, LeaseStore};
-use subnet::Subnet;
 
 /// Refuses what only a plugin can do: its pods have IPv4 addresses, and those that it chooses.
 pub(super) fn check_pod(config: &SandboxConfig) -> Result<()> {
@@ -56,8 +55,8 @@ impl Embedded {
     pub(super) fn open(config: &NetworkConfig, directory: &Path) -> Result<Self> {
         let bridge = Bridge::new(&config.bridge)?;
         let leases = LeaseStore::open(directory)?;
-        let subnet = Subnet::parse(&config.subnet)?;
-        let subnet = leases.subnet().and_then(|told| Subnet::parse(told).ok()).unwrap_or(subnet);
+        let subnet = Subnet::parse("subnet", &config.subnet)?;
+        let subnet = leases.subnet().and_then(|told| Subnet::parse("subnet", told).ok()).unwrap_or(subnet);
         Ok(Self { bridge, state: Mutex::new(State { subnet, leases }) })
     }
 
@@ -80,7 +79,7 @@ impl Embedded {
     /// # Errors
     /// It is none, or there are pods in the present one.
     pub(super) async fn set_subnet(&self, text: &str) -> Result<()> {
-        let subnet = Subnet::parse(text)?;
+        let subnet = Subnet::parse("subnet", text)?;
         let mut state = self.state.lock().await;
         if subnet == state.subnet {
             return Ok(());

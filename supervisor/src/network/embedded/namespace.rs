@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 
 use super::bridge::{Netlink, POD_INTERFACE};
-use super::subnet::Subnet;
+use crate::network::subnet::Subnet;
 use crate::network::{NetworkError, Result, inside};
 
 /// Gives the pod's interface its address and route, and brings `lo` up.

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 
 use super::lease::Lease;
-use super::subnet::Subnet;
+use crate::network::subnet::Subnet;
 use crate::network::{NetworkError, Result};
 use crate::pod::spec::PortMapping;
 
@@ -131,7 +131,7 @@ mod tests {
             address: "10.88.0.2".parse().unwrap(),
             ports: vec![port(Protocol::Tcp, None), port(Protocol::Udp, Some("192.0.2.1"))],
         };
-        let subnet = Subnet::parse("10.88.0.0/16").unwrap();
+        let subnet = Subnet::parse("subnet", "10.88.0.0/16").unwrap();
         let text = render(&Rules { bridge: "wharf0", subnet, leases: vec![&lease] });
         assert!(text.contains("    tcp dport 8080 dnat to 10.88.0.2:80\n"), "{text}");
         assert!(text.contains("    ip daddr 192.0.2.1 udp dport 8080 dnat to 10.88.0.2:80\n"), "{text}");

@@ -1,0 +1,212 @@
+//! Addresses and ports of Services: which are free, which are kept. The Services themselves are the book: an address is
+//! taken as long as one has it. What is chosen is chosen under the store's lock, so that no two get the same.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+
+use serde_json::{Value, json};
+use wharf_specs::config::Network as NetworkConfig;
+
+use super::kinds::service::{self, cluster_ip, has_node_ports, is_headless};
+use super::kinds::{integer, pod, text};
+use super::objects::Objects;
+use super::status::Cause;
+use crate::network::{NetworkError, Subnet};
+
+/// Where Services get their addresses and ports from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRanges {
+    pub subnet: Subnet,
+    pub node_ports: RangeInclusive<u16>,
+}
+
+impl ServiceRanges {
+    pub fn of_config(config: &NetworkConfig) -> Result<Self, NetworkError> {
+        let refused = |reason: &str| NetworkError::Config {
+            key: "node_ports",
+            reason: format!("{:?} {reason}", config.node_ports),
+        };
+        let ends = config.node_ports.split_once('-');
+        let (first, last) = ends.ok_or_else(|| refused("is not of the form 30000-32767"))?;
+        let number = |text: &str| text.trim().parse::<u16>().map_err(|_| refused("does not consist of two ports"));
+        let (first, last) = (number(first)?, number(last)?);
+        if first == 0 || last < first {
+            return Err(refused("is no range of ports from 1 to 65535"));
+        }
+        Ok(Self { subnet: Subnet::parse("service_subnet", &config.service_subnet)?, node_ports: first..=last })
+    }
+}
+
+/// Takes over what an update leaves out of what the Service was given, and drops what its new type has no use for.
+pub(super) fn keep(old: &Value, new: &mut Value) {
+    let (old_type, new_type) = (text(old, "/spec/type").to_owned(), text(new, "/spec/type").to_owned());
+    let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let is_unset =
+        |value: Option<&Value>| value.is_none_or(|value| value.is_null() || *value == "" || *value == json!([]));
+    if new_type == "ExternalName" && old_type != "ExternalName" {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+            if spec.get(field) == old["spec"].get(field) {
+                spec.remove(field);
+            }
+        }
+    } else if new_type != "ExternalName" && old_type != "ExternalName" {
+        if is_unset(spec.get("clusterIP")) && is_unset(spec.get("clusterIPs")) {
+            for field in ["clusterIP", "clusterIPs"] {
+                old["spec"].get(field).map(|value| spec.insert(field.into(), value.clone()));
+            }
+        } else if spec.get("clusterIPs") == old["spec"].get("clusterIPs")
+            && spec.get("clusterIP") != old["spec"].get("clusterIP")
+        {
+            // The one that was written says it for both.
+            spec.remove("clusterIPs");
+        }
+    }
+    if !has_node_ports(&new_type) && has_node_ports(&old_type) {
+        let external = spec.get("externalIPs").is_some_and(|ips| *ips != json!([]));
+        if !external && spec.get("externalTrafficPolicy") == old["spec"].get("externalTrafficPolicy") {
+            spec.remove("externalTrafficPolicy");
+        }
+    }
+    if new_type != "LoadBalancer" && old_type == "LoadBalancer" {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if spec.get(field) == old["spec"].get(field) {
+                spec.remove(field);
+            }
+        }
+    }
+    let before = pod::items(&old["spec"], "ports");
+    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        let protocol = match text(port, "/protocol") {
+            "" => "TCP".to_owned(),
+            protocol => protocol.to_owned(),
+        };
+        let number = integer(port, "/port");
+        let same =
+            before.iter().find(|other| integer(other, "/port") == number && text(other, "/protocol") == protocol);
+        let kept = same.map_or(0, |other| integer(other, "/nodePort"));
+        match (integer(port, "/nodePort"), has_node_ports(&new_type)) {
+            (0, true) if kept != 0 => port["nodePort"] = kept.into(),
+            (own, false) if own != 0 && own == kept => drop(port.as_object_mut().map(|port| port.remove("nodePort"))),
+            _ => {}
+        }
+    }
+}
+
+/// What the other Services have.
+#[derive(Default)]
+struct Taken {
+    addresses: BTreeSet<Ipv4Addr>,
+    ports: BTreeSet<i64>,
+}
+
+impl Taken {
+    fn by_others(objects: &Objects, uid: &str) -> Self {
+        let mut taken = Self::default();
+        let services = objects.list(&service::KIND, None).0;
+        for other in services.iter().filter(|other| text(other, "/metadata/uid") != uid) {
+            taken.addresses.extend(cluster_ip(other).and_then(|ip| ip.parse::<Ipv4Addr>().ok()));
+            taken.ports.extend(pod::items(&other["spec"], "ports").iter().map(|port| integer(port, "/nodePort")));
+        }
+        taken
+    }
+}
+
+/// Gives a Service the address and the ports that its type has and that it does not have yet, and refuses those that it asks for
+/// and that are another's or of no range here. To be called where nobody else writes meanwhile.
+pub(super) fn assign(objects: &Objects, service: &mut Value) -> Vec<Cause> {
+    let taken = Taken::by_others(objects, text(service, "/metadata/uid"));
+    let ranges = objects.service_ranges().clone();
+    let mut causes = Vec::new();
+    let service_type = text(service, "/spec/type").to_owned();
+    if service_type != "ExternalName" && !is_headless(service) {
+        causes.extend(assign_address(service, &taken, &ranges.subnet));
+    }
+    let wants_ports = match service_type.as_str() {
+        "LoadBalancer" => service["spec"]["allocateLoadBalancerNodePorts"] != false,
+        other => other == "NodePort",
+    };
+    causes.extend(assign_ports(service, &taken, &ranges.node_ports, wants_ports));
+    causes
+}
+
+fn assign_address(service: &mut Value, taken: &Taken, subnet: &Subnet) -> Option<Cause> {
+    if let Some(asked) = cluster_ip(service) {
+        let parsed = asked.parse::<Ipv4Addr>().ok();
+        let reason = match parsed {
+            Some(ip) if taken.addresses.contains(&ip) => "provided IP is already allocated".to_owned(),
+            Some(ip) if subnet.host_index(ip).is_some() => return None,
+            _ => format!("the provided IP ({asked}) is not in the valid range. The range of valid IPs is {subnet}"),
+        };
+        let message = format!("failed to allocate IP {asked}: {reason}");
+        return Some(Cause::invalid("spec.clusterIPs", json!([asked]), &message));
+    }
+    let count = subnet.host_count();
+    // The lowest addresses are left to those who ask for one, as Kubernetes does.
+    let (asked_for, start) = ((count / 16).clamp(16, 256).min(count / 2), random());
+    let is_free = |index: &u32| !taken.addresses.contains(&subnet.host(*index));
+    let upper =
+        (0..count - asked_for).map(|step| asked_for + (start % (count - asked_for) + step) % (count - asked_for));
+    let Some(index) = upper.chain(0..asked_for).find(is_free) else {
+        let message = format!("Internal error: failed to allocate a serviceIP: range is full: {subnet}");
+        return Some(Cause { reason: "InternalError", field: "spec.clusterIPs".into(), message });
+    };
+    let address = subnet.host(index).to_string();
+    service["spec"]["clusterIPs"] = json!([address]);
+    service["spec"]["clusterIP"] = address.into();
+    None
+}
+
+fn assign_ports(service: &mut Value, taken: &Taken, range: &RangeInclusive<u16>, wanted: bool) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let mut own: BTreeSet<i64> =
+        pod::items(&service["spec"], "ports").iter().map(|port| integer(port, "/nodePort")).collect();
+    let ports = service["spec"].get_mut("ports").and_then(Value::as_array_mut);
+    for (index, port) in ports.into_iter().flatten().enumerate() {
+        let path = format!("spec.ports[{index}].nodePort");
+        match integer(port, "/nodePort") {
+            0 if wanted => match free_port(range, |port| !taken.ports.contains(&port) && !own.contains(&port)) {
+                Some(free) => {
+                    own.insert(free);
+                    port["nodePort"] = free.into();
+                }
+                None => {
+                    let (first, last) = (range.start(), range.end());
+                    let message =
+                        format!("Internal error: failed to allocate a nodePort: range is full: {first}-{last}");
+                    causes.push(Cause { reason: "InternalError", field: path, message });
+                }
+            },
+            0 => {}
+            asked if taken.ports.contains(&asked) => {
+                causes.push(Cause::invalid(path, asked, "provided port is already allocated"));
+            }
+            asked if !u16::try_from(asked).is_ok_and(|asked| range.contains(&asked)) => {
+                let (first, last) = (range.start(), range.end());
+                let message =
+                    format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+                causes.push(Cause::invalid(path, asked, &message));
+            }
+            _ => {}
+        }
+    }
+    causes
+}
+
+fn free_port(range: &RangeInclusive<u16>, is_free: impl Fn(i64) -> bool) -> Option<i64> {
+    let (first, count) = (i64::from(*range.start()), u32::from(range.end() - range.start()) + 1);
+    // As with addresses: the lowest are for those who ask.
+    let asked_for = (count / 32).clamp(16, 128).min(count / 2);
+    let (start, upper) = (random(), count - asked_for);
+    let order = (0..upper).map(|step| asked_for + (start % upper + step) % upper).chain(0..asked_for);
+    order.map(|index| first + i64::from(index)).find(|port| is_free(*port))
+}
+
+/// Where the search begins: an address that was given back is not given again at once.
+fn random() -> u32 {
+    let bytes = *uuid::Uuid::new_v4().as_bytes();
+    u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+#[cfg(test)]
+mod tests;
