@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::comparison::{ContestantResult, Metric};
 
-/// Medians are compared.
+/// Medians are compared, where the limit says nothing else.
 pub struct Bound {
     pub ours: &'static str,
     pub metric: Metric,
@@ -16,6 +16,10 @@ pub enum Limit {
     Absolute(f64),
     /// So many times the least of these.
     Times(f64, &'static [&'static str]),
+    /// The 99th percentile, in the metric's unit.
+    Tail(f64),
+    /// The 95th percentile, as so many times the median.
+    Spread(f64),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,11 +38,20 @@ impl Bound {
             let result = results.iter().find(|result| result.name == name)?;
             Some(result.summaries.get(&self.metric)?.median)
         };
+        let summary = || results.iter().find(|result| result.name == self.ours)?.summaries.get(&self.metric);
         let (ours, title) = (median(self.ours), self.metric.title());
         let (bound, measure, limit) = match &self.at_most {
             Limit::Absolute(limit) => {
                 let bound = format!("{title} of {} at most {}", self.ours, self.metric.show(*limit));
                 (bound, ours, *limit)
+            }
+            Limit::Tail(limit) => {
+                let bound = format!("99th percentile of {title} of {} at most {}", self.ours, self.metric.show(*limit));
+                (bound, summary().and_then(|summary| summary.percentile(0.99)), *limit)
+            }
+            Limit::Spread(times) => {
+                let bound = format!("95th percentile of {title} of {} at most {times:.1} times its median", self.ours);
+                (bound, summary().map(|summary| summary.p95 / summary.median), *times)
             }
             Limit::Times(times, others) => {
                 let whose = match others {
@@ -52,8 +65,8 @@ impl Bound {
         };
         let found = match (&self.at_most, measure) {
             (_, None) => "not measured".into(),
-            (Limit::Absolute(_), Some(value)) => self.metric.show(value),
-            (Limit::Times(..), Some(ratio)) => format!("{ratio:.2} times"),
+            (Limit::Absolute(_) | Limit::Tail(_), Some(value)) => self.metric.show(value),
+            (Limit::Times(..) | Limit::Spread(_), Some(ratio)) => format!("{ratio:.2} times"),
         };
         Verdict { bound, found, is_met: measure.map(|measure| measure <= limit) }
     }

@@ -16,6 +16,8 @@ pub enum Metric {
     Time,
     /// The largest resident set of a process that took part, in bytes; of a daemon, since it was started.
     PeakMemory,
+    /// Proportional set size, in bytes: pages that several processes share count for each of them by its share.
+    Memory,
 }
 
 impl Metric {
@@ -23,6 +25,7 @@ impl Metric {
         match self {
             Self::Time => "time",
             Self::PeakMemory => "peak memory",
+            Self::Memory => "memory",
         }
     }
 
@@ -32,7 +35,8 @@ impl Metric {
             Self::Time if value >= 1.0 => format!("{value:.2} s"),
             Self::Time if value >= 1e-3 => format!("{:.2} ms", value * 1e3),
             Self::Time => format!("{:.1} µs", value * 1e6),
-            Self::PeakMemory => format!("{:.1} MiB", value / f64::from(1 << 20)),
+            Self::Memory if value < f64::from(1 << 20) => format!("{:.0} KiB", value / f64::from(1 << 10)),
+            Self::PeakMemory | Self::Memory => format!("{:.1} MiB", value / f64::from(1 << 20)),
         }
     }
 }

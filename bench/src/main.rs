@@ -8,6 +8,7 @@
 //! | [`measure`], [`statistics`] | a program's time and memory; medians and spread |
 //! | [`filesystem`] | a fresh file system for each run |
 //! | [`report`], [`picture`], [`machine`] | tables, JSON, SVG |
+//! | [`cri`] | benches of nodes under a kubelet |
 //! | [`images`] | benches of images |
 //! | [`runtime`] | benches of OCI runtimes; `floor/` is what they are held against |
 //!
@@ -15,6 +16,7 @@
 
 mod bound;
 mod comparison;
+mod cri;
 mod filesystem;
 mod images;
 mod machine;
@@ -67,6 +69,13 @@ type Prepare = fn(&Context) -> anyhow::Result<Comparison>;
 
 /// Names begin with their room's.
 const BENCHES: &[(&str, Prepare)] = &[
+    ("cri-end", cri::end),
+    ("cri-growth", cri::growth),
+    ("cri-list", cri::list),
+    ("cri-many", cri::many),
+    ("cri-memory", cri::memory),
+    ("cri-start", cri::start),
+    ("cri-stats", cri::stats),
     ("images-debian", images::debian),
     ("images-files", images::files),
     ("images-present", images::present),

@@ -27,6 +27,13 @@ impl Summary {
         Some(Self { median, least, most, lower_quartile: at(0.25), upper_quartile: at(0.75), p95, samples })
     }
 
+    /// The value that `share` of the samples do not exceed; `None` without samples.
+    pub fn percentile(&self, share: f64) -> Option<f64> {
+        let mut sorted = self.samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        (!sorted.is_empty()).then(|| quantile(&sorted, share))
+    }
+
     /// The quartiles' distance as a share of the median.
     pub fn spread(&self) -> f64 {
         (self.upper_quartile - self.lower_quartile) / self.median
@@ -50,6 +57,7 @@ mod tests {
         let summary = Summary::of(vec![4.0, 1.0, 3.0, 2.0]).unwrap();
         assert_eq!((summary.median, summary.least, summary.most), (2.5, 1.0, 4.0));
         assert_eq!((summary.lower_quartile, summary.upper_quartile), (1.75, 3.25));
+        assert_eq!(summary.percentile(0.5), Some(2.5));
         assert_eq!(summary.spread(), 0.6);
         assert_eq!(Summary::of(vec![7.0]).unwrap().p95, 7.0);
         assert_eq!(Summary::of(Vec::new()), None);
