@@ -19,7 +19,7 @@ help: ## List the targets
 .PHONY: build
 build: ## Install what a build needs, and build the programs into target/release
 	@scripts/install build
-	$(CARGO) build --profile small --locked --package wharf-runtime
+	$(CARGO) build --config .cargo/small.toml --profile small --locked --package wharf-runtime
 	$(CARGO) build --release --locked --package wharf-supervisor
 	@mkdir -p target/release
 	@cd target/release && ln -f ../$(HOST)/small/runw ../$(HOST)/small/wharf-shim ../$(HOST)/release/wharf ../$(HOST)/release/wharfd .

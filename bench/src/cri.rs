@@ -6,7 +6,7 @@ mod node;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Context;
 use crate::bound::{Bound, Limit};
@@ -22,6 +22,7 @@ const LISTED_CONTAINERS: usize = 50;
 const LIST_MAX_SECONDS: f64 = 0.005;
 const STATS_MAX_SECONDS: f64 = 0.050;
 const POD_MAX_BYTES: f64 = 0.35 * (1 << 20) as f64;
+const SETTLED: Duration = Duration::from_secs(1);
 const FEW_PODS: usize = 5;
 const CROWD: usize = 500;
 const DAEMON_MAX_BYTES: f64 = (12 << 20) as f64;
@@ -138,6 +139,8 @@ pub(crate) fn memory(context: &Context) -> anyhow::Result<Comparison> {
             let mut node = node.borrow_mut();
             let before = node.memory_bytes()?;
             let pods = node.start_pods(MANY)?;
+            // What takes memory for a moment only has given it back by then.
+            std::thread::sleep(SETTLED);
             let with_pods = node.memory_bytes()?;
             node.end_pods(pods)?;
             Ok(Sample::from([(Metric::Memory, with_pods.saturating_sub(before) as f64 / MANY as f64)]))

@@ -65,6 +65,15 @@ impl Daemon {
         self.0.id()
     }
 
+    /// Asks it to end, and waits for that.
+    pub fn end(&mut self) {
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = self.0.wait();
+        }
+    }
+
     pub fn child(&mut self) -> &mut Child {
         &mut self.0
     }

@@ -35,6 +35,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Plugins of Debian's package.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
 
+impl Kind {
+    /// The parent of its pods' control groups.
+    fn cgroup(self) -> &'static str {
+        match self {
+            Self::Wharf => "wharf-bench",
+            Self::Containerd => "wharf-bench-containerd",
+        }
+    }
+}
+
 impl Node {
     /// Ours, with the embedded network.
     pub(super) fn wharf(context: &Context) -> anyhow::Result<Self> {
@@ -45,7 +55,8 @@ impl Node {
         image::write(&archive)?;
         let wharf = context.programs.join("wharf");
         run(Command::new(&wharf).arg("--root").arg(&data).args(["load", "-q", "-i"]).arg(&archive))?;
-        let text = "cgroup_parent = \"wharf-bench\"\nlog_level = \"error\"\n[network]\nmode = \"embedded\"\n";
+        let parent = Kind::Wharf.cgroup();
+        let text = format!("cgroup_parent = {parent:?}\nlog_level = \"error\"\n[network]\nmode = \"embedded\"\n");
         std::fs::write(&config, text)?;
         let mut command = alone(&context.programs.join("wharfd"));
         command.arg("--root").arg(&data).arg("--state").arg(&state).arg("--config").arg(&config);
@@ -136,7 +147,8 @@ impl Node {
         Pod {
             name: format!("pod-{}", self.pods_made),
             logs: self.disk.path().join("logs"),
-            cgroup_parent: String::new(),
+            // Of its own, as a kubelet does it.
+            cgroup_parent: format!("/{}/pod-{}", self.kind.cgroup(), self.pods_made),
             containers,
         }
     }
@@ -172,7 +184,23 @@ impl Drop for Node {
         if let Err(error) = self.client.end_all() {
             eprintln!("bench: end the pods of a node: {error:#}");
         }
+        // Ours takes its own things back, given the time.
+        self.daemon.end();
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        for hierarchy in hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]) {
+            remove_groups(&hierarchy.join(self.kind.cgroup()));
+        }
     }
+}
+
+/// A control group with all beneath it; there may be none.
+fn remove_groups(group: &Path) {
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|file_type| file_type.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(group);
 }
 
 fn memory_of(pid: u32) -> anyhow::Result<u64> {

@@ -29,6 +29,7 @@ pub mod errno;
 pub mod event;
 pub mod fs;
 pub mod limit;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod pidfd;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use wharf_specs::shim::{Answer, Event, Failure, FailureKind, FromShim, Operation, Reply, Request};
 use wharf_sys::event::{EPOLLIN, EPOLLOUT, Epoll, Ready};
-use wharf_sys::{fs as sysfs, socket};
+use wharf_sys::{fs as sysfs, memory, socket};
 
 use crate::connection::Connection;
 use crate::container::Pumped;
@@ -15,6 +15,9 @@ use crate::pod::{Outcome, Pod};
 
 /// Read at once from a container or a client.
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// When nothing has happened for so long, memory that requests needed goes back to the kernel.
+const IDLE_MS: i32 = 50;
 
 /// What an epoll token stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,27 +108,45 @@ pub(crate) struct Server {
     listener: OwnedFd,
     watch: Watch,
     clients: HashMap<u64, Connection>,
+    /// Empty while nothing happens.
     buffer: Vec<u8>,
+    /// Something has happened since memory was last given back.
+    untidy: bool,
 }
 
 impl Server {
     pub(crate) fn new(pod: Pod, listener: OwnedFd) -> io::Result<Self> {
         let mut watch = Watch::new()?;
         watch.add(&listener, Source::Listener, EPOLLIN)?;
-        Ok(Self { pod, listener, watch, clients: HashMap::new(), buffer: vec![0; BUFFER_BYTES] })
+        Ok(Self { pod, listener, watch, clients: HashMap::new(), buffer: Vec::new(), untidy: true })
     }
 
     /// Serves until a client asks for the shutdown.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         loop {
-            self.watch.epoll.wait(&mut ready, -1)?;
+            self.watch.epoll.wait(&mut ready, if self.untidy { IDLE_MS } else { -1 })?;
+            if ready.is_empty() {
+                self.tidy_up();
+                continue;
+            }
+            self.untidy = true;
+            self.buffer.resize(BUFFER_BYTES, 0);
             for &event in &ready {
                 let Some(source) = self.watch.sources.get(&event.token).cloned() else { continue };
                 if self.handle(event, source)? {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// A pod lives for months after the megabyte that its creation took.
+    fn tidy_up(&mut self) {
+        self.untidy = false;
+        self.buffer = Vec::new();
+        if let Err(error) = memory::trim() {
+            eprintln!("give memory back: {error}");
         }
     }
 
