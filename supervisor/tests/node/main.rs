@@ -32,6 +32,7 @@ mod registry;
 mod replicas;
 mod retries;
 mod runtime_handlers;
+mod services;
 mod streaming;
 #[path = "../../../runtime/tests/support/terminal.rs"]
 mod terminal;

@@ -1,12 +1,13 @@
 //! The bridge and the node's ends of the pods' cables, over rtnetlink.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkMessage};
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::network::subnet::Subnet;
 use crate::network::{NetworkError, Result};
@@ -98,6 +99,30 @@ impl Bridge {
         sysctl(&format!("net/ipv4/conf/{}/route_localnet", self.name), "1")
     }
 
+    /// A route to `subnet` by the bridge, if there is one.
+    pub(super) async fn route(&self, subnet: &Subnet) -> Result<()> {
+        let netlink = Netlink::open()?;
+        let Some(link) = netlink.link(&self.name).await? else { return Ok(()) };
+        match netlink.handle.route().add(route_to(subnet, link.header.index)).execute().await {
+            Err(error) if !is(&error, rustix::io::Errno::EXIST) => {
+                Err(NetworkError::kernel(format!("add a route to {subnet} by {}", self.name), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gone already is fine.
+    pub(super) async fn unroute(&self, subnet: &Subnet) -> Result<()> {
+        let netlink = Netlink::open()?;
+        let Some(link) = netlink.link(&self.name).await? else { return Ok(()) };
+        match netlink.handle.route().del(route_to(subnet, link.header.index)).execute().await {
+            Err(error) if !is(&error, rustix::io::Errno::SRCH) => {
+                Err(NetworkError::kernel(format!("delete the route to {subnet} by {}", self.name), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// False where there was none.
     pub(super) async fn remove(&self) -> Result<bool> {
         delete(&self.name).await
@@ -133,6 +158,14 @@ impl Bridge {
     pub(super) async fn disconnect(&self, interface: &str) -> Result<()> {
         delete(interface).await.map(drop)
     }
+}
+
+fn route_to(subnet: &Subnet, interface: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(subnet.network(), subnet.prefix())
+        .output_interface(interface)
+        .scope(RouteScope::Link)
+        .build()
 }
 
 async fn delete(interface: &str) -> Result<bool> {

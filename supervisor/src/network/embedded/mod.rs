@@ -124,6 +124,33 @@ impl Embedded {
         nft::apply(&self.rules(&state)).await
     }
 
+    /// Name of its table of rules.
+    pub(super) fn table(&self) -> String {
+        nft::table(self.bridge.name())
+    }
+
+    /// Writes the rules anew, where there are pods that need them.
+    pub(super) async fn restore_rules(&self) -> Result<bool> {
+        let state = self.state.lock().await;
+        if state.leases.is_empty() {
+            return Ok(false);
+        }
+        nft::apply(&self.rules(&state)).await.map(|()| true)
+    }
+
+    /// Has the node's own processes find a way to `subnet`, whose addresses are translated before anything is sent there:
+    /// by the bridge, so that pods see its address. Without a bridge there are no pods.
+    pub(super) async fn route(&self, subnet: &Subnet) -> Result<()> {
+        let _state = self.state.lock().await;
+        self.bridge.route(subnet).await
+    }
+
+    /// Takes that back; gone already is fine.
+    pub(super) async fn unroute(&self, subnet: &Subnet) -> Result<()> {
+        let _state = self.state.lock().await;
+        self.bridge.unroute(subnet).await
+    }
+
     /// Takes back what belongs to pods that are not `known` any more.
     pub(super) async fn retain(&self, known: impl Fn(&str) -> bool) -> Result<()> {
         let stale: Vec<String> = {
