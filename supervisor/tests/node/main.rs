@@ -19,6 +19,7 @@ mod figures;
 mod kills;
 mod kubectl;
 mod kubectl_objects;
+mod kubectl_services;
 mod kubectl_typed;
 mod leaks;
 mod mount_options;

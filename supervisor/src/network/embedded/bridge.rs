@@ -73,11 +73,11 @@ impl Bridge {
         &self.name
     }
 
-    /// Makes the bridge if it is missing, with its address, and lets the node forward.
-    pub(super) async fn ensure(&self, subnet: &Subnet) -> Result<()> {
+    /// Makes the bridge if it is missing, with its address, and lets the node forward. False where it was there.
+    pub(super) async fn ensure(&self, subnet: &Subnet) -> Result<bool> {
         let netlink = Netlink::open()?;
         if netlink.link(&self.name).await?.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let failed = |what: &str| {
             let operation = format!("{what} bridge {}", self.name);
@@ -96,7 +96,8 @@ impl Bridge {
         }
         sysctl("net/ipv4/ip_forward", "1")?;
         // Replies to connections from 127.0.0.1 that a host port sent to a pod come back here.
-        sysctl(&format!("net/ipv4/conf/{}/route_localnet", self.name), "1")
+        sysctl(&format!("net/ipv4/conf/{}/route_localnet", self.name), "1")?;
+        Ok(true)
     }
 
     /// A route to `subnet` by the bridge, if there is one.
