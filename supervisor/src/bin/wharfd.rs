@@ -363,6 +363,7 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<cont
         pod_logs,
         pod_volumes,
         manifests: config.manifests.clone(),
+        services: Default::default(),
     })
 }
 

@@ -8,6 +8,7 @@
 //! | `daemon_set.rs` | DaemonSets | one Pod each |
 //! | `job/` | Jobs | Pods, until enough have succeeded |
 //! | `pod/` | Pods | sandboxes and containers of the engine |
+//! | `service/` | Services and Pods | EndpointSlices, and the node's rules |
 //! | `scheduler.rs` | pods that wait for the node | pods of the node |
 //! | `node_status.rs` | the machine | the Node object |
 //! | `service_account.rs` | namespaces | their ServiceAccount `default` |
@@ -27,6 +28,7 @@ pub mod node_status;
 pub mod pod;
 pub mod replica_set;
 pub mod scheduler;
+pub mod service;
 pub mod service_account;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -55,6 +57,8 @@ pub struct Context {
     /// Where emptyDir volumes lie: `UID/volumes/NAME`.
     pub pod_volumes: PathBuf,
     pub manifests: PathBuf,
+    /// How far the rules of Services are.
+    pub services: service::Progress,
 }
 
 /// The address this node uses towards others; loopback where it has no route.
@@ -79,6 +83,8 @@ pub fn start(context: &Context) -> JoinSet<()> {
     controllers.spawn(scheduler::run(context.objects.clone()));
     controllers.spawn(node_status::run(context.clone()));
     controllers.spawn(service_account::run(context.objects.clone()));
+    controllers.spawn(service::slices::run(context.objects.clone(), context.services.clone()));
+    controllers.spawn(service::proxy::run(context.objects.clone(), context.node.clone(), context.services.clone()));
     controllers.spawn(garbage::run(context.objects.clone()));
     controllers.spawn(pod::run(context.clone(), recorder.of("wharfd")));
     controllers.spawn(manifest_folder::run(context.objects.clone(), context.manifests.clone()));

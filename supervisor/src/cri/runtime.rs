@@ -98,7 +98,7 @@ impl RuntimeService for Runtime {
                 },
             });
             info.insert("config".to_string(), config.to_string());
-            info.insert("known".to_string(), json!(self.node.known()).to_string());
+            info.insert("known".to_string(), json!(self.node.known().await).to_string());
         }
         Ok(Response::new(cri::StatusResponse {
             status: Some(cri::RuntimeStatus {

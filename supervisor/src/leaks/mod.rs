@@ -37,6 +37,9 @@ pub struct Known {
     pub sandboxes: BTreeMap<String, KnownSandbox>,
     /// Those too that are being made or taken away.
     pub containers: BTreeSet<String>,
+    /// `ADDRESS:PORT` that Services lead to.
+    #[serde(default)]
+    pub endpoints: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +50,7 @@ pub struct KnownSandbox {
 
 impl Known {
     fn has(&self, id: &str) -> bool {
-        self.sandboxes.contains_key(id) || self.containers.contains(id)
+        self.sandboxes.contains_key(id) || self.containers.contains(id) || self.endpoints.contains(id)
     }
 
     /// By the first digits of its id, as an interface's name has them.
@@ -166,6 +169,7 @@ fn nothing_known(root: &Path, state: &Path) -> Known {
         cgroup_parent: "/nonexistent".into(),
         sandboxes: BTreeMap::new(),
         containers: BTreeSet::new(),
+        endpoints: BTreeSet::new(),
     }
 }
 

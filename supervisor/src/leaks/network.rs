@@ -3,11 +3,12 @@
 //! Interfaces and rules are those of the network namespace that this runs in, which has to be the daemon's.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::Deserialize;
 
 use super::{Kind, Known, Leak, LeakError, Result, left_in};
+use crate::network;
 
 const INTERFACE_PREFIX: &str = "veth";
 
@@ -30,7 +31,8 @@ pub(super) async fn look(known: &Known) -> Result<Vec<Leak>> {
         leaks.push(Leak { kind: Kind::Address, what: lease.address.to_string(), owner: owner.clone() });
     }
     leaks.extend(interfaces(known, &links(&known.bridge).await?));
-    leaks.extend(rules(&table(&known.bridge).await?, &leases));
+    leaks.extend(rules(&table(&format!("wharf-{}", known.bridge)).await?, &leases));
+    leaks.extend(services(&table(&network::services::table(&known.bridge)).await?, known));
     Ok(leaks)
 }
 
@@ -67,12 +69,11 @@ fn interfaces(known: &Known, links: &[String]) -> Vec<Leak> {
     left.map(|(name, prefix)| Leak { kind: Kind::Interface, what: name.clone(), owner: prefix.into() }).collect()
 }
 
-/// The node's own table; empty where there is none.
-async fn table(bridge: &str) -> Result<String> {
+/// A table of the node's own; empty where there is none.
+async fn table(name: &str) -> Result<String> {
     let tables = output("nft", &["list", "tables", "ip"]).await?;
-    let name = format!("wharf-{bridge}");
     match tables.lines().any(|line| line.trim() == format!("table ip {name}")) {
-        true => output("nft", &["list", "table", "ip", &name]).await,
+        true => output("nft", &["--terse", "list", "table", "ip", name]).await,
         false => Ok(String::new()),
     }
 }
@@ -86,6 +87,19 @@ fn rules(table: &str, leases: &BTreeMap<String, Lease>) -> Vec<Leak> {
         (!leased).then(|| Leak { kind: Kind::Rule, what: line.trim().into(), owner: address.to_string() })
     };
     table.lines().filter_map(mapping).collect()
+}
+
+/// Endpoints in the rules that belong to no Service: `dnat to 10.88.0.2:80`, or `0 : 10.88.0.2 . 80` in a map.
+fn services(table: &str, known: &Known) -> Vec<Leak> {
+    let endpoints = |line: &str| -> Vec<String> {
+        let Some((_, to)) = line.split_once(" dnat ") else { return Vec::new() };
+        let words: Vec<&str> = to.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+        let whole = words.iter().filter(|word| word.parse::<SocketAddrV4>().is_ok()).map(|word| word.to_string());
+        let parts = words.windows(3).filter(|parts| parts[1] == "." && parts[0].parse::<Ipv4Addr>().is_ok());
+        whole.chain(parts.map(|parts| format!("{}:{}", parts[0], parts[2]))).collect()
+    };
+    let left = table.lines().flat_map(endpoints).filter(|endpoint| !known.has(endpoint));
+    left.map(|owner| Leak { kind: Kind::Rule, what: format!("endpoint {owner} of a Service"), owner }).collect()
 }
 
 async fn output(program: &str, arguments: &[&str]) -> Result<String> {
@@ -112,6 +126,16 @@ mod tests {
         let links = [format!("veth{}", &id[..11]), "vethffffffffff0".into(), "eth7".into()];
         let left = interfaces(&known, &links);
         assert_eq!(left, [Leak { kind: Kind::Interface, what: "vethffffffffff0".into(), owner: "ffffffffff0".into() }]);
+    }
+
+    #[test]
+    fn endpoints_of_no_service_are_left_over() {
+        let mut known = nothing_known("/x".as_ref(), "/y".as_ref());
+        known.endpoints = ["10.1.0.2:80", "10.1.0.3:80"].map(String::from).into();
+        let table = "\tchain in-default/web/tcp/80 {\n\t\tmeta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.1.0.2 . 80, 1 : 10.1.0.9 . 80 }\n\
+                     \t\tmeta l4proto tcp dnat to 10.1.0.3:80\n\t\tmeta l4proto tcp dnat to 10.1.0.8:80\n";
+        let owners: Vec<String> = services(table, &known).into_iter().map(|leak| leak.owner).collect();
+        assert_eq!(owners, ["10.1.0.9:80", "10.1.0.8:80"]);
     }
 
     #[test]

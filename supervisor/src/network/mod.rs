@@ -3,6 +3,7 @@
 //! | folder | job |
 //! |---|---|
 //! | `embedded` | a bridge, addresses and rules of our own |
+//! | `services` | the virtual addresses of Services, whoever wires pods |
 //! | `cni` | plugins, executed as the CNI specification says |
 //!
 //! A pod is disconnected by what connected it, whatever the configuration says by then.
@@ -10,9 +11,12 @@
 mod cni;
 mod embedded;
 mod inside;
+mod nft;
+pub mod services;
 mod subnet;
+mod table_watch;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,10 +27,13 @@ use wharf_specs::config::NetworkMode;
 use crate::pod::spec::SandboxConfig;
 use cni::{Cni, CniError, Configuration};
 use embedded::Embedded;
+use services::{Frontend, Services};
+use table_watch::Gone;
 
 pub(crate) use cni::check_annotations;
 pub(crate) use inside::inside;
 pub use subnet::Subnet;
+pub(crate) use table_watch::TableWatch;
 pub use wharf_specs::config::Network as NetworkConfig;
 
 /// Why a pod has no network; each names the operation or the key, and what was found there.
@@ -68,6 +75,14 @@ impl NetworkError {
 
 pub type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
+fn restored(what: &str, outcome: Result<bool>) {
+    match outcome {
+        Ok(true) => tracing::info!("somebody deleted {what}: they are back"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "make {what} anew"),
+    }
+}
+
 /// A pod to be connected.
 pub struct PodToConnect<'a> {
     /// Of its sandbox.
@@ -82,6 +97,7 @@ pub struct Network {
     mode: NetworkMode,
     embedded: Embedded,
     cni: Cni,
+    services: Services,
 }
 
 impl Network {
@@ -91,7 +107,7 @@ impl Network {
         let state = state.join("network");
         let embedded = Embedded::open(config, &state)?;
         let cni = Cni::open(config, &root.join("network"), &state).await?;
-        Ok(Self { mode: config.mode, embedded, cni })
+        Ok(Self { mode: config.mode, embedded, cni, services: Services::open(config)? })
     }
 
     /// Whether a pod can be connected now, and if not, why. Plugins are asked where their version has STATUS.
@@ -187,8 +203,38 @@ impl Network {
         self.cni.sweep(|| self.choose().ok().flatten(), known).await;
     }
 
+    /// Has connections to Services' addresses go to their endpoints, and to no others than these Services'.
+    ///
+    /// # Errors
+    /// `nft` refuses the rules, or is not there; the ones before stay then.
+    pub async fn serve(&self, frontends: Vec<Frontend>) -> Result<()> {
+        let route = (!frontends.is_empty()).then(|| self.services.subnet());
+        let is_embedded = matches!(self.choose(), Ok(None));
+        self.services.apply(frontends, !is_embedded).await?;
+        match route {
+            Some(subnet) if is_embedded => self.embedded.route(&subnet).await,
+            _ => self.embedded.unroute(&self.services.subnet()).await,
+        }
+    }
+
+    /// Endpoints that connections to Services are sent to.
+    pub async fn service_endpoints(&self) -> Vec<SocketAddrV4> {
+        self.services.endpoints().await
+    }
+
+    /// Makes tables of the node anew that somebody has deleted, as `nft flush ruleset` does.
+    pub(crate) async fn restore_tables(&self, gone: &Gone) {
+        if gone.may_be(&self.embedded.table()) {
+            restored("the embedded network's rules", self.embedded.restore_rules().await);
+        }
+        if gone.may_be(self.services.table()) {
+            restored("the rules of Services", self.services.restore().await);
+        }
+    }
+
     /// Removes what serves all pods; without pods there is nothing to serve.
     pub async fn close(&self) -> Result<()> {
+        self.services.remove().await?;
         self.embedded.remove_shared().await
     }
 }

@@ -29,6 +29,11 @@ impl Subnet {
         Ok(subnet)
     }
 
+    /// Its first address, which is nobody's.
+    pub(crate) fn network(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.network)
+    }
+
     /// The bridge's address.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.network + 1)

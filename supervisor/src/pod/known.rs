@@ -19,7 +19,8 @@ impl Node {
     }
 
     /// Every sandbox and container that this node has something of, and where it keeps that.
-    pub fn known(&self) -> Known {
+    pub async fn known(&self) -> Known {
+        let endpoints = self.network().service_endpoints().await;
         let options = self.options();
         let table = self.inner.table();
         let group = |entry: &PodEntry| self.inner.placement(&entry.status.config, &entry.status.id).path();
@@ -35,6 +36,7 @@ impl Node {
                 .map(|(id, entry)| (id.clone(), KnownSandbox { cgroup: group(entry) }))
                 .collect(),
             containers: table.containers.keys().chain(&table.unfinished).cloned().collect(),
+            endpoints: endpoints.iter().map(ToString::to_string).collect(),
         }
     }
 }

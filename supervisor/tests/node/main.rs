@@ -19,6 +19,7 @@ mod figures;
 mod kills;
 mod kubectl;
 mod kubectl_objects;
+mod kubectl_services;
 mod kubectl_typed;
 mod leaks;
 mod mount_options;
@@ -32,6 +33,7 @@ mod registry;
 mod replicas;
 mod retries;
 mod runtime_handlers;
+mod services;
 mod streaming;
 #[path = "../../../runtime/tests/support/terminal.rs"]
 mod terminal;

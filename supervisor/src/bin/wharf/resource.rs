@@ -36,7 +36,7 @@ pub(crate) fn selection(words: &[String]) -> anyhow::Result<Vec<(&'static Kind, 
         return words.iter().map(parse).collect();
     }
     // What people want to see of an application.
-    let first = if first == "all" { "pods,deployments,replicasets" } else { first };
+    let first = if first == "all" { "pods,services,deployments,replicasets" } else { first };
     let kinds: Vec<_> = first.split(',').map(kind).collect::<Result<_, _>>()?;
     match &words[1..] {
         [] => Ok(kinds.into_iter().map(|kind| (kind, None)).collect()),

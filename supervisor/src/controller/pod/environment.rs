@@ -1,10 +1,10 @@
-//! The environment of a container: whole ConfigMaps and Secrets first, then single variables, each of which may refer
-//! to those before it.
+//! The environment of a container: Services first, then whole ConfigMaps and Secrets, then single variables, each of which
+//! may refer to those before it.
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
 
-use super::resource_field;
 use super::source::{Data, Facts, Sources, pod_field};
+use super::{resource_field, service_links};
 
 /// Names and values, in order.
 pub(super) type Environment = Vec<(String, String)>;
@@ -16,7 +16,7 @@ pub(super) fn resolve(
     sources: &Sources<'_>,
     facts: &Facts<'_>,
 ) -> Result<Environment, String> {
-    let mut env = Environment::new();
+    let mut env = service_links::variables(pod, sources);
     for from in container.env_from.iter().flatten() {
         let data = match (&from.config_map_ref, &from.secret_ref) {
             (Some(map), _) => sources.config_map(&map.name, map.optional.unwrap_or(false))?,

@@ -17,6 +17,7 @@ mod projection;
 mod qos;
 mod resolver;
 mod resource_field;
+mod service_links;
 mod source;
 mod starting;
 mod stopping;

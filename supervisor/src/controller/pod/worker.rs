@@ -55,6 +55,8 @@ pub(super) struct Worker {
     pub(super) stops: HashMap<String, AbortOnDropHandle<()>>,
     /// The end of all of them.
     pub(super) termination: Option<Termination>,
+    /// Nothing new is sent to the pod by any Service.
+    unserved: bool,
     /// What containers that have ended left to be said of them, by id.
     pub(super) last_words: HashMap<String, String>,
 }
@@ -80,6 +82,7 @@ impl Worker {
             probes: HashMap::new(),
             stops: HashMap::new(),
             termination: None,
+            unserved: false,
             last_words: HashMap::new(),
         }
     }
@@ -136,6 +139,7 @@ impl Worker {
         self.hear_last_words(&typed);
         if !text(&object, "/metadata/deletionTimestamp").is_empty() {
             let grace = u64::try_from(integer(&object, "/metadata/deletionGracePeriodSeconds")).unwrap_or(0);
+            self.leave_services(grace).await;
             let ended = self.ended(&typed, Duration::from_secs(grace)).await?;
             self.write_status(&typed, None).await;
             if !ended {
@@ -174,6 +178,15 @@ impl Worker {
         self.write_status(&typed, None).await;
         let deadline = termination::time_left(&typed, Timestamp::now()).map(|left| Instant::now() + left);
         Ok(Next::Wait(earliest(wake_at?, deadline)))
+    }
+
+    /// Has Services send nothing more to the pod before its containers hear of its end. Connections there are go on. Who
+    /// leaves it no time means at once.
+    async fn leave_services(&mut self, grace: u64) {
+        if !self.unserved && grace > 0 && !self.running().is_empty() {
+            self.context.services.follows(self.context.objects.store()).await;
+        }
+        self.unserved = true;
     }
 
     /// Lets go of what belongs to containers that have ended.

@@ -1,12 +1,13 @@
 //! The bridge and the node's ends of the pods' cables, over rtnetlink.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkMessage};
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::network::subnet::Subnet;
 use crate::network::{NetworkError, Result};
@@ -72,11 +73,11 @@ impl Bridge {
         &self.name
     }
 
-    /// Makes the bridge if it is missing, with its address, and lets the node forward.
-    pub(super) async fn ensure(&self, subnet: &Subnet) -> Result<()> {
+    /// Makes the bridge if it is missing, with its address, and lets the node forward. False where it was there.
+    pub(super) async fn ensure(&self, subnet: &Subnet) -> Result<bool> {
         let netlink = Netlink::open()?;
         if netlink.link(&self.name).await?.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let failed = |what: &str| {
             let operation = format!("{what} bridge {}", self.name);
@@ -95,7 +96,32 @@ impl Bridge {
         }
         sysctl("net/ipv4/ip_forward", "1")?;
         // Replies to connections from 127.0.0.1 that a host port sent to a pod come back here.
-        sysctl(&format!("net/ipv4/conf/{}/route_localnet", self.name), "1")
+        sysctl(&format!("net/ipv4/conf/{}/route_localnet", self.name), "1")?;
+        Ok(true)
+    }
+
+    /// A route to `subnet` by the bridge, if there is one.
+    pub(super) async fn route(&self, subnet: &Subnet) -> Result<()> {
+        let netlink = Netlink::open()?;
+        let Some(link) = netlink.link(&self.name).await? else { return Ok(()) };
+        match netlink.handle.route().add(route_to(subnet, link.header.index)).execute().await {
+            Err(error) if !is(&error, rustix::io::Errno::EXIST) => {
+                Err(NetworkError::kernel(format!("add a route to {subnet} by {}", self.name), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gone already is fine.
+    pub(super) async fn unroute(&self, subnet: &Subnet) -> Result<()> {
+        let netlink = Netlink::open()?;
+        let Some(link) = netlink.link(&self.name).await? else { return Ok(()) };
+        match netlink.handle.route().del(route_to(subnet, link.header.index)).execute().await {
+            Err(error) if !is(&error, rustix::io::Errno::SRCH) => {
+                Err(NetworkError::kernel(format!("delete the route to {subnet} by {}", self.name), error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// False where there was none.
@@ -133,6 +159,14 @@ impl Bridge {
     pub(super) async fn disconnect(&self, interface: &str) -> Result<()> {
         delete(interface).await.map(drop)
     }
+}
+
+fn route_to(subnet: &Subnet, interface: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(subnet.network(), subnet.prefix())
+        .output_interface(interface)
+        .scope(RouteScope::Link)
+        .build()
 }
 
 async fn delete(interface: &str) -> Result<bool> {

@@ -48,6 +48,8 @@ struct State {
     /// Changes only while there are no leases.
     subnet: Subnet,
     leases: LeaseStore,
+    /// Has a route by the bridge, as long as there is one.
+    routed: Option<Subnet>,
 }
 
 impl Embedded {
@@ -57,7 +59,7 @@ impl Embedded {
         let leases = LeaseStore::open(directory)?;
         let subnet = Subnet::parse("subnet", &config.subnet)?;
         let subnet = leases.subnet().and_then(|told| Subnet::parse("subnet", told).ok()).unwrap_or(subnet);
-        Ok(Self { bridge, state: Mutex::new(State { subnet, leases }) })
+        Ok(Self { bridge, state: Mutex::new(State { subnet, leases, routed: None }) })
     }
 
     /// Whether a pod can be connected now, and if not, why.
@@ -99,7 +101,11 @@ impl Embedded {
         let (address, subnet) = {
             let mut state = self.state.lock().await;
             let subnet = state.subnet;
-            self.bridge.ensure(&subnet).await?;
+            if self.bridge.ensure(&subnet).await?
+                && let Some(routed) = &state.routed
+            {
+                self.bridge.route(routed).await?;
+            }
             let address = state.leases.take(id, &subnet, ports)?;
             // The lease comes first: a daemon that dies here finds it and takes it back.
             nft::apply(&self.rules(&state)).await?;
@@ -122,6 +128,35 @@ impl Embedded {
             return self.remove_shared_locked().await;
         }
         nft::apply(&self.rules(&state)).await
+    }
+
+    /// Name of its table of rules.
+    pub(super) fn table(&self) -> String {
+        nft::table(self.bridge.name())
+    }
+
+    /// Writes the rules anew, where there are pods that need them.
+    pub(super) async fn restore_rules(&self) -> Result<bool> {
+        let state = self.state.lock().await;
+        if state.leases.is_empty() {
+            return Ok(false);
+        }
+        nft::apply(&self.rules(&state)).await.map(|()| true)
+    }
+
+    /// Has the node's own processes find a way to `subnet`, whose addresses are translated before anything is sent there:
+    /// by the bridge, so that pods see its address, as soon as there is one.
+    pub(super) async fn route(&self, subnet: &Subnet) -> Result<()> {
+        let mut state = self.state.lock().await;
+        state.routed = Some(*subnet);
+        self.bridge.route(subnet).await
+    }
+
+    /// Takes that back; gone already is fine.
+    pub(super) async fn unroute(&self, subnet: &Subnet) -> Result<()> {
+        let mut state = self.state.lock().await;
+        state.routed = None;
+        self.bridge.unroute(subnet).await
     }
 
     /// Takes back what belongs to pods that are not `known` any more.

@@ -5,13 +5,11 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::process::Stdio;
-
-use tokio::io::AsyncWriteExt;
 
 use super::lease::Lease;
+use crate::network::Result;
+use crate::network::nft::run;
 use crate::network::subnet::Subnet;
-use crate::network::{NetworkError, Result};
 use crate::pod::spec::PortMapping;
 
 /// What the table is made from.
@@ -36,7 +34,7 @@ fn clear(bridge: &str) -> String {
     format!("table ip {table} {{ }}\ndelete table ip {table}\n")
 }
 
-fn table(bridge: &str) -> String {
+pub(super) fn table(bridge: &str) -> String {
     format!("wharf-{bridge}")
 }
 
@@ -91,27 +89,6 @@ fn mapping(port: &PortMapping, lease: &Lease) -> String {
         _ => String::new(),
     };
     format!("{to}{protocol} dport {} dnat to {}:{}", port.host_port, lease.address, port.container_port)
-}
-
-async fn run(script: &str) -> Result<()> {
-    let spawned = tokio::process::Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn();
-    let mut child = spawned.map_err(|error| NetworkError::NoNft(error.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // Where nft ended before it read everything, its own message says why.
-        let _ = stdin.write_all(script.as_bytes()).await;
-    }
-    let output = child.wait_with_output().await.map_err(|error| NetworkError::Nft(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(NetworkError::Nft(said.lines().next().unwrap_or("no word").to_string()))
 }
 
 #[cfg(test)]

@@ -1,0 +1,172 @@
+//! What is at a Service's ports: which of its endpoints serve.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::api::kinds::{endpoint_slice, integer, pod, service, text};
+use crate::network::services::{Backends, Frontend};
+use crate::pod::spec::Protocol;
+
+/// The ports of all `services`, with the endpoints that `slices` have for them. `node` is this one's name.
+pub(super) fn frontends(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Vec<Frontend> {
+    let addressed = services.iter().filter_map(|service| Some((service, service::cluster_ip(service)?.parse().ok()?)));
+    let ports = addressed.flat_map(|(service, ip)| {
+        let own: Vec<&Value> = slices.iter().filter(|slice| is_of(slice, service)).map(|slice| &**slice).collect();
+        let ports = pod::items(&service["spec"], "ports").iter();
+        ports.filter_map(|port| frontend(service, ip, port, &own, node)).collect::<Vec<_>>()
+    });
+    ports.collect()
+}
+
+fn is_of(slice: &Value, service: &Value) -> bool {
+    slice["metadata"]["namespace"] == service["metadata"]["namespace"]
+        && slice["metadata"]["labels"].get(endpoint_slice::SERVICE_LABEL) == Some(&service["metadata"]["name"])
+        && slice["addressType"] == "IPv4"
+}
+
+fn frontend(service: &Value, cluster_ip: Ipv4Addr, port: &Value, slices: &[&Value], node: &str) -> Option<Frontend> {
+    let spec = &service["spec"];
+    let protocol = match text(port, "/protocol") {
+        "UDP" => Protocol::Udp,
+        "SCTP" => Protocol::Sctp,
+        _ => Protocol::Tcp,
+    };
+    let endpoints = endpoints(slices, port, node);
+    let backends = |policy: &str| choose(&endpoints, text(spec, policy) == "Local");
+    let external = pod::items(spec, "externalIPs").iter().flat_map(Value::as_str);
+    let ingress = pod::items(&service["status"]["loadBalancer"], "ingress").iter();
+    // One that is not virtual sends to the node's port by itself.
+    let virtual_ones = ingress.filter(|ingress| ingress["ipMode"] != "Proxy").map(|ingress| text(ingress, "/ip"));
+    let external_ips: BTreeSet<Ipv4Addr> = external.chain(virtual_ones).flat_map(str::parse).collect();
+    Some(Frontend {
+        service: format!("{}/{}", text(service, "/metadata/namespace"), text(service, "/metadata/name")),
+        protocol,
+        port: number(integer(port, "/port"))?,
+        cluster_ip,
+        external_ips: external_ips.into_iter().collect(),
+        node_port: number(integer(port, "/nodePort")),
+        affinity_seconds: (spec["sessionAffinity"] == "ClientIP")
+            .then(|| u32::try_from(integer(spec, "/sessionAffinityConfig/clientIP/timeoutSeconds")).ok())
+            .flatten(),
+        internal: backends("/internalTrafficPolicy"),
+        external: backends("/externalTrafficPolicy"),
+    })
+}
+
+fn number(port: i64) -> Option<u16> {
+    u16::try_from(port).ok().filter(|port| *port != 0)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Endpoint {
+    address: SocketAddrV4,
+    state: State,
+    local: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Ready,
+    /// On its way out, and serving as long as there is nobody else.
+    Ending,
+}
+
+/// Those that may be sent anything for a port of the Service.
+fn endpoints(slices: &[&Value], service_port: &Value, node: &str) -> Vec<Endpoint> {
+    let mut found = BTreeSet::new();
+    for slice in slices {
+        let is_it = |port: &&Value| {
+            text(port, "/name") == text(service_port, "/name") && port["protocol"] == service_port["protocol"]
+        };
+        let Some(port) = pod::items(slice, "ports").iter().find(is_it) else { continue };
+        let Some(port) = number(integer(port, "/port")) else { continue };
+        for endpoint in pod::items(slice, "endpoints") {
+            let is = |condition: &str, default: bool| endpoint["conditions"][condition].as_bool().unwrap_or(default);
+            let ready = is("ready", true);
+            let state = match (ready, is("serving", ready) && is("terminating", false)) {
+                (true, _) => State::Ready,
+                (false, true) => State::Ending,
+                (false, false) => continue,
+            };
+            // Any of an endpoint's addresses is as good as the first.
+            let Some(ip) = pod::items(endpoint, "addresses").first().and_then(|ip| ip.as_str()?.parse().ok()) else {
+                continue;
+            };
+            let local = text(endpoint, "/nodeName") == node;
+            found.insert(Endpoint { address: SocketAddrV4::new(ip, port), state, local });
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// Ready endpoints, or where there are none, those on their way out that serve still.
+fn choose(endpoints: &[Endpoint], local_only: bool) -> Backends {
+    let eligible = || endpoints.iter().filter(|endpoint| endpoint.local || !local_only);
+    let state = if eligible().any(|endpoint| endpoint.state == State::Ready) { State::Ready } else { State::Ending };
+    let chosen: Vec<&Endpoint> = eligible().filter(|endpoint| endpoint.state == state).collect();
+    Backends {
+        endpoints: chosen.iter().map(|endpoint| endpoint.address).collect(),
+        local_only,
+        elsewhere: chosen.iter().any(|endpoint| !endpoint.local),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn made(spec: Value, endpoints: Value) -> Vec<Frontend> {
+        let mut service = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"clusterIP": "10.96.0.9",
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP", "nodePort": 30080}]}});
+        json_patch::merge(&mut service["spec"], &spec);
+        let slice = json!({"metadata": {"namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints});
+        frontends(&[Arc::new(service)], &[Arc::new(slice)], "node")
+    }
+
+    fn endpoint(address: &str, ready: bool, serving: bool, terminating: bool) -> Value {
+        json!({"addresses": [address], "nodeName": "node",
+            "conditions": {"ready": ready, "serving": serving, "terminating": terminating}})
+    }
+
+    fn addresses(backends: &Backends) -> Vec<String> {
+        backends.endpoints.iter().map(SocketAddrV4::to_string).collect()
+    }
+
+    #[test]
+    fn ready_endpoints_serve_and_ending_ones_only_where_there_is_no_other() {
+        let ending = endpoint("10.0.0.2", false, true, true);
+        let unready = endpoint("10.0.0.3", false, false, false);
+        let all = json!([endpoint("10.0.0.1", true, true, false), ending, unready]);
+        assert_eq!(addresses(&made(json!({}), all)[0].internal), ["10.0.0.1:8080"]);
+        assert_eq!(addresses(&made(json!({}), json!([ending, unready]))[0].internal), ["10.0.0.2:8080"]);
+        assert_eq!(addresses(&made(json!({}), json!([unready]))[0].internal), Vec::<String>::new());
+        // What people write themselves may leave the conditions out.
+        assert_eq!(addresses(&made(json!({}), json!([{"addresses": ["10.0.0.4"]}]))[0].internal), ["10.0.0.4:8080"]);
+    }
+
+    #[test]
+    fn a_local_policy_asks_for_endpoints_of_this_node() {
+        let far = json!({"addresses": ["192.0.2.1"]});
+        let made = &made(json!({"externalTrafficPolicy": "Local"}), json!([far]))[0];
+        assert_eq!((made.internal.elsewhere, made.internal.local_only), (true, false));
+        assert_eq!((addresses(&made.external), made.external.local_only), (Vec::new(), true));
+    }
+
+    #[test]
+    fn a_service_without_an_address_has_no_rules() {
+        assert_eq!(made(json!({"clusterIP": "None"}), json!([])), []);
+        assert_eq!(made(json!({"clusterIP": null, "type": "ExternalName"}), json!([])), []);
+        let given = made(
+            json!({"externalIPs": ["192.0.2.7"], "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}),
+            json!([]),
+        );
+        assert_eq!(given[0].external_ips, ["192.0.2.7".parse::<Ipv4Addr>().unwrap()]);
+        assert_eq!((given[0].affinity_seconds, given[0].node_port), (Some(60), Some(30_080)));
+    }
+}

@@ -1,0 +1,143 @@
+//! Services in the kernel: one nftables table per node that sends what comes to a Service's address on to its endpoints.
+//!
+//! ```text
+//! services:   address . protocol . port ─▶ in-SERVICE (or ex-SERVICE) ─▶ one of the endpoints
+//! node-ports: protocol . port on any address of the node ─▶ ex-SERVICE ─▶ one of the endpoints
+//! idle, idle-node-ports: the same of Services without endpoints ─▶ refused or dropped
+//! ```
+//!
+//! Every change is one transaction of the whole table, in which chains are filled anew and sets stay: they hold who was
+//! sent where (session affinity). Connections that are made already go on where they went, whatever the table says.
+
+mod rules;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use tokio::sync::Mutex;
+
+use super::nft::{self, Contents};
+use super::{NetworkConfig, Result, Subnet};
+use crate::pod::spec::Protocol;
+
+/// One port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frontend {
+    /// `NAMESPACE/NAME`.
+    pub service: String,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub cluster_ip: Ipv4Addr,
+    /// Further addresses: external ones, and those of a load balancer.
+    pub external_ips: Vec<Ipv4Addr>,
+    pub node_port: Option<u16>,
+    /// How long a client stays with its endpoint after it was last heard of; `None` without session affinity.
+    pub affinity_seconds: Option<u32>,
+    /// For what comes to the cluster's address.
+    pub internal: Backends,
+    /// For what comes to the node's port or an external address.
+    pub external: Backends,
+}
+
+/// Where connections go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backends {
+    pub endpoints: Vec<SocketAddrV4>,
+    /// Only endpoints of this node are asked for, which see the client's own address.
+    pub local_only: bool,
+    /// Some of them are no pods of this node: they answer to whom they see, which has to be the node.
+    pub elsewhere: bool,
+}
+
+/// What a table is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    frontends: Vec<Frontend>,
+    /// Pods that share a bridge answer each other directly, past the translation, unless they see the node. The
+    /// embedded network looks after its own bridge; of those that plugins make nothing is known.
+    masquerade_all: bool,
+}
+
+/// The table of Services.
+pub(super) struct Services {
+    table: String,
+    subnet: Subnet,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    wanted: Option<Wanted>,
+    /// What the table has; `None` where that is not known.
+    contents: Option<Contents>,
+}
+
+impl Services {
+    pub(super) fn open(config: &NetworkConfig) -> Result<Self> {
+        let subnet = Subnet::parse("service_subnet", &config.service_subnet)?;
+        Ok(Self { table: table(&config.bridge), subnet, state: Mutex::default() })
+    }
+
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    pub(super) fn subnet(&self) -> Subnet {
+        self.subnet
+    }
+
+    /// Makes the table what `frontends` say; without any there is none.
+    pub(super) async fn apply(&self, frontends: Vec<Frontend>, masquerade_all: bool) -> Result<()> {
+        let wanted = Wanted { frontends, masquerade_all };
+        let mut state = self.state.lock().await;
+        if state.wanted.as_ref() == Some(&wanted) && state.contents.is_some() {
+            return Ok(());
+        }
+        state.wanted = Some(wanted);
+        self.write(&mut state).await
+    }
+
+    /// Makes the table anew, should there be one; false where there shall be none.
+    pub(super) async fn restore(&self) -> Result<bool> {
+        let mut state = self.state.lock().await;
+        if state.wanted.as_ref().is_none_or(|wanted| wanted.frontends.is_empty()) {
+            return Ok(false);
+        }
+        state.contents = None;
+        self.write(&mut state).await.map(|()| true)
+    }
+
+    /// Takes the table away, for good.
+    pub(super) async fn remove(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        *state = State { wanted: Some(Wanted { frontends: Vec::new(), masquerade_all: false }), contents: None };
+        self.write(&mut state).await
+    }
+
+    /// Every endpoint that connections are sent to, as `nft` shows it.
+    pub(super) async fn endpoints(&self) -> Vec<SocketAddrV4> {
+        let state = self.state.lock().await;
+        let frontends = state.wanted.iter().flat_map(|wanted| &wanted.frontends);
+        let backends = frontends.flat_map(|frontend| [&frontend.internal, &frontend.external]);
+        backends.flat_map(|backends| backends.endpoints.iter().copied()).collect()
+    }
+
+    async fn write(&self, state: &mut State) -> Result<()> {
+        let Some(wanted) = &state.wanted else { return Ok(()) };
+        // Taken: after a failure nothing is known.
+        let before = match state.contents.take() {
+            Some(contents) => contents,
+            None => nft::contents(&self.table).await?,
+        };
+        let (script, contents) = rules::render(&self.table, &self.subnet, wanted, &before);
+        if !script.is_empty() {
+            nft::run(&script).await?;
+        }
+        state.contents = Some(contents);
+        Ok(())
+    }
+}
+
+/// Named after the bridge, as the embedded network's own.
+pub(crate) fn table(bridge: &str) -> String {
+    format!("wharf-services-{bridge}")
+}
