@@ -222,6 +222,11 @@ impl Network {
         self.services.endpoints().await
     }
 
+    /// Whether deletions of tables are told to [`restore_tables`](Self::restore_tables) from now on.
+    pub(crate) async fn set_watched(&self, is_watched: bool) {
+        self.embedded.set_watched(is_watched).await;
+    }
+
     /// Makes tables of the node anew that somebody has deleted, as `nft flush ruleset` does.
     pub(crate) async fn restore_tables(&self, gone: &Gone) {
         if gone.may_be(&self.embedded.table()) {
@@ -233,8 +238,11 @@ impl Network {
     }
 
     /// Removes what serves all pods; without pods there is nothing to serve.
-    pub async fn close(&self) -> Result<()> {
-        self.services.remove().await?;
+    pub async fn close(&self, no_pods: bool) -> Result<()> {
+        if no_pods {
+            self.services.remove().await?;
+        }
+        // Pods that are stopped are there without a network.
         self.embedded.remove_shared().await
     }
 }

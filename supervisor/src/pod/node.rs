@@ -112,6 +112,9 @@ impl Inner {
 async fn keep_tables(node: Weak<Inner>) {
     let outcome: std::io::Result<()> = async {
         let watch = TableWatch::open()?;
+        let Some(inner) = node.upgrade() else { return Ok(()) };
+        inner.network.set_watched(true).await;
+        drop(inner);
         loop {
             let gone = watch.next().await?;
             let Some(inner) = node.upgrade() else { return Ok(()) };
@@ -120,6 +123,9 @@ async fn keep_tables(node: Weak<Inner>) {
     }
     .await;
     if let Err(error) = outcome {
+        if let Some(inner) = node.upgrade() {
+            inner.network.set_watched(false).await;
+        }
         tracing::error!(%error, "listen to nftables: rules that somebody deletes come back with the next change only");
     }
 }
@@ -149,10 +155,11 @@ impl Node {
 
     /// Ends what the node holds beyond its pods (bridge, tables, parent cgroup) if it has no pods left.
     pub async fn close(&self) {
-        if self.inner.table().pods.is_empty() {
-            if let Err(error) = self.inner.network.close().await {
-                tracing::warn!(%error, "remove the embedded network");
-            }
+        let is_empty = self.inner.table().pods.is_empty();
+        if let Err(error) = self.inner.network.close(is_empty).await {
+            tracing::warn!(%error, "remove the embedded network");
+        }
+        if is_empty {
             let parent = Placement::of_node(&self.inner.options.cgroups);
             let _ = tokio::task::spawn_blocking(move || parent.remove_if_empty()).await;
         }

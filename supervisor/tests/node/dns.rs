@@ -68,18 +68,20 @@ async fn pods_find_services_endpoints_pods_and_the_rest_of_the_world() {
     let address = wait_ready(&node, 1)[0]["status"]["podIP"].as_str().unwrap().to_owned();
     wait_for("the endpoint", LIMIT, || list(&node, "endpointslices").iter().any(|s| s.to_string().contains(&address)));
 
-    let names =
-        ["front", "db.default", "db-0.db.default.svc.cluster.local", "nobody", "-type=a far", "-type=a example.com"];
+    let member = "db-0.db.default.svc.cluster.local";
+    let names = ["front", "db", member, "nobody.default.svc.cluster.local", "-type=a far", "-type=a example.com"];
     let answers = said(&node, "asker", &lookup(&names), |_| {});
-    let expected = format!(
-        "front\nName:\tfront.default.svc.cluster.local\nAddress: 10.96.7.7\n\
-         db.default\nName:\tdb.default.svc.cluster.local\nAddress: {address}\n\
-         db-0.db.default.svc.cluster.local\nName:\tdb-0.db.default.svc.cluster.local\nAddress: {address}\n\
-         nobody\n** server can't find nobody\n"
-    );
-    assert!(answers.starts_with(&expected), "{answers}");
-    assert!(answers.contains("canonical name = db.example.com\n"), "{answers}");
-    assert_eq!(answers.matches("Address: 192.0.2.7").count(), 2, "{answers}");
+    for expected in [
+        "front\nName:\tfront.default.svc.cluster.local\nAddress: 10.96.7.7\n",
+        &format!("\ndb\nName:\tdb.default.svc.cluster.local\nAddress: {address}\n"),
+        &format!("\n{member}\nName:\t{member}\nAddress: {address}\n"),
+        "\nnobody.default.svc.cluster.local\n** server can't find nobody.default.svc.cluster.local\n",
+        "far.default.svc.cluster.local\tcanonical name = db.example.com\n",
+        "Name:\tdb.example.com\nAddress: 192.0.2.7\n",
+        "Name:\texample.com\nAddress: 192.0.2.7\n",
+    ] {
+        assert!(answers.contains(expected), "{expected}{answers}");
+    }
 
     let reverse = lookup(&[&address, &format!("{}.default.pod.cluster.local", address.replace('.', "-"))]);
     let answers = said(&node, "reverse", &format!("{reverse}; cat /etc/hosts | busybox tail -n 1"), |_| {});

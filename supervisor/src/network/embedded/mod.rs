@@ -50,6 +50,10 @@ struct State {
     leases: LeaseStore,
     /// Has a route by the bridge, as long as there is one.
     routed: Option<Subnet>,
+    /// What the table of rules was last made from.
+    written: Option<String>,
+    /// See [`Embedded::set_watched`].
+    is_watched: bool,
 }
 
 impl Embedded {
@@ -59,7 +63,7 @@ impl Embedded {
         let leases = LeaseStore::open(directory)?;
         let subnet = Subnet::parse("subnet", &config.subnet)?;
         let subnet = leases.subnet().and_then(|told| Subnet::parse("subnet", told).ok()).unwrap_or(subnet);
-        Ok(Self { bridge, state: Mutex::new(State { subnet, leases, routed: None }) })
+        Ok(Self { bridge, state: Mutex::new(State { subnet, leases, routed: None, written: None, is_watched: false }) })
     }
 
     /// Whether a pod can be connected now, and if not, why.
@@ -90,7 +94,7 @@ impl Embedded {
             return Err(NetworkError::SubnetInUse { subnet: state.subnet.to_string(), pod: pod.clone() });
         }
         // The bridge has an address of the old one.
-        self.remove_shared_locked().await?;
+        self.remove_shared_locked(&mut state).await?;
         state.leases.set_subnet(&subnet)?;
         state.subnet = subnet;
         Ok(())
@@ -108,7 +112,7 @@ impl Embedded {
             }
             let address = state.leases.take(id, &subnet, ports)?;
             // The lease comes first: a daemon that dies here finds it and takes it back.
-            nft::apply(&self.rules(&state)).await?;
+            self.write_rules(&mut state).await?;
             (address, subnet)
         };
         let interface = interface_of(id);
@@ -124,10 +128,8 @@ impl Embedded {
         if !state.leases.release(id)? {
             return Ok(());
         }
-        if state.leases.is_empty() {
-            return self.remove_shared_locked().await;
-        }
-        nft::apply(&self.rules(&state)).await
+        // Bridge and table stay for the next pod; they go with the daemon.
+        self.write_rules(&mut state).await
     }
 
     /// Name of its table of rules.
@@ -137,11 +139,29 @@ impl Embedded {
 
     /// Writes the rules anew, where there are pods that need them.
     pub(super) async fn restore_rules(&self) -> Result<bool> {
-        let state = self.state.lock().await;
-        if state.leases.is_empty() {
+        let mut state = self.state.lock().await;
+        if state.written.take().is_none() && state.leases.is_empty() {
             return Ok(false);
         }
-        nft::apply(&self.rules(&state)).await.map(|()| true)
+        self.write_rules(&mut state).await.map(|()| true)
+    }
+
+    /// Whether somebody will say (by [`restore_rules`](Self::restore_rules)) when the table is deleted: until then, it is
+    /// as it was written, and not written again for a pod without ports.
+    pub(super) async fn set_watched(&self, is_watched: bool) {
+        let mut state = self.state.lock().await;
+        (state.is_watched, state.written) = (is_watched, None);
+    }
+
+    async fn write_rules(&self, state: &mut State) -> Result<()> {
+        let rules = self.rules(state).render();
+        if state.is_watched && state.written.as_ref() == Some(&rules) {
+            return Ok(());
+        }
+        state.written = None;
+        nft::run(&rules).await?;
+        state.written = Some(rules);
+        Ok(())
     }
 
     /// Has the node's own processes find a way to `subnet`, whose addresses are translated before anything is sent there:
@@ -169,19 +189,20 @@ impl Embedded {
             tracing::info!(%pod, "give back the address of a pod sandbox that is gone");
             self.detach(&pod).await?;
         }
-        let state = self.state.lock().await;
-        if state.leases.is_empty() { Ok(()) } else { nft::apply(&self.rules(&state)).await }
+        let mut state = self.state.lock().await;
+        if state.leases.is_empty() { Ok(()) } else { self.write_rules(&mut state).await }
     }
 
     /// Removes what serves all pods; without pods there is nothing to serve.
     pub(super) async fn remove_shared(&self) -> Result<()> {
-        let state = self.state.lock().await;
-        if state.leases.is_empty() { self.remove_shared_locked().await } else { Ok(()) }
+        let mut state = self.state.lock().await;
+        if state.leases.is_empty() { self.remove_shared_locked(&mut state).await } else { Ok(()) }
     }
 
-    async fn remove_shared_locked(&self) -> Result<()> {
+    async fn remove_shared_locked(&self, state: &mut State) -> Result<()> {
+        state.written = None;
         // Nothing was set up where the bridge is not there.
-        if self.bridge.remove().await? { nft::remove(self.bridge.name()).await } else { Ok(()) }
+        if self.bridge.remove().await? { nft::run(&nft::clear(self.bridge.name())).await } else { Ok(()) }
     }
 
     fn rules<'a>(&'a self, state: &'a State) -> nft::Rules<'a> {

@@ -7,8 +7,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::lease::Lease;
-use crate::network::Result;
-use crate::network::nft::run;
+pub(super) use crate::network::nft::run;
 use crate::network::subnet::Subnet;
 use crate::pod::spec::PortMapping;
 
@@ -19,17 +18,15 @@ pub(super) struct Rules<'a> {
     pub(super) leases: Vec<&'a Lease>,
 }
 
-pub(super) async fn apply(rules: &Rules<'_>) -> Result<()> {
-    run(&render(rules)).await
-}
-
-/// Gone already is done.
-pub(super) async fn remove(bridge: &str) -> Result<()> {
-    run(&clear(bridge)).await
+impl Rules<'_> {
+    /// As `nft` reads it.
+    pub(super) fn render(&self) -> String {
+        render(self)
+    }
 }
 
 /// Deleting a table that is not there is an error; declaring it first makes it none.
-fn clear(bridge: &str) -> String {
+pub(super) fn clear(bridge: &str) -> String {
     let table = table(bridge);
     format!("table ip {table} {{ }}\ndelete table ip {table}\n")
 }
