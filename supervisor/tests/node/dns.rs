@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use serde_json::{Value, json};
 
-use crate::replicas::{LIMIT, apply, assert_nothing_left, list, phase, pod, pod_object, wait_ready, wharf};
+use crate::replicas::{LIMIT, apply, assert_nothing_left, list, phase, pod, pod_object, wait_ready, wharf, wharf_with};
 use crate::testnode::{self, Options, TestNode, wait_for};
 
 /// Answers every question for addresses with 192.0.2.7, in the node's network, until the test ends.
@@ -94,9 +94,8 @@ async fn pods_find_services_endpoints_pods_and_the_rest_of_the_world() {
     node.kill_wharfd();
     node.start_wharfd();
     wait_for("names again", LIMIT, || {
-        let command =
-            ["exec", "member", "--", "sh", "-c", "busybox nslookup front >/dev/null && echo found || echo none"];
-        wharf(&node, &command) == "found\n"
+        let command = ["exec", "member", "--", "sh", "-c", "busybox nslookup front 2>&1 | busybox grep -c 10.96.7.7"];
+        wharf_with(&node, &command, "").stdout == b"1\n"
     });
     assert_eq!(pod_object(&node, "member")["status"]["containerStatuses"][0]["restartCount"], 0);
     wharf(&node, &["delete", "pod", "member"]);
