@@ -28,7 +28,7 @@ fn generate_cri() {
 /// not in the programs: code that builds schemas is needed once.
 #[cfg(feature = "manifest")]
 fn generate_schemas() {
-    use k8s_openapi::api::{apps, autoscaling, batch, core, discovery, policy};
+    use k8s_openapi::api::{apps, autoscaling, batch, core, discovery, policy, storage};
     use k8s_openapi::apimachinery::pkg::apis::meta;
     use std::io::Write;
 
@@ -57,6 +57,7 @@ fn generate_schemas() {
         meta::v1::ListMeta,
         meta::v1::Status,
         policy::v1::Eviction,
+        storage::v1::StorageClass,
     );
     let definitions = serde_json::Value::Object(generator.take_definitions(false)).to_string();
     let folder = std::env::var_os("OUT_DIR").expect("OUT_DIR");

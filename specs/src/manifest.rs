@@ -6,8 +6,11 @@
 use crate::json_path::path_at;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -67,11 +70,14 @@ const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<Event>("v1", "Event"),
     KnownKind::of::<Namespace>("v1", "Namespace"),
     KnownKind::of::<Node>("v1", "Node"),
+    KnownKind::of::<PersistentVolume>("v1", "PersistentVolume"),
+    KnownKind::of::<PersistentVolumeClaim>("v1", "PersistentVolumeClaim"),
     KnownKind::of::<Pod>("v1", "Pod"),
     KnownKind::of::<Secret>("v1", "Secret"),
     KnownKind::of::<Service>("v1", "Service"),
     KnownKind::of::<ServiceAccount>("v1", "ServiceAccount"),
     KnownKind::of::<EndpointSlice>("discovery.k8s.io/v1", "EndpointSlice"),
+    KnownKind::of::<StorageClass>("storage.k8s.io/v1", "StorageClass"),
 ];
 
 fn known_kinds() -> String {

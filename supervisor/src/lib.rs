@@ -19,5 +19,6 @@ pub mod dns;
 pub mod leaks;
 pub mod network;
 pub mod pod;
+mod removal;
 pub mod service_manager;
 pub mod streaming;

@@ -123,6 +123,7 @@ const ATOMIC_TYPES: &[&str] = &[
     "api.core.v1.ResourceFieldSelector",
     "api.core.v1.SecretKeySelector",
     "api.core.v1.SecretReference",
+    "api.core.v1.TopologySelectorTerm",
     "api.core.v1.TypedLocalObjectReference",
     "api.discovery.v1.EndpointPort",
     "apimachinery.pkg.apis.meta.v1.LabelSelector",

@@ -14,6 +14,7 @@
 //! | `kinds/` | one file per kind: defaults, validation, table columns |
 //! | `scheduling.rs` | the node of a pod |
 //! | `service_address.rs` | addresses and ports of Services |
+//! | `storage_admission.rs` | the class and the protection of claims and volumes |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
 //! | `pod_log.rs`, `pod_stream.rs` | sub-resources of pods |
 //! | `status.rs` | errors as `Status` objects |
@@ -40,6 +41,7 @@ pub mod selector;
 pub mod server;
 pub mod service_address;
 pub mod status;
+mod storage_admission;
 mod subresource;
 pub mod table;
 #[doc(hidden)]

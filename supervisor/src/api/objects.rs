@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use wharf_specs::config::Network as NetworkConfig;
 
 use super::apply::{Writer, record_update};
-use super::kinds::{Kind, is_dns_subdomain, namespace, pod, service, text};
+use super::kinds::{Kind, is_dns_subdomain, namespace, pod, service, storage_class, text};
 use super::object_store::{Key, ObjectStore, StoreError};
 use super::scheduling;
 use super::service_address::{self, ServiceRanges};
@@ -36,7 +36,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Takes the store over and makes sure that the namespaces every cluster has are there.
+    /// Takes the store over and makes sure that the namespaces and the class of storage every node has are there.
     pub async fn open(store: ObjectStore, node_name: &str) -> Result<Self, ApiError> {
         let ranges = ServiceRanges::of_config(&NetworkConfig::default());
         let ranges = ranges.map_err(|error| ApiError::Internal(error.to_string()))?;
@@ -46,6 +46,9 @@ impl Objects {
                 let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
                 objects.create(&namespace::KIND, "", object).await?;
             }
+        }
+        if objects.get(&storage_class::KIND, "", storage_class::LOCAL_PATH_CLASS).is_err() {
+            objects.create(&storage_class::KIND, "", storage_class::local_path()).await?;
         }
         Ok(objects)
     }
@@ -174,8 +177,12 @@ impl Objects {
         if let Some(fields) = object.as_object_mut() {
             fields.remove("status");
         }
+        self.admit_storage(kind, &mut object);
         (kind.set_defaults)(&mut object);
-        if std::ptr::eq(kind, &pod::KIND) && scheduling::is_free(self, &object) {
+        if std::ptr::eq(kind, &pod::KIND)
+            && text(&object, "/spec/nodeName").is_empty()
+            && scheduling::obstacle(self, &object).is_none()
+        {
             scheduling::bind(self, &mut object);
         }
         match (kind.validate)(&object) {

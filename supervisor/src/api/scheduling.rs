@@ -1,17 +1,84 @@
-//! Which node a pod is for. There is one, so that is settled when the pod is created, unless the node is cordoned.
+//! Which node a pod is for. There is one, so that is settled when the pod is created, unless the
+//! node is cordoned or a claim of the pod is not ready.
 
 use serde_json::{Value, json};
 
-use super::kinds::{node, pod, text};
+use super::kinds::volume_fields::{ONE_POD, pod_claims, uses_claim};
+use super::kinds::{node, persistent_volume, persistent_volume_claim, pod, storage_class, text};
 use super::object_store::Key;
-use super::objects::{Objects, api_error, now};
+use super::objects::{Objects, api_error, is_owned_by, now};
 use super::status::ApiError;
 
-/// Whether the pod has no node yet and this one takes it.
-pub fn is_free(objects: &Objects, pod: &Value) -> bool {
+/// Why the node does not take a pod; `None` where it does.
+pub fn obstacle(objects: &Objects, pod: &Value) -> Option<String> {
     // A node that has no object yet, at the very first start, cannot be cordoned.
-    let cordoned = objects.get(&node::KIND, "", objects.node_name()).is_ok_and(|node| node::is_cordoned(&node));
-    text(pod, "/spec/nodeName").is_empty() && !cordoned
+    let node = objects.get(&node::KIND, "", objects.node_name()).ok();
+    let reason = match node.as_deref().is_some_and(node::is_cordoned) {
+        true => Some("1 node(s) were unschedulable".to_owned()),
+        false => claims_obstacle(objects, pod, node.as_deref()),
+    };
+    reason.map(|reason| format!("0/1 nodes are available: {reason}."))
+}
+
+/// What the pod's claims have against it.
+fn claims_obstacle(objects: &Objects, pod: &Value, node: Option<&Value>) -> Option<String> {
+    let namespace = text(pod, "/metadata/namespace");
+    let mut unbound = false;
+    for used in pod_claims(pod) {
+        let name = &used.claim;
+        let claim = match objects.get(&persistent_volume_claim::KIND, namespace, name) {
+            Ok(claim) => claim,
+            Err(_) if used.ephemeral => {
+                let message = "waiting for ephemeral volume controller to create the persistentvolumeclaim";
+                return Some(format!("{message} {name:?}"));
+            }
+            Err(_) => return Some(format!("persistentvolumeclaim {name:?} not found")),
+        };
+        if used.ephemeral && !is_owned_by(&claim, text(pod, "/metadata/uid")) {
+            let shown = format!("{namespace}/{}", text(pod, "/metadata/name"));
+            return Some(format!("PVC {namespace}/{name} was not created for pod {shown} (pod is not owner)"));
+        }
+        if !text(&claim, "/metadata/deletionTimestamp").is_empty() {
+            return Some(format!("persistentvolumeclaim {name:?} is being deleted"));
+        }
+        let volume = text(&claim, "/spec/volumeName");
+        if text(&claim, "/status/phase") == "Lost" {
+            return Some(format!("persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"));
+        }
+        if text(&claim, "/status/phase") != "Bound" {
+            let class = objects.get(&storage_class::KIND, "", text(&claim, "/spec/storageClassName"));
+            unbound |= !class.is_ok_and(|class| storage_class::waits_for_consumer(&class));
+        } else if let (Ok(volume), Some(node)) = (objects.get(&persistent_volume::KIND, "", volume), node)
+            && !persistent_volume::is_reachable_from(&volume, node)
+        {
+            return Some("1 node(s) had volume node affinity conflict".into());
+        }
+        if exclusive_user(objects, &claim, pod).is_some() {
+            let message =
+                "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+            return Some(format!("1 {message}"));
+        }
+    }
+    unbound.then(|| "pod has unbound immediate PersistentVolumeClaims".into())
+}
+
+/// The pod that another one has to wait for, where the claim is for one pod alone: of two that have the node, the one
+/// that came first.
+pub fn exclusive_user(objects: &Objects, claim: &Value, pod: &Value) -> Option<String> {
+    if !pod::items(&claim["spec"], "accessModes").iter().any(|mode| mode == ONE_POD) {
+        return None;
+    }
+    let age = |pod: &Value| [text(pod, "/metadata/creationTimestamp"), text(pod, "/metadata/uid")].map(str::to_owned);
+    let waits = text(pod, "/spec/nodeName").is_empty();
+    let uses = |other: &Value| {
+        let is_over = matches!(text(other, "/status/phase"), "Succeeded" | "Failed");
+        let is_other = text(other, "/metadata/uid") != text(pod, "/metadata/uid");
+        let has_node = !text(other, "/spec/nodeName").is_empty();
+        let goes_first = waits || age(other) < age(pod);
+        is_other && has_node && !is_over && goes_first && uses_claim(other, text(claim, "/metadata/name"))
+    };
+    let (pods, _) = objects.list(&pod::KIND, Some(text(claim, "/metadata/namespace")));
+    pods.iter().find(|other| uses(other)).map(|other| text(other, "/metadata/name").to_owned())
 }
 
 /// Gives the pod to this node.
@@ -58,9 +125,9 @@ impl Objects {
 }
 
 /// The condition of a pod that waits for a node which takes it.
-pub fn unschedulable() -> Value {
+pub fn unschedulable(message: &str) -> Value {
     json!({
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": now(),
-        "message": "0/1 nodes are available: 1 node(s) were unschedulable.",
+        "message": message,
     })
 }

@@ -351,9 +351,9 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<cont
     let dns = Dns::new(&config.dns, store.clone());
     let ranges = ServiceRanges::of_config(&config.network)?;
     let objects = Objects::open(store, &node_name).await.context("open the objects")?.with_service_ranges(ranges);
-    let folders = [config.root.join("logs"), config.root.join("pods")];
+    let folders = [config.root.join("logs"), config.root.join("pods"), config.root.join("volumes")];
     folders.iter().try_for_each(|folder| private_directory(folder))?;
-    let [pod_logs, pod_volumes] = folders;
+    let [pod_logs, pod_volumes, volumes] = folders;
     Ok(controller::Context {
         objects,
         node: node.clone(),
@@ -362,6 +362,7 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<cont
         host_ip: controller::node_address(),
         pod_logs,
         pod_volumes,
+        volumes,
         manifests: config.manifests.clone(),
         services: Default::default(),
     })

@@ -9,6 +9,7 @@
 //! | `job/` | Jobs | Pods, until enough have succeeded |
 //! | `pod/` | Pods | sandboxes and containers of the engine |
 //! | `service/` | Services and Pods | EndpointSlices, and the node's rules |
+//! | `volume/` | PersistentVolumeClaims | PersistentVolumes and their directories |
 //! | `scheduler.rs` | pods that wait for the node | pods of the node |
 //! | `node_status.rs` | the machine | the Node object |
 //! | `service_account.rs` | namespaces | their ServiceAccount `default` |
@@ -30,6 +31,7 @@ pub mod replica_set;
 pub mod scheduler;
 pub mod service;
 pub mod service_account;
+pub mod volume;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
@@ -56,6 +58,8 @@ pub struct Context {
     pub pod_logs: PathBuf,
     /// Where emptyDir volumes lie: `UID/volumes/NAME`.
     pub pod_volumes: PathBuf,
+    /// Where the volumes lie that are made for claims: `NAME`.
+    pub volumes: PathBuf,
     pub manifests: PathBuf,
     /// How far the rules of Services are.
     pub services: service::Progress,
@@ -80,6 +84,7 @@ pub fn start(context: &Context) -> JoinSet<()> {
     controllers.spawn(replica_set::run(context.objects.clone(), recorder.of("replicaset-controller")));
     controllers.spawn(daemon_set::run(context.objects.clone(), recorder.of("daemonset-controller")));
     controllers.spawn(job::run(context.objects.clone(), recorder.of("job-controller")));
+    controllers.spawn(volume::run(context.clone(), recorder.of("persistentvolume-controller")));
     controllers.spawn(scheduler::run(context.objects.clone()));
     controllers.spawn(node_status::run(context.clone()));
     controllers.spawn(service_account::run(context.objects.clone()));

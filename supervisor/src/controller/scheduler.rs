@@ -1,15 +1,16 @@
-//! Pods that were created while the node was cordoned: they get it as soon as it takes pods again.
+//! Pods that were created while the node was cordoned or a claim of theirs was not ready: they get the node as soon as it
+//! takes them.
 
 use serde_json::{Value, json};
 
 use super::changes::Changes;
-use crate::api::kinds::{node, pod, text};
-use crate::api::object_store::Change;
+use crate::api::kinds::{node, persistent_volume_claim, pod, text};
+use crate::api::object_store::{Change, ChangeType};
 use crate::api::objects::Objects;
 use crate::api::scheduling;
 use crate::api::status::ApiError;
 
-/// Looks at pods without a node, when there is a new one or the node changes.
+/// Looks at pods without a node, when there is a new one, the node changes or a claim does.
 pub async fn run(objects: Objects) {
     let mut changes = Changes::new(objects.store());
     loop {
@@ -29,7 +30,12 @@ fn waits(pod: &Value) -> bool {
 
 fn matters(change: &Change) -> bool {
     match change.key.resource.as_str() {
-        resource if resource == pod::KIND.plural => waits(&change.object),
+        resource if resource == pod::KIND.plural => {
+            // One that ends may free a claim that is for one pod alone.
+            let ends = matches!(text(&change.object, "/status/phase"), "Succeeded" | "Failed");
+            waits(&change.object) || ends || change.change_type == ChangeType::Deleted
+        }
+        resource if resource == persistent_volume_claim::KIND.plural => true,
         // Its status changes often, and means nothing here.
         resource if resource == node::KIND.plural => {
             change.previous.as_ref().is_none_or(|previous| previous["spec"] != change.object["spec"])
@@ -40,13 +46,13 @@ fn matters(change: &Change) -> bool {
 
 async fn schedule(objects: &Objects, pod: &Value) -> Result<(), ApiError> {
     let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
-    if scheduling::is_free(objects, pod) {
+    let Some(message) = scheduling::obstacle(objects, pod) else {
         return objects.bind_waiting(namespace, name, text(pod, "/metadata/uid")).await;
-    }
+    };
     let conditions = pod::items(&pod["status"], "conditions");
-    if conditions.iter().any(|condition| condition["reason"] == "Unschedulable") {
+    if conditions.iter().any(|condition| condition["reason"] == "Unschedulable" && condition["message"] == message) {
         return Ok(());
     }
-    let status = json!({"phase": "Pending", "conditions": [scheduling::unschedulable()]});
+    let status = json!({"phase": "Pending", "conditions": [scheduling::unschedulable(&message)]});
     objects.set_status(&pod::KIND, namespace, name, text(pod, "/metadata/uid"), status).await
 }

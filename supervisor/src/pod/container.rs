@@ -13,13 +13,14 @@ use wharf_specs::shim::{Exit, Operation};
 use super::bundle;
 use super::error::{PodError, Result};
 use super::node::now;
-use super::record::{ContainerRecord, remove_tree};
+use super::record::ContainerRecord;
 use super::sandbox::{KILL_DEADLINE, Owner};
 use super::session::SIGKILL;
 use super::shim_client::ShimClient;
 use super::spec::Resources;
 use super::status::{ContainerState, ContainerStatus, Event};
 use super::stop::unkillable;
+use crate::removal::remove_tree;
 
 /// Exit code of a container whose process could not be started, as docker and containerd give it.
 const START_ERROR_CODE: i32 = 128;

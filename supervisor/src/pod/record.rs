@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use wharf_specs::shim::Exit;
 
 use super::spec::{ContainerConfig, SandboxConfig};
+use crate::removal::remove_tree;
 
 /// `pod.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -126,13 +127,6 @@ impl PodDirectory {
     /// Takes everything away; gone already is done.
     pub(crate) fn remove(&self) -> io::Result<()> {
         remove_tree(&self.path)
-    }
-}
-
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 

@@ -21,13 +21,14 @@ use super::checkpoint::STAGING;
 use super::create::Creates;
 use super::error::{PodError, Result};
 use super::node::{COMMAND_BACKLOG, Inner, now};
-use super::record::{PodDirectory, PodPhase, PodRecord, remove_tree};
+use super::record::{PodDirectory, PodPhase, PodRecord};
 use super::sandbox::{Command, Owner};
 use super::session::SIGKILL;
 use super::shim_process;
 use super::spec::{Dns, PidMode, SandboxConfig, SandboxName};
 use super::status::{Event, SandboxState, SandboxStatus};
 use super::table::PodEntry;
+use crate::removal::remove_tree;
 
 /// How long the node waits for all of its shims before it serves.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -7,8 +7,9 @@ use super::checkpoint::{Checkpoint, images};
 use super::create::Maker;
 use super::error::{PodError, Result, chain};
 use super::node::not_ready;
-use super::record::{ContainerRecord, remove_tree};
+use super::record::ContainerRecord;
 use super::sandbox::Owner;
+use crate::removal::remove_tree;
 
 impl Maker {
     /// The checkpoint that `image` means, if it means one and this pod can restore it.

@@ -8,6 +8,8 @@ pub mod event;
 pub mod job;
 pub mod namespace;
 pub mod node;
+pub mod persistent_volume;
+pub mod persistent_volume_claim;
 pub mod pod;
 mod pod_columns;
 pub(in crate::api) mod pod_ephemeral;
@@ -19,6 +21,8 @@ pub mod secret;
 pub mod service;
 pub mod service_account;
 mod service_causes;
+pub mod storage_class;
+pub mod volume_fields;
 
 use serde_json::Value;
 
@@ -68,6 +72,8 @@ pub const KINDS: &[&Kind] = &[
     &config_map::KIND,
     &event::KIND,
     &node::KIND,
+    &persistent_volume::KIND,
+    &persistent_volume_claim::KIND,
     &pod::KIND,
     &secret::KIND,
     &service::KIND,
@@ -77,6 +83,7 @@ pub const KINDS: &[&Kind] = &[
     &replica_set::KIND,
     &job::KIND,
     &endpoint_slice::KIND,
+    &storage_class::KIND,
 ];
 
 impl Kind {

@@ -1,5 +1,6 @@
 //! `v1` Pod. Every field of its specification is either carried out or refused by name.
 
+use super::persistent_volume_claim::spec_defaults as claim_defaults;
 use super::pod_columns::{displayed_status, or_none, ready_cell, restarts_cell};
 use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
@@ -70,6 +71,9 @@ pub fn spec_defaults(spec: &mut Value) {
         if let Some(image) = volume.get_mut("image").filter(|image| image.is_object()) {
             let policy = default_pull_policy(text(image, "/reference"));
             set_default(image, "pullPolicy", policy);
+        }
+        if let Some(claim) = volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec") {
+            claim_defaults(claim);
         }
     }
     for list in ["containers", "initContainers", "ephemeralContainers"] {
@@ -161,6 +165,7 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
     if spec.get("os").is_some_and(|os| !os.is_null()) {
         one_of(&spec["os"], &format!("{path}.os"), "name", &["linux"], &mut causes);
     }
+    fs_group_causes(spec, path, &mut causes);
     one_of(spec, path, "restartPolicy", &["Always", "OnFailure", "Never"], &mut causes);
     for field in ["hostname", "subdomain"] {
         let label = text(spec, &format!("/{field}"));
@@ -179,6 +184,19 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
 /// Whether an init container runs beside the others, for as long as the pod does.
 pub fn is_sidecar(container: &Value) -> bool {
     text(container, "/restartPolicy") == "Always"
+}
+
+fn fs_group_causes(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let Some(security) = spec.get("securityContext") else { return };
+    let path = format!("{path}.securityContext");
+    if let Some(group) = security.get("fsGroup").and_then(Value::as_i64)
+        && !(0..=i64::from(i32::MAX)).contains(&group)
+    {
+        causes.push(Cause::invalid(format!("{path}.fsGroup"), group, "must be between 0 and 2147483647, inclusive"));
+    }
+    if security.get("fsGroupChangePolicy").is_some_and(|policy| !policy.is_null()) {
+        one_of(security, &path, "fsGroupChangePolicy", &["Always", "OnRootMismatch"], causes);
+    }
 }
 
 fn restart_causes(container: &Value, path: &str, list: &str, causes: &mut Vec<Cause>) {
@@ -202,7 +220,7 @@ fn stop_signal_causes(container: &Value, path: &str, os: &str, causes: &mut Vec<
     }
 }
 
-fn is_qualified_name(name: &str) -> bool {
+pub(super) fn is_qualified_name(name: &str) -> bool {
     let (prefix, name) = name.rsplit_once('/').map_or((None, name), |(prefix, name)| (Some(prefix), name));
     let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());

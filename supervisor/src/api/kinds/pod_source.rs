@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::config_map::is_data_key;
+use super::persistent_volume_claim::spec_causes as claim_causes;
 use super::pod::{items, one_of};
-use super::{integer, is_dns_label, text};
+use super::{integer, is_dns_label, is_dns_subdomain, text};
 use crate::api::quantity;
 use crate::api::status::Cause;
 
@@ -122,7 +123,17 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
         let message = "must be a lowercase RFC 1123 label";
         causes.push(Cause::invalid(format!("{path}.name"), format_args!("{name:?}"), message));
     }
-    const SOURCES: [&str; 7] = ["configMap", "downwardAPI", "emptyDir", "hostPath", "image", "projected", "secret"];
+    const SOURCES: [&str; 9] = [
+        "configMap",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "hostPath",
+        "image",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    ];
     let given: Vec<&str> =
         SOURCES.into_iter().filter(|source| volume.get(*source).is_some_and(|value| !value.is_null())).collect();
     let source = match given.as_slice() {
@@ -159,6 +170,10 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
                 None => causes.push(Cause::invalid(path, format_args!("{limit:?}"), "must be a quantity such as 64Mi")),
             }
         }
+        "ephemeral" => match value.pointer("/volumeClaimTemplate/spec") {
+            Some(spec) => causes.extend(claim_causes(spec, &format!("{path}.volumeClaimTemplate.spec"))),
+            None => causes.push(Cause::required(format!("{path}.volumeClaimTemplate"), "the claim to make")),
+        },
         "hostPath" => host_path_causes(value, &path, causes),
         "image" => {
             let reference = text(value, "/reference");
@@ -170,6 +185,15 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
             }
             if value.get("pullPolicy").is_some() {
                 one_of(value, &path, "pullPolicy", &["Always", "IfNotPresent", "Never"], causes);
+            }
+        }
+        "persistentVolumeClaim" => {
+            let claim = text(value, "/claimName");
+            if claim.is_empty() {
+                causes.push(Cause::required(format!("{path}.claimName"), "the claim in the pod's namespace"));
+            } else if !is_dns_subdomain(claim) {
+                let message = "must be a lowercase RFC 1123 subdomain";
+                causes.push(Cause::invalid(format!("{path}.claimName"), format_args!("{claim:?}"), message));
             }
         }
         "projected" => {
@@ -201,7 +225,7 @@ pub(super) fn sub_path_causes(mount: &Value, path: &str, causes: &mut Vec<Cause>
     }
 }
 
-fn host_path_causes(host: &Value, path: &str, causes: &mut Vec<Cause>) {
+pub(super) fn host_path_causes(host: &Value, path: &str, causes: &mut Vec<Cause>) {
     let host_path = text(host, "/path");
     if !host_path.starts_with('/') || host_path.split('/').any(|part| part == "..") {
         let message = "must be an absolute path without ..";
@@ -291,6 +315,9 @@ mod tests {
             (json!({"emptyDir": {"sizeLimit": "1Mi"}}), "v.emptyDir.sizeLimit"),
             (json!({"emptyDir": {"medium": "Memory", "sizeLimit": "lots"}}), "v.emptyDir.sizeLimit"),
             (json!({"image": {}}), "v.image.reference"),
+            (json!({"persistentVolumeClaim": {}}), "v.persistentVolumeClaim.claimName"),
+            (json!({"persistentVolumeClaim": {"claimName": "A b"}}), "v.persistentVolumeClaim.claimName"),
+            (json!({"ephemeral": {}}), "v.ephemeral.volumeClaimTemplate"),
             (json!({"image": {"reference": "a:1", "pullPolicy": "Maybe"}}), "v.image.pullPolicy"),
             (json!({"projected": {"sources": [{"secret": {}}]}}), "v.projected.sources[0].secret.name"),
             (

@@ -62,9 +62,10 @@ fn happened(before: &Value, after: &Value) -> Vec<Happened> {
 fn newly_unschedulable(before: &Value, after: &Value) -> Option<String> {
     let waits = |pod: &Value| {
         let mut conditions = items(&pod["status"], "conditions").iter();
-        conditions.find(|c| c["type"] == "PodScheduled" && c["reason"] == "Unschedulable").cloned()
+        let found = conditions.find(|c| c["type"] == "PodScheduled" && c["reason"] == "Unschedulable");
+        found.map(|condition| text(condition, "/message").to_owned())
     };
-    waits(after).filter(|_| waits(before).is_none()).map(|condition| text(&condition, "/message").to_owned())
+    waits(after).filter(|message| waits(before).as_ref() != Some(message))
 }
 
 fn of_container(before: &Value, after: &Value, pod: &str) -> Vec<(EventType, &'static str, String)> {
@@ -143,7 +144,7 @@ mod tests {
     #[test]
     fn a_pod_without_a_node_says_why() {
         let created = json!({"metadata": {"name": "a"}, "spec": {}});
-        let condition = crate::api::scheduling::unschedulable();
+        let condition = crate::api::scheduling::unschedulable("0/1 nodes are available: a claim.");
         let mut waiting = created.clone();
         waiting["status"]["conditions"] = json!([condition]);
         assert_eq!(reasons(&created, &waiting), ["Warning FailedScheduling "]);

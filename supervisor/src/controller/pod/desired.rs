@@ -199,7 +199,9 @@ fn security(pod: &Pod, container: &Container) -> Security {
         run_as_user: id(own.run_as_user.or(pod_level.run_as_user)),
         run_as_username: String::new(),
         run_as_group: id(own.run_as_group.or(pod_level.run_as_group)),
-        supplemental_groups: pod_level.supplemental_groups.iter().flatten().filter_map(|&gid| id(Some(gid))).collect(),
+        supplemental_groups: (pod_level.supplemental_groups.iter().flatten().chain(&pod_level.fs_group))
+            .filter_map(|&gid| id(Some(gid)))
+            .collect(),
         add_capabilities: capabilities.add.unwrap_or_default(),
         drop_capabilities: capabilities.drop.unwrap_or_default(),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),

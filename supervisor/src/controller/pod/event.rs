@@ -11,12 +11,12 @@ use crate::controller::event::{self, EventType};
 #[derive(Clone)]
 pub(super) struct Recorder(event::Recorder);
 
-/// What an Event is about: a container of a pod.
+/// What an Event is about: a pod, or a container of it.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     /// With its `metadata`.
     pod: Value,
-    /// `spec.containers{NAME}`.
+    /// `spec.containers{NAME}`; empty for all of the pod.
     field: String,
 }
 

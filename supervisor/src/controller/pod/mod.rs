@@ -1,15 +1,17 @@
 //! Pods: one worker for each, woken by changes of its object and by what happens to its containers.
 
 mod back_off;
+mod claim;
 mod condition;
 mod desired;
 mod environment;
 mod event;
+mod fs_group;
 mod hook;
 mod image;
 mod mounts;
 mod observed;
-mod own_mounts;
+pub(super) mod own_mounts;
 mod phase;
 mod probe;
 mod projected_folder;
@@ -27,7 +29,8 @@ mod termination_message;
 mod volume;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -37,7 +40,8 @@ use tokio::task::JoinSet;
 use super::Context;
 use super::changes::Changes;
 use super::event as controller_event;
-use crate::api::kinds::{Kind, config_map, pod, secret, text};
+use crate::api::kinds::volume_fields::uses_claim;
+use crate::api::kinds::{Kind, config_map, persistent_volume_claim, pod, secret, text};
 use crate::api::object_store::Change;
 use crate::pod::status::Event;
 use event::Recorder;
@@ -104,6 +108,14 @@ impl Workers {
         let is_of = |kind: &Kind| change.key.resource == kind.resource();
         if is_of(&pod::KIND) {
             self.wake(&change.object);
+            return;
+        }
+        if is_of(&persistent_volume_claim::KIND) {
+            for object in self.context.objects.list(&pod::KIND, Some(&change.key.namespace)).0 {
+                if uses_claim(&object, &change.key.name) {
+                    self.wake(&object);
+                }
+            }
             return;
         }
         let field = match (is_of(&config_map::KIND), is_of(&secret::KIND)) {
@@ -174,6 +186,24 @@ impl Workers {
             if let Err(error) = stopped.and(self.context.node.remove_sandbox(&sandbox.id).await) {
                 tracing::warn!(sandbox = sandbox.id, %error, "remove the sandbox of a pod that is gone");
             }
+        }
+        // After the sandboxes: what these had mounted there is gone now.
+        let (folder, known) = (self.context.pod_volumes.clone(), self.wakes.keys().cloned().collect());
+        let swept = tokio::task::spawn_blocking(move || remove_strange_folders(&folder, &known)).await;
+        if let Err(error) = swept {
+            tracing::warn!(%error, "remove folders of pods that are gone");
+        }
+    }
+}
+
+/// Takes away the folders, by uid, of pods that were deleted while nobody looked.
+fn remove_strange_folders(folder: &Path, known: &HashSet<String>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_str().is_none_or(|uid| !known.contains(uid))) {
+        let path = entry.path();
+        match own_mounts::unmount_beneath(&path).and_then(|()| volume::remove(&path)) {
+            Ok(()) => tracing::info!(folder = %path.display(), "removed the folder of a pod that is gone"),
+            Err(error) => tracing::warn!(folder = %path.display(), %error, "remove the folder of a pod that is gone"),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use wharf_images::Store;
 
+use super::claim::Claims;
 use super::environment::{Environment, expand};
 use super::image::{self, ImageFailure};
 use super::{sub_path, termination_message, volume};
@@ -13,12 +14,13 @@ use crate::pod::spec::{ImageMount, Mount, Propagation};
 /// Beneath a pod's folder: where parts of volumes are mounted, `VOLUME/CONTAINER/INDEX`.
 const PARTS: &str = "volume-subpaths";
 
-/// The mounts of an attempt of a container; what they need is made on the way. `folder` is the pod's own.
+/// The mounts of an attempt of a container; what they need is made on the way. `folder` is the pod's own,
+/// `claims` are where its claims lie.
 pub(super) async fn prepare(
     pod: &Pod,
     container: &Container,
     attempt: u32,
-    folder: &Path,
+    (folder, claims): (&Path, &Claims),
     env: &Environment,
     store: &Store,
 ) -> Result<Vec<Mount>, ImageFailure> {
@@ -44,14 +46,16 @@ pub(super) async fn prepare(
             mounts.push(Mount { image: Some(image), ..mount(wanted, volume, PathBuf::new()) });
             continue;
         }
-        let Some(mut source) = volume::host_path(volume, folder) else { continue };
+        let Some(mut source) = volume::host_path(volume, folder, claims) else { continue };
         if let Some(part) = part {
             let place = folder.join(PARTS).join(&volume.name).join(&container.name).join(index.to_string());
             sub_path::mount(&source, &part, &place)
                 .map_err(|error| failed(format!("subPath {}: {error}", part.display())))?;
             source = place;
         }
-        mounts.push(mount(wanted, volume, source));
+        let mut mount = mount(wanted, volume, source);
+        mount.readonly |= claims.get(&volume.name).is_some_and(|claim| claim.read_only);
+        mounts.push(mount);
     }
     if let Some(path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
         let file = termination_message::file(folder, &container.name, attempt);

@@ -35,7 +35,7 @@ pub(super) fn unmount_all(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Something is still mounted there.
-pub(super) fn unmount_beneath(folder: &Path) -> io::Result<()> {
+pub(in crate::controller) fn unmount_beneath(folder: &Path) -> io::Result<()> {
     for point in points_beneath(&std::fs::read_to_string("/proc/self/mountinfo")?, folder).into_iter().rev() {
         unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
     }

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File as DiskFile};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::Path;
 
 use super::projection::Files;
@@ -20,7 +20,8 @@ const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
 
 /// Makes `folder` hold `files`. Returns whether anything changed; a reader sees all of the old or all of the new.
-pub(super) fn write(folder: &Path, files: &Files) -> io::Result<bool> {
+/// They belong to `group` where there is one.
+pub(super) fn write(folder: &Path, files: &Files, group: Option<u32>) -> io::Result<bool> {
     DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
     let current = match fs::read_link(folder.join(DATA)) {
         Ok(target) => Some(target),
@@ -36,7 +37,7 @@ pub(super) fn write(folder: &Path, files: &Files) -> io::Result<bool> {
     let version = format!("..{}", jiff::Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S.%9f"));
     let fresh = folder.join(&version);
     DirBuilder::new().mode(0o755).create(&fresh)?;
-    let written = write_files(&fresh, files).and_then(|()| {
+    let written = write_files(&fresh, files, group).and_then(|()| {
         let new = folder.join(NEW_DATA);
         remove_file_if_there(&new)?;
         symlink(&version, &new)?;
@@ -59,7 +60,7 @@ pub(super) fn write(folder: &Path, files: &Files) -> io::Result<bool> {
     Ok(true)
 }
 
-fn write_files(folder: &Path, files: &Files) -> io::Result<()> {
+fn write_files(folder: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     for (path, file) in files {
         let target = folder.join(path);
         if let Some(parent) = target.parent() {
@@ -67,6 +68,9 @@ fn write_files(folder: &Path, files: &Files) -> io::Result<()> {
         }
         let mut written = DiskFile::options().write(true).create_new(true).mode(0o600).open(&target)?;
         written.write_all(&file.content)?;
+        if group.is_some() {
+            fchown(&written, None, group)?;
+        }
         written.set_permissions(fs::Permissions::from_mode(file.mode))?;
     }
     Ok(())
@@ -151,14 +155,14 @@ mod tests {
     fn files_change_all_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("v");
-        assert!(write(&folder, &files(&[("a", "1"), ("sub/b", "1")])).unwrap());
+        assert!(write(&folder, &files(&[("a", "1"), ("sub/b", "1")]), None).unwrap());
         assert_eq!(names(&folder), ["..data", "a", "sub"]);
         let first = fs::read_link(folder.join(DATA)).unwrap();
-        assert!(!write(&folder, &files(&[("a", "1"), ("sub/b", "1")])).unwrap());
+        assert!(!write(&folder, &files(&[("a", "1"), ("sub/b", "1")]), None).unwrap());
         assert_eq!(fs::read_link(folder.join(DATA)).unwrap(), first);
         assert_eq!(fs::metadata(folder.join("a")).unwrap().permissions().mode() & 0o777, 0o640);
 
-        assert!(write(&folder, &files(&[("a", "2"), ("c", "1")])).unwrap());
+        assert!(write(&folder, &files(&[("a", "2"), ("c", "1")]), None).unwrap());
         assert_eq!(names(&folder), ["..data", "a", "c"]);
         assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "2");
         assert!(!folder.join(first).exists());
@@ -168,12 +172,12 @@ mod tests {
     fn what_a_killed_daemon_left_is_mended() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        write(folder, &files(&[("a", "1")])).unwrap();
+        write(folder, &files(&[("a", "1")]), None).unwrap();
         fs::create_dir(folder.join("..2000_half")).unwrap();
         symlink("..2000_half", folder.join(NEW_DATA)).unwrap();
         fs::remove_file(folder.join("a")).unwrap();
-        assert!(!write(folder, &files(&[("a", "1")])).unwrap());
-        assert!(write(folder, &files(&[("a", "2")])).unwrap());
+        assert!(!write(folder, &files(&[("a", "1")]), None).unwrap());
+        assert!(write(folder, &files(&[("a", "2")]), None).unwrap());
         assert_eq!(names(folder), ["..data", "a"]);
         assert!(!folder.join("..2000_half").exists());
     }
@@ -181,7 +185,7 @@ mod tests {
     #[test]
     fn a_volume_may_be_empty() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(write(folder.path(), &Files::new()).unwrap());
+        assert!(write(folder.path(), &Files::new(), None).unwrap());
         assert_eq!(names(folder.path()), ["..data"]);
     }
 }

@@ -14,7 +14,7 @@ use super::observed::Role;
 use super::probe::{Probes, Target, Verdict};
 use super::stopping::{self, Ending};
 use super::worker::Worker;
-use super::{desired, environment, hook, mounts, termination, termination_message};
+use super::{claim, desired, environment, hook, mounts, termination, termination_message};
 use crate::api::kinds::text;
 use crate::pod::PodError;
 use crate::pod::spec::PidMode;
@@ -130,7 +130,9 @@ impl Worker {
         let env = environment::resolve(pod, container, &self.sources(), &self.facts(sandbox))
             .map_err(|message| ImageFailure { reason: "CreateContainerConfigError", message })?;
         let folder = self.folder();
-        let mounts = mounts::prepare(pod, container, attempt, &folder, &env, node.images());
+        let claims = claim::of(&self.context, pod);
+        let claims = claims.map_err(|message| ImageFailure { reason: "CreateContainerConfigError", message })?;
+        let mounts = mounts::prepare(pod, container, attempt, (&folder, &claims), &env, node.images());
         let mounts = self.or_deleted(mounts).await?;
         let mut config = desired::container(pod, container, attempt, mounts, env);
         if desired::must_not_be_root(pod, container) {

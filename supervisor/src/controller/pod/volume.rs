@@ -5,21 +5,40 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
 
+use super::claim::Claims;
+use super::fs_group::FsGroup;
 use super::source::{Facts, Sources};
 use super::{own_mounts, projected_folder, projection};
 use crate::api::quantity;
+use crate::removal::remove_tree;
 
-/// Makes the volumes of a pod ready, and brings those made of objects up to date. `folder` is the pod's own.
-pub(super) fn prepare(pod: &Pod, folder: &Path, sources: &Sources<'_>, facts: &Facts<'_>) -> Result<(), String> {
+/// Makes the volumes of a pod ready, and brings those made of objects up to date. `folder` is the pod's own; `group` the
+/// one that has its volumes, if any.
+pub(super) fn prepare(
+    pod: &Pod,
+    folder: &Path,
+    claims: &Claims,
+    group: Option<&FsGroup>,
+    sources: &Sources<'_>,
+    facts: &Facts<'_>,
+) -> Result<(), String> {
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         if volume.image.is_some() {
             continue;
         }
-        let path = host_path(volume, folder).ok_or_else(|| format!("volume {}: no source", volume.name))?;
+        let path = host_path(volume, folder, claims).ok_or_else(|| format!("volume {}: no source", volume.name))?;
         let error = |error: std::io::Error| format!("volume {}: {}: {error}", volume.name, path.display());
         let files = projection::files(volume, pod, sources, facts);
         if let Some(files) = files.map_err(|message| format!("volume {}: {message}", volume.name))? {
-            projected_folder::write(&path, &files).map_err(error)?;
+            let files = group.map_or(files.clone(), |group| group.readable(files));
+            projected_folder::write(&path, &files, group.map(|group| group.id)).map_err(error)?;
+            continue;
+        }
+        if let Some(claim) = claims.get(&volume.name) {
+            claim.check().map_err(|message| format!("volume {}: {message}", volume.name))?;
+            if let Some(group) = group.filter(|_| claim.takes_group) {
+                group.give(&path, claim.read_only).map_err(error)?;
+            }
             continue;
         }
         match &volume.host_path {
@@ -28,6 +47,9 @@ pub(super) fn prepare(pod: &Pod, folder: &Path, sources: &Sources<'_>, facts: &F
                 make_directory(&path, 0o777).map_err(error)?;
                 if let Some(bytes) = memory_bytes(volume, facts) {
                     own_mounts::mount_memory(&path, bytes).map_err(error)?;
+                }
+                if let Some(group) = group {
+                    group.give(&path, false).map_err(error)?;
                 }
             }
             Some(source) => {
@@ -46,7 +68,10 @@ fn memory_bytes(volume: &Volume, facts: &Facts<'_>) -> Option<i64> {
 }
 
 /// Where a volume lies on the node; nowhere in the case of an image.
-pub(super) fn host_path(volume: &Volume, folder: &Path) -> Option<PathBuf> {
+pub(super) fn host_path(volume: &Volume, folder: &Path, claims: &Claims) -> Option<PathBuf> {
+    if let Some(claim) = claims.get(&volume.name) {
+        return Some(claim.path.clone());
+    }
     match (volume.empty_dir.is_some() || is_projected(volume), &volume.host_path) {
         (true, None) => Some(folder.join("volumes").join(&volume.name)),
         (false, Some(source)) => Some(PathBuf::from(&source.path)),
@@ -64,10 +89,7 @@ pub(super) fn is_projected(volume: &Volume) -> bool {
 
 /// Removes what [`prepare`] made.
 pub(super) fn remove(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    remove_tree(folder)
 }
 
 fn make_directory(path: &Path, mode: u32) -> std::io::Result<()> {
@@ -82,7 +104,7 @@ fn make_directory(path: &Path, mode: u32) -> std::io::Result<()> {
 }
 
 /// Holds the path against the type that the pod's author expects.
-fn check_host_path(source: &HostPathVolumeSource, path: &Path) -> Result<(), String> {
+pub(super) fn check_host_path(source: &HostPathVolumeSource, path: &Path) -> Result<(), String> {
     let expected = source.type_.as_deref().unwrap_or_default();
     match expected {
         "DirectoryOrCreate" if !path.exists() => {

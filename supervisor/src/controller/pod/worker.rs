@@ -21,14 +21,15 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::desired::{self, Identity};
-use super::event::Recorder;
+use super::event::{Recorder, Subject};
+use super::fs_group::FsGroup;
 use super::observed::{self, Observed, PodFacts, Role, declared, ephemeral};
 use super::probe::Probes;
 use super::resource_field::Capacity;
 use super::source::{Facts, Sources};
 use super::starting::Record;
 use super::termination::{self, Over, Termination, grace};
-use super::{own_mounts, resolver, termination_message, volume};
+use super::{claim, own_mounts, resolver, termination_message, volume};
 use crate::api::kinds::{integer, pod, text};
 use crate::api::pod_log::pod_log_folder;
 use crate::api::status::ApiError;
@@ -247,6 +248,8 @@ impl Worker {
                 record.waiting = Some(("ContainerCreating".into(), message.to_owned()));
             }
         }
+        let message = format!("MountVolume.SetUp failed for {message}");
+        self.recorder.warning(&Subject::pod(self.identity()), "FailedMount", message);
     }
 
     pub(super) fn sources(&self) -> Sources<'_> {
@@ -266,8 +269,7 @@ impl Worker {
     async fn advance(&mut self, pod: &Pod) -> Result<Option<Instant>, PodError> {
         let spec = pod.spec.clone().unwrap_or_default();
         let sandbox = self.ensure_sandbox(pod).await?;
-        let prepared = volume::prepare(pod, &self.folder(), &self.sources(), &self.facts(&sandbox));
-        if let Err(message) = prepared {
+        if let Err(message) = self.prepare_volumes(pod, &sandbox) {
             self.not_mounted(&spec, &message);
             return Ok(Some(Instant::now() + RETRY));
         }
@@ -305,6 +307,13 @@ impl Worker {
             }
         }
         Ok(wake_at)
+    }
+
+    fn prepare_volumes(&self, pod: &Pod, sandbox: &SandboxStatus) -> Result<(), String> {
+        let claims = claim::of(&self.context, pod)?;
+        let begun = !self.context.node.containers_of(&sandbox.id).is_empty();
+        let group = FsGroup::of(pod, begun);
+        volume::prepare(pod, &self.folder(), &claims, group.as_ref(), &self.sources(), &self.facts(sandbox))
     }
 
     /// The pod's ready sandbox, made anew if the last one has gone.

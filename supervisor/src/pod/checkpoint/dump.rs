@@ -273,7 +273,7 @@ impl Staging {
         // From here on, dropping it undoes all.
         let staging = Self { inner, container: container.into(), path };
         let make = || {
-            crate::pod::record::remove_tree(&staging.path)?;
+            crate::removal::remove_tree(&staging.path)?;
             std::fs::DirBuilder::new().mode(0o700).create(&staging.path)
         };
         make().map_err(|error| PodError::internal(format!("create {}", staging.path.display()), error))?;
@@ -283,7 +283,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if let Err(error) = crate::pod::record::remove_tree(&self.path) {
+        if let Err(error) = crate::removal::remove_tree(&self.path) {
             tracing::warn!(container = %self.container, %error, "remove {}", self.path.display());
         }
         self.inner.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.container);
