@@ -32,7 +32,7 @@ pub(super) async fn serve(
             pod_stream::serve(&api, namespace, name, subresource, &query, &mut parts).await
         }
         ("eviction", &Method::POST) => evict(&api, &parts, body, &query, namespace, name).await,
-        ("ephemeralcontainers" | "status", &Method::GET) => {
+        ("ephemeralcontainers" | "resize" | "status", &Method::GET) => {
             Ok(axum::Json(&*api.objects.get(kind, namespace, name)?).into_response())
         }
         ("status", &Method::PUT | &Method::PATCH) => {
@@ -41,6 +41,9 @@ pub(super) async fn serve(
         ("ephemeralcontainers", &Method::PUT | &Method::PATCH) => {
             let half = (Half::EphemeralContainers, "ephemeralcontainers");
             write_half(&api, &parts, body, &query, target, half).await
+        }
+        ("resize", &Method::PUT | &Method::PATCH) => {
+            write_half(&api, &parts, body, &query, target, (Half::Resize, "resize")).await
         }
         ("scale", &Method::GET) => Ok(axum::Json(scale_of(&*api.objects.get(kind, namespace, name)?)).into_response()),
         ("scale", &Method::PUT | &Method::PATCH) => write_scale(&api, &parts, body, &query, target).await,

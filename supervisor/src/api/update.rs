@@ -7,7 +7,7 @@ use wharf_specs::manifest::{self, ShapeError};
 
 use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
-use super::kinds::{Kind, integer, pod_ephemeral, service, text};
+use super::kinds::{Kind, integer, pod_ephemeral, pod_resize, service, text};
 use super::object_store::Key;
 use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
 use super::service_address;
@@ -20,6 +20,8 @@ pub enum Half {
     Status,
     /// The list of a pod's ephemeral containers alone.
     EphemeralContainers,
+    /// The requests and limits of a pod's containers alone.
+    Resize,
 }
 
 /// How an object is applied.
@@ -225,6 +227,9 @@ fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Resu
             containers => kept["spec"]["ephemeralContainers"] = containers,
         }
         return checked(kind, current, kept, pod_ephemeral::update_causes);
+    }
+    if half == Half::Resize {
+        return checked(kind, current, pod_resize::resized(current.clone(), &object), pod_resize::update_causes);
     }
     let metadata = metadata_of(&mut object)?;
     for field in [

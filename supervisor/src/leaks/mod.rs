@@ -6,7 +6,7 @@
 //! | [`processes`] | shims |
 //! | [`mounts`] | mounts and pinned network namespaces |
 //! | [`network`] | addresses, interfaces, rules |
-//! | this one | pods' directories, writable layers |
+//! | this one | pods' directories, writable layers, volumes |
 //!
 //! Whatever belongs to a pod or a container has its id in its name. A look at the machine takes its time, and pods come and
 //! go meanwhile: so only what two looks find, and what the node knew neither before nor after, is left over.
@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What a node knows, and where it keeps it; `known` in the verbose answer of the CRI's `Status`.
+/// What a node knows, and where it keeps it; `known` in the verbose answer of the CRI's `Status`. The objects are its API's
+/// to tell, and not in there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     pub root: PathBuf,
@@ -40,6 +41,12 @@ pub struct Known {
     /// `ADDRESS:PORT` that Services lead to.
     #[serde(default)]
     pub endpoints: BTreeSet<String>,
+    /// By uid, those of the API.
+    #[serde(default)]
+    pub pods: BTreeSet<String>,
+    /// PersistentVolumes by name.
+    #[serde(default)]
+    pub volumes: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +57,11 @@ pub struct KnownSandbox {
 
 impl Known {
     fn has(&self, id: &str) -> bool {
-        self.sandboxes.contains_key(id) || self.containers.contains(id) || self.endpoints.contains(id)
+        self.sandboxes.contains_key(id)
+            || self.containers.contains(id)
+            || self.pods.contains(id)
+            || self.volumes.contains(id)
+            || self.endpoints.contains(id)
     }
 
     /// By the first digits of its id, as an interface's name has them.
@@ -81,6 +92,7 @@ pub enum Kind {
     Rule,
     Snapshot,
     Directory,
+    Volume,
 }
 
 impl fmt::Display for Kind {
@@ -95,6 +107,7 @@ impl fmt::Display for Kind {
             Self::Rule => "nft rule",
             Self::Snapshot => "snapshot",
             Self::Directory => "directory",
+            Self::Volume => "volume",
         })
     }
 }
@@ -124,6 +137,8 @@ pub async fn look(known: &Known) -> Result<BTreeSet<Leak>> {
     leaks.extend(network::look(known).await?);
     leaks.extend(left_in(&known.root.join("containers"), Kind::Snapshot, known)?);
     leaks.extend(left_in(&known.state.join("pods"), Kind::Directory, known)?);
+    leaks.extend(not_among(&known.pods, &known.root.join("pods"), Kind::Directory)?);
+    leaks.extend(not_among(&known.volumes, &known.root.join("volumes"), Kind::Volume)?);
     Ok(leaks)
 }
 
@@ -143,6 +158,13 @@ fn left_in(directory: &Path, kind: Kind, known: &Known) -> Result<Vec<Leak>> {
         }
     }
     Ok(leaks)
+}
+
+/// Entries of `directory` that are named after none of `owners`.
+fn not_among(owners: &BTreeSet<String>, directory: &Path, kind: Kind) -> Result<Vec<Leak>> {
+    let left = names(directory)?.into_iter().filter(|name| !owners.contains(name));
+    let leak = |name: String| Leak { kind, what: directory.join(&name).display().to_string(), owner: name };
+    Ok(left.map(leak).collect())
 }
 
 /// None where there is no such directory.
@@ -170,6 +192,8 @@ fn nothing_known(root: &Path, state: &Path) -> Known {
         sandboxes: BTreeMap::new(),
         containers: BTreeSet::new(),
         endpoints: BTreeSet::new(),
+        pods: BTreeSet::new(),
+        volumes: BTreeSet::new(),
     }
 }
 

@@ -37,6 +37,8 @@ impl Node {
                 .collect(),
             containers: table.containers.keys().chain(&table.unfinished).cloned().collect(),
             endpoints: endpoints.iter().map(ToString::to_string).collect(),
+            pods: Default::default(),
+            volumes: Default::default(),
         }
     }
 }

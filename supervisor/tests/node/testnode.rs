@@ -279,7 +279,14 @@ impl TestNode {
         found.extend(links.lines().filter(|line| !line.contains(": lo:")).map(|line| format!("interface {line}")));
         let tables = String::from_utf8_lossy(&self.inside(&["nft", "list", "tables"]).stdout).into_owned();
         found.extend(tables.lines().map(|line| format!("nft {line}")));
-        for directory in ["run/pods", "run/network/netns", "data/containers", "data/network/attachments"] {
+        for directory in [
+            "run/pods",
+            "run/network/netns",
+            "data/containers",
+            "data/network/attachments",
+            "data/pods",
+            "data/volumes",
+        ] {
             let entries = std::fs::read_dir(self.path(directory)).into_iter().flatten().flatten();
             found.extend(entries.map(|entry| format!("file {}", entry.path().display())));
         }

@@ -15,6 +15,8 @@ mod pod_columns;
 pub(in crate::api) mod pod_ephemeral;
 mod pod_fields;
 mod pod_probe;
+pub mod pod_qos;
+pub(in crate::api) mod pod_resize;
 mod pod_source;
 pub mod replica_set;
 pub mod secret;

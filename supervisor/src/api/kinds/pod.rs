@@ -5,6 +5,7 @@ use super::pod_columns::{displayed_status, or_none, ready_cell, restarts_cell};
 use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
 use super::pod_probe::{probe_causes, probe_defaults};
+use super::pod_resize::policy_causes;
 use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
 use super::{
     AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, set_default, text,
@@ -24,7 +25,7 @@ pub static KIND: Kind = Kind {
     categories: &["all"],
     namespaced: true,
     verbs: ALL_VERBS,
-    subresources: &["attach", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "status"],
+    subresources: &["attach", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "resize", "status"],
     set_defaults,
     validate,
     validate_update,
@@ -126,6 +127,7 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
                 continue;
             }
             restart_causes(container, &path, list, &mut causes);
+            policy_causes(container, &path, text(spec, "/restartPolicy"), &mut causes);
             let is_init = list == "initContainers" && !is_sidecar(container);
             probe_causes(container, &path, is_init, integer(spec, "/terminationGracePeriodSeconds"), &mut causes);
             stop_signal_causes(container, &path, text(spec, "/os/name"), &mut causes);

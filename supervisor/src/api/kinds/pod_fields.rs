@@ -105,6 +105,8 @@ pub(super) const CONTAINER_FIELDS: &[&str] = &[
     "ports[].name",
     "ports[].protocol",
     "readinessProbe.*",
+    "resizePolicy[].resourceName",
+    "resizePolicy[].restartPolicy",
     "resources.limits.cpu",
     "resources.limits.memory",
     "resources.requests.cpu",

@@ -181,7 +181,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Logs(arguments) => logs::run(&client, arguments).await,
             Command::Exec(arguments) => exec::exec(&client, arguments).await,
             Command::Attach(arguments) => exec::attach(&client, arguments).await,
-            Command::Leaks => leaks::run(node).await,
+            Command::Leaks => leaks::run(node, &client).await,
             Command::System(arguments) => system::run(node, &client, arguments).await,
         }
     });

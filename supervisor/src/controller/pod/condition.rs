@@ -3,11 +3,20 @@
 use serde_json::{Value, json};
 
 use super::observed::Observed;
+use super::resize::Resize;
 use crate::api::kinds::{pod, text};
 use crate::api::objects::now;
 
 /// The types that are the worker's own.
-const OWN: [&str; 5] = ["ContainersReady", "Initialized", "PodReadyToStartContainers", "PodScheduled", "Ready"];
+const OWN: [&str; 7] = [
+    "ContainersReady",
+    "Initialized",
+    "PodReadyToStartContainers",
+    "PodResizeInProgress",
+    "PodResizePending",
+    "PodScheduled",
+    "Ready",
+];
 
 /// What a condition says.
 struct State {
@@ -30,9 +39,9 @@ impl State {
 pub(super) fn conditions(
     object: &Value,
     phase: &str,
-    init: &[Observed],
-    containers: &[Observed],
+    (init, containers): (&[Observed], &[Observed]),
     has_network: bool,
+    resize: &Resize,
 ) -> Vec<Value> {
     let initialized = initialized(object, phase, init, containers);
     let containers_ready = containers_ready(object, phase, init, containers);
@@ -46,6 +55,11 @@ pub(super) fn conditions(
         condition(old, "ContainersReady", containers_ready),
         condition(old, "PodScheduled", State::holds()),
     ];
+    for (kind, state) in [("PodResizePending", &resize.pending), ("PodResizeInProgress", &resize.in_progress)] {
+        if let Some((reason, message)) = state.clone() {
+            conditions.push(condition(old, kind, State { holds: true, reason, message }));
+        }
+    }
     let others = pod::items(old, "conditions").iter().filter(|condition| !OWN.contains(&text(condition, "/type")));
     conditions.extend(others.cloned());
     conditions
@@ -136,7 +150,7 @@ mod tests {
     }
 
     fn shown(object: &Value, phase: &str, init: &[Observed], containers: &[Observed]) -> Vec<String> {
-        let shown = conditions(object, phase, init, containers, true);
+        let shown = conditions(object, phase, (init, containers), true, &Resize::default());
         let failing = shown.iter().filter(|condition| condition["status"] == "False");
         failing.map(|c| format!("{}: {} {}", text(c, "/type"), text(c, "/reason"), text(c, "/message"))).collect()
     }
@@ -171,7 +185,7 @@ mod tests {
              the status of pod readiness gate \"b\" is not \"True\", but False"
         );
         object["status"]["conditions"] = json!([{"type": "b", "status": "True"}, {"type": "x/a", "status": "True"}]);
-        let all = conditions(&object, "Running", &[], &containers, true);
+        let all = conditions(&object, "Running", (&[], &containers), true, &Resize::default());
         assert!(all.iter().all(|condition| condition["status"] == "True"));
         assert_eq!(all.len(), 7, "those of others are kept");
     }

@@ -8,16 +8,17 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, SeccompProfile};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::environment::{Environment, expand};
-use super::qos::QosClass;
+use super::resize::pod_limits;
 use super::resolver;
 use super::resource_field::Capacity;
+use crate::api::kinds::pod_qos::QosClass;
 use crate::api::quantity;
 use crate::pod::spec::{
     ContainerConfig, Dns, HostAlias, Labels, Mount, PidMode, PortMapping, Protocol, Resources, SandboxConfig,
     SandboxName, Seccomp, Security,
 };
 
-const CPU_PERIOD_US: u64 = 100_000;
+pub(super) const CPU_PERIOD_US: u64 = 100_000;
 /// Least the kernel takes.
 const MIN_CPU_QUOTA_US: i64 = 1000;
 const MIN_CPU_SHARES: u64 = 2;
@@ -105,7 +106,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf, dns: Dns,
         cgroup_parent: None,
         runtime_handler: String::new(),
         privileged: spec.containers.iter().any(is_privileged),
-        limits: Default::default(),
+        limits: pod_limits(&spec),
     }
 }
 
@@ -171,7 +172,7 @@ fn oom_score(spec: &PodSpec, container: &Container) -> i32 {
     class.oom_score(wanted, Capacity::of_node().memory_bytes)
 }
 
-fn resources(container: &Container) -> Resources {
+pub(super) fn resources(container: &Container) -> Resources {
     let Some(wanted) = &container.resources else { return Resources::default() };
     let limit =
         |name: &str| wanted.limits.as_ref().and_then(|limits| limits.get(name)).map(|quantity| quantity.0.clone());

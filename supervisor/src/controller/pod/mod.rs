@@ -16,7 +16,7 @@ mod phase;
 mod probe;
 mod projected_folder;
 mod projection;
-mod qos;
+mod resize;
 mod resolver;
 mod resource_field;
 mod service_links;

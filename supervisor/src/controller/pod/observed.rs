@@ -1,5 +1,6 @@
 //! From what the engine runs to the status of a Pod object.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -8,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::condition::conditions;
 use super::phase::phase;
-use super::qos::QosClass;
+use super::resize::Resize;
+use crate::api::kinds::pod_qos::QosClass;
 use crate::api::kinds::{pod, text};
 use crate::api::objects::time_text;
 use crate::pod::status::{ContainerState, ContainerStatus};
@@ -86,6 +88,9 @@ pub(super) struct PodFacts {
     pub(super) ephemeral: Vec<Observed>,
     /// Set when the pod failed as a whole.
     pub(super) failure: Option<(String, String)>,
+    pub(super) resize: Resize,
+    /// What containers run with now, by name.
+    pub(super) resources: BTreeMap<String, Value>,
 }
 
 /// The status of `object` now.
@@ -99,13 +104,15 @@ pub(super) fn status(object: &Value, init: &[Observed], containers: &[Observed],
         "startTime": text(old, "/startTime"),
         "qosClass": QosClass::of(&object["spec"]).name(),
         "containerStatuses": container_statuses(object, "containers", containers, initialized),
-        "conditions": conditions(object, phase, init, containers, has_network),
+        "conditions": conditions(object, phase, (init, containers), has_network, &facts.resize),
     });
+    add_resources(&mut status["containerStatuses"], &old["containerStatuses"], &facts.resources);
     if text(&status, "/startTime").is_empty() {
         status["startTime"] = crate::api::objects::now().into();
     }
     if !init.is_empty() {
         status["initContainerStatuses"] = container_statuses(object, "initContainers", init, true).into();
+        add_resources(&mut status["initContainerStatuses"], &old["initContainerStatuses"], &facts.resources);
     }
     if !facts.ephemeral.is_empty() {
         let statuses = container_statuses(object, "ephemeralContainers", &facts.ephemeral, true);
@@ -133,6 +140,21 @@ fn container_statuses(object: &Value, list: &str, observed: &[Observed], initial
         .zip(observed)
         .map(|(container, observed)| container_status(container, observed, initialized))
         .collect()
+}
+
+/// What containers have, or had when they ran last.
+fn add_resources(statuses: &mut Value, old: &Value, now: &BTreeMap<String, Value>) {
+    for status in statuses.as_array_mut().into_iter().flatten() {
+        let name = text(status, "/name");
+        let earlier = old.as_array().into_iter().flatten().find(|earlier| earlier["name"] == name);
+        let known = now.get(name).or_else(|| earlier?.get("resources")).cloned();
+        if let Some(resources) = known.filter(|resources| resources.as_object().is_some_and(|all| !all.is_empty())) {
+            if let Some(requests) = resources.get("requests") {
+                status["allocatedResources"] = requests.clone();
+            }
+            status["resources"] = resources;
+        }
+    }
 }
 
 fn container_status(container: &Value, observed: &Observed, initialized: bool) -> Value {

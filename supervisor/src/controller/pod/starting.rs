@@ -232,7 +232,7 @@ impl Worker {
         Some(Verdict { started: true, ready: found.ready, failed: None })
     }
 
-    fn end_one(&mut self, ending: Ending, grace: Duration) {
+    pub(super) fn end_one(&mut self, ending: Ending, grace: Duration) {
         let (id, wake) = (ending.target.container.clone(), self.wake.clone());
         let (name, namespace) = (self.name.clone(), self.namespace.clone());
         let task = tokio::spawn(async move {

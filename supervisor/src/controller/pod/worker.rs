@@ -25,6 +25,7 @@ use super::event::{Recorder, Subject};
 use super::fs_group::FsGroup;
 use super::observed::{self, Observed, PodFacts, Role, declared, ephemeral};
 use super::probe::Probes;
+use super::resize::{self, Resize};
 use super::resource_field::Capacity;
 use super::source::{Facts, Sources};
 use super::starting::Record;
@@ -60,6 +61,7 @@ pub(super) struct Worker {
     unserved: bool,
     /// What containers that have ended left to be said of them, by id.
     pub(super) last_words: HashMap<String, String>,
+    pub(super) resize: Resize,
 }
 
 /// The end of a worker, or when it wants to look again.
@@ -85,6 +87,7 @@ impl Worker {
             termination: None,
             unserved: false,
             last_words: HashMap::new(),
+            resize: Resize::default(),
         }
     }
 
@@ -134,8 +137,10 @@ impl Worker {
             self.tear_down().await?;
             return Ok(Next::Finished);
         };
-        let typed: Pod = serde_json::from_value(Value::clone(&object))
+        let mut typed: Pod = serde_json::from_value(Value::clone(&object))
             .map_err(|error| PodError::internal("read pod object", error))?;
+        let others = || self.context.objects.list(&pod::KIND, None).0;
+        self.resize.pending = resize::accept(&mut typed, &object, others);
         self.forget_ended();
         self.hear_last_words(&typed);
         if !text(&object, "/metadata/deletionTimestamp").is_empty() {
@@ -178,7 +183,8 @@ impl Worker {
         }
         self.write_status(&typed, None).await;
         let deadline = termination::time_left(&typed, Timestamp::now()).map(|left| Instant::now() + left);
-        Ok(Next::Wait(earliest(wake_at?, deadline)))
+        let again = (self.resize != Resize::default()).then(|| Instant::now() + RETRY);
+        Ok(Next::Wait(earliest(earliest(wake_at?, deadline), again)))
     }
 
     /// Has Services send nothing more to the pod before its containers hear of its end. Connections there are go on. Who
@@ -273,6 +279,7 @@ impl Worker {
             self.not_mounted(&spec, &message);
             return Ok(Some(Instant::now() + RETRY));
         }
+        self.carry_out(pod, &sandbox).await;
         let policy = spec.restart_policy.clone().unwrap_or_default();
         let mut wake_at: Option<Instant> = None;
         for container in ephemeral(&spec) {
@@ -378,7 +385,14 @@ impl Worker {
             Some(sandbox) => sandbox.addresses,
             None => Vec::new(),
         };
-        let facts = PodFacts { addresses, host_ip, ephemeral, failure };
+        let facts = PodFacts {
+            addresses,
+            host_ip,
+            ephemeral,
+            failure,
+            resize: self.resize.clone(),
+            resources: self.resources_now(&spec),
+        };
         // Others set conditions for readiness gates: those that stand there when this is written are kept.
         let status = move |object: &Value| observed::status(object, &init, &containers, &facts);
         let objects = &self.context.objects;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::api::kinds::{pod, text};
+use super::{pod, text};
 use crate::api::quantity;
 
 /// The kernel's score of containers that are killed last, first, and in between (proc_pid_oom_score_adj(5)), as the
@@ -14,7 +14,7 @@ const BURSTABLE_SCORES: (i64, i64) = (1000 + GUARANTEED_SCORE as i64, BEST_EFFOR
 
 /// `status.qosClass`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum QosClass {
+pub enum QosClass {
     Guaranteed,
     Burstable,
     BestEffort,
@@ -22,7 +22,7 @@ pub(super) enum QosClass {
 
 impl QosClass {
     /// Of a pod's specification.
-    pub(super) fn of(spec: &Value) -> Self {
+    pub fn of(spec: &Value) -> Self {
         let mut any = false;
         let mut guaranteed = true;
         for container in pod::items(spec, "containers").iter().chain(pod::items(spec, "initContainers")) {
@@ -43,7 +43,7 @@ impl QosClass {
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Guaranteed => "Guaranteed",
             Self::Burstable => "Burstable",
@@ -52,7 +52,7 @@ impl QosClass {
     }
 
     /// The score of a container of such a pod: the more of the node's memory it has asked for, the safer.
-    pub(super) fn oom_score(self, memory_request: i64, node_memory: i64) -> i32 {
+    pub fn oom_score(self, memory_request: i64, node_memory: i64) -> i32 {
         match self {
             Self::Guaranteed => GUARANTEED_SCORE,
             Self::BestEffort => BEST_EFFORT_SCORE,
