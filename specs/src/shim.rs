@@ -297,7 +297,18 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// The container's cgroup counted an OOM kill.
     pub oom_killed: bool,
+    /// The group whose limit was hit then; `None` where none was, and from shims that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_origin: Option<OomOrigin>,
     pub finished_at: i64,
+}
+
+/// A control group that had no memory left below its limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomOrigin {
+    /// From the hierarchy's root on.
+    pub group: String,
+    pub limit_bytes: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -332,7 +343,7 @@ mod tests {
     fn replies_and_events_are_told_apart() {
         let reply = r#"{"id":7,"result":{"Ok":{"answer":"created","pid":12}}}"#;
         assert!(matches!(serde_json::from_str(reply), Ok(FromShim::Reply(Reply { id: 7, .. }))));
-        let exit = Exit { code: 137, signal: Some(9), oom_killed: true, finished_at: 1 };
+        let exit = Exit { code: 137, signal: Some(9), oom_killed: true, oom_origin: None, finished_at: 1 };
         let event = serde_json::to_string(&Event::Exited { container: "c".into(), exit }).unwrap();
         assert!(matches!(serde_json::from_str(&event), Ok(FromShim::Event(Event::Exited { .. }))));
     }

@@ -7,6 +7,7 @@
 //! | `api` | people's door: the Kubernetes REST API |
 //! | `controller` | desired to observed: pods, replica sets, deployments, the manifest folder |
 //! | [`dns`] | names of services and pods, for pods |
+//! | [`journal`] | what happened to each pod, for `wharf why` |
 //! | [`leaks`] | what is left of pods and containers that are gone |
 //! | [`network`] | the pods' network: CNI plugins, or the embedded bridge |
 //! | [`service_manager`] | readiness, watchdog and sockets under systemd |
@@ -16,6 +17,7 @@ pub mod api;
 pub mod controller;
 pub mod cri;
 pub mod dns;
+pub mod journal;
 pub mod leaks;
 pub mod network;
 pub mod pod;

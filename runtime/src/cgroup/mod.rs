@@ -90,6 +90,9 @@ fn cause(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), errno::explain)
 }
 
+/// The kernel charges in batches of this size, so that a group may be that far below a limit that was in the way.
+const OOM_SLACK_BYTES: u64 = 128 << 10;
+
 /// The control group of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
@@ -348,6 +351,35 @@ impl Cgroup {
         };
         let text = fs::read_to_string(file).unwrap_or_default();
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// The group, this one or one above, whose limit was in the way when the kernel killed for want of memory, by its path
+    /// from the hierarchy's root on, and that limit in bytes. `None` where it was the machine's own memory that ran out.
+    pub fn oom_origin(&self) -> Option<(String, u64)> {
+        let (group, limit_file) = match (self.v1("memory"), &self.unified) {
+            (Some(path), _) => (path, "memory.limit_in_bytes"),
+            (None, Some(path)) => (path.as_path(), "memory.max"),
+            (None, None) => return None,
+        };
+        let read = |group: &Path, file: &str| fs::read_to_string(group.join(file)).ok();
+        let number = |group: &Path, file: &str| read(group, file)?.trim().parse::<u64>().ok();
+        let was_hit = |group: &Path, limit: u64| match read(group, "memory.events.local") {
+            Some(events) => {
+                let count = events.lines().find_map(|line| line.strip_prefix("oom "));
+                count.is_some_and(|count| count.trim() != "0")
+            }
+            // v1 counts what could be reclaimed too: only a peak at the limit says that it was in the way.
+            None => {
+                let most = number(group, "memory.max_usage_in_bytes").unwrap_or(0);
+                number(group, "memory.failcnt").is_some_and(|count| count > 0) && most + OOM_SLACK_BYTES >= limit
+            }
+        };
+        group.ancestors().take_while(|group| group.join(limit_file).exists()).find_map(|group| {
+            let limit = number(group, limit_file)?;
+            let path = group.strip_prefix("/sys/fs/cgroup").ok()?;
+            let path = path.strip_prefix("memory").or_else(|_| path.strip_prefix("unified")).unwrap_or(path);
+            was_hit(group, limit).then(|| (format!("/{}", path.display()), limit))
+        })
     }
 
     /// Stops all processes, or lets them run on. Waits until the kernel has done it.

@@ -16,7 +16,7 @@
 //! | `service_address.rs` | addresses and ports of Services |
 //! | `storage_admission.rs` | the class and the protection of claims and volumes |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
-//! | `pod_log.rs`, `pod_stream.rs` | sub-resources of pods |
+//! | `pod_log.rs`, `pod_stream.rs`, `pod_why.rs` | sub-resources of pods |
 //! | `status.rs` | errors as `Status` objects |
 
 mod accept;
@@ -33,6 +33,7 @@ mod openapi;
 mod patch;
 pub mod pod_log;
 mod pod_stream;
+mod pod_why;
 pub mod quantity;
 mod query;
 mod route;

@@ -26,6 +26,7 @@ use super::route::Route;
 use super::status::ApiError;
 use super::update::Apply;
 use super::{discovery, metrics, openapi, subresource, watch};
+use crate::journal::Journal;
 use crate::pod::Node;
 
 /// Media type of a server-side apply.
@@ -39,6 +40,8 @@ pub struct Api {
     /// Holds the logs of pods: `NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log`.
     pub pod_logs: Arc<std::path::Path>,
     pub usage: Arc<NodeUsage>,
+    /// What happened to pods.
+    pub journal: Journal,
 }
 
 /// Serves the API until the listener fails.

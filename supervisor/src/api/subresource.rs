@@ -15,7 +15,7 @@ use super::query::Query;
 use super::server::{Api, Target, apply_request, method_not_allowed, read_patch, write_options};
 use super::status::{ApiError, Cause};
 use super::update::check_version;
-use super::{body, pod_log, pod_stream};
+use super::{body, pod_log, pod_stream, pod_why};
 
 pub(super) async fn serve(
     api: Api,
@@ -45,6 +45,7 @@ pub(super) async fn serve(
         ("resize", &Method::PUT | &Method::PATCH) => {
             write_half(&api, &parts, body, &query, target, (Half::Resize, "resize")).await
         }
+        ("why", &Method::GET) => pod_why::serve(&api, namespace, name).await,
         ("scale", &Method::GET) => Ok(axum::Json(scale_of(&*api.objects.get(kind, namespace, name)?)).into_response()),
         ("scale", &Method::PUT | &Method::PATCH) => write_scale(&api, &parts, body, &query, target).await,
         _ => Err(method_not_allowed(&parts)),
@@ -141,6 +142,7 @@ pub(super) fn description(
         "portforward" => ("", "v1", "PodPortForwardOptions", &["create", "get"]),
         "eviction" => ("policy", "v1", "Eviction", &["create"]),
         "log" => ("", "v1", "Pod", &["get"]),
+        "why" => (pod_why::GROUP, pod_why::VERSION, pod_why::KIND, &["get"]),
         _ => (kind.group, kind.version, kind.kind, &["get", "patch", "update"]),
     }
 }

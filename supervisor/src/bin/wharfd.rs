@@ -26,7 +26,7 @@ use wharf_supervisor::dns::Dns;
 use wharf_supervisor::pod::{CgroupOptions, Node, NodeOptions};
 use wharf_supervisor::service_manager::{self, Sockets, State};
 use wharf_supervisor::streaming::StreamingServer;
-use wharf_supervisor::{controller, cri};
+use wharf_supervisor::{controller, cri, journal};
 
 /// The Wharf node supervisor.
 #[derive(Parser)]
@@ -199,9 +199,11 @@ async fn serve(
     let streaming = StreamingServer::start(node.clone()).await.context("start the streaming server")?;
     // Both sockets exist before either answers: whoever sees one can use the other.
     let api_socket = config.state.join("api.sock");
-    let context = controller_context(&config, &node).await?;
+    let (context, keeper) = controller_context(&config, &node).await?;
+    let _keeper = AbortOnDrop(tokio::spawn(keeper.run()));
     let (objects, pod_logs) = (context.objects.clone(), context.pod_logs.clone().into());
-    let api = Api { objects, node: node.clone(), pod_logs, usage: Default::default() };
+    let journal = context.journal.clone();
+    let api = Api { objects, node: node.clone(), pod_logs, usage: Default::default(), journal };
     let socket = config.state.join("wharfd.sock");
     let (api_listener, api_is_ours) = listen(&mut sockets, &api_socket)?;
     let (listener, cri_is_ours) = listen(&mut sockets, &socket)?;
@@ -342,7 +344,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// Opens the objects and says where the controllers keep what is theirs.
-async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<controller::Context> {
+async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<(controller::Context, journal::Keeper)> {
     let database = config.root.join("objects.redb");
     let store =
         tokio::task::spawn_blocking(move || ObjectStore::open(&database)).await.context("open the objects")??;
@@ -351,11 +353,14 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<cont
     let dns = Dns::new(&config.dns, store.clone());
     let ranges = ServiceRanges::of_config(&config.network)?;
     let objects = Objects::open(store, &node_name).await.context("open the objects")?.with_service_ranges(ranges);
-    let folders = [config.root.join("logs"), config.root.join("pods"), config.root.join("volumes")];
+    let folders =
+        [config.root.join("logs"), config.root.join("pods"), config.root.join("volumes"), config.root.join("journal")];
     folders.iter().try_for_each(|folder| private_directory(folder))?;
-    let [pod_logs, pod_volumes, volumes] = folders;
-    Ok(controller::Context {
+    let [pod_logs, pod_volumes, volumes, journal] = folders;
+    let (journal, keeper) = journal::open(journal, objects.clone());
+    let context = controller::Context {
         objects,
+        journal,
         node: node.clone(),
         dns,
         node_name: node_name.into(),
@@ -365,7 +370,8 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<cont
         volumes,
         manifests: config.manifests.clone(),
         services: Default::default(),
-    })
+    };
+    Ok((context, keeper))
 }
 
 /// So that `wharf --state RUN` finds the rest.

@@ -41,6 +41,7 @@ use tokio::task::JoinSet;
 
 use crate::api::objects::Objects;
 use crate::dns::Dns;
+use crate::journal::Journal;
 use crate::pod::Node;
 
 /// What the controllers work on.
@@ -63,6 +64,7 @@ pub struct Context {
     pub manifests: PathBuf,
     /// How far the rules of Services are.
     pub services: service::Progress,
+    pub journal: Journal,
 }
 
 /// The address this node uses towards others; loopback where it has no route.

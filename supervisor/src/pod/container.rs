@@ -53,6 +53,7 @@ impl ContainerRecord {
             exit_code: 0,
             reason: String::new(),
             message: String::new(),
+            oom_origin: None,
             log_path: self.log_path.clone(),
             stop_signal: self.stop_signal,
             user: self.user.clone(),
@@ -62,6 +63,7 @@ impl ContainerRecord {
             status.pid = 0;
             status.finished_at = exit.finished_at;
             status.exit_code = exit.code;
+            status.oom_origin = exit.oom_origin.clone();
             status.reason = match (&self.end_reason, exit) {
                 (Some((reason, _)), _) => reason.clone(),
                 (None, Exit { oom_killed: true, .. }) => "OOMKilled".into(),
@@ -103,7 +105,13 @@ impl Owner {
             }
             Err(error) => {
                 let _ = self.kill(id, SIGKILL, true).await;
-                let exit = Exit { code: START_ERROR_CODE, signal: None, oom_killed: false, finished_at: now() };
+                let exit = Exit {
+                    code: START_ERROR_CODE,
+                    signal: None,
+                    oom_killed: false,
+                    oom_origin: None,
+                    finished_at: now(),
+                };
                 self.container_ended(id, exit, Some(("StartError".into(), error.to_string())));
                 Err(error)
             }
@@ -155,7 +163,7 @@ impl Owner {
             return self.container_ended(id, exit, None);
         }
         if ended {
-            let exit = Exit { code: LOST_CODE, signal: None, oom_killed: false, finished_at: now() };
+            let exit = Exit { code: LOST_CODE, signal: None, oom_killed: false, oom_origin: None, finished_at: now() };
             let message = "the pod's shim, which alone had the exit code, is dead or does not answer".to_string();
             return self.container_ended(id, exit, Some(("Unknown".into(), message)));
         }

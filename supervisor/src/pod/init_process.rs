@@ -59,7 +59,7 @@ fn exit_of_zombie(stat: &str) -> Option<Exit> {
     let status: i32 = fields.get(EXIT_CODE - STATE)?.parse().ok()?;
     let signal = Some(status & 0x7f).filter(|signal| *signal != 0);
     let code = signal.map_or((status >> 8) & 0xff, |signal| 128 + signal);
-    Some(Exit { code, signal, oom_killed: false, finished_at: now() })
+    Some(Exit { code, signal, oom_killed: false, oom_origin: None, finished_at: now() })
 }
 
 #[cfg(test)]

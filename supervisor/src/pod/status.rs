@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use wharf_specs::shim::OomOrigin;
+
 use super::record::ContainerUser;
 use super::spec::{ContainerConfig, SandboxConfig};
 
@@ -51,6 +53,8 @@ pub struct ContainerStatus {
     /// `Completed`, `Error`, `OOMKilled`, `StartError`, `Unknown`, or empty.
     pub reason: String,
     pub message: String,
+    /// Whose limit it was that the kernel killed for.
+    pub oom_origin: Option<OomOrigin>,
     pub log_path: Option<PathBuf>,
     /// What `stop` sends first.
     pub stop_signal: i32,

@@ -42,3 +42,4 @@ mod testnode;
 mod user_namespaces;
 mod volumes;
 mod wharf_command;
+mod why;

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use wharf_runtime::ExecProcess;
-use wharf_specs::shim::{ContainerPhase, ContainerState, Exit, PodNamespace};
+use wharf_specs::shim::{ContainerPhase, ContainerState, Exit, OomOrigin, PodNamespace};
 use wharf_sys::fs as sysfs;
 
 use crate::cri_log::{CriLog, Stream};
@@ -88,6 +88,8 @@ impl PodContainer {
     /// Takes note of the init's end: nothing of the container lives on, all output is in the log, the record is on disk.
     pub(crate) fn ended(&mut self, ended: wharf_sys::pidfd::Exit, buffer: &mut [u8]) -> Exit {
         let oom_killed = self.runtime.cgroup().oom_kills() > 0;
+        let origin = if oom_killed { self.runtime.cgroup().oom_origin() } else { None };
+        let origin = origin.map(|(group, limit_bytes)| OomOrigin { group, limit_bytes });
         if !self.owns_pid_namespace
             && let Err(error) = self.runtime.cgroup().kill_all()
         {
@@ -97,7 +99,7 @@ impl PodContainer {
             while self.stdio.pump(stream, buffer) == Pumped::Some {}
         }
         self.stdio.finish();
-        let exit = exit_record::exit_of(ended, oom_killed);
+        let exit = exit_record::exit_of(ended, oom_killed, origin);
         if let Err(error) = exit_record::write(&self.bundle, &exit) {
             eprintln!("container {}: write its exit record: {error}", self.id);
         }

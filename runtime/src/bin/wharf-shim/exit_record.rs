@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wharf_specs::shim::Exit;
+use wharf_specs::shim::{Exit, OomOrigin};
 use wharf_sys::pidfd;
 
 const FILE_NAME: &str = "exit.json";
@@ -16,12 +16,12 @@ pub(crate) fn now() -> i64 {
 }
 
 /// The wire form of a process's end.
-pub(crate) fn exit_of(ended: pidfd::Exit, oom_killed: bool) -> Exit {
+pub(crate) fn exit_of(ended: pidfd::Exit, oom_killed: bool, oom_origin: Option<OomOrigin>) -> Exit {
     let signal = match ended {
         pidfd::Exit::Signal(signal) => Some(signal),
         pidfd::Exit::Code(_) => None,
     };
-    Exit { code: ended.shell_code(), signal, oom_killed, finished_at: now() }
+    Exit { code: ended.shell_code(), signal, oom_killed, oom_origin, finished_at: now() }
 }
 
 /// Writes `exit.json` in the bundle's directory; a reader sees all of it or none.

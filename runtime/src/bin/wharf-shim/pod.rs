@@ -313,7 +313,7 @@ impl Pod {
         let ended = pidfd::try_wait(container.execs.get(exec)?.process.pidfd.as_fd()).ok()??;
         container.execs.remove(exec);
         watch.forget(|source| matches!(source, Source::Exec { exec: gone, .. } if gone == exec));
-        let exit = exit_record::exit_of(ended, false);
+        let exit = exit_record::exit_of(ended, false, None);
         Some(Event::ExecExited { container: id.into(), exec: exec.into(), exit })
     }
 

@@ -32,6 +32,7 @@ mod template;
 mod terminal;
 mod units;
 mod watch;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -113,6 +114,8 @@ enum Command {
     Scale(scale::Arguments),
     /// Print what a container wrote
     Logs(logs::Arguments),
+    /// Explain a pod: why it restarts, waits or is slow
+    Why(why::Arguments),
     /// Run a command in a container
     Exec(exec::ExecArguments),
     /// Connect to a container's own process
@@ -179,6 +182,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Delete(arguments) => delete::run(&client, arguments).await,
             Command::Scale(arguments) => scale::run(&client, arguments).await,
             Command::Logs(arguments) => logs::run(&client, arguments).await,
+            Command::Why(arguments) => why::run(&client, arguments).await,
             Command::Exec(arguments) => exec::exec(&client, arguments).await,
             Command::Attach(arguments) => exec::attach(&client, arguments).await,
             Command::Leaks => leaks::run(node, &client).await,

@@ -4,12 +4,18 @@
 use serde_json::{Value, json};
 
 use super::desired::Identity;
+use super::history::owner;
 use crate::api::kinds::pod;
+use crate::api::objects::now;
 use crate::controller::event::{self, EventType};
+use crate::journal::{Journal, What};
 
 /// Tells what happens. Nobody waits for an Event to be written.
 #[derive(Clone)]
-pub(super) struct Recorder(event::Recorder);
+pub(super) struct Recorder {
+    events: event::Recorder,
+    journal: Journal,
+}
 
 /// What an Event is about: a pod, or a container of it.
 #[derive(Debug, Clone)]
@@ -36,8 +42,8 @@ fn of(pod: Identity) -> Value {
 }
 
 impl Recorder {
-    pub(super) fn new(recorder: event::Recorder) -> Self {
-        Self(recorder)
+    pub(super) fn new(events: event::Recorder, journal: Journal) -> Self {
+        Self { events, journal }
     }
 
     pub(super) fn normal(&self, subject: &Subject, reason: &'static str, message: String) {
@@ -52,6 +58,9 @@ impl Recorder {
         let metadata = &subject.pod["metadata"];
         let (pod, namespace) = (metadata["name"].as_str(), metadata["namespace"].as_str());
         tracing::info!(pod, namespace, field = subject.field, reason, message);
-        self.0.tell_of_part(&pod::KIND, &subject.pod, &subject.field, event_type, reason, message);
+        let container = subject.field.split_once('{').map_or("", |(_, name)| name.trim_end_matches('}'));
+        let what = What::Told { container: container.into(), reason: reason.into(), message: message.clone() };
+        self.journal.note(owner(&subject.pod), now(), what);
+        self.events.tell_of_part(&pod::KIND, &subject.pod, &subject.field, event_type, reason, message);
     }
 }

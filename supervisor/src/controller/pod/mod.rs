@@ -7,6 +7,7 @@ mod desired;
 mod environment;
 mod event;
 mod fs_group;
+mod history;
 mod hook;
 mod image;
 mod mounts;
@@ -68,7 +69,7 @@ pub async fn run(context: Context, recorder: controller_event::Recorder) {
         Err(error) => return tracing::error!(%error, "make the client of probes: no pod is looked after"),
     };
     let mut workers = Workers {
-        recorder: Recorder::new(recorder),
+        recorder: Recorder::new(recorder, context.journal.clone()),
         context,
         wakes: HashMap::new(),
         running: JoinSet::new(),
@@ -107,6 +108,7 @@ impl Workers {
     fn changed(&mut self, change: &Change) {
         let is_of = |kind: &Kind| change.key.resource == kind.resource();
         if is_of(&pod::KIND) {
+            history::note_change(&self.context.journal, change);
             self.wake(&change.object);
             return;
         }
@@ -125,6 +127,7 @@ impl Workers {
         };
         for object in self.context.objects.list(&pod::KIND, Some(&change.key.namespace)).0 {
             if uses(&object["spec"], field, &change.key.name) {
+                history::note_source_change(&self.context.journal, &object, change);
                 self.wake(&object);
             }
         }

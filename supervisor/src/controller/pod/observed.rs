@@ -248,6 +248,7 @@ pub(super) mod tests {
             exit_code,
             reason: "Error".into(),
             message: String::new(),
+            oom_origin: None,
             log_path: None,
             stop_signal: Default::default(),
             user: Default::default(),

@@ -96,6 +96,7 @@ impl Worker {
     /// Takes note of a container that could not be started.
     fn failed(&mut self, container: &str, failure: ImageFailure) -> Instant {
         tracing::warn!(pod = self.name, container, reason = failure.reason, message = failure.message, "container");
+        self.note_failure(container, failure.reason, &failure.message);
         let record = self.records.entry(container.to_owned()).or_default();
         let first = record.images == BackOff::default();
         record.images.tried();

@@ -7,7 +7,7 @@
 //!
 //! Every pass looks at both sides anew, so that it does not matter what happened before it, a crash included.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub(super) struct Worker {
     /// What containers that have ended left to be said of them, by id.
     pub(super) last_words: HashMap<String, String>,
     pub(super) resize: Resize,
+    /// Starts (true) and ends of containers that are in the journal, by id.
+    pub(super) journaled: HashSet<(String, bool)>,
 }
 
 /// The end of a worker, or when it wants to look again.
@@ -88,6 +90,7 @@ impl Worker {
             unserved: false,
             last_words: HashMap::new(),
             resize: Resize::default(),
+            journaled: HashSet::new(),
         }
     }
 
@@ -143,6 +146,7 @@ impl Worker {
         self.resize.pending = resize::accept(&mut typed, &object, others);
         self.forget_ended();
         self.hear_last_words(&typed);
+        self.keep_history(&typed);
         if !text(&object, "/metadata/deletionTimestamp").is_empty() {
             let grace = u64::try_from(integer(&object, "/metadata/deletionGracePeriodSeconds")).unwrap_or(0);
             self.leave_services(grace).await;
