@@ -118,6 +118,7 @@ mod tests {
         for seed in [
             &include_bytes!("../../../fuzz/seeds/manifest/pod.json")[..],
             include_bytes!("../../../fuzz/seeds/manifest/map.yaml"),
+            include_bytes!("../../../fuzz/seeds/manifest/volumes.yaml"),
         ] {
             assert!(manifest(seed), "{}", String::from_utf8_lossy(seed));
             every_slip(seed, JSON, manifest);

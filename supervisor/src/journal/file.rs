@@ -70,6 +70,10 @@ impl Kept {
             let line = last.clone();
             return self.append(&line);
         }
+        // How often it was is settled now.
+        if let Some(last) = self.entries.last().filter(|last| !last.count.is_power_of_two()).cloned() {
+            self.append(&last)?;
+        }
         self.append(&entry)?;
         self.entries.push(entry);
         Ok(())
@@ -173,10 +177,13 @@ mod tests {
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\n{\"at\":\"t9\",\"wh").unwrap();
         let mut kept = Kept::open(folder.path(), owner());
         kept.add(ended("a")).unwrap();
+        kept.add(told(3, "no answer")).unwrap();
+        kept.add(told(4, "no answer")).unwrap();
+        kept.add(told(5, "no answer")).unwrap();
         kept.add(ended("b")).unwrap();
         let (found, entries) = read(&path).unwrap();
         assert_eq!((found, entries.len()), (owner(), 3));
-        assert_eq!((entries[1].count, entries[1].until.as_deref()), (4, Some("t3")));
+        assert_eq!((entries[1].count, entries[1].until.as_deref()), (7, Some("t5")));
         assert!(matches!(&entries[0].what, What::Ended { log, .. } if log.len() == LONGEST_TEXT));
     }
 

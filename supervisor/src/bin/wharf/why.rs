@@ -1,5 +1,6 @@
 //! `wharf why`: one page that explains a pod.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -48,7 +49,9 @@ fn page(explanation: &Value) -> String {
     if !field("/reason").is_empty() {
         line(format!("  {}: {}", field("/reason"), plain(field("/message"))));
     }
-    for condition in items(explanation, "conditions") {
+    // What follows from another one says nothing.
+    let own = items(explanation, "conditions").iter().filter(|condition| condition["type"] != "ContainersReady");
+    for condition in own {
         let (kind, reason) = (text(condition, "/type"), text(condition, "/reason"));
         line(format!("  {kind} is {}: {reason}: {}", text(condition, "/status"), plain(text(condition, "/message"))));
     }
@@ -64,8 +67,9 @@ fn page(explanation: &Value) -> String {
         usage(explanation, &mut line);
     }
     line("\nwhat happened".into());
+    let mut images = BTreeMap::new();
     for entry in items(explanation, "entries") {
-        told(entry, &mut line);
+        told(entry, &mut images, &mut line);
     }
     page
 }
@@ -138,7 +142,8 @@ fn usage(of: &Value, line: &mut impl FnMut(String)) {
     }
 }
 
-fn told(entry: &Value, line: &mut impl FnMut(String)) {
+/// `images` are those that containers were started from last.
+fn told<'a>(entry: &'a Value, images: &mut BTreeMap<&'a str, &'a str>, line: &mut impl FnMut(String)) {
     let field = |name: &str| text(entry, &format!("/{name}"));
     let at = field("at");
     let again = match integer(entry, "/count") {
@@ -149,7 +154,12 @@ fn told(entry: &Value, line: &mut impl FnMut(String)) {
     match field("what") {
         "started" => {
             let attempt = integer(entry, "/attempt");
-            line(format!("  {at}  {container} started, attempt {attempt}, image {}", field("imageId")));
+            let image = text(entry, "/imageId");
+            let changed = match images.insert(text(entry, "/container"), image) {
+                Some(earlier) if earlier != image => format!(", from another image: {image}"),
+                _ => String::new(),
+            };
+            line(format!("  {at}  {container} started, attempt {attempt}{changed}"));
         }
         "ended" => {
             let code = exit(integer(entry, "/exitCode"));

@@ -3,18 +3,48 @@
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, PodSpec, Volume};
 
-use super::claim::Claims;
+use super::claim::{self, Claims};
+use super::event::Subject;
 use super::fs_group::FsGroup;
+use super::observed::declared;
 use super::source::{Facts, Sources};
+use super::worker::Worker;
 use super::{own_mounts, projected_folder, projection};
 use crate::api::quantity;
+use crate::pod::status::SandboxStatus;
 use crate::removal::remove_tree;
+
+impl Worker {
+    /// Makes the volumes of the pod ready.
+    pub(super) fn prepare_volumes(&self, pod: &Pod, sandbox: &SandboxStatus) -> Result<(), String> {
+        let claims = claim::of(&self.context, pod)?;
+        let begun = !self.context.node.containers_of(&sandbox.id).is_empty();
+        let group = FsGroup::of(pod, begun);
+        let prepare = || prepare(pod, &self.folder(), &claims, group.as_ref(), &self.sources(), &self.facts(sandbox));
+        // To walk through a volume takes its time.
+        if group.is_some() && !begun { tokio::task::block_in_place(prepare) } else { prepare() }
+    }
+
+    /// Has the status say which volume keeps containers from being begun. What runs already keeps what it has.
+    pub(super) fn not_mounted(&mut self, spec: &PodSpec, message: &str) {
+        tracing::warn!(pod = self.name, namespace = self.namespace, message, "prepare volumes");
+        for (role, container) in declared(spec) {
+            let running = self.observe(role, container).is_running();
+            let record = self.records.entry(container.name.clone()).or_default();
+            if !running {
+                record.waiting = Some(("ContainerCreating".into(), message.to_owned()));
+            }
+        }
+        let message = format!("MountVolume.SetUp failed for {message}");
+        self.recorder.warning(&Subject::pod(self.identity()), "FailedMount", message);
+    }
+}
 
 /// Makes the volumes of a pod ready, and brings those made of objects up to date. `folder` is the pod's own; `group` the
 /// one that has its volumes, if any.
-pub(super) fn prepare(
+fn prepare(
     pod: &Pod,
     folder: &Path,
     claims: &Claims,

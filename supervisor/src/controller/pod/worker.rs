@@ -21,8 +21,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::desired::{self, Identity};
-use super::event::{Recorder, Subject};
-use super::fs_group::FsGroup;
+use super::event::Recorder;
 use super::observed::{self, Observed, PodFacts, Role, declared, ephemeral};
 use super::probe::Probes;
 use super::resize::{self, Resize};
@@ -30,7 +29,7 @@ use super::resource_field::Capacity;
 use super::source::{Facts, Sources};
 use super::starting::Record;
 use super::termination::{self, Over, Termination, grace};
-use super::{claim, own_mounts, resolver, termination_message, volume};
+use super::{own_mounts, resolver, termination_message, volume};
 use crate::api::kinds::{integer, pod, text};
 use crate::api::pod_log::pod_log_folder;
 use crate::api::status::ApiError;
@@ -248,20 +247,6 @@ impl Worker {
         }
     }
 
-    /// Has the status say which volume keeps containers from being begun. What runs already keeps what it has.
-    fn not_mounted(&mut self, spec: &PodSpec, message: &str) {
-        tracing::warn!(pod = self.name, namespace = self.namespace, message, "prepare volumes");
-        for (role, container) in declared(spec) {
-            let running = self.observe(role, container).is_running();
-            let record = self.records.entry(container.name.clone()).or_default();
-            if !running {
-                record.waiting = Some(("ContainerCreating".into(), message.to_owned()));
-            }
-        }
-        let message = format!("MountVolume.SetUp failed for {message}");
-        self.recorder.warning(&Subject::pod(self.identity()), "FailedMount", message);
-    }
-
     pub(super) fn sources(&self) -> Sources<'_> {
         Sources { objects: &self.context.objects, namespace: &self.namespace }
     }
@@ -320,13 +305,6 @@ impl Worker {
         Ok(wake_at)
     }
 
-    fn prepare_volumes(&self, pod: &Pod, sandbox: &SandboxStatus) -> Result<(), String> {
-        let claims = claim::of(&self.context, pod)?;
-        let begun = !self.context.node.containers_of(&sandbox.id).is_empty();
-        let group = FsGroup::of(pod, begun);
-        volume::prepare(pod, &self.folder(), &claims, group.as_ref(), &self.sources(), &self.facts(sandbox))
-    }
-
     /// The pod's ready sandbox, made anew if the last one has gone.
     async fn ensure_sandbox(&mut self, pod: &Pod) -> Result<SandboxStatus, PodError> {
         let sandboxes = self.sandboxes();
@@ -353,7 +331,7 @@ impl Worker {
         attempts
     }
 
-    fn observe(&self, role: Role, container: &Container) -> Observed {
+    pub(super) fn observe(&self, role: Role, container: &Container) -> Observed {
         let mut attempts = self.attempts(&container.name);
         for attempt in attempts.iter_mut().filter(|attempt| attempt.finished_at != 0 && attempt.message.is_empty()) {
             attempt.message = self.last_words_of(container, attempt);
