@@ -16,7 +16,9 @@ const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 pub(super) fn condition(deployment: &Value, status: &Value, current: Option<&Value>) -> Value {
     let earlier = earlier(deployment);
     let name = current.map(|set| text(set, "/metadata/name")).unwrap_or_default();
-    let was = |reason: &str| earlier.is_some_and(|condition| condition["reason"] == reason);
+    // What was said of another version says nothing of this one: a rollout that is taken back begins anew.
+    let earlier_of_this = earlier.filter(|condition| !is_of_another(text(condition, "/message"), name));
+    let was = |reason: &str| earlier_of_this.is_some_and(|condition| condition["reason"] == reason);
     let has_advanced = has_advanced(&deployment["status"], status);
     let (value, reason, message) = if is_paused(deployment) {
         ("Unknown", "DeploymentPaused", "Deployment is paused".to_owned())
@@ -24,7 +26,8 @@ pub(super) fn condition(deployment: &Value, status: &Value, current: Option<&Val
         ("True", "NewReplicaSetCreated", "A new ReplicaSet is being made.".to_owned())
     } else if is_complete(deployment, status) {
         ("True", COMPLETE, format!("ReplicaSet {name:?} has successfully progressed."))
-    } else if !has_advanced && (was(TIMED_OUT) || time_left_of(deployment, earlier).is_some_and(|left| left.is_zero()))
+    } else if !has_advanced
+        && (was(TIMED_OUT) || time_left_of(deployment, earlier_of_this).is_some_and(|left| left.is_zero()))
     {
         ("False", TIMED_OUT, format!("ReplicaSet {name:?} has timed out progressing."))
     } else {
@@ -42,6 +45,11 @@ pub(super) fn condition(deployment: &Value, status: &Value, current: Option<&Val
         "lastTransitionTime": kept("/lastTransitionTime", same_status),
         "lastUpdateTime": kept("/lastUpdateTime", stays && !moves),
     })
+}
+
+/// Whether a condition's message is about another ReplicaSet than `name`.
+fn is_of_another(message: &str, name: &str) -> bool {
+    message.starts_with("ReplicaSet ") && !message.starts_with(&format!("ReplicaSet {name:?} "))
 }
 
 /// When the rollout will have taken too long, where it is on its way.
@@ -108,6 +116,9 @@ mod tests {
         assert_eq!(reason(&failed, &stuck), TIMED_OUT);
         assert_eq!(time_left(&failed, &condition(&failed, &stuck, Some(&set))), None);
         assert_eq!(reason(&failed, &counts(2, 2, 2)), COMPLETE);
+        let mut taken_back = failed;
+        taken_back["status"]["conditions"][0]["message"] = "ReplicaSet \"other\" has timed out progressing.".into();
+        assert_eq!(reason(&taken_back, &stuck), "ReplicaSetUpdated");
         let mut paused = late;
         paused["spec"]["paused"] = true.into();
         assert_eq!(reason(&paused, &stuck), "DeploymentPaused");
