@@ -11,6 +11,7 @@
 mod cni;
 mod embedded;
 mod inside;
+mod netlink_message;
 mod nft;
 pub mod services;
 mod subnet;
@@ -239,10 +240,8 @@ impl Network {
 
     /// Removes what serves all pods; without pods there is nothing to serve.
     pub async fn close(&self, no_pods: bool) -> Result<()> {
-        if no_pods {
-            self.services.remove().await?;
-        }
-        // Pods that are stopped are there without a network.
-        self.embedded.remove_shared().await
+        let services = if no_pods { self.services.remove().await } else { Ok(()) };
+        // Whatever came of that. Pods that are stopped are there without a network.
+        services.and(self.embedded.remove_shared().await)
     }
 }
