@@ -230,12 +230,17 @@ impl Network {
 
     /// Makes tables of the node anew that somebody has deleted, as `nft flush ruleset` does.
     pub(crate) async fn restore_tables(&self, gone: &Gone) {
-        if gone.may_be(&self.embedded.table()) {
-            restored("the embedded network's rules", self.embedded.restore_rules().await);
-        }
-        if gone.may_be(self.services.table()) {
-            restored("the rules of Services", self.services.restore().await);
-        }
+        let embedded = async {
+            if gone.may_be(&self.embedded.table()) {
+                restored("the embedded network's rules", self.embedded.restore_rules().await);
+            }
+        };
+        let services = async {
+            if gone.may_be(self.services.table()) {
+                restored("the rules of Services", self.services.restore(*gone != Gone::Unknown).await);
+            }
+        };
+        tokio::join!(embedded, services);
     }
 
     /// Removes what serves all pods; without pods there is nothing to serve.

@@ -102,13 +102,13 @@ impl Services {
         Ok(())
     }
 
-    /// Makes the table anew, should there be one; false where there shall be none.
-    pub(super) async fn restore(&self) -> Result<bool> {
+    /// Makes the table anew, should there be one; false where there shall be none. `empty` says that it is gone.
+    pub(super) async fn restore(&self, empty: bool) -> Result<bool> {
         let mut state = self.state.lock().await;
         if state.wanted.as_ref().is_none_or(|wanted| wanted.frontends.is_empty()) {
             return Ok(false);
         }
-        state.contents = None;
+        state.contents = empty.then(Contents::default);
         self.write(&mut state).await.map(|()| true)
     }
 
