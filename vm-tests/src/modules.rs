@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub const BOOT: [&str; 4] = ["virtio_pci", "virtio_console", "virtio_blk", "ext4"];
 
 /// Packed so that the kernel can ask for them (`request_module`): what containers, their networks and stores use.
-pub const ON_DEMAND: [&str; 40] = [
+pub const ON_DEMAND: [&str; 41] = [
     "af_packet_diag",
     "br_netfilter",
     "bridge",
@@ -40,6 +40,7 @@ pub const ON_DEMAND: [&str; 40] = [
     "nft_numgen",
     "nft_redir",
     "nft_reject_inet",
+    "nft_reject_ipv4",
     "overlay",
     "raw_diag",
     "tcp_diag",

@@ -11,6 +11,7 @@
 mod cni;
 mod embedded;
 mod inside;
+mod netlink_message;
 mod nft;
 pub mod services;
 mod subnet;
@@ -229,20 +230,23 @@ impl Network {
 
     /// Makes tables of the node anew that somebody has deleted, as `nft flush ruleset` does.
     pub(crate) async fn restore_tables(&self, gone: &Gone) {
-        if gone.may_be(&self.embedded.table()) {
-            restored("the embedded network's rules", self.embedded.restore_rules().await);
-        }
-        if gone.may_be(self.services.table()) {
-            restored("the rules of Services", self.services.restore().await);
-        }
+        let embedded = async {
+            if gone.may_be(&self.embedded.table()) {
+                restored("the embedded network's rules", self.embedded.restore_rules().await);
+            }
+        };
+        let services = async {
+            if gone.may_be(self.services.table()) {
+                restored("the rules of Services", self.services.restore(*gone != Gone::Unknown).await);
+            }
+        };
+        tokio::join!(embedded, services);
     }
 
     /// Removes what serves all pods; without pods there is nothing to serve.
     pub async fn close(&self, no_pods: bool) -> Result<()> {
-        if no_pods {
-            self.services.remove().await?;
-        }
-        // Pods that are stopped are there without a network.
-        self.embedded.remove_shared().await
+        let services = if no_pods { self.services.remove().await } else { Ok(()) };
+        // Whatever came of that. Pods that are stopped are there without a network.
+        services.and(self.embedded.remove_shared().await)
     }
 }

@@ -7,6 +7,8 @@ use futures_util::FutureExt as _;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket};
 
+use super::netlink_message::{find, messages};
+
 /// `linux/netfilter/nfnetlink.h`, `linux/netfilter/nf_tables.h`.
 const NFNLGRP_NFTABLES: u32 = 7;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -14,10 +16,8 @@ const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFPROTO_IPV4: u8 = 2;
-/// `nlmsghdr`, and `nfgenmsg` behind it.
-const HEADER_BYTES: usize = 16;
+/// `nfgenmsg`, before the attributes.
 const FAMILY_BYTES: usize = 4;
-const ATTRIBUTE_BYTES: usize = 4;
 /// What may wait to be read: every rule of a transaction is a message.
 const BUFFER_BYTES: i32 = 8 << 20;
 
@@ -77,14 +77,12 @@ impl TableWatch {
 }
 
 /// Adds the tables that messages delete, and takes away those that they make.
-fn note(mut bytes: &[u8], gone: &mut BTreeSet<String>) {
-    while let Some((message, rest)) = split(bytes, read_u32(bytes).unwrap_or(0) as usize, HEADER_BYTES) {
-        bytes = rest;
-        let Some(message_type) = read_u16(&message[4..]) else { return };
-        if message_type >> 8 != NFNL_SUBSYS_NFTABLES || message.get(HEADER_BYTES) != Some(&NFPROTO_IPV4) {
+fn note(bytes: &[u8], gone: &mut BTreeSet<String>) {
+    for (message_type, body) in messages(bytes) {
+        if message_type >> 8 != NFNL_SUBSYS_NFTABLES || body.first() != Some(&NFPROTO_IPV4) {
             continue;
         }
-        let Some(name) = message.get(HEADER_BYTES + FAMILY_BYTES..).and_then(table_name) else { continue };
+        let Some(name) = body.get(FAMILY_BYTES..).and_then(table_name) else { continue };
         match message_type & 0xff {
             NFT_MSG_NEWTABLE => drop(gone.remove(&name)),
             NFT_MSG_DELTABLE => drop(gone.insert(name)),
@@ -93,49 +91,19 @@ fn note(mut bytes: &[u8], gone: &mut BTreeSet<String>) {
     }
 }
 
-fn table_name(mut attributes: &[u8]) -> Option<String> {
-    while let Some((attribute, rest)) = split(attributes, usize::from(read_u16(attributes)?), ATTRIBUTE_BYTES) {
-        if read_u16(&attribute[2..])? == NFTA_TABLE_NAME {
-            let text = attribute[ATTRIBUTE_BYTES..].split(|byte| *byte == 0).next()?;
-            return String::from_utf8(text.to_vec()).ok();
-        }
-        attributes = rest;
-    }
-    None
-}
-
-/// What has `length` with its header of `least`, and what comes after it, four bytes aligned.
-fn split(bytes: &[u8], length: usize, least: usize) -> Option<(&[u8], &[u8])> {
-    let whole = bytes.get(..length).filter(|_| length >= least)?;
-    Some((whole, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
-}
-
-fn read_u16(bytes: &[u8]) -> Option<u16> {
-    bytes.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
-}
-
-fn read_u32(bytes: &[u8]) -> Option<u32> {
-    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+fn table_name(attributes: &[u8]) -> Option<String> {
+    let text = find(attributes, NFTA_TABLE_NAME)?.split(|byte| *byte == 0).next()?;
+    String::from_utf8(text.to_vec()).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::netlink_message::{self, attribute};
     use super::*;
 
     fn message(kind: u16, family: u8, name: &str) -> Vec<u8> {
-        let mut attribute = Vec::new();
-        attribute.extend(((ATTRIBUTE_BYTES + name.len() + 1) as u16).to_ne_bytes());
-        attribute.extend(NFTA_TABLE_NAME.to_ne_bytes());
-        attribute.extend(name.as_bytes());
-        attribute.push(0);
-        attribute.resize(attribute.len().next_multiple_of(4), 0);
-        let mut bytes = Vec::new();
-        bytes.extend(((HEADER_BYTES + FAMILY_BYTES + attribute.len()) as u32).to_ne_bytes());
-        bytes.extend((NFNL_SUBSYS_NFTABLES << 8 | kind).to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend([family, 0, 0, 0]);
-        bytes.extend(attribute);
-        bytes
+        let attribute = attribute(NFTA_TABLE_NAME, format!("{name}\0").as_bytes());
+        netlink_message::message(NFNL_SUBSYS_NFTABLES << 8 | kind, 0, &[vec![family, 0, 0, 0], attribute].concat())
     }
 
     #[test]
@@ -150,9 +118,5 @@ mod tests {
         .concat();
         note(&bytes, &mut gone);
         assert_eq!(gone, BTreeSet::from(["two".to_owned()]));
-        // Whatever is cut off says nothing.
-        for end in 0..bytes.len() {
-            note(&bytes[..end], &mut BTreeSet::new());
-        }
     }
 }

@@ -1,10 +1,13 @@
 //! A pod's network as its owner deals with it: connected at the start, verified by a new daemon, given back at the end.
 //! A pod on the host's network has none of its own.
 
+use std::sync::Weak;
+
 use super::error::{PodError, Result};
+use super::node::Inner;
 use super::sandbox::Owner;
 use super::shim_process;
-use crate::network::PodToConnect;
+use crate::network::{PodToConnect, TableWatch};
 
 impl Owner {
     fn network_failed(&self, error: impl std::fmt::Display) -> PodError {
@@ -53,5 +56,27 @@ impl Owner {
         if let Err(error) = verified {
             tracing::warn!(pod = %self.id, %error, "the pod's network is not as it was left");
         }
+    }
+}
+
+/// Has the network's tables made anew when somebody deletes them, as long as there is the node.
+pub(super) async fn keep_tables(node: Weak<Inner>) {
+    let outcome: std::io::Result<()> = async {
+        let watch = TableWatch::open()?;
+        let Some(inner) = node.upgrade() else { return Ok(()) };
+        inner.network.set_watched(true).await;
+        drop(inner);
+        loop {
+            let gone = watch.next().await?;
+            let Some(inner) = node.upgrade() else { return Ok(()) };
+            inner.network.restore_tables(&gone).await;
+        }
+    }
+    .await;
+    if let Err(error) = outcome {
+        if let Some(inner) = node.upgrade() {
+            inner.network.set_watched(false).await;
+        }
+        tracing::error!(%error, "listen to nftables: rules that somebody deletes come back with the next change only");
     }
 }

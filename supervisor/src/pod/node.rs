@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -19,7 +19,7 @@ use super::stats::sampler::{self, Sampler};
 use super::status::{ContainerStatus, Event, SandboxState, SandboxStatus};
 use super::table::{PodEntry, Table};
 use super::{checkpoint, exec, recovery};
-use crate::network::{Network, TableWatch};
+use crate::network::Network;
 
 /// Events a subscriber may fall behind before it loses some.
 const EVENT_BACKLOG: usize = 4096;
@@ -108,28 +108,6 @@ impl Inner {
     }
 }
 
-/// Has the network's tables made anew when somebody deletes them, as long as there is the node.
-async fn keep_tables(node: Weak<Inner>) {
-    let outcome: std::io::Result<()> = async {
-        let watch = TableWatch::open()?;
-        let Some(inner) = node.upgrade() else { return Ok(()) };
-        inner.network.set_watched(true).await;
-        drop(inner);
-        loop {
-            let gone = watch.next().await?;
-            let Some(inner) = node.upgrade() else { return Ok(()) };
-            inner.network.restore_tables(&gone).await;
-        }
-    }
-    .await;
-    if let Err(error) = outcome {
-        if let Some(inner) = node.upgrade() {
-            inner.network.set_watched(false).await;
-        }
-        tracing::error!(%error, "listen to nftables: rules that somebody deletes come back with the next change only");
-    }
-}
-
 impl Node {
     /// Opens the node: reconnects to the shims in `RUN/pods/*`, reads exit records and clears away what a
     /// daemon that died mid-way left: half-made pods, dead shims' processes, snapshots and leases.
@@ -149,7 +127,7 @@ impl Node {
         });
         recovery::recover(&inner).await?;
         tokio::spawn(sampler::run(Arc::downgrade(&inner)));
-        tokio::spawn(keep_tables(Arc::downgrade(&inner)));
+        tokio::spawn(super::network::keep_tables(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 

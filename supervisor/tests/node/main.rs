@@ -34,6 +34,7 @@ mod registry;
 mod replicas;
 mod retries;
 mod runtime_handlers;
+mod service_endpoints;
 mod services;
 mod streaming;
 #[path = "../../../runtime/tests/support/terminal.rs"]

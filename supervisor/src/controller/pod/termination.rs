@@ -62,6 +62,15 @@ impl Worker {
         all.filter(|container| container.state == ContainerState::Running).collect()
     }
 
+    /// Has Services send nothing more to the pod before its containers hear of its end. Connections there are go on. Who
+    /// leaves it no time means at once.
+    pub(super) async fn leave_services(&mut self, grace: u64) {
+        if !self.unserved && grace > 0 && !self.running().is_empty() {
+            self.context.services.follows(self.context.objects.store()).await;
+        }
+        self.unserved = true;
+    }
+
     /// Has all of them end; true once they have. The second and any further call looks how far it has come, or makes it
     /// quicker.
     pub(super) async fn ended(&mut self, pod: &Pod, grace: Duration) -> Result<bool, PodError> {

@@ -57,7 +57,7 @@ pub(super) struct Worker {
     /// The end of all of them.
     pub(super) termination: Option<Termination>,
     /// Nothing new is sent to the pod by any Service.
-    unserved: bool,
+    pub(super) unserved: bool,
     /// What containers that have ended left to be said of them, by id.
     pub(super) last_words: HashMap<String, String>,
     pub(super) resize: Resize,
@@ -188,15 +188,6 @@ impl Worker {
         let deadline = termination::time_left(&typed, Timestamp::now()).map(|left| Instant::now() + left);
         let again = (self.resize != Resize::default()).then(|| Instant::now() + RETRY);
         Ok(Next::Wait(earliest(earliest(wake_at?, deadline), again)))
-    }
-
-    /// Has Services send nothing more to the pod before its containers hear of its end. Connections there are go on. Who
-    /// leaves it no time means at once.
-    async fn leave_services(&mut self, grace: u64) {
-        if !self.unserved && grace > 0 && !self.running().is_empty() {
-            self.context.services.follows(self.context.objects.store()).await;
-        }
-        self.unserved = true;
     }
 
     /// Lets go of what belongs to containers that have ended.

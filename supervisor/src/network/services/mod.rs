@@ -9,6 +9,7 @@
 //! Every change is one transaction of the whole table, in which chains are filled anew and sets stay: they hold who was
 //! sent where (session affinity). Connections that are made already go on where they went, whatever the table says.
 
+mod flows;
 mod rules;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -16,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use tokio::sync::Mutex;
 
 use super::nft::{self, Contents};
-use super::{NetworkConfig, Result, Subnet};
+use super::{NetworkConfig, NetworkError, Result, Subnet};
 use crate::pod::spec::Protocol;
 
 /// One port of a Service.
@@ -92,17 +93,22 @@ impl Services {
         if state.wanted.as_ref() == Some(&wanted) && state.contents.is_some() {
             return Ok(());
         }
-        state.wanted = Some(wanted);
-        self.write(&mut state).await
+        let before = state.wanted.replace(wanted).map(|before| before.frontends).unwrap_or_default();
+        self.write(&mut state).await?;
+        let after = state.wanted.as_ref().map_or(&[][..], |wanted| &wanted.frontends);
+        if let Err(error) = flows::forget(&before, after).await {
+            tracing::warn!(%error, "forget flows of UDP to endpoints that are gone");
+        }
+        Ok(())
     }
 
-    /// Makes the table anew, should there be one; false where there shall be none.
-    pub(super) async fn restore(&self) -> Result<bool> {
+    /// Makes the table anew, should there be one; false where there shall be none. `empty` says that it is gone.
+    pub(super) async fn restore(&self, empty: bool) -> Result<bool> {
         let mut state = self.state.lock().await;
         if state.wanted.as_ref().is_none_or(|wanted| wanted.frontends.is_empty()) {
             return Ok(false);
         }
-        state.contents = None;
+        state.contents = empty.then(Contents::default);
         self.write(&mut state).await.map(|()| true)
     }
 
@@ -126,7 +132,11 @@ impl Services {
         // Taken: after a failure nothing is known.
         let before = match state.contents.take() {
             Some(contents) => contents,
-            None => nft::contents(&self.table).await?,
+            None => match nft::contents(&self.table).await {
+                // Who has no Services needs no nft.
+                Err(NetworkError::NoNft(_)) if wanted.frontends.is_empty() => return Ok(()),
+                contents => contents?,
+            },
         };
         let (script, contents) = rules::render(&self.table, &self.subnet, wanted, &before);
         if !script.is_empty() {
