@@ -71,15 +71,20 @@ fn device(wire: cri::Device) -> Device {
 
 const SECURITY: &str = "config.linux.security_context";
 
+/// Before the name of a profile of the node's, in fields that also name others.
+const LOCALHOST: &str = "localhost/";
+
+/// The kernel's attribute takes a page at most.
+const APPARMOR_NAME_BYTES_MAX: usize = 1024;
+
 fn security(wire: cri::LinuxContainerSecurityContext, pod: &SandboxConfig) -> Result<Security> {
     let field = |name: &str| format!("{SECURITY}.{name}");
     let only_named_groups = wire.supplemental_groups_policy() == cri::SupplementalGroupsPolicy::Strict;
     if wire.selinux_options.as_ref().is_some_and(|options| *options != cri::SeLinuxOption::default()) {
         return Err(unsupported(field("selinux_options")));
     }
-    check_apparmor(&wire)?;
     check_namespaces(&wire, pod)?;
-    let seccomp = seccomp(&wire)?;
+    let (seccomp, apparmor) = (seccomp(&wire)?, apparmor(&wire)?);
     let capabilities = wire.capabilities.unwrap_or_default();
     if wire.run_as_group.is_some() && wire.run_as_user.is_none() && wire.run_as_username.is_empty() {
         let reason = "needs run_as_user or run_as_username";
@@ -104,6 +109,7 @@ fn security(wire: cri::LinuxContainerSecurityContext, pod: &SandboxConfig) -> Re
         readonly_rootfs: wire.readonly_rootfs,
         no_new_privs: wire.no_new_privs,
         seccomp,
+        apparmor,
         masked_paths: paths(wire.masked_paths),
         readonly_paths: paths(wire.readonly_paths),
     })
@@ -141,18 +147,26 @@ fn check_namespaces(wire: &cri::LinuxContainerSecurityContext, pod: &SandboxConf
     }
 }
 
-/// Without AppArmor in the kernel the default profile and none are the same.
-fn check_apparmor(wire: &cri::LinuxContainerSecurityContext) -> Result<()> {
-    let localhost = cri::security_profile::ProfileType::Localhost;
-    if wire.apparmor.as_ref().is_some_and(|profile| profile.profile_type() == localhost) {
-        return Err(unsupported(format!("{SECURITY}.apparmor LOCALHOST")));
-    }
+/// The profile that is asked for by name. The node has none of its own: the runtime's default is none.
+fn apparmor(wire: &cri::LinuxContainerSecurityContext) -> Result<Option<String>> {
+    use cri::security_profile::ProfileType;
     #[allow(deprecated)]
-    let old = wire.apparmor_profile.as_str();
-    if matches!(old, "" | "runtime/default" | "unconfined") {
-        return Ok(());
+    let (path, field) = match (&wire.apparmor, wire.apparmor_profile.as_str()) {
+        (Some(profile), _) if profile.profile_type() == ProfileType::Localhost => {
+            (profile.localhost_ref.as_str(), "apparmor.localhost_ref")
+        }
+        (Some(_), _) | (None, "" | "runtime/default" | "unconfined") => return Ok(None),
+        (None, old) if old.starts_with(LOCALHOST) => (old, "apparmor_profile"),
+        (None, old) => {
+            let reason = format!("{old:?} is neither runtime/default, unconfined nor localhost/NAME");
+            return Err(invalid(format!("{SECURITY}.apparmor_profile"), reason));
+        }
+    };
+    let name = path.strip_prefix(LOCALHOST).unwrap_or(path);
+    if name.is_empty() || name.len() > APPARMOR_NAME_BYTES_MAX || name.contains(char::is_control) {
+        return Err(invalid(format!("{SECURITY}.{field}"), format!("{name:?} is no name of a profile")));
     }
-    Err(unsupported(format!("{SECURITY}.apparmor_profile {old:?}")))
+    Ok(Some(name.into()))
 }
 
 fn seccomp(wire: &cri::LinuxContainerSecurityContext) -> Result<Seccomp> {
@@ -173,7 +187,7 @@ fn seccomp(wire: &cri::LinuxContainerSecurityContext) -> Result<Seccomp> {
 }
 
 fn localhost_profile(path: &str, name: &str) -> Result<Seccomp> {
-    let plain = PathBuf::from(path.strip_prefix("localhost/").unwrap_or(path));
+    let plain = PathBuf::from(path.strip_prefix(LOCALHOST).unwrap_or(path));
     if !plain.is_absolute() {
         return Err(invalid(format!("{SECURITY}.{name}"), format!("{path:?} is no absolute path")));
     }

@@ -337,6 +337,9 @@ pub struct Security {
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,
     pub seccomp: Seccomp,
+    /// The AppArmor profile of the node's, by its name.
+    #[serde(default)]
+    pub apparmor: Option<String>,
     /// `None` masks what the runtime masks by default.
     pub masked_paths: Option<Vec<String>>,
     pub readonly_paths: Option<Vec<String>>,

@@ -4,6 +4,7 @@ mod api_requests;
 mod checkpoints;
 mod cni_plugins;
 mod cni_protocol;
+mod container_apparmor;
 mod container_fields;
 mod copied_roots;
 mod cri;

@@ -3,6 +3,7 @@
 //! What comes from an image (environment, command, user, volumes) is data here: it names nothing on the node.
 //! Namespaces that the pod shares are left out; the shim puts its own in.
 
+mod apparmor;
 mod capabilities;
 mod cdi;
 mod devices;
@@ -69,6 +70,7 @@ fn build_blocking(input: &Input) -> Result<Bundle> {
     let stop_signal = stop_signal(config, &image)?;
     // Before the snapshot is made: refusals leave nothing.
     process::arguments(config, &image.config)?;
+    apparmor::check(config.security.apparmor.as_deref())?;
     let edits = cdi::edits(&config.cdi_devices, &input.cdi_folders)?;
     let rootfs = input.store.prepare(&input.id, &image).map_err(|error| image_error(chain(&error)))?;
     give_to_root(input, &rootfs)?;

@@ -56,6 +56,9 @@ pub(super) fn compile(
     if let Some(score) = resources::oom_score(config.resources.oom_score_adj) {
         process["oomScoreAdj"] = json!(score);
     }
+    if let Some(profile) = &config.security.apparmor {
+        process["apparmorProfile"] = json!(profile);
+    }
     Ok((process, user))
 }
 
