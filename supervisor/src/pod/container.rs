@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wharf_specs::shim::{Exit, Operation};
 
-use super::bundle;
 use super::error::{PodError, Result};
 use super::node::now;
 use super::record::ContainerRecord;
@@ -23,10 +22,10 @@ use super::stop::unkillable;
 use crate::removal::remove_tree;
 
 /// Exit code of a container whose process could not be started, as docker and containerd give it.
-const START_ERROR_CODE: i32 = 128;
+pub(super) const START_ERROR_CODE: i32 = 128;
 
 /// How long the event that goes with an answer is waited for.
-const EVENT_DEADLINE: Duration = Duration::from_secs(1);
+pub(super) const EVENT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long a shim may take to give up a container that has ended.
 const DELETE_DEADLINE: Duration = Duration::from_secs(5);
@@ -77,47 +76,6 @@ impl ContainerRecord {
 }
 
 impl Owner {
-    pub(super) async fn start_container(&mut self, id: &str) -> Result<()> {
-        let state = self.inner.container(id)?.state;
-        if state != ContainerState::Created {
-            return Err(wrong_state(id, state, "a created one"));
-        }
-        let shim = self.shim.clone().ok_or_else(|| wrong_state(id, state, "one of a ready pod sandbox"))?;
-        let start = match self.records.get(id) {
-            Some(record) if record.waits_for_restore() => self.restore_operation(id, record)?,
-            _ => Operation::Start { container: id.into() },
-        };
-        match shim.done("start container", id, start).await {
-            Ok(()) => {
-                self.drop_images(id);
-                // The shim's own word is on its way with the answer, and has the exact time.
-                let deadline = Instant::now() + EVENT_DEADLINE;
-                while self.records.get(id).is_some_and(|record| record.started_at == 0) {
-                    match tokio::time::timeout_at(deadline, self.from_shim.recv()).await {
-                        Ok(Some(message)) => Box::pin(self.on_shim(message)).await,
-                        _ => break,
-                    }
-                }
-                if self.records.get(id).is_some_and(|record| record.started_at == 0) {
-                    self.container_started(id, 0, now());
-                }
-                Ok(())
-            }
-            Err(error) => {
-                let _ = self.kill(id, SIGKILL, true).await;
-                let exit = Exit {
-                    code: START_ERROR_CODE,
-                    signal: None,
-                    oom_killed: false,
-                    oom_origin: None,
-                    finished_at: now(),
-                };
-                self.container_ended(id, exit, Some(("StartError".into(), error.to_string())));
-                Err(error)
-            }
-        }
-    }
-
     /// By the shim's event, which knows time and pid best, or until that comes by its answer.
     pub(super) fn container_started(&mut self, id: &str, pid: u32, at: i64) {
         let Some(record) = self.records.get_mut(id) else { return };
@@ -138,6 +96,14 @@ impl Owner {
         if first {
             tracing::info!(pod = %self.id, container = %id, "container started");
             self.inner.emit(Event::ContainerStarted { sandbox: self.id.clone(), container: id.into() });
+        }
+    }
+
+    /// The shim tells of an end.
+    pub(super) fn exit_told(&mut self, id: &str, exit: Exit) {
+        let exit = if self.records.contains_key(id) { self.requests.keep_exit(id, exit) } else { Some(exit) };
+        if let Some(exit) = exit {
+            self.container_exited(id, exit);
         }
     }
 
@@ -170,7 +136,7 @@ impl Owner {
         self.publish_container(id, |status| status.state = ContainerState::Unknown);
     }
 
-    fn container_ended(&mut self, id: &str, exit: Exit, reason: Option<(String, String)>) {
+    pub(super) fn container_ended(&mut self, id: &str, exit: Exit, reason: Option<(String, String)>) {
         let Some(record) = self.records.get_mut(id) else { return };
         if record.exit.is_some() {
             return;
@@ -276,30 +242,20 @@ impl Owner {
         Ok(())
     }
 
-    pub(super) async fn update_container(&mut self, id: &str, resources: Resources) -> Result<()> {
-        let state = self.inner.container(id)?.state;
-        if !matches!(state, ContainerState::Created | ContainerState::Running) {
-            return Err(wrong_state(id, state, "a created or running one"));
-        }
-        if self.records.get(id).is_some_and(ContainerRecord::waits_for_restore) {
-            return Err(wrong_state(id, state, "one whose checkpoint is restored"));
-        }
-        let Some(shim) = self.shim.clone() else { return Err(wrong_state(id, state, "one with a shim")) };
-        let limits = bundle::linux_resources(&resources)?;
-        let update = Operation::Update { container: id.into(), resources: Box::new(limits) };
-        shim.done("update container", id, update).await?;
+    /// Records limits that the shim has set.
+    pub(super) fn record_limits(&mut self, id: &str, resources: &Resources) {
         if let Some(record) = self.records.get_mut(id) {
-            record.config.resources.merge(&resources);
+            record.config.resources.merge(resources);
             let merged = record.config.resources.clone();
             self.save(id);
             self.publish_container(id, |status| status.config.resources = merged);
         }
-        Ok(())
     }
 
     /// The shim has it, and it has not ended.
     pub(super) fn is_alive(&self, id: &str) -> bool {
-        self.records.get(id).is_some_and(|record| record.exit.is_none() && !record.waits_for_restore())
+        let known_to_shim = |record: &ContainerRecord| !record.waits_for_restore() || self.requests.is_starting(id);
+        self.records.get(id).is_some_and(|record| record.exit.is_none() && known_to_shim(record))
     }
 
     pub(super) fn alive(&self) -> Vec<String> {

@@ -27,6 +27,7 @@ mod observer;
 mod placement;
 mod record;
 mod recovery;
+mod requests;
 mod restore;
 mod sandbox;
 mod sandbox_check;

@@ -22,6 +22,8 @@ use super::create::Creates;
 use super::error::{PodError, Result};
 use super::node::{COMMAND_BACKLOG, Inner, now};
 use super::record::{PodDirectory, PodPhase, PodRecord};
+use super::record::{PodDirectory, PodPhase, PodRecord, remove_tree};
+use super::requests::Requests;
 use super::sandbox::{Command, Owner};
 use super::session::SIGKILL;
 use super::shim_process;
@@ -131,6 +133,7 @@ fn owner_of(
         to_self: commands.downgrade(),
         records: BTreeMap::new(),
         creates: Creates::default(),
+        requests: Requests::default(),
         stops: HashMap::new(),
     };
     (owner, inbox, commands)

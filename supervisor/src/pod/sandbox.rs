@@ -22,6 +22,7 @@ use super::error::{PodError, Result};
 use super::node::Inner;
 use super::placement::Placement;
 use super::record::{ContainerRecord, PodDirectory, PodPhase, PodRecord, write_json};
+use super::requests::Requests;
 use super::shim_client::{FromPodShim, ShimClient};
 use super::shim_process;
 use super::spec::{ContainerConfig, IdMapping, PidMode, PodLimits, Resources, SandboxConfig, UserNamespace};
@@ -99,6 +100,7 @@ pub(super) struct Owner {
     pub(super) to_self: mpsc::WeakSender<Command>,
     pub(super) records: BTreeMap<String, ContainerRecord>,
     pub(super) creates: Creates,
+    pub(super) requests: Requests,
     /// Who waits for a container to end.
     pub(super) stops: HashMap<String, Vec<Reply<()>>>,
 }
@@ -129,6 +131,7 @@ pub(crate) async fn run(
         to_self,
         records: BTreeMap::new(),
         creates: Creates::default(),
+        requests: Requests::default(),
         stops: HashMap::new(),
     };
     match owner.start().await {
@@ -253,6 +256,7 @@ impl Owner {
                 biased;
                 Some(message) = self.from_shim.recv() => self.on_shim(message).await,
                 Some(made) = self.creates.next() => self.created(made).await,
+                Some(answered) = self.requests.next() => self.answered(answered).await,
                 command = inbox.recv() => match command {
                     Some(Command::Remove { reply }) => {
                         let outcome = self.remove().await;
@@ -276,15 +280,13 @@ impl Owner {
             Command::Remove { reply } => drop(reply.send(self.remove().await)),
             Command::Update { limits, reply } => drop(reply.send(self.update_limits(*limits).await)),
             Command::CreateContainer { config, reply } => self.create_container(*config, reply),
-            Command::StartContainer { container, reply } => {
-                drop(reply.send(self.start_container(&container).await));
-            }
+            Command::StartContainer { container, reply } => self.start_container(container, reply),
             Command::StopContainer { container, grace, reply } => self.stop_container(container, grace, reply).await,
             Command::RemoveContainer { container, reply } => {
                 drop(reply.send(self.remove_container(&container).await));
             }
             Command::UpdateContainer { container, resources, reply } => {
-                drop(reply.send(self.update_container(&container, *resources).await));
+                self.update_container(container, *resources, reply);
             }
             Command::GraceOver { container } => self.grace_over(container).await,
             Command::KillOver { container } => self.kill_over(&container).await,
@@ -294,7 +296,7 @@ impl Owner {
 
     pub(super) async fn on_shim(&mut self, message: FromPodShim) {
         match message {
-            FromPodShim::Event(ShimEvent::Exited { container, exit }) => self.container_exited(&container, exit),
+            FromPodShim::Event(ShimEvent::Exited { container, exit }) => self.exit_told(&container, exit),
             FromPodShim::Event(ShimEvent::Started { container, pid, at }) => {
                 self.container_started(&container, pid, at);
             }
@@ -332,6 +334,7 @@ impl Owner {
 
     async fn stop(&mut self) -> Result<()> {
         self.finish_creates().await;
+        self.finish_requests().await;
         if let Err(error) = self.end_all().await {
             if !self.shim.as_ref().is_some_and(ShimClient::is_gone) {
                 return Err(error);

@@ -130,17 +130,32 @@ impl ShimClient {
         operation: Operation,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(Answer, Vec<OwnedFd>)> {
+        self.begin(deadline, name, id, operation, descriptors)?.await
+    }
+
+    /// Puts a request on its way before it returns: requests are done in the order of these calls.
+    fn begin(
+        &self,
+        deadline: Duration,
+        name: &str,
+        id: &str,
+        operation: Operation,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<impl Future<Output = Result<(Answer, Vec<OwnedFd>)>> + Send + use<>> {
         let (number, outcome) = self.send(name, id, operation, descriptors)?;
-        let seconds = tokio::select! {
-            outcome = outcome => return answered(name, id, outcome),
-            () = tokio::time::sleep(deadline) => deadline.as_secs(),
-            () = self.hurried() => {
-                self.shared.give_up();
-                HURRIED_DEADLINE.as_secs()
-            }
-        };
-        self.shared.pending().replies.remove(&number);
-        Err(PodError::DeadlineExceeded { operation: format!("{name} {id}"), seconds })
+        let (client, name, id) = (self.clone(), name.to_string(), id.to_string());
+        Ok(async move {
+            let seconds = tokio::select! {
+                outcome = outcome => return answered(&name, &id, outcome),
+                () = tokio::time::sleep(deadline) => deadline.as_secs(),
+                () = client.hurried() => {
+                    client.shared.give_up();
+                    HURRIED_DEADLINE.as_secs()
+                }
+            };
+            client.shared.pending().replies.remove(&number);
+            Err(PodError::DeadlineExceeded { operation: format!("{name} {id}"), seconds })
+        })
     }
 
     /// As [`request`](Self::request), for what takes its time while the shim serves others: that the pod is to end gives
@@ -224,6 +239,17 @@ impl ShimClient {
     /// As [`request`](Self::request) where the answer holds nothing.
     pub(crate) async fn done(&self, name: &str, id: &str, operation: Operation) -> Result<()> {
         self.request(name, id, operation, Vec::new()).await.map(|_| ())
+    }
+
+    /// As [`done`](Self::done), for who waits elsewhere: the request is on its way before this returns.
+    pub(crate) fn begin_done(
+        &self,
+        name: &str,
+        id: &str,
+        operation: Operation,
+    ) -> Result<impl Future<Output = Result<()>> + Send + use<>> {
+        let outcome = self.begin(REQUEST_DEADLINE, name, id, operation, Vec::new())?;
+        Ok(async move { outcome.await.map(|_| ()) })
     }
 
     /// As [`done`](Self::done), for what a shim does at once.

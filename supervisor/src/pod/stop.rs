@@ -20,7 +20,7 @@ impl Owner {
             let _ = reply.send(Err(PodError::container_not_found(&id)));
             return;
         };
-        if record.exit.is_some() || record.started_at == 0 {
+        if record.exit.is_some() || (record.started_at == 0 && !self.requests.is_starting(&id)) {
             let _ = reply.send(Ok(()));
             return;
         }
@@ -155,8 +155,17 @@ impl Owner {
     pub(super) async fn wait_for_end(&mut self, id: &str) -> Result<()> {
         let deadline = Instant::now() + KILL_DEADLINE;
         while self.is_alive(id) && self.shim.is_some() {
-            match tokio::time::timeout_at(deadline, self.from_shim.recv()).await {
-                Ok(Some(message)) => Box::pin(self.on_shim(message)).await,
+            let message = async {
+                tokio::select! {
+                    biased;
+                    // Before it a start may be answered, which the end waits for.
+                    Some(answered) = self.requests.next() => Some(Err(answered)),
+                    message = self.from_shim.recv() => message.map(Ok),
+                }
+            };
+            match tokio::time::timeout_at(deadline, message).await {
+                Ok(Some(Ok(message))) => Box::pin(self.on_shim(message)).await,
+                Ok(Some(Err(answered))) => Box::pin(self.answered(answered)).await,
                 Ok(None) => break,
                 Err(_) if self.kill_cgroup(id).await => {
                     self.container_lost(id, true);

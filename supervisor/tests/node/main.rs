@@ -38,6 +38,7 @@ mod runtime_handlers;
 mod service_endpoints;
 mod services;
 mod streaming;
+mod stuck_requests;
 #[path = "../../../runtime/tests/support/terminal.rs"]
 mod terminal;
 mod testnode;

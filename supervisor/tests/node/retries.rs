@@ -9,7 +9,7 @@ use wharf_specs::cri;
 use crate::testnode::{self, Client, Options, container, pod};
 
 /// The pod's shim, which can be made to answer nothing as one does that hangs in a file system.
-async fn shim(client: &mut Client, pod: &str) -> Pid {
+pub async fn shim(client: &mut Client, pod: &str) -> Pid {
     let verbose = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: true };
     let info = client.runtime.pod_sandbox_status(verbose).await.unwrap().into_inner().info;
     let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
@@ -17,7 +17,7 @@ async fn shim(client: &mut Client, pod: &str) -> Pid {
 }
 
 /// A request whose client waits no longer than a moment.
-fn impatient<T>(message: T) -> tonic::Request<T> {
+pub fn impatient<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(Duration::from_millis(300));
     request
@@ -27,7 +27,7 @@ fn create(pod: &str, config: cri::ContainerConfig) -> cri::CreateContainerReques
     cri::CreateContainerRequest { pod_sandbox_id: pod.into(), config: Some(config), sandbox_config: None }
 }
 
-fn timed_out(code: Code) -> bool {
+pub fn timed_out(code: Code) -> bool {
     matches!(code, Code::DeadlineExceeded | Code::Cancelled)
 }
 
