@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 use wharf_images::untrusted as images;
 use wharf_runtime::untrusted as runtime;
-use wharf_specs::{cdi, cni, streaming};
+use wharf_specs::{cdi, cni, criu_image, streaming};
 use wharf_supervisor::api::untrusted as api;
 use wharf_supervisor::dns::untrusted as dns;
 
@@ -23,6 +23,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("cni_network", cni::untrusted::network),
     ("cni_result", cni::untrusted::result),
     ("config", runtime::config),
+    ("criu_core", criu_image::untrusted::core),
     ("dns", dns::datagram),
     ("document", images::document),
     ("files", images::files),

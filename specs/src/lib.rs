@@ -23,6 +23,8 @@ pub mod config;
 pub mod cri;
 #[cfg(feature = "criu")]
 pub mod criu;
+#[cfg(feature = "criu")]
+pub mod criu_image;
 pub mod id;
 mod json_path;
 #[cfg(feature = "manifest")]

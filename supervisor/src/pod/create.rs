@@ -229,7 +229,7 @@ impl Maker {
         let restores = checkpoint.is_some();
         if let Some(checkpoint) = checkpoint {
             checkpoint.check_mounts(spec.mounts().iter().flatten().map(|mount| mount.destination().as_path()))?;
-            self.unpack(checkpoint, id, rootfs.clone()).await?;
+            self.unpack(checkpoint, id, rootfs.clone(), &spec).await?;
         }
         let directory = self.directory.container(id);
         let on_disk =

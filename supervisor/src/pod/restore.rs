@@ -1,9 +1,10 @@
 //! Containers that are made from a checkpoint: their start is its restore.
 
+use oci_spec::runtime::Spec;
 use wharf_images::RootFs;
 use wharf_specs::shim::{CHECKPOINT_VERSION, Operation, RestoreContainer};
 
-use super::checkpoint::{Checkpoint, images};
+use super::checkpoint::{Allowed, Checkpoint, images};
 use super::create::Maker;
 use super::error::{PodError, Result, chain};
 use super::node::not_ready;
@@ -39,9 +40,11 @@ impl Maker {
         Ok(found)
     }
 
-    pub(super) async fn unpack(&self, checkpoint: Checkpoint, id: &str, rootfs: RootFs) -> Result<()> {
-        let (store, container) = (self.inner.options.store.clone(), id.to_string());
-        let unpacked = tokio::task::spawn_blocking(move || checkpoint.unpack(&store, &container, &rootfs)).await;
+    /// Refuses a checkpoint whose processes may do more than those of `spec`.
+    pub(super) async fn unpack(&self, checkpoint: Checkpoint, id: &str, rootfs: RootFs, spec: &Spec) -> Result<()> {
+        let (store, container, allowed) = (self.inner.options.store.clone(), id.to_string(), Allowed::of(spec));
+        let unpack = move || checkpoint.unpack(&store, &container, &rootfs, &allowed);
+        let unpacked = tokio::task::spawn_blocking(unpack).await;
         unpacked.map_err(|error| PodError::internal(format!("unpack the checkpoint of container {id}"), error))?
     }
 }

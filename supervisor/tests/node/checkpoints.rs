@@ -17,7 +17,7 @@ use crate::testnode::{self, Client, IMAGE, Options, TestNode, append, container,
 
 const KEYS: &str = "checkpoint.enabled = true\ncheckpoint.images = true\n";
 
-async fn node(test: &str) -> Option<TestNode> {
+pub async fn node(test: &str) -> Option<TestNode> {
     testnode::start_with(test, |_| Options { keys: KEYS.into(), ..Options::default() }).await
 }
 
@@ -26,16 +26,16 @@ fn checkpoint(container: &str, location: &Path) -> cri::CheckpointContainerReque
     cri::CheckpointContainerRequest { container_id: container.into(), location, timeout: 60 }
 }
 
-fn of_image(name: &str, image: &str) -> cri::ContainerConfig {
+pub fn of_image(name: &str, image: &str) -> cri::ContainerConfig {
     let image = cri::ImageSpec { image: image.into(), ..Default::default() };
     cri::ContainerConfig { image: Some(image), ..container(name, &[]) }
 }
 
 /// Names and contents of a checkpoint's files.
-type Files = Vec<(&'static str, Vec<u8>)>;
+pub type Files = Vec<(&'static str, Vec<u8>)>;
 
 /// As an archive has them; its processes are none that criu could restore.
-fn files() -> Files {
+pub fn files() -> Files {
     let metadata = json!({"id": "x", "name": "x", "rootfsImageRef": "sha256:0", "rootfsImageName": IMAGE});
     let mut changes = tar::Builder::new(Vec::new());
     append(&mut changes, "etc/added", b"yes", 0o640);
@@ -50,14 +50,14 @@ fn files() -> Files {
     ]
 }
 
-fn with(name: &'static str, content: &[u8]) -> Files {
+pub fn with(name: &'static str, content: &[u8]) -> Files {
     let mut files = files();
     files.retain(|(other, _)| *other != name);
     files.push((name, content.to_vec()));
     files
 }
 
-fn archive(files: &Files) -> Vec<u8> {
+pub fn archive(files: &Files) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();

@@ -1,6 +1,7 @@
 //! A whole node on a real kernel, through its doors. Needs root; each test has a node of its own ([`testnode`]).
 
 mod api_requests;
+mod checkpoint_rights;
 mod checkpoints;
 mod cni_plugins;
 mod cni_protocol;

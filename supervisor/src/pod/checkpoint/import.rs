@@ -10,7 +10,7 @@ use wharf_images::changes::read_files;
 use wharf_images::{Limits, RootFs, Store};
 
 use super::source::{Content, DOCUMENT_BYTES_MAX, Slot, open_below, refused, within};
-use super::{CHANGES, Checkpoint, DELETED, IMAGES, INVENTORY};
+use super::{Allowed, CHANGES, Checkpoint, DELETED, IMAGES, INVENTORY};
 use crate::pod::error::{Result, chain};
 
 /// Beside the writable layer, until the container runs.
@@ -27,12 +27,12 @@ pub(crate) fn images(rootfs: &RootFs) -> PathBuf {
 impl Checkpoint {
     /// Puts all of it into the places of the container `id`, whose writable layer was made just now. What a failure leaves
     /// goes with that layer. Blocking.
-    pub(crate) fn unpack(self, store: &Store, id: &str, rootfs: &RootFs) -> Result<()> {
+    pub(crate) fn unpack(self, store: &Store, id: &str, rootfs: &RootFs, allowed: &Allowed) -> Result<()> {
         let name = self.name.clone();
-        self.unpack_to(store, id, &images(rootfs)).map_err(|reason| refused(&name, reason))
+        self.unpack_to(store, id, &images(rootfs), allowed).map_err(|reason| refused(&name, reason))
     }
 
-    fn unpack_to(self, store: &Store, id: &str, images: &Path) -> Result<(), String> {
+    fn unpack_to(self, store: &Store, id: &str, images: &Path, allowed: &Allowed) -> Result<(), String> {
         let said = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         let changes = images.with_file_name(CHANGES);
         DirBuilder::new().mode(0o700).create(images).map_err(|error| said(images, error))?;
@@ -48,6 +48,7 @@ impl Checkpoint {
         if !target.names.contains(INVENTORY) {
             return Err(format!("has no file {IMAGES}/{INVENTORY}"));
         }
+        allowed.check(images).map_err(|reason| format!("{IMAGES}/{reason}"))?;
         let deleted: Vec<String> = match target.deleted.0.take() {
             None => Vec::new(),
             Some(text) => serde_json::from_slice(&text).map_err(|error| format!("{DELETED}: {error}"))?,

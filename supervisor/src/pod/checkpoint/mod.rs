@@ -10,17 +10,20 @@
 //! ```
 //!
 //! Of an archive only the image's name, the images of processes, and changed files are taken: all else of the new container
-//! comes from the request that makes it. [`write`](write()) makes an archive, [`Checkpoint`] reads one.
+//! comes from the request that makes it, and what
+//! processes may do is held against that (`rights.rs`). [`write`](write()) makes an archive, [`Checkpoint`] reads one.
 
 mod archive;
 mod dump;
 mod import;
+mod rights;
 mod source;
 
 use serde::{Deserialize, Serialize};
 
 pub(super) use dump::{STAGING, write};
 pub(super) use import::images;
+pub(super) use rights::Allowed;
 pub(super) use source::Checkpoint;
 
 const CONFIG_DUMP: &str = "config.dump";
