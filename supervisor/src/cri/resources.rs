@@ -25,6 +25,11 @@ pub(super) fn resources(wire: Option<cri::LinuxContainerResources>, field: &str)
     };
     let score = i32::try_from(wire.oom_score_adj)
         .map_err(|_| invalid(format!("{field}.oom_score_adj"), format!("{} is out of range", wire.oom_score_adj)))?;
+    let list =
+        |name: &str, value: String| match value.bytes().all(|byte| byte.is_ascii_digit() || b",-:/".contains(&byte)) {
+            true => Ok(value),
+            false => Err(invalid(format!("{field}.{name}"), format!("{value:?} is no list of numbers as 0-3,7 is"))),
+        };
     let some = |value: i64| (value != 0).then_some(value);
     Ok(Resources {
         memory_limit_bytes: some(wire.memory_limit_in_bytes),
@@ -32,8 +37,8 @@ pub(super) fn resources(wire: Option<cri::LinuxContainerResources>, field: &str)
         cpu_shares: Some(positive("cpu_shares", wire.cpu_shares)?).filter(|shares| *shares != 0),
         cpu_quota_us: some(wire.cpu_quota),
         cpu_period_us: Some(positive("cpu_period", wire.cpu_period)?).filter(|period| *period != 0),
-        cpuset_cpus: wire.cpuset_cpus,
-        cpuset_mems: wire.cpuset_mems,
+        cpuset_cpus: list("cpuset_cpus", wire.cpuset_cpus)?,
+        cpuset_mems: list("cpuset_mems", wire.cpuset_mems)?,
         pids_limit: None,
         oom_score_adj: score,
         hugepage_limits,

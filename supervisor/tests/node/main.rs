@@ -11,6 +11,7 @@ mod copied_roots;
 mod cri;
 mod crictl;
 mod crictl_node;
+mod crictl_selection;
 mod crictl_streams;
 mod critest;
 mod critest_images;
