@@ -103,6 +103,8 @@ impl Kubelet {
             "protectKernelDefaults": true, "oomScoreAdj": 0,
             "podLogsDir": path("podlogs"), "volumePluginDir": path("plugins-of-kubelet"),
             "imageMinimumGCAge": "1s", "nodeStatusUpdateFrequency": "1s", "makeIPTablesUtilChains": false,
+            // However full this machine's disk is: what is short of it says so.
+            "imageGCHighThresholdPercent": 100, "evictionHard": {"memory.available": "1Mi"},
             "contentType": "application/json",
             // What is there by one answer, what comes by another: the simple way to begin a watch.
             "featureGates": {"WatchListClient": false},
@@ -185,6 +187,16 @@ impl Kubelet {
         let output = self.curl(path).args(["--request", "POST"]).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "POST {path}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What it answers to a request that it refuses, and the status of HTTP.
+    pub fn refusal(&self, path: &str) -> (String, String) {
+        let mut command = self.node.enter();
+        command.args(["curl", "--silent", "--insecure", "--max-time", "60", "--write-out", "\\n%{http_code}"]);
+        command.args(["--request", "POST"]).arg(format!("https://127.0.0.1:{PORT}{path}"));
+        let output = String::from_utf8(command.stdin(Stdio::null()).output().unwrap().stdout).unwrap();
+        let (answer, status) = output.rsplit_once('\n').unwrap();
+        (answer.to_owned(), status.to_owned())
     }
 
     /// The pod as the kubelet has it, of the namespace `default`; a static one's name has the node's after it.

@@ -65,6 +65,7 @@ async fn a_kubelet_runs_static_pods_with_all_that_it_does_with_them() {
     assert_eq!(kubelet.post("/run/default/web-node/main?cmd=cat%20/www/index.html"), "page\n");
     streams(&kubelet).await;
     figures(&kubelet);
+    checkpoints(&kubelet);
     probes(&kubelet);
 
     // A kubelet that is replaced finds its pods as they were.
@@ -141,6 +142,18 @@ fn figures(kubelet: &Kubelet) {
     assert_eq!(found["network"]["name"], "eth0", "{found}");
     assert!(found["containers"][0]["memory"]["workingSetBytes"].as_u64().is_some_and(|bytes| bytes > 0), "{found}");
     assert!(found["containers"][0]["rootfs"]["usedBytes"].as_u64().is_some_and(|bytes| bytes > 0), "{found}");
+}
+
+/// Of which the kubelet keeps the archive, where the node is configured for it and criu can dump on its kernel.
+fn checkpoints(kubelet: &Kubelet) {
+    let (answer, status) = kubelet.refusal("/checkpoint/default/web-node/main");
+    assert_eq!(status, "500", "{answer}");
+    assert!(answer.contains("checkpoint.enabled in wharfd's configuration is not true"), "{answer}");
+    let (answer, status) = kubelet.refusal("/checkpoint/default/web-node/none");
+    assert_eq!(status, "404", "{answer}");
+    let kept = std::fs::read_dir(kubelet.node().path("kubelet/checkpoints")).into_iter().flatten().count();
+    assert_eq!(kept, 0, "nothing is left of it");
+    assert!(is_ready(kubelet, "web-node"));
 }
 
 fn probes(kubelet: &Kubelet) {
