@@ -41,6 +41,12 @@ vm: ## Run the privileged suites in throwaway VMs: a stock kernel, pure cgroup v
 	@scripts/install test
 	@scripts/test vm
 
+.PHONY: vm-critest
+vm-critest: ## Run all of critest in a throwaway VM: systemd, pure cgroup v2, AppArmor
+	@scripts/install build
+	@scripts/install test
+	WHARF_VM_CRITEST=all scripts/test vm critest::
+
 .PHONY: vm-all
 vm-all: ## The same on every kernel of vm-tests/packages.lock
 	@scripts/install build

@@ -15,7 +15,8 @@ use tar::EntryType;
 /// The release of Debian.
 pub const SUITE: &str = "bookworm";
 /// systemd with both buses and logins, what rootless containers need, and what the suites call.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
+    "apparmor",
     "busybox-static",
     "ca-certificates",
     "criu",

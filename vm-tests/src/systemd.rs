@@ -5,8 +5,9 @@ use crate::{Image, guest};
 use anyhow::Result;
 
 const UNITS: &str = "/etc/systemd/system";
-/// Work for disks, consoles, logs that last, and the first boot of a machine that has a second.
-const MASKED: [&str; 26] = [
+/// Work for disks, consoles, logs that last, profiles of other programs, and the first boot of a machine that has a second.
+const MASKED: [&str; 27] = [
+    "apparmor.service",
     "console-getty.service",
     "getty.target",
     "kmod-static-nodes.service",

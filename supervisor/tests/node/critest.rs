@@ -11,7 +11,8 @@ use crate::critest_images;
 use crate::registry::{self, Registry};
 use crate::testnode::{self, Options, TestNode, built, tool};
 
-/// Specs that run at a time: they wait for most of theirs. `WHARF_CRITEST_PROCESSES` says another number.
+/// Specs that run at a time: they wait for most of theirs. `WHARF_CRITEST_PROCESSES` says another number, and
+/// `WHARF_CRITEST_FOCUS`, ginkgo's expression, which of them run.
 const PROCESSES: &str = "8";
 
 /// The image that critest names by the digest of its publisher's file; a file of ours cannot have it.
@@ -21,8 +22,11 @@ const PUBLISHED_DIGEST: &str = "sha256:9700f9a2f5bf2c45f2f605a0bd3bce7cf37420ec9
 /// Beginnings of the names of specs that fail.
 const FAILING: [&str; 0] = [];
 
-/// Beginnings of the names of specs that the suite leaves out; it says why.
-const SKIPPED: [&str; 1] = ["AppArmor runtime should"];
+/// Beginnings of the names of specs that the suite leaves out where the kernel has no AppArmor; it says why.
+const APPARMOR: &str = "AppArmor runtime should";
+
+/// The suite loads profiles as a user who has to ask for it.
+const SUDO: &str = "#!/bin/sh\nexec \"$@\"\n";
 
 const TEST: &str = "critest_passes_but_for_the_listed_specs";
 
@@ -36,7 +40,8 @@ const REGISTRIES: &str = "[registry.\"registry.k8s.io\"]\nmirrors = [\"127.0.0.1
 fn missing() -> Option<String> {
     let tools = ["critest", "ginkgo"].into_iter().find(|name| tool(name).is_none());
     let busybox = built("busybox").is_none().then(|| "no busybox in WHARF_TEST_TOOLS: scripts/install test".to_owned());
-    let needed = ["/usr/bin/gcc", "/usr/bin/ipcmk"].into_iter().find(|program| !Path::new(program).is_file());
+    let compiler = built("who").is_none().then_some("/usr/bin/gcc");
+    let needed = compiler.into_iter().chain(["/usr/bin/ipcmk"]).find(|program| !Path::new(program).is_file());
     tools
         .map(|name| format!("no {name}: scripts/go-tools builds it; WHARF_TEST_TOOLS says where"))
         .or(busybox)
@@ -52,7 +57,7 @@ async fn critest_passes_but_for_the_listed_specs() {
     }
     let options = |folder: &Path| Options {
         keys: format!("registries = {:?}\n", folder.join("registries.toml")),
-        files: vec![("registries.toml", REGISTRIES.into())],
+        files: vec![("registries.toml", REGISTRIES.into()), ("plugins/sudo", SUDO.into())],
         ..Options::default()
     };
     let Some(mut node) = testnode::start_with("critest", options).await else { return };
@@ -101,6 +106,10 @@ fn program_with(node: &TestNode, digest: &str) -> PathBuf {
     path
 }
 
+fn focus() -> Option<String> {
+    std::env::var("WHARF_CRITEST_FOCUS").ok().filter(|focus| !focus.is_empty())
+}
+
 struct Spec {
     name: String,
     state: String,
@@ -116,11 +125,14 @@ fn run(node: &TestNode, program: &Path) -> Vec<Spec> {
     let log = std::fs::File::options().create(true).append(true).mode(0o600).open(node.path("critest.log")).unwrap();
     let endpoint = format!("unix://{}", node.path("run/wharfd.sock").display());
     let processes = std::env::var("WHARF_CRITEST_PROCESSES").unwrap_or_else(|_| PROCESSES.into());
+    let path = std::env::var("PATH").unwrap_or_default();
+    let focus = focus().map(|focus| ["--focus".to_owned(), focus]);
     let started = std::time::Instant::now();
     let status = node
         .enter()
         .arg(tool("ginkgo").unwrap())
         .args(["run", "--no-color", "--succinct", "--skip", "benchmark", "--procs", &processes])
+        .args(focus.into_iter().flatten())
         .arg("--output-dir")
         .arg(node.path(""))
         .args(["--json-report", "critest.json"])
@@ -128,6 +140,7 @@ fn run(node: &TestNode, program: &Path) -> Vec<Spec> {
         .arg("--")
         .args([format!("-runtime-endpoint={endpoint}"), format!("-image-endpoint={endpoint}")])
         .env("TMPDIR", &scratch)
+        .env("PATH", format!("{}:{path}", node.path("plugins").display()))
         .stdin(std::process::Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
@@ -156,8 +169,12 @@ fn spec(report: &Value) -> Spec {
 }
 
 fn judge(specs: &[Spec], node: &TestNode) {
-    // Not asked for.
-    let specs: Vec<&Spec> = specs.iter().filter(|spec| !spec.name.contains("benchmark")).collect();
+    // Not asked for: ginkgo skips these without a word.
+    let focused = focus().is_some();
+    let unasked = |spec: &&Spec| focused && spec.state == "skipped" && spec.message.is_empty();
+    let specs: Vec<&Spec> = specs.iter().filter(|spec| !spec.name.contains("benchmark") && !unasked(spec)).collect();
+    assert!(!specs.is_empty(), "no spec was run: {:?}", focus());
+    let without_apparmor = !crate::container_apparmor::enabled();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for spec in &specs {
         *counts.entry(&spec.state).or_default() += 1;
@@ -171,7 +188,7 @@ fn judge(specs: &[Spec], node: &TestNode) {
     let mut wrong = Vec::new();
     for spec in &specs {
         let fails = FAILING.iter().any(|name| spec.name.starts_with(name));
-        let skipped = SKIPPED.iter().any(|name| spec.name.starts_with(name));
+        let skipped = without_apparmor && spec.name.starts_with(APPARMOR);
         match spec.state.as_str() {
             "passed" if !fails && !skipped => {}
             "skipped" if skipped => println!("critest: left out: {}: {}", spec.name, first_line(&spec.message)),
@@ -187,7 +204,7 @@ fn judge(specs: &[Spec], node: &TestNode) {
             }
         }
     }
-    for name in FAILING.iter().chain(&SKIPPED) {
+    for name in FAILING.iter().chain([&APPARMOR]).filter(|_| !focused) {
         if !specs.iter().any(|spec| spec.name.starts_with(name)) {
             wrong.push(format!("no spec has the name {name}"));
         }

@@ -49,8 +49,16 @@ impl Registry {
         let target = format!("docker://{REGISTRY}/{target}");
         let digest = node.path("digest");
         let file = digest.to_str().unwrap();
-        let pushed =
-            node.inside(&["skopeo", "copy", "--dest-tls-verify=false", "--digestfile", file, &source, &target]);
+        let pushed = node.inside(&[
+            "skopeo",
+            "--insecure-policy",
+            "copy",
+            "--dest-tls-verify=false",
+            "--digestfile",
+            file,
+            &source,
+            &target,
+        ]);
         assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
         std::fs::read_to_string(digest).unwrap().trim().to_owned()
     }

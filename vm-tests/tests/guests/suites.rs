@@ -2,7 +2,7 @@
 //! v2 alone. Each guest is thrown away; the tests' own files are on a disk with a journal, as on a real machine.
 
 use crate::support::{SuiteRun, kernel, turn};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vm_tests::cargo::{self, Suites};
 use vm_tests::{Disk, Image, Options, debian, host_program};
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(2400);
 const SWAP: &str = "fallocate -l 256M /tmp/swap; chmod 600 /tmp/swap; mkswap -q /tmp/swap; swapon /tmp/swap";
 
 /// A guest with systemd, or nothing after saying why the test does not run.
-fn guest(test: &str) -> Option<Image> {
+pub fn guest(test: &str) -> Option<Image> {
     let kernel = kernel(test)?;
     if let Err(error) = host_program::find("mmdebstrap") {
         println!("SKIP {test}: {error:#}");
@@ -25,7 +25,7 @@ fn guest(test: &str) -> Option<Image> {
 }
 
 /// Peers and tools, as far as this machine has them; a test that misses one says so in the guest.
-fn add_programs(image: &mut Image, programs: &[&str]) {
+pub fn add_programs(image: &mut Image, programs: &[&str]) {
     for program in programs.iter().filter(|program| host_program::find(program).is_ok()) {
         image.host_program(program).expect("add a program");
     }
@@ -86,18 +86,26 @@ fn images_pass_their_tests_under_systemd() {
     run(NAME, image, &built, |name| !elsewhere.contains(&name));
 }
 
-#[test]
-fn nodes_pass_their_tests_under_systemd() {
-    const NAME: &str = "nodes_pass_their_tests_under_systemd";
-    let Some(mut image) = guest(NAME) else { return };
+/// Puts what whole nodes consist of into a guest, and gives back their suites.
+pub fn add_node(image: &mut Image) -> Suites {
     let built = cargo::suites("supervisor").expect("build the suites");
     for directory in ["supervisor/Cargo.toml", "examples"] {
-        add_source(&mut image, Path::new(directory));
+        add_source(image, Path::new(directory));
     }
     // The daemon looks for its shim beside itself.
     let programs = cargo::programs().expect("build the programs").programs;
     let shim = programs.iter().find(|path| path.ends_with("wharf-shim")).expect("a shim");
-    image.file(shim, &shim.to_string_lossy()).expect("add the shim");
+    // As it is installed where `scripts/test` has built that: emulated, it is many times as fast.
+    let installed = std::env::var_os("WHARF_VM_SHIM").map_or_else(|| shim.clone(), PathBuf::from);
+    image.file(&installed, &shim.to_string_lossy()).expect("add the shim");
+    built
+}
+
+#[test]
+fn nodes_pass_their_tests_under_systemd() {
+    const NAME: &str = "nodes_pass_their_tests_under_systemd";
+    let Some(mut image) = guest(NAME) else { return };
+    let built = add_node(&mut image);
     add_programs(&mut image, &["docker-registry"]);
     // Kubernetes' clients are large programs that ask little of a kernel, and start for seconds where one is emulated;
     // CNI's plugins want iptables, whose modules no guest has. Their tests run on this machine.
