@@ -22,7 +22,6 @@ use super::create::Creates;
 use super::error::{PodError, Result};
 use super::node::{COMMAND_BACKLOG, Inner, now};
 use super::record::{PodDirectory, PodPhase, PodRecord};
-use super::record::{PodDirectory, PodPhase, PodRecord, remove_tree};
 use super::requests::Requests;
 use super::sandbox::{Command, Owner};
 use super::session::SIGKILL;
