@@ -34,6 +34,7 @@ pub(super) fn config(index: usize, wire: cri::Mount, pod: &SandboxConfig) -> Res
     });
     match &image {
         Some(_) if !wire.host_path.is_empty() => return Err(invalid(field("host_path"), "is given beside image")),
+        Some(_) if !wire.readonly => return Err(invalid(field("readonly"), "is false, and images are not written to")),
         None if !wire.image_sub_path.is_empty() => return Err(invalid(field("image_sub_path"), "needs an image")),
         _ => {}
     }

@@ -286,7 +286,7 @@ async fn images_are_volumes_whole_and_in_part() {
     let ended = client.wait_exit(&created).await;
     let log = std::fs::read_to_string(&ended.log_path).unwrap();
     let lines: Vec<&str> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    assert_eq!(lines, ["1221", "is no program"]);
+    assert_eq!(lines, ["1221", "ran"]);
 
     let with = |mount| cri::ContainerConfig { mounts: vec![mount], ..script("wrong", "true") };
     for path in ["../etc", "/a", "none"] {
@@ -295,6 +295,9 @@ async fn images_are_volumes_whole_and_in_part() {
     }
     let both = cri::Mount { host_path: "/etc".into(), ..mount("/x", "") };
     assert_eq!(refusal(&mut client, &id, with(both)).await, "config.mounts[0].host_path: is given beside image");
+    let written = cri::Mount { readonly: false, ..mount("/x", "") };
+    let expected = "config.mounts[0].readonly: is false, and images are not written to";
+    assert_eq!(refusal(&mut client, &id, with(written)).await, expected);
     let mut missing = mount("/x", "");
     missing.image.as_mut().unwrap().image = "wharf.test/none:1".into();
     assert_eq!(client.create(&id, with(missing)).await.unwrap_err().code(), tonic::Code::NotFound);

@@ -78,8 +78,8 @@ pub(super) fn compile(input: &Input) -> Result<Vec<Value>> {
     Ok(mounts)
 }
 
-/// Nothing in it can be written, be executed, be a device or give an id.
-const IMAGE_OPTIONS: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
+/// Nothing in it can be written, be a device or give an id. Programs can be executed, as in every image.
+const IMAGE_OPTIONS: [&str; 3] = ["ro", "nosuid", "nodev"];
 
 /// A part of an image in one layer is bound; one that layers share is merged by an overlay.
 fn image_mount(input: &Input, mount: &Mount, image: &ImageMount) -> Result<Value> {
