@@ -44,6 +44,7 @@ mod stuck_requests;
 #[path = "../../../runtime/tests/support/terminal.rs"]
 mod terminal;
 mod testnode;
+mod three_tiers;
 mod user_namespaces;
 mod volumes;
 mod wharf_command;

@@ -11,11 +11,16 @@ pub const SERVE: &[&str] = &["sh", "-c", "mkdir /tmp/w; hostname > /tmp/w/index.
 
 /// Body of the page that `address` serves to the node itself; empty where it serves none.
 pub fn fetch(node: &TestNode, address: &str) -> String {
-    let address = address.parse().unwrap();
+    fetch_path(node, address, "/")
+}
+
+/// Likewise of another page than the first.
+pub fn fetch_path(node: &TestNode, address: &str, path: &str) -> String {
+    let (address, request) = (address.parse().unwrap(), format!("GET {path} HTTP/1.0\r\n\r\n"));
     node.inside_thread(move || {
         let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2)) else { return String::new() };
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+        let _ = stream.write_all(request.as_bytes());
         let mut text = String::new();
         let _ = stream.read_to_string(&mut text);
         text.split_once("\r\n\r\n").map(|(_, body)| body.trim().to_string()).unwrap_or_default()
