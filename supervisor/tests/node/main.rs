@@ -24,6 +24,7 @@ mod kubectl;
 mod kubectl_objects;
 mod kubectl_services;
 mod kubectl_typed;
+mod kubectl_verbs;
 mod leaks;
 mod mount_options;
 mod network;

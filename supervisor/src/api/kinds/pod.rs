@@ -1,7 +1,7 @@
 //! `v1` Pod. Every field of its specification is either carried out or refused by name.
 
 use super::persistent_volume_claim::spec_defaults as claim_defaults;
-use super::pod_columns::{displayed_status, or_none, ready_cell, restarts_cell};
+use super::pod_columns::{displayed_status, or_none, readiness_gates_cell, ready_cell, restarts_cell};
 use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
 use super::pod_probe::{probe_causes, probe_defaults};
@@ -46,6 +46,15 @@ pub static KIND: Kind = Kind {
         Column { name: "Restarts", data_type: "string", priority: 0, cell: restarts_cell },
         AGE_COLUMN,
         Column { name: "IP", data_type: "string", priority: 1, cell: |o| or_none(text(o, "/status/podIP")) },
+        Column { name: "Node", data_type: "string", priority: 1, cell: |o| or_none(text(o, "/spec/nodeName")) },
+        Column {
+            name: "Nominated Node",
+            data_type: "string",
+            priority: 1,
+            // There is one node: nobody is moved out of the way for a pod.
+            cell: |o| or_none(text(o, "/status/nominatedNodeName")),
+        },
+        Column { name: "Readiness Gates", data_type: "string", priority: 1, cell: readiness_gates_cell },
     ],
 };
 

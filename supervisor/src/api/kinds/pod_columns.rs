@@ -31,6 +31,19 @@ pub(super) fn restarts_cell(pod: &Value) -> Value {
     format!("{restarts} ({} ago)", crate::api::table::age(last)).into()
 }
 
+/// How many of the conditions that others set are true.
+pub(super) fn readiness_gates_cell(pod: &Value) -> Value {
+    let gates = items(&pod["spec"], "readinessGates");
+    if gates.is_empty() {
+        return "<none>".into();
+    }
+    let is_true = |gate: &&Value| {
+        let conditions = items(&pod["status"], "conditions");
+        conditions.iter().any(|condition| condition["type"] == gate["conditionType"] && condition["status"] == "True")
+    };
+    format!("{}/{}", gates.iter().filter(is_true).count(), gates.len()).into()
+}
+
 /// What kubectl shows as STATUS: the most telling reason, the phase otherwise.
 pub(super) fn displayed_status(pod: &Value) -> String {
     if !text(pod, "/metadata/deletionTimestamp").is_empty() {
