@@ -179,6 +179,10 @@ impl Objects {
         }
         self.admit_storage(kind, &mut object);
         (kind.set_defaults)(&mut object);
+        if kind.subresources.contains(&"status") && object.get("status").is_none() {
+            // Clients read in it before a controller has written anything.
+            object["status"] = Value::Object(Map::new());
+        }
         if std::ptr::eq(kind, &pod::KIND)
             && text(&object, "/spec/nodeName").is_empty()
             && scheduling::obstacle(self, &object).is_none()

@@ -34,6 +34,7 @@ mod pod_limits;
 mod pod_probes;
 mod pod_resize;
 mod pod_surroundings;
+mod python_client;
 mod registry;
 mod replicas;
 mod retries;
