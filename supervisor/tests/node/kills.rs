@@ -21,15 +21,26 @@ const KILLS: usize = 15;
 const LONGEST_LIFE: u64 = 700;
 
 /// Marsaglia's xorshift: chance that can be repeated.
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % limit
     }
+}
+
+/// Of a variable, if it is set.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect(name))
+}
+
+/// Where chance begins.
+pub fn seed() -> u64 {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    number("WHARF_SEED").unwrap_or(u64::from(now) | 1)
 }
 
 /// Calls a daemon that may die at any moment, and calls the next one with the same request.
@@ -184,10 +195,8 @@ async fn a_daemon_that_is_killed_at_any_moment_loses_nothing_and_leaves_nothing(
 
 async fn kill_at_random() {
     let Some(mut node) = testnode::start("kills").await else { return };
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let kills = number("WHARF_KILLS").map_or(KILLS, |kills| kills as usize);
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-    let seed = number("WHARF_SEED").unwrap_or(u64::from(now) | 1);
+    let seed = seed();
     println!("{kills} kills, WHARF_SEED={seed}");
     let mut chance = Chance(seed);
     let persistent = Persistent { socket: node.path("run/wharfd.sock") };

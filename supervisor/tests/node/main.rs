@@ -38,6 +38,7 @@ mod python_client;
 mod registry;
 mod replicas;
 mod retries;
+mod rollout_kills;
 mod runtime_handlers;
 mod service_endpoints;
 mod services;
