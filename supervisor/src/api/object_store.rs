@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
@@ -20,6 +21,10 @@ const RESOURCE_VERSION: &str = "resource-version";
 const FORMAT: &str = "format";
 /// Raised when older programs could not read what newer ones write.
 const FORMAT_VERSION: u64 = 1;
+
+/// How long the lock of a daemon that is gone may outlive it, and how often it is tried: nothing tells of its end.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How many changes a watcher may be behind.
 const HISTORY_CHANGES: usize = 4096;
@@ -118,8 +123,7 @@ impl ObjectStore {
     /// Opens the database at `path`, creating it if missing, and reads it whole.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
-        let database =
-            Database::create(path).map_err(|error| StoreError::Open { path: shown.clone(), source: error.into() })?;
+        let database = create(path).map_err(|error| StoreError::Open { path: shown.clone(), source: error.into() })?;
         let memory = load(&database, &shown)?;
         let version = watch::Sender::new(memory.version);
         let inner = Inner { database, writer: Mutex::new(()), memory: RwLock::new(memory), version };
@@ -336,6 +340,19 @@ impl Inner {
         drop(memory);
         self.version.send_replace(version);
         Ok(shown)
+    }
+}
+
+/// A program that a killed daemon was about to start has its descriptors, and so its lock, until it is executed.
+fn create(path: &Path) -> Result<Database, redb::DatabaseError> {
+    let begin = Instant::now();
+    loop {
+        match Database::create(path) {
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) if begin.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_INTERVAL);
+            }
+            outcome => return outcome,
+        }
     }
 }
 

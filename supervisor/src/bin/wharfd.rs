@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use rustix::io::Errno;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -142,10 +143,12 @@ fn lock(state: &Path) -> anyhow::Result<File> {
     let path = state.join("wharfd.lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.with_context(|| format!("open {}", path.display()))?;
-    match file.try_lock() {
+    // The lock of a process, not of a descriptor: a program that a killed daemon was about to start has its descriptors
+    // for a moment more.
+    match rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => bail!("another wharfd runs on {}", state.display()),
-        Err(fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+        Err(Errno::AGAIN | Errno::ACCESS) => bail!("another wharfd runs on {}", state.display()),
+        Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
     }
 }
 

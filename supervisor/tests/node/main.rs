@@ -51,4 +51,5 @@ mod three_tiers;
 mod user_namespaces;
 mod volumes;
 mod wharf_command;
+mod wharf_rollouts;
 mod why;

@@ -84,6 +84,12 @@ impl Client {
         self.send(Method::PATCH, path, &[merge], serde_json::to_vec(patch)?).await
     }
 
+    /// An RFC 6902 patch.
+    pub(crate) async fn json_patch(&self, path: &str, patch: &Value) -> anyhow::Result<Value> {
+        let json_patch = (header::CONTENT_TYPE, "application/json-patch+json");
+        self.send(Method::PATCH, path, &[json_patch], serde_json::to_vec(patch)?).await
+    }
+
     pub(crate) async fn delete(&self, path: &str, options: &Value) -> anyhow::Result<Value> {
         let json = (header::CONTENT_TYPE, "application/json");
         self.send(Method::DELETE, path, &[json], serde_json::to_vec(options)?).await

@@ -7,6 +7,7 @@ mod cp_image;
 mod cri;
 mod delete;
 mod diff;
+mod events;
 mod exec;
 mod get;
 mod history;
@@ -22,6 +23,7 @@ mod pull;
 mod push;
 mod registry;
 mod resource;
+mod rollout;
 mod run;
 mod save;
 mod scale;
@@ -30,6 +32,7 @@ mod system;
 mod target;
 mod template;
 mod terminal;
+mod top;
 mod units;
 mod watch;
 mod why;
@@ -112,6 +115,13 @@ enum Command {
     Delete(delete::Arguments),
     /// Set how many replicas run
     Scale(scale::Arguments),
+    /// Look after the versions of a Deployment
+    #[command(subcommand)]
+    Rollout(rollout::Command),
+    /// Show what pods, or the node, use right now
+    Top(top::Arguments),
+    /// Show what happened lately
+    Events(events::Arguments),
     /// Print what a container wrote
     Logs(logs::Arguments),
     /// Explain a pod: why it restarts, waits or is slow
@@ -181,6 +191,9 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Get(arguments) => get::run(&client, arguments).await,
             Command::Delete(arguments) => delete::run(&client, arguments).await,
             Command::Scale(arguments) => scale::run(&client, arguments).await,
+            Command::Rollout(command) => rollout::run(&client, command).await,
+            Command::Top(arguments) => top::run(&client, arguments).await,
+            Command::Events(arguments) => events::run(&client, arguments).await,
             Command::Logs(arguments) => logs::run(&client, arguments).await,
             Command::Why(arguments) => why::run(&client, arguments).await,
             Command::Exec(arguments) => exec::exec(&client, arguments).await,
