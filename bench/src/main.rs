@@ -161,6 +161,6 @@ mod tests {
         assert!(chosen(&["images"]).unwrap() >= 4);
         assert_eq!(chosen(&[]).unwrap(), BENCHES.len());
         let error = chosen(&["images", "imag"]).unwrap_err().to_string();
-        assert!(error.starts_with("there is no bench `imag`; there are images-debian, "), "{error}");
+        assert!(error.starts_with("there is no bench `imag`; there are cri-end, "), "{error}");
     }
 }

@@ -363,22 +363,26 @@ impl Cgroup {
         };
         let read = |group: &Path, file: &str| fs::read_to_string(group.join(file)).ok();
         let number = |group: &Path, file: &str| read(group, file)?.trim().parse::<u64>().ok();
-        let was_hit = |group: &Path, limit: u64| match read(group, "memory.events.local") {
+        // v1 counts what could be reclaimed too, and of limits that are alike only the outermost: a peak at the limit says
+        // that it was in the way.
+        let v1_was_hit = |group: &Path, counter: &str| {
+            let value = |file: &str| number(group, &format!("memory.{counter}{file}"));
+            value("limit_in_bytes")
+                .zip(value("max_usage_in_bytes"))
+                .is_some_and(|(limit, most)| most + OOM_SLACK_BYTES >= limit)
+        };
+        let was_hit = |group: &Path| match read(group, "memory.events.local") {
             Some(events) => {
                 let count = events.lines().find_map(|line| line.strip_prefix("oom "));
                 count.is_some_and(|count| count.trim() != "0")
             }
-            // v1 counts what could be reclaimed too: only a peak at the limit says that it was in the way.
-            None => {
-                let most = number(group, "memory.max_usage_in_bytes").unwrap_or(0);
-                number(group, "memory.failcnt").is_some_and(|count| count > 0) && most + OOM_SLACK_BYTES >= limit
-            }
+            None => v1_was_hit(group, "") || v1_was_hit(group, "memsw."),
         };
         group.ancestors().take_while(|group| group.join(limit_file).exists()).find_map(|group| {
             let limit = number(group, limit_file)?;
             let path = group.strip_prefix("/sys/fs/cgroup").ok()?;
             let path = path.strip_prefix("memory").or_else(|_| path.strip_prefix("unified")).unwrap_or(path);
-            was_hit(group, limit).then(|| (format!("/{}", path.display()), limit))
+            was_hit(group).then(|| (format!("/{}", path.display()), limit))
         })
     }
 

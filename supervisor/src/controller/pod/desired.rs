@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, SeccompProfile};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -172,6 +173,12 @@ fn oom_score(spec: &PodSpec, container: &Container) -> i32 {
     class.oom_score(wanted, Capacity::of_node().memory_bytes)
 }
 
+/// A kernel with version 1 of control groups may have been told not to; with version 2 none is as good as no swap.
+static SWAP_IS_COUNTED: LazyLock<bool> = LazyLock::new(|| {
+    let memory = Path::new("/sys/fs/cgroup/memory");
+    !memory.exists() || memory.join("memory.memsw.limit_in_bytes").exists()
+});
+
 pub(super) fn resources(container: &Container) -> Resources {
     let Some(wanted) = &container.resources else { return Resources::default() };
     let limit =
@@ -181,8 +188,11 @@ pub(super) fn resources(container: &Container) -> Resources {
     let quota = milli(limit("cpu")).map(|milli| (milli * CPU_PERIOD_US as i64 / 1000).max(MIN_CPU_QUOTA_US));
     // Without a request the limit is the request.
     let shares = milli(request("cpu").or_else(|| limit("cpu")));
+    let memory = limit("memory").as_deref().and_then(quantity::whole);
     Resources {
-        memory_limit_bytes: limit("memory").as_deref().and_then(quantity::whole),
+        memory_limit_bytes: memory,
+        // As a kubelet has it: who has used up their memory is not swapped out instead.
+        memory_swap_limit_bytes: memory.filter(|_| *SWAP_IS_COUNTED),
         cpu_shares: shares.map(|milli| u64::try_from(milli * SHARES_PER_CPU / 1000).unwrap_or(0).max(MIN_CPU_SHARES)),
         cpu_quota_us: quota,
         cpu_period_us: quota.map(|_| CPU_PERIOD_US),

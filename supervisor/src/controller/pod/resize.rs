@@ -156,8 +156,10 @@ fn widest(one: &Resources, other: &Resources) -> Resources {
 /// The limits that `wanted` changes of `has`.
 fn change(has: &Resources, wanted: &Resources) -> Resources {
     let quota = wanted.cpu_quota_us.filter(|quota| Some(*quota) != has.cpu_quota_us);
+    let memory = wanted.memory_limit_bytes.filter(|limit| Some(*limit) != has.memory_limit_bytes);
     Resources {
-        memory_limit_bytes: wanted.memory_limit_bytes.filter(|limit| Some(*limit) != has.memory_limit_bytes),
+        memory_limit_bytes: memory,
+        memory_swap_limit_bytes: memory.and(wanted.memory_swap_limit_bytes),
         cpu_shares: wanted.cpu_shares.filter(|shares| Some(*shares) != has.cpu_shares),
         cpu_quota_us: quota,
         cpu_period_us: quota.and(wanted.cpu_period_us),

@@ -119,8 +119,12 @@ impl<F: FnMut(&str) + Send> Write for OnLine<F> {
 }
 
 /// Tests of a suite that run on this machine alone.
-const ELSEWHERE: &[(&str, &str)] =
-    &[("runw_bad_input", "a_million_entries_take_no_more_than_linear_time"), ("node", "pod_probes::")];
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("runw_bad_input", "a_million_entries_take_no_more_than_linear_time"),
+    ("node", "pod_probes::"),
+    ("node", "rollout_kills::"),
+    ("node", "wharf_rollouts::"),
+];
 
 /// Puts those suites into a guest that `wanted` names, and makes running them its command, after what `first` does.
 pub fn add_suites(image: &mut Image, first: &str, built: &Suites, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
