@@ -4,8 +4,6 @@ mod client;
 mod image;
 mod node;
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::Context;
@@ -30,8 +28,8 @@ const CROWDED_DAEMON_MAX_BYTES: f64 = (25 << 20) as f64;
 
 const POD: &str = "a pod with a bridge network, an IPC namespace and one container (a static `sleep`)";
 
-type Job = fn(Rc<RefCell<Node>>) -> Run;
-type Run = Box<dyn FnMut() -> anyhow::Result<Sample>>;
+/// Measures once.
+type Job = fn(&mut Node) -> anyhow::Result<Sample>;
 
 /// Both at `job`, each on a node of its own that `prepare` has seen first.
 fn contestants(
@@ -40,111 +38,85 @@ fn contestants(
     prepare: fn(&mut Node) -> anyhow::Result<()>,
     job: Job,
 ) -> anyhow::Result<Vec<Contestant>> {
-    let ours = ready(Node::wharf(context)?, prepare)?;
+    let prepared = |mut node: Node| prepare(&mut node).map(|()| node);
+    let ours = prepared(Node::wharf(context)?)?;
     let mut found = vec![contestant(OURS, ours, calls, job)];
     found.push(match Node::containerd() {
         Err(reason) => Contestant::missing(CONTAINERD, reason),
-        Ok(node) => contestant(CONTAINERD, ready(node?, prepare)?, calls, job),
+        Ok(node) => contestant(CONTAINERD, prepared(node?)?, calls, job),
     });
     Ok(found)
 }
 
-fn ready(mut node: Node, prepare: fn(&mut Node) -> anyhow::Result<()>) -> anyhow::Result<Node> {
-    prepare(&mut node)?;
-    Ok(node)
-}
-
-fn contestant(name: &'static str, node: Node, calls: &str, job: Job) -> Contestant {
+fn contestant(name: &'static str, mut node: Node, calls: &str, job: Job) -> Contestant {
     let version = node.version.clone();
-    Contestant { name, version, command: calls.into(), run: Ok(job(Rc::new(RefCell::new(node)))) }
+    Contestant { name, version, command: calls.into(), run: Ok(Box::new(move || job(&mut node))) }
 }
 
-fn time(seconds: f64) -> Sample {
-    Sample::from([(Metric::Time, seconds)])
+fn seconds(since: Instant) -> Sample {
+    Sample::from([(Metric::Time, since.elapsed().as_secs_f64())])
 }
 
-fn faster_than_containerd() -> Vec<Bound> {
-    vec![
-        Bound { ours: OURS, metric: Metric::Time, at_most: Limit::Times(0.25, &[CONTAINERD]) },
-        Bound { ours: OURS, metric: Metric::Time, at_most: Limit::Spread(2.0) },
-    ]
+/// The time of so many pods, at a time, until they run.
+fn started(node: &mut Node, count: usize) -> anyhow::Result<Sample> {
+    let begin = Instant::now();
+    let pods = node.start_pods(count)?;
+    let taken = seconds(begin);
+    node.end_pods(pods)?;
+    Ok(taken)
 }
+
+fn against_containerd(
+    context: &Context,
+    what: String,
+    calls: &str,
+    job: Job,
+    rounds: usize,
+) -> anyhow::Result<Comparison> {
+    let bound = |at_most| Bound { ours: OURS, metric: Metric::Time, at_most };
+    Ok(Comparison {
+        what,
+        contestants: contestants(context, calls, |_| Ok(()), job)?,
+        bounds: vec![bound(Limit::Times(0.25, &[CONTAINERD])), bound(Limit::Spread(2.0))],
+        rounds,
+        warm_up: rounds / 10,
+    })
+}
+
+const START: &str = "RunPodSandbox, CreateContainer, StartContainer";
 
 /// One pod brought to run.
 pub(crate) fn start(context: &Context) -> anyhow::Result<Comparison> {
-    let job: Job = |node| {
-        Box::new(move || {
-            let mut node = node.borrow_mut();
-            let begin = Instant::now();
-            let pods = node.start_pods(1)?;
-            let taken = begin.elapsed();
-            node.end_pods(pods)?;
-            Ok(time(taken.as_secs_f64()))
-        })
-    };
-    Ok(Comparison {
-        what: format!("Bring {POD} to run."),
-        contestants: contestants(context, "RunPodSandbox, CreateContainer, StartContainer", |_| Ok(()), job)?,
-        bounds: faster_than_containerd(),
-        rounds: 40,
-        warm_up: 4,
-    })
+    against_containerd(context, format!("Bring {POD} to run."), START, |node| started(node, 1), 40)
+}
+
+/// Several pods at a time.
+pub(crate) fn many(context: &Context) -> anyhow::Result<Comparison> {
+    let what = format!("Bring to run, {MANY} at a time, {POD}.");
+    against_containerd(context, what, START, |node| started(node, MANY), 10)
 }
 
 /// One pod ended and removed.
 pub(crate) fn end(context: &Context) -> anyhow::Result<Comparison> {
     let job: Job = |node| {
-        Box::new(move || {
-            let mut node = node.borrow_mut();
-            let pods = node.start_pods(1)?;
-            let begin = Instant::now();
-            node.end_pods(pods)?;
-            Ok(time(begin.elapsed().as_secs_f64()))
-        })
+        let pods = node.start_pods(1)?;
+        let begin = Instant::now();
+        node.end_pods(pods)?;
+        Ok(seconds(begin))
     };
-    Ok(Comparison {
-        what: format!("End and remove {POD}."),
-        contestants: contestants(context, "StopPodSandbox, RemovePodSandbox", |_| Ok(()), job)?,
-        bounds: faster_than_containerd(),
-        rounds: 40,
-        warm_up: 4,
-    })
-}
-
-/// Several pods at a time.
-pub(crate) fn many(context: &Context) -> anyhow::Result<Comparison> {
-    let job: Job = |node| {
-        Box::new(move || {
-            let mut node = node.borrow_mut();
-            let begin = Instant::now();
-            let pods = node.start_pods(MANY)?;
-            let taken = begin.elapsed();
-            node.end_pods(pods)?;
-            Ok(time(taken.as_secs_f64()))
-        })
-    };
-    Ok(Comparison {
-        what: format!("Bring to run, {MANY} at a time, {POD}."),
-        contestants: contestants(context, "RunPodSandbox, CreateContainer, StartContainer", |_| Ok(()), job)?,
-        bounds: faster_than_containerd(),
-        rounds: 10,
-        warm_up: 1,
-    })
+    against_containerd(context, format!("End and remove {POD}."), "StopPodSandbox, RemovePodSandbox", job, 40)
 }
 
 /// What a pod costs in memory, the container's own process aside.
 pub(crate) fn memory(context: &Context) -> anyhow::Result<Comparison> {
     let job: Job = |node| {
-        Box::new(move || {
-            let mut node = node.borrow_mut();
-            let before = node.memory_bytes()?;
-            let pods = node.start_pods(MANY)?;
-            // What takes memory for a moment only has given it back by then.
-            std::thread::sleep(SETTLED);
-            let with_pods = node.memory_bytes()?;
-            node.end_pods(pods)?;
-            Ok(Sample::from([(Metric::Memory, with_pods.saturating_sub(before) as f64 / MANY as f64)]))
-        })
+        let before = node.memory_bytes()?;
+        let pods = node.start_pods(MANY)?;
+        // What takes memory for a moment only has given it back by then.
+        std::thread::sleep(SETTLED);
+        let with_pods = node.memory_bytes()?;
+        node.end_pods(pods)?;
+        Ok(Sample::from([(Metric::Memory, with_pods.saturating_sub(before) as f64 / MANY as f64)]))
     };
     Ok(Comparison {
         what: format!(
@@ -159,24 +131,21 @@ pub(crate) fn memory(context: &Context) -> anyhow::Result<Comparison> {
 }
 
 fn crowd_of_containers(node: &mut Node) -> anyhow::Result<()> {
-    for _ in 0..LISTED_PODS {
-        node.start_pod_of(LISTED_CONTAINERS)?;
-    }
-    Ok(())
+    (0..LISTED_PODS).try_for_each(|_| node.start_pod_of(LISTED_CONTAINERS))
+}
+
+/// The time of a call that counts every container.
+fn counted(count: impl FnOnce() -> anyhow::Result<usize>) -> anyhow::Result<Sample> {
+    let begin = Instant::now();
+    let found = count()?;
+    let taken = seconds(begin);
+    anyhow::ensure!(found == LISTED_PODS * LISTED_CONTAINERS, "there are {found} containers");
+    Ok(taken)
 }
 
 /// A list of a thousand containers.
 pub(crate) fn list(context: &Context) -> anyhow::Result<Comparison> {
-    let job: Job = |node| {
-        Box::new(move || {
-            let node = node.borrow();
-            let begin = Instant::now();
-            let count = node.client.list_containers()?;
-            let taken = begin.elapsed();
-            anyhow::ensure!(count == LISTED_PODS * LISTED_CONTAINERS, "{count} containers are listed");
-            Ok(time(taken.as_secs_f64()))
-        })
-    };
+    let job: Job = |node| counted(|| node.client.list_containers());
     Ok(Comparison {
         what: format!("List {} containers.", LISTED_PODS * LISTED_CONTAINERS),
         contestants: contestants(context, "ListContainers", crowd_of_containers, job)?,
@@ -188,16 +157,7 @@ pub(crate) fn list(context: &Context) -> anyhow::Result<Comparison> {
 
 /// What a thousand containers use.
 pub(crate) fn stats(context: &Context) -> anyhow::Result<Comparison> {
-    let job: Job = |node| {
-        Box::new(move || {
-            let node = node.borrow();
-            let begin = Instant::now();
-            let count = node.client.container_stats()?;
-            let taken = begin.elapsed();
-            anyhow::ensure!(count == LISTED_PODS * LISTED_CONTAINERS, "{count} containers have figures");
-            Ok(time(taken.as_secs_f64()))
-        })
-    };
+    let job: Job = |node| counted(|| node.client.container_stats());
     Ok(Comparison {
         what: format!("Figures of {} containers.", LISTED_PODS * LISTED_CONTAINERS),
         contestants: contestants(context, "ListContainerStats", crowd_of_containers, job)?,
@@ -209,35 +169,26 @@ pub(crate) fn stats(context: &Context) -> anyhow::Result<Comparison> {
 
 /// One more pod where there are few and where there are many.
 pub(crate) fn growth(context: &Context) -> anyhow::Result<Comparison> {
+    const FEW: &str = "5 pods";
+    const CROWDED: &str = "500 pods";
     let job: Job = |node| {
-        Box::new(move || {
-            let mut node = node.borrow_mut();
-            let begin = Instant::now();
-            let pods = node.start_pods(1)?;
-            let taken = begin.elapsed();
-            node.end_pods(pods)?;
-            let daemon = node.daemon_memory_bytes()?;
-            Ok(Sample::from([(Metric::Time, taken.as_secs_f64()), (Metric::Memory, daemon as f64)]))
-        })
+        let mut sample = started(node, 1)?;
+        sample.insert(Metric::Memory, node.daemon_memory_bytes()? as f64);
+        Ok(sample)
     };
     let with = |pods: usize| -> anyhow::Result<Node> {
         let mut node = Node::wharf(context)?;
-        for _ in 0..pods / FEW_PODS {
-            node.start_pods(FEW_PODS)?;
-        }
+        (0..pods / FEW_PODS).try_for_each(|_| node.start_pods(FEW_PODS).map(drop))?;
         Ok(node)
     };
-    let calls = "RunPodSandbox, CreateContainer, StartContainer";
+    let bound = |ours, metric, at_most| Bound { ours, metric, at_most };
     Ok(Comparison {
         what: format!("One more pod on a node that has {FEW_PODS} of them, and {CROWD}; memory (PSS) of the daemon."),
-        contestants: vec![
-            contestant("500 pods", with(CROWD)?, calls, job),
-            contestant("5 pods", with(FEW_PODS)?, calls, job),
-        ],
+        contestants: vec![contestant(CROWDED, with(CROWD)?, START, job), contestant(FEW, with(FEW_PODS)?, START, job)],
         bounds: vec![
-            Bound { ours: "500 pods", metric: Metric::Time, at_most: Limit::Times(1.3, &["5 pods"]) },
-            Bound { ours: "500 pods", metric: Metric::Memory, at_most: Limit::Absolute(CROWDED_DAEMON_MAX_BYTES) },
-            Bound { ours: "5 pods", metric: Metric::Memory, at_most: Limit::Absolute(DAEMON_MAX_BYTES) },
+            bound(CROWDED, Metric::Time, Limit::Times(1.3, &[FEW])),
+            bound(CROWDED, Metric::Memory, Limit::Absolute(CROWDED_DAEMON_MAX_BYTES)),
+            bound(FEW, Metric::Memory, Limit::Absolute(DAEMON_MAX_BYTES)),
         ],
         rounds: 40,
         warm_up: 4,
