@@ -433,16 +433,20 @@ fn write_image(path: &Path) {
         header.set_size(0);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
-    let layer = layer.into_inner().unwrap();
+    let image = serde_json::json!({"Cmd": ["sh"], "Env": ["FROM_IMAGE=yes"]});
+    write_archive(path, IMAGE, &image, &layer.into_inner().unwrap());
+}
+
+/// A docker-archive of one layer, whose containers are what `config` says.
+pub fn write_archive(path: &Path, name: &str, config: &serde_json::Value, layer: &[u8]) {
     let config = serde_json::json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
-        "config": {"Cmd": ["sh"], "Env": ["FROM_IMAGE=yes"]},
-        "rootfs": {"type": "layers", "diff_ids": [wharf_images::Digest::of(&layer).to_string()]},
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux", "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [wharf_images::Digest::of(layer).to_string()]},
     });
-    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
     let mut archive = tar::Builder::new(Vec::new());
     append(&mut archive, "config.json", config.to_string().as_bytes(), 0o644);
-    append(&mut archive, "layer.tar", &layer, 0o644);
+    append(&mut archive, "layer.tar", layer, 0o644);
     append(&mut archive, "manifest.json", manifest.to_string().as_bytes(), 0o644);
     std::fs::File::create(path).unwrap().write_all(&archive.into_inner().unwrap()).unwrap();
 }

@@ -12,7 +12,7 @@ use crate::kubectl_objects::{kubectl_on, said};
 use crate::network::fetch_path;
 use crate::replicas::{LIMIT, is_ready, list, wharf, wharf_with};
 use crate::services::{cluster_ip, end, wait_for_endpoints};
-use crate::testnode::{self, TestNode, append, wait_for};
+use crate::testnode::{self, TestNode, append, wait_for, write_archive};
 
 const IMAGE: &str = "wharf.test/tiers:1";
 /// Of Debian's redis-tools: the server's program under the name of a tool.
@@ -62,18 +62,7 @@ fn write_image(path: &Path) {
         header.set_size(0);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
-    let layer = layer.into_inner().unwrap();
-    let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
-        "config": {"Env": ["PATH=/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": [wharf_images::Digest::of(&layer).to_string()]},
-    });
-    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
-    let mut archive = tar::Builder::new(Vec::new());
-    append(&mut archive, "config.json", config.to_string().as_bytes(), 0o644);
-    append(&mut archive, "layer.tar", &layer, 0o644);
-    append(&mut archive, "manifest.json", manifest.to_string().as_bytes(), 0o644);
-    std::fs::write(path, archive.into_inner().unwrap()).unwrap();
+    write_archive(path, IMAGE, &json!({"Env": ["PATH=/bin"]}), &layer.into_inner().unwrap());
 }
 
 fn service(name: &str, port: u16, target: u16) -> Value {
