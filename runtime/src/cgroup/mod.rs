@@ -354,7 +354,8 @@ impl Cgroup {
     }
 
     /// The group, this one or one above, whose limit was in the way when the kernel killed for want of memory, by its path
-    /// from the hierarchy's root on, and that limit in bytes. `None` where it was the machine's own memory that ran out.
+    /// from the hierarchy's root on, and that limit in bytes; of groups with the same limit, the innermost. `None` where it
+    /// was the machine's own memory that ran out.
     pub fn oom_origin(&self) -> Option<(String, u64)> {
         let (group, limit_file) = match (self.v1("memory"), &self.unified) {
             (Some(path), _) => (path, "memory.limit_in_bytes"),
@@ -378,12 +379,13 @@ impl Cgroup {
             }
             None => v1_was_hit(group, "") || v1_was_hit(group, "memsw."),
         };
-        group.ancestors().take_while(|group| group.join(limit_file).exists()).find_map(|group| {
-            let limit = number(group, limit_file)?;
-            let path = group.strip_prefix("/sys/fs/cgroup").ok()?;
-            let path = path.strip_prefix("memory").or_else(|_| path.strip_prefix("unified")).unwrap_or(path);
-            was_hit(group).then(|| (format!("/{}", path.display()), limit))
-        })
+        let groups = || group.ancestors().take_while(|group| group.join(limit_file).exists());
+        let limit = groups().find(|group| was_hit(group)).and_then(|group| number(group, limit_file))?;
+        // Where a pod has no more than its only container, what the container alone was given is what was too little.
+        let named = groups().find(|group| number(group, limit_file) == Some(limit))?;
+        let path = named.strip_prefix("/sys/fs/cgroup").ok()?;
+        let path = path.strip_prefix("memory").or_else(|_| path.strip_prefix("unified")).unwrap_or(path);
+        Some((format!("/{}", path.display()), limit))
     }
 
     /// Stops all processes, or lets them run on. Waits until the kernel has done it.

@@ -4,7 +4,48 @@ use std::time::Duration;
 
 use wharf_specs::cri;
 
-use crate::testnode::{self, Client, container, pod};
+use crate::testnode::{self, Client, TestNode, container, pod};
+
+/// Whether the pod's shim waits for something to happen, rather than finding again and again what has happened.
+fn shim_sleeps(node: &TestNode, pod: &str) -> bool {
+    let folder = node.path("run/pods").join(pod);
+    let folder = folder.to_str().unwrap();
+    let shims = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        command.contains("wharf-shim --dir") && command.contains(folder)
+    });
+    let states: Vec<String> =
+        shims.map(|shim| std::fs::read_to_string(shim.path().join("stat")).unwrap_or_default()).collect();
+    assert_eq!(states.len(), 1, "{states:?}");
+    // After the name in parentheses.
+    states[0].rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S "))
+}
+
+#[tokio::test]
+async fn the_shim_of_containers_that_have_ended_sleeps() {
+    let Some(mut node) = testnode::start("shimsleeps").await else { return };
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "ended")).await;
+    let limit = Duration::from_secs(10);
+    let mut config = container("main", &["sleep", "1000"]);
+    config.stdin = true;
+    let main = client.run(&id, config).await;
+    client.exec(&main, &["sh", "-c", "echo said"], 10).await.unwrap();
+    testnode::wait_for("sleep after an exec", limit, || shim_sleeps(&node, &id));
+    client.stop(&main, 0).await;
+    client.wait_exit(&main).await;
+    testnode::wait_for("sleep after the end", limit, || shim_sleeps(&node, &id));
+
+    let mut config = container("terminal", &["sh", "-c", "echo said"]);
+    config.tty = true;
+    let terminal = client.run(&id, config).await;
+    client.wait_exit(&terminal).await;
+    testnode::wait_for("sleep after a terminal's end", limit, || shim_sleeps(&node, &id));
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
 
 #[tokio::test]
 async fn an_exec_whose_time_is_over_is_ended_with_all_it_started() {

@@ -44,13 +44,15 @@ fn a_hang_ends_at_the_time_limit_and_leaves_no_qemu() {
     let _turn = turn();
     let image = shell(kernel, "echo hanging > /dev/kmsg; sleep 1000");
     let limit = Duration::from_secs(25);
-    let (ended, ..) = run(&image, Options { timeout: limit, ..Options::default() }, None);
+    // No other test's guest has so much.
+    let memory_mib = 1021;
+    let (ended, ..) = run(&image, Options { timeout: limit, memory_mib, ..Options::default() }, None);
     assert_eq!(ended.ending, Ending::TimedOut);
     assert!(ended.duration >= limit && ended.duration < limit + Duration::from_secs(10), "{:?}", ended.duration);
-    let own = format!("/proc/{}/fd/", std::process::id());
+    let (own, memory) = (format!("/proc/{}/fd/", std::process::id()), format!(" -m {memory_mib} "));
     for entry in std::fs::read_dir("/proc").expect("read /proc").flatten() {
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        assert!(!command.contains(&own), "a QEMU is left: {command}");
+        assert!(!(command.contains(&own) && command.contains(&memory)), "a QEMU is left: {command}");
     }
 }

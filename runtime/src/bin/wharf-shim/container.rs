@@ -18,6 +18,7 @@ use wharf_sys::fs as sysfs;
 use crate::cri_log::{CriLog, Stream};
 use crate::engine::Engine;
 use crate::exit_record;
+use crate::server::Watch;
 
 /// Output that an attached client has not read yet, beyond which it is let go: a container never waits for a reader.
 const MAX_ATTACHED_BACKLOG_BYTES: usize = 1 << 20;
@@ -61,6 +62,8 @@ pub(crate) struct Stdio {
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) log: Option<CriLog>,
     pub(crate) attached: Vec<Attached>,
+    /// Clients that were let go, and are still to be taken out of the watch.
+    pub(crate) gone: Vec<Attached>,
     /// What a terminal showed so far, until somebody attaches or it is too much.
     unclaimed: Option<VecDeque<u8>>,
 }
@@ -123,7 +126,16 @@ impl Stdio {
             sysfs::set_nonblocking(output.as_fd(), true)?;
         }
         let outputs = outputs.map(Some);
-        Ok(Self { stdin, stdin_once: false, outputs, terminal: None, log: None, attached: Vec::new(), unclaimed: None })
+        Ok(Self {
+            stdin,
+            stdin_once: false,
+            outputs,
+            terminal: None,
+            log: None,
+            attached: Vec::new(),
+            gone: Vec::new(),
+            unclaimed: None,
+        })
     }
 
     /// Of a container with a terminal.
@@ -138,6 +150,7 @@ impl Stdio {
             terminal,
             log: None,
             attached: Vec::new(),
+            gone: Vec::new(),
             unclaimed,
         })
     }
@@ -177,14 +190,26 @@ impl Stdio {
                 self.unclaimed = None;
             }
         }
-        self.attached.retain_mut(|client| client.stream != stream || client.push(output));
+        self.keep_attached(|client| client.stream != stream || client.push(output));
         Pumped::Some
     }
 
     /// Lets go of a stream that has ended.
     pub(crate) fn close(&mut self, stream: Stream) {
         self.outputs[stream as usize] = None;
-        self.attached.retain(|client| client.stream != stream || !client.backlog.is_empty());
+        self.keep_attached(|client| client.stream != stream || client.waits());
+    }
+
+    /// Lets go of every client that `stays` is false of.
+    fn keep_attached(&mut self, mut stays: impl FnMut(&mut Attached) -> bool) {
+        self.gone.extend(self.attached.extract_if(.., |client| !stays(client)));
+    }
+
+    /// Nobody is attached any more.
+    pub(crate) fn let_go_of_all(&mut self, watch: &mut Watch) {
+        for client in self.gone.drain(..).chain(self.attached.drain(..)) {
+            watch.remove(client.fd(), client.token);
+        }
     }
 
     /// Ends the log and every client that has read all.
@@ -196,7 +221,7 @@ impl Stdio {
         }
         self.stdin = None;
         self.outputs = [None, None];
-        self.attached.retain(|client| !client.backlog.is_empty());
+        self.keep_attached(|client| client.waits());
     }
 
     pub(crate) fn attach(&mut self, token: u64, stream: Stream, fd: OwnedFd) -> io::Result<()> {

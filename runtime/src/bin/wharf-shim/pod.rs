@@ -159,8 +159,11 @@ impl Pod {
         if container.phase != ContainerPhase::Exited {
             return Err(wrong_state(container, "delete"));
         }
-        if let Some(container) = self.containers.remove(id) {
-            watch.forget(|source| source.is_of(id));
+        if let Some(mut container) = self.containers.remove(id) {
+            container.stdio.let_go_of_all(watch);
+            for (exec, Exec { process, .. }) in container.execs.drain() {
+                watch.remove_source(process.pidfd, &Source::Exec { container: id.into(), exec });
+            }
             container.runtime.delete().map_err(internal)?;
         }
         Ok(Answer::Done.into())
@@ -270,15 +273,15 @@ impl Pod {
     }
 
     /// The container's init has ended.
-    pub(crate) fn init_ended(&mut self, watch: &mut Watch, id: &str, buffer: &mut [u8]) -> Option<Event> {
+    pub(crate) fn init_ended(&mut self, watch: &mut Watch, id: &str, token: u64, buffer: &mut [u8]) -> Option<Event> {
         let container = self.containers.get_mut(id)?;
         let ended = pidfd::try_wait(container.runtime.pidfd()).ok()??;
+        watch.remove(container.runtime.pidfd(), token);
+        for (stream, fd) in container.stdio.watched() {
+            watch.remove_source(fd, &Source::Output { container: id.into(), stream });
+        }
         let exit = container.ended(ended, buffer);
         self.reap_strays();
-        watch.forget(|source| match source {
-            Source::Init { container } | Source::Output { container, .. } => container == id,
-            _ => false,
-        });
         self.watch_attached(watch, id);
         Some(Event::Exited { container: id.into(), exit })
     }
@@ -308,18 +311,22 @@ impl Pod {
         }
     }
 
-    pub(crate) fn exec_ended(&mut self, watch: &mut Watch, id: &str, exec: &str) -> Option<Event> {
+    pub(crate) fn exec_ended(&mut self, watch: &mut Watch, id: &str, exec: &str, token: u64) -> Option<Event> {
         let container = self.containers.get_mut(id)?;
-        let ended = pidfd::try_wait(container.execs.get(exec)?.process.pidfd.as_fd()).ok()??;
+        let process = &container.execs.get(exec)?.process;
+        let ended = pidfd::try_wait(process.pidfd.as_fd()).ok()??;
+        watch.remove(&process.pidfd, token);
         container.execs.remove(exec);
-        watch.forget(|source| matches!(source, Source::Exec { exec: gone, .. } if gone == exec));
         let exit = exit_record::exit_of(ended, false, None);
         Some(Event::ExecExited { container: id.into(), exec: exec.into(), exit })
     }
 
-    /// Waits for room at those attached clients that have a backlog.
+    /// Waits for room at those attached clients that have a backlog, and lets go of those that have gone.
     pub(crate) fn watch_attached(&mut self, watch: &mut Watch, id: &str) {
         let Some(stdio) = self.stdio(id) else { return };
+        for client in stdio.gone.drain(..) {
+            watch.remove(client.fd(), client.token);
+        }
         for client in &stdio.attached {
             watch.change(client.fd(), client.token, if client.waits() { EPOLLOUT } else { 0 });
         }

@@ -52,19 +52,6 @@ pub(crate) struct Asker {
     request: u64,
 }
 
-impl Source {
-    /// Whether it belongs to `id`.
-    pub(crate) fn is_of(&self, id: &str) -> bool {
-        match self {
-            Self::Listener | Self::Client | Self::Checkpoint { .. } => false,
-            Self::Output { container, .. }
-            | Self::Attached { container }
-            | Self::Init { container }
-            | Self::Exec { container, .. } => container == id,
-        }
-    }
-}
-
 /// The epoll set, with what each token means.
 pub(crate) struct Watch {
     epoll: Epoll,
@@ -77,7 +64,7 @@ impl Watch {
         Ok(Self { epoll: Epoll::new()?, sources: HashMap::new(), next_token: 0 })
     }
 
-    /// Watches `fd`; closing the descriptor ends the watch, [`Watch::forget`] its meaning.
+    /// Watches `fd`, until [`Watch::remove`]: that it is closed here is not enough where others hold it open too.
     pub(crate) fn add(&mut self, fd: impl AsFd, source: Source, events: i32) -> io::Result<u64> {
         let token = self.next_token;
         self.epoll.add(fd.as_fd(), token, events)?;
@@ -91,15 +78,16 @@ impl Watch {
         let _ = self.epoll.modify(fd.as_fd(), token, events);
     }
 
-    /// Stops watching `fd`, which other processes may hold open as well.
+    /// Stops watching `fd`. What has ended stays ready for ever: whoever went on watching it would never sleep again.
     pub(crate) fn remove(&mut self, fd: impl AsFd, token: u64) {
         let _ = self.epoll.remove(fd.as_fd());
         self.sources.remove(&token);
     }
 
-    /// Forgets every source that `is_gone` names; their descriptors are closed already.
-    pub(crate) fn forget(&mut self, is_gone: impl Fn(&Source) -> bool) {
-        self.sources.retain(|_, source| !is_gone(source));
+    /// Stops watching `fd`, which stands for `source`.
+    pub(crate) fn remove_source(&mut self, fd: impl AsFd, source: &Source) {
+        let _ = self.epoll.remove(fd.as_fd());
+        self.sources.retain(|_, other| other != source);
     }
 }
 
@@ -158,15 +146,15 @@ impl Server {
             Source::Output { container, stream } => self.output_ready(ready.token, &container, stream),
             Source::Attached { container } => self.pod.flush_attached(&mut self.watch, &container, ready.token),
             Source::Init { container } => {
-                let event = self.pod.init_ended(&mut self.watch, &container, &mut self.buffer);
+                let event = self.pod.init_ended(&mut self.watch, &container, ready.token, &mut self.buffer);
                 self.publish(event);
             }
             Source::Exec { container, exec } => {
-                let event = self.pod.exec_ended(&mut self.watch, &container, &exec);
+                let event = self.pod.exec_ended(&mut self.watch, &container, &exec, ready.token);
                 self.publish(event);
             }
             Source::Checkpoint { container } => {
-                if let Some((asker, result)) = self.pod.checkpoint_ended(&mut self.watch, &container) {
+                if let Some((asker, result)) = self.pod.checkpoint_ended(&mut self.watch, &container, ready.token) {
                     self.reply(asker, result, Vec::new());
                     self.rearm(asker.client);
                 }

@@ -19,8 +19,9 @@ use tokio::sync::watch;
 
 use crate::api::object_store::ObjectStore;
 
-/// How long the end of a pod waits for rules at most: those that cannot be written must not keep pods from ending.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// How long the end of a pod waits for rules at most: an `nft` that hangs must not keep pods from ending, but on a busy
+/// machine one needs seconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// How far Services have followed the objects: up to which version of the store.
 #[derive(Clone)]

@@ -101,9 +101,14 @@ impl Pod {
     }
 
     /// Who waits for the checkpoint, and what became of it.
-    pub(crate) fn checkpoint_ended(&mut self, watch: &mut Watch, id: &str) -> Option<(Asker, Result<Answer, Failure>)> {
+    pub(crate) fn checkpoint_ended(
+        &mut self,
+        watch: &mut Watch,
+        id: &str,
+        token: u64,
+    ) -> Option<(Asker, Result<Answer, Failure>)> {
         let checkpoint = self.checkpoints.remove(id)?;
-        watch.forget(|source| matches!(source, Source::Checkpoint { container } if container == id));
+        watch.remove(checkpoint.pidfd(), token);
         Some(checkpoint.finish())
     }
 
