@@ -19,6 +19,7 @@ use wharf_specs::shim::{self, Event as ShimEvent, Exit, Operation, PodNamespace,
 
 use super::create::Creates;
 use super::error::{PodError, Result};
+use super::limits::LimitChanges;
 use super::node::Inner;
 use super::placement::Placement;
 use super::record::{ContainerRecord, PodDirectory, PodPhase, PodRecord, write_json};
@@ -101,6 +102,7 @@ pub(super) struct Owner {
     pub(super) records: BTreeMap<String, ContainerRecord>,
     pub(super) creates: Creates,
     pub(super) requests: Requests,
+    pub(super) limit_changes: LimitChanges,
     /// Who waits for a container to end.
     pub(super) stops: HashMap<String, Vec<Reply<()>>>,
 }
@@ -132,6 +134,7 @@ pub(crate) async fn run(
         records: BTreeMap::new(),
         creates: Creates::default(),
         requests: Requests::default(),
+        limit_changes: LimitChanges::default(),
         stops: HashMap::new(),
     };
     match owner.start().await {
@@ -257,6 +260,7 @@ impl Owner {
                 Some(message) = self.from_shim.recv() => self.on_shim(message).await,
                 Some(made) = self.creates.next() => self.created(made).await,
                 Some(answered) = self.requests.next() => self.answered(answered).await,
+                Some(written) = self.limit_changes.next() => self.limits_written(written),
                 command = inbox.recv() => match command {
                     Some(Command::Remove { reply }) => {
                         let outcome = self.remove().await;
@@ -278,7 +282,7 @@ impl Owner {
         match command {
             Command::Stop { reply } => drop(reply.send(self.stop().await)),
             Command::Remove { reply } => drop(reply.send(self.remove().await)),
-            Command::Update { limits, reply } => drop(reply.send(self.update_limits(*limits).await)),
+            Command::Update { limits, reply } => self.update_limits(*limits, reply),
             Command::CreateContainer { config, reply } => self.create_container(*config, reply),
             Command::StartContainer { container, reply } => self.start_container(container, reply),
             Command::StopContainer { container, grace, reply } => self.stop_container(container, grace, reply).await,
