@@ -164,11 +164,13 @@ pub struct PressureLine {
 }
 
 /// How much of the figures is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Detail {
-    All,
+    /// Processor time, memory and swap with their limits, and pressure.
+    Summary,
     /// Without cpusets, single processors and TCP's memory.
     Usage,
+    All,
 }
 
 fn is_zero(value: &u64) -> bool {
@@ -192,6 +194,15 @@ impl Cgroup {
         self.read(Detail::Usage)
     }
 
+    /// The few of them that are asked for of all groups every few seconds: total processor time, memory and swap with
+    /// their limits, `memory.stat`, pressure.
+    ///
+    /// # Errors
+    /// If the group has gone.
+    pub fn summary(&self) -> Result<Stats, Error> {
+        self.read(Detail::Summary)
+    }
+
     /// Processor time used in nanoseconds, from one file; `None` where the host does not count it, or the group has gone.
     pub fn cpu_time(&self) -> Option<u64> {
         match (self.v1("cpuacct"), &self.unified) {
@@ -208,18 +219,18 @@ impl Cgroup {
         }
         let mut stats = if self.is_legacy() { self.legacy_stats(detail) } else { Stats::default() };
         if let Some(path) = &self.unified {
-            read_unified(path, &mut stats, !self.is_legacy());
+            read_unified(path, &mut stats, !self.is_legacy(), detail);
         }
         Ok(stats)
     }
 
     fn legacy_stats(&self, detail: Detail) -> Stats {
         let mut stats = Stats::default();
-        let all = detail == Detail::All;
+        let (more, all) = (detail >= Detail::Usage, detail == Detail::All);
         if let Some(path) = self.v1("cpuacct") {
             /// `USER_HZ` is 100 on every architecture Linux exports it for.
             const NANOSECONDS_PER_TICK: u64 = 10_000_000;
-            let ticks = keyed(path, "cpuacct.stat");
+            let ticks = if more { keyed(path, "cpuacct.stat") } else { BTreeMap::new() };
             let tick = |key: &str| ticks.get(key).copied().unwrap_or(0) * NANOSECONDS_PER_TICK;
             let row = |file: &str| -> Vec<u64> {
                 if !all {
@@ -236,7 +247,7 @@ impl Cgroup {
                 user: tick("user"),
             };
         }
-        if let Some(path) = self.v1("cpu") {
+        if let Some(path) = self.v1("cpu").filter(|_| more) {
             let values = keyed(path, "cpu.stat");
             let value = |key: &str| values.get(key).copied().unwrap_or(0);
             stats.cpu.throttling = Throttling {
@@ -262,11 +273,13 @@ impl Cgroup {
         }
         if let Some(path) = self.v1("memory") {
             let entry = |name: &str| {
-                path.join(format!("memory.{name}usage_in_bytes")).exists().then(|| MemoryEntry {
-                    limit: number(path, &format!("memory.{name}limit_in_bytes")),
-                    usage: number(path, &format!("memory.{name}usage_in_bytes")),
-                    max: number(path, &format!("memory.{name}max_usage_in_bytes")),
-                    failcnt: number(path, &format!("memory.{name}failcnt")),
+                let value = |file: &str| text(path, &format!("memory.{name}{file}")).trim().parse().ok();
+                let counted = |file: &str| if more { value(file).unwrap_or(0) } else { 0 };
+                Some(MemoryEntry {
+                    usage: value("usage_in_bytes")?,
+                    limit: value("limit_in_bytes").unwrap_or(0),
+                    max: counted("max_usage_in_bytes"),
+                    failcnt: counted("failcnt"),
                 })
             };
             let raw = keyed(path, "memory.stat");
@@ -274,11 +287,14 @@ impl Cgroup {
                 cache: raw.get("cache").copied().unwrap_or(0),
                 usage: entry(""),
                 swap: entry("memsw."),
-                kernel: entry("kmem."),
+                kernel: if more { entry("kmem.") } else { None },
                 kernel_tcp: if all { entry("kmem.tcp.") } else { None },
                 raw,
                 psi: None,
             };
+        }
+        if !more {
+            return stats;
         }
         if let Some(path) = self.v1("pids") {
             stats.pids = pids(path);
@@ -364,13 +380,11 @@ impl AsFd for OomWatch {
 }
 
 /// The unified side; `all` if it has the controllers, otherwise (hybrid) only the ones v1 left it.
-fn read_unified(path: &Path, stats: &mut Stats, all: bool) {
-    let huge = huge_pages(path, "current", |size| HugePages {
-        usage: number(path, &format!("hugetlb.{size}.current")),
-        max: number(path, &format!("hugetlb.{size}.max")),
-        failcnt: keyed(path, &format!("hugetlb.{size}.events")).get("max").copied().unwrap_or(0),
-    });
-    stats.hugetlb.extend(huge);
+fn read_unified(path: &Path, stats: &mut Stats, all: bool, detail: Detail) {
+    let more = detail >= Detail::Usage;
+    if more {
+        stats.hugetlb.extend(unified_huge_pages(path));
+    }
     let [cpu, memory, io] = ["cpu", "memory", "io"].map(|of| pressure(&text(path, &format!("{of}.pressure"))));
     if !all {
         // Pressure needs no controller: the kernel keeps it for every group of this side.
@@ -394,14 +408,13 @@ fn read_unified(path: &Path, stats: &mut Stats, all: bool) {
         },
         psi: cpu,
     };
-    stats.cpuset.cpus = index_list(&text(path, "cpuset.cpus.effective"));
-    stats.cpuset.mems = index_list(&text(path, "cpuset.mems.effective"));
     let raw = keyed(path, "memory.stat");
+    let hits = || keyed(path, "memory.events").get("max").copied().unwrap_or(0);
     let usage = MemoryEntry {
         limit: number(path, "memory.max"),
         usage: number(path, "memory.current"),
-        max: number(path, "memory.peak"),
-        failcnt: keyed(path, "memory.events").get("max").copied().unwrap_or(0),
+        max: if more { number(path, "memory.peak") } else { 0 },
+        failcnt: if more { hits() } else { 0 },
     };
     // Memory and swap together, as v1 counts and as runc's readers expect.
     let swap = MemoryEntry {
@@ -411,13 +424,24 @@ fn read_unified(path: &Path, stats: &mut Stats, all: bool) {
     };
     let cache = raw.get("file").copied().unwrap_or(0);
     stats.memory = Memory { cache, usage: Some(usage), swap: Some(swap), raw, psi: memory, ..Memory::default() };
+    stats.blkio.psi = io;
+    if !more {
+        return;
+    }
+    stats.cpuset.cpus = index_list(&text(path, "cpuset.cpus.effective"));
+    stats.cpuset.mems = index_list(&text(path, "cpuset.mems.effective"));
     stats.pids = pids(path);
     let devices = text(path, "io.stat");
-    stats.blkio = BlockIo {
-        io_service_bytes_recursive: unified_entries(&devices, [("rbytes", "Read"), ("wbytes", "Write")]),
-        io_serviced_recursive: unified_entries(&devices, [("rios", "Read"), ("wios", "Write")]),
-        psi: io,
-    };
+    stats.blkio.io_service_bytes_recursive = unified_entries(&devices, [("rbytes", "Read"), ("wbytes", "Write")]);
+    stats.blkio.io_serviced_recursive = unified_entries(&devices, [("rios", "Read"), ("wios", "Write")]);
+}
+
+fn unified_huge_pages(path: &Path) -> BTreeMap<String, HugePages> {
+    huge_pages(path, "current", |size| HugePages {
+        usage: number(path, &format!("hugetlb.{size}.current")),
+        max: number(path, &format!("hugetlb.{size}.max")),
+        failcnt: keyed(path, &format!("hugetlb.{size}.events")).get("max").copied().unwrap_or(0),
+    })
 }
 
 fn pids(path: &Path) -> Pids {
@@ -427,7 +451,19 @@ fn pids(path: &Path) -> Pids {
 
 /// Absent files are empty: every controller is optional.
 fn text(path: &Path, file: &str) -> String {
-    fs::read_to_string(path.join(file)).unwrap_or_default()
+    /// More than any of them has, but for lists of many devices.
+    const USUAL_BYTES: usize = 8192;
+    let mut buffer = [0; USUAL_BYTES];
+    let Ok(mut file) = File::open(path.join(file)) else { return String::new() };
+    let mut bytes = match file.read(&mut buffer) {
+        Ok(length) => buffer[..length].to_vec(),
+        Err(_) => return String::new(),
+    };
+    // What is shorter than was asked for is all: the kernel makes such a text at once.
+    if bytes.len() == USUAL_BYTES && file.read_to_end(&mut bytes).is_err() {
+        return String::new();
+    }
+    String::from_utf8(bytes).unwrap_or_default()
 }
 
 fn number(path: &Path, file: &str) -> u64 {

@@ -14,7 +14,7 @@ use super::query::Query;
 use super::route::Metrics;
 use super::server::Api;
 use super::status::ApiError;
-use crate::pod::stats::ContainerStats;
+use crate::pod::stats::{ContainerStats, Detail};
 use crate::pod::status::ContainerState;
 
 pub const GROUP: &str = "metrics.k8s.io";
@@ -61,14 +61,17 @@ pub(super) async fn answer(api: &Api, wanted: Metrics<'_>, query: &Query) -> Res
 
 /// Figures of those of `pods` that run.
 async fn pod_metrics(api: &Api, pods: Vec<Arc<Value>>) -> Result<Vec<Value>, ApiError> {
-    let sandboxes: HashMap<String, String> =
-        api.node.sandboxes().into_iter().map(|sandbox| (sandbox.config.name.uid, sandbox.id)).collect();
+    let sandboxes: HashMap<String, String> = api
+        .node
+        .pick_sandboxes(|sandbox| Some((sandbox.config.name.uid.clone(), sandbox.id.clone())))
+        .into_iter()
+        .collect();
     let mut found = Vec::new();
     for pod in pods {
         let Some(sandbox) = sandboxes.get(text(&pod, "/metadata/uid")) else { continue };
         let mut containers = api.node.containers_of(sandbox);
         containers.retain(|container| container.state == ContainerState::Running);
-        let stats = api.node.container_stats(&containers, false).await;
+        let stats = api.node.container_stats(&containers, Detail::Summary).await;
         let stats = stats.map_err(|error| ApiError::Internal(error.to_string()))?;
         let figures: Option<Vec<Value>> =
             containers.iter().zip(&stats).map(|(container, stats)| usage(&container.config.name, stats)).collect();

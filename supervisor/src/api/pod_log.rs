@@ -286,11 +286,8 @@ impl Follower {
 
     fn has_ended(&self) -> bool {
         let owner = &self.owner;
-        let sandboxes = self.api.node.sandboxes();
-        let mut containers = sandboxes
-            .iter()
-            .filter(|s| s.config.name.uid == owner.uid)
-            .flat_map(|s| self.api.node.containers_of(&s.id));
+        let sandboxes = self.api.node.sandboxes_of(&owner.uid);
+        let mut containers = sandboxes.iter().flat_map(|s| self.api.node.containers_of(&s.id));
         let status = containers.find(|c| c.config.name == owner.container && c.config.attempt == owner.attempt);
         status.is_none_or(|status| !matches!(status.state, ContainerState::Created | ContainerState::Running))
     }

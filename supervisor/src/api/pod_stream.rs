@@ -70,9 +70,7 @@ async fn port_forward(
 
 /// The newest sandbox of the pod.
 fn sandbox_of(api: &Api, pod: &serde_json::Value) -> Option<SandboxStatus> {
-    let uid = text(pod, "/metadata/uid");
-    let sandboxes = api.node.sandboxes().into_iter().filter(|sandbox| sandbox.config.name.uid == uid);
-    sandboxes.max_by_key(|sandbox| sandbox.config.name.attempt)
+    api.node.sandboxes_of(text(pod, "/metadata/uid")).pop()
 }
 
 /// The newest container of the pod under that name, which must run.

@@ -8,8 +8,8 @@ use super::pod_log::log_tail;
 use super::server::Api;
 use super::status::ApiError;
 use crate::journal::Entry;
-use crate::pod::stats::Figures;
 use crate::pod::stats::figures::Stall;
+use crate::pod::stats::{Detail, Figures};
 use crate::pod::status::{ContainerState, ContainerStatus};
 
 pub(super) const GROUP: &str = "wharf";
@@ -60,11 +60,10 @@ async fn explain(api: &Api, object: &Value) -> Result<Value, ApiError> {
     };
     let conditions = pod::items(&object["status"], "conditions").iter().filter(failing);
     answer["conditions"] = conditions.cloned().collect();
-    let sandboxes = api.node.sandboxes();
-    let sandbox = sandboxes.iter().rev().find(|sandbox| sandbox.config.name.uid == uid);
-    let containers = sandbox.map(|sandbox| api.node.containers_of(&sandbox.id)).unwrap_or_default();
-    if let Some(sandbox) = sandbox {
-        let stats = api.node.sandbox_stats(std::slice::from_ref(sandbox)).await;
+    let sandbox = api.node.sandboxes_of(&uid).pop();
+    let containers = sandbox.as_ref().map(|sandbox| api.node.containers_of(&sandbox.id)).unwrap_or_default();
+    if let Some(sandbox) = &sandbox {
+        let stats = api.node.sandbox_stats(std::slice::from_ref(sandbox), Detail::All).await;
         let stats = stats.map_err(|error| ApiError::Internal(error.to_string()))?;
         let group = api.node.sandbox_group(sandbox);
         answer["group"] = group.into();
@@ -95,7 +94,7 @@ async fn container(api: &Api, status: &Value, all: &[ContainerStatus]) -> Result
     let newest = all.iter().filter(|known| known.config.name == name).max_by_key(|known| known.config.attempt);
     let Some(newest) = newest else { return Ok(shown) };
     if newest.state == ContainerState::Running {
-        let stats = api.node.container_stats(std::slice::from_ref(newest), false).await;
+        let stats = api.node.container_stats(std::slice::from_ref(newest), Detail::All).await;
         let stats = stats.map_err(|error| ApiError::Internal(error.to_string()))?;
         shown["group"] = api.node.container_group(newest).into();
         shown["figures"] = stats.first().and_then(|stats| stats.figures.as_ref()).map(figures).unwrap_or_default();

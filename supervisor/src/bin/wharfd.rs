@@ -288,16 +288,16 @@ async fn open_node(config: &Config) -> anyhow::Result<Node> {
 async fn end_pods(config: &Config) -> anyhow::Result<()> {
     let node = open_node(config).await?;
     let mut pods = tokio::task::JoinSet::new();
-    for sandbox in node.sandboxes() {
+    for sandbox in node.pick_sandboxes(|sandbox| Some(sandbox.id.clone())) {
         let node = node.clone();
         pods.spawn(async move {
-            let containers = node.containers_of(&sandbox.id);
+            let containers = node.containers_of(&sandbox);
             let stops = containers.iter().map(|container| node.stop_container(&container.id, END_GRACE));
             // Whatever came of that: what is left of the pod is killed.
             for error in futures_util::future::join_all(stops).await.into_iter().filter_map(Result::err) {
-                tracing::warn!(pod = %sandbox.id, %error, "stop a container");
+                tracing::warn!(pod = %sandbox, %error, "stop a container");
             }
-            node.stop_sandbox(&sandbox.id).await
+            node.stop_sandbox(&sandbox).await
         });
     }
     let ended = pods.join_all().await;
@@ -333,7 +333,7 @@ async fn watch(node: Node, every: std::time::Duration) {
     let mut ticks = tokio::time::interval(every);
     loop {
         ticks.tick().await;
-        let _ = node.sandboxes();
+        node.pick_sandboxes(|_| None::<()>);
         service_manager::notify(State::Alive);
     }
 }

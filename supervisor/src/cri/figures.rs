@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use wharf_specs::cri;
 
 use super::{container, metrics, stats};
+use crate::pod::stats::Detail;
 use crate::pod::status::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
 use crate::pod::{Node, PodError, Result};
 
 /// Of containers in any state; of one that does not run, its writable layer alone.
 pub(super) async fn of_containers(node: &Node, containers: &[ContainerStatus]) -> Result<Vec<cri::ContainerStats>> {
-    let figures = node.container_stats(containers, false).await?;
+    let figures = node.container_stats(containers, Detail::Summary).await?;
     let mountpoint = node.options().root.display().to_string();
     Ok(containers
         .iter()
@@ -25,7 +26,7 @@ pub(super) async fn of_sandboxes(node: &Node, sandboxes: &[SandboxStatus]) -> Re
     for (status, stats) in containers.iter().zip(of_containers(node, &containers).await?) {
         by_pod.entry(status.sandbox.clone()).or_default().push(stats);
     }
-    let figures = node.sandbox_stats(sandboxes).await?;
+    let figures = node.sandbox_stats(sandboxes, Detail::Summary).await?;
     let pods = sandboxes.iter().zip(&figures);
     Ok(pods
         .map(|(status, figures)| stats::sandbox(status, figures, by_pod.remove(&status.id).unwrap_or_default()))
@@ -36,8 +37,8 @@ pub(super) async fn of_sandboxes(node: &Node, sandboxes: &[SandboxStatus]) -> Re
 pub(super) async fn metrics(node: &Node) -> Result<Vec<cri::PodSandboxMetrics>> {
     let sandboxes = ready(node, &cri::PodSandboxStatsFilter::default());
     let containers: Vec<_> = sandboxes.iter().flat_map(|status| running(node, &status.id)).collect();
-    let of_containers = node.container_stats(&containers, true).await?;
-    let of_sandboxes = node.sandbox_stats(&sandboxes).await?;
+    let of_containers = node.container_stats(&containers, Detail::All).await?;
+    let of_sandboxes = node.sandbox_stats(&sandboxes, Detail::All).await?;
     let root = node.options().root.clone();
     let file_system = tokio::task::spawn_blocking(move || file_system(&root))
         .await
@@ -58,9 +59,10 @@ pub(super) async fn metrics(node: &Node) -> Result<Vec<cri::PodSandboxMetrics>> 
 }
 
 pub(super) fn ready(node: &Node, filter: &cri::PodSandboxStatsFilter) -> Vec<SandboxStatus> {
-    let mut sandboxes = node.sandboxes();
-    sandboxes.retain(|status| status.state == SandboxState::Ready && stats::matches(status, filter));
-    sandboxes
+    node.pick_sandboxes(|status| {
+        let is_meant = status.state == SandboxState::Ready && stats::matches(status, filter);
+        is_meant.then(|| status.clone())
+    })
 }
 
 /// The containers that run and match.
@@ -72,9 +74,7 @@ pub(super) fn listed(node: &Node, filter: Option<cri::ContainerStatsFilter>) -> 
         pod_sandbox_id: filter.pod_sandbox_id,
         label_selector: filter.label_selector,
     };
-    let mut containers = node.containers();
-    containers.retain(|status| container::matches(status, &filter));
-    containers
+    node.pick_containers(|status| container::matches(status, &filter).then(|| status.clone()))
 }
 
 fn running(node: &Node, sandbox: &str) -> Vec<ContainerStatus> {

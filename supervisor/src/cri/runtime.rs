@@ -476,14 +476,12 @@ impl RuntimeService for Runtime {
 impl Runtime {
     fn sandboxes(&self, filter: Option<cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {
         let filter = filter.unwrap_or_default();
-        let sandboxes = self.node.sandboxes();
-        sandboxes.iter().filter(|status| sandbox::matches(status, &filter)).map(sandbox::listed).collect()
+        self.node.pick_sandboxes(|status| sandbox::matches(status, &filter).then(|| sandbox::listed(status)))
     }
 
     fn containers(&self, filter: Option<cri::ContainerFilter>) -> Vec<cri::Container> {
         let filter = filter.unwrap_or_default();
-        let containers = self.node.containers();
-        containers.iter().filter(|status| container::matches(status, &filter)).map(container::listed).collect()
+        self.node.pick_containers(|status| container::matches(status, &filter).then(|| container::listed(status)))
     }
 
     /// The full id of a container that runs: a URL for another would only fail later.

@@ -36,6 +36,9 @@ pub struct Known {
     pub cgroup_parent: PathBuf,
     /// By id, those too that are being made or taken away.
     pub sandboxes: BTreeMap<String, KnownSandbox>,
+    /// Sandboxes that are gone but for their network, which the kernel has not let go of.
+    #[serde(default)]
+    pub leaving: BTreeSet<String>,
     /// Those too that are being made or taken away.
     pub containers: BTreeSet<String>,
     /// `ADDRESS:PORT` that Services lead to.
@@ -58,6 +61,7 @@ pub struct KnownSandbox {
 impl Known {
     fn has(&self, id: &str) -> bool {
         self.sandboxes.contains_key(id)
+            || self.leaving.contains(id)
             || self.containers.contains(id)
             || self.pods.contains(id)
             || self.volumes.contains(id)
@@ -66,8 +70,9 @@ impl Known {
 
     /// By the first digits of its id, as an interface's name has them.
     fn has_sandbox_like(&self, prefix: &str) -> bool {
-        let next = self.sandboxes.range(prefix.to_string()..).next();
-        next.is_some_and(|(id, _)| id.starts_with(prefix))
+        let from = || prefix.to_string()..;
+        let next = [self.sandboxes.range(from()).next().map(|(id, _)| id), self.leaving.range(from()).next()];
+        next.into_iter().flatten().any(|id| id.starts_with(prefix))
     }
 }
 
@@ -194,6 +199,7 @@ fn nothing_known(root: &Path, state: &Path) -> Known {
         endpoints: BTreeSet::new(),
         pods: BTreeSet::new(),
         volumes: BTreeSet::new(),
+        leaving: BTreeSet::new(),
     }
 }
 

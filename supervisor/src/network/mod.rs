@@ -96,7 +96,7 @@ pub struct PodToConnect<'a> {
 /// The pods' network, by both ways of having one.
 pub struct Network {
     mode: NetworkMode,
-    embedded: Embedded,
+    embedded: Arc<Embedded>,
     cni: Cni,
     services: Services,
 }
@@ -106,7 +106,7 @@ impl Network {
     /// pod. `root` is what survives a reboot, `state` what does not.
     pub async fn open(config: &NetworkConfig, root: &Path, state: &Path) -> Result<Self> {
         let state = state.join("network");
-        let embedded = Embedded::open(config, &state)?;
+        let embedded = Arc::new(Embedded::open(config, &state)?);
         let cni = Cni::open(config, &root.join("network"), &state).await?;
         Ok(Self { mode: config.mode, embedded, cni, services: Services::open(config)? })
     }
@@ -180,6 +180,11 @@ impl Network {
             return Ok(());
         }
         self.embedded.detach(id).await
+    }
+
+    /// Pods that were detached, with something left to be given back.
+    pub fn leaving(&self) -> Vec<String> {
+        self.embedded.leaving()
     }
 
     /// Makes the namespace of a pod that was taken back reachable for plugins again, should it not be.

@@ -35,6 +35,8 @@ impl Node {
                 .iter()
                 .map(|(id, entry)| (id.clone(), KnownSandbox { cgroup: group(entry) }))
                 .collect(),
+            // Asked after the table was locked: a pod is in the one before it is out of the other.
+            leaving: self.network().leaving().into_iter().collect(),
             containers: table.containers.keys().chain(&table.unfinished).cloned().collect(),
             endpoints: endpoints.iter().map(ToString::to_string).collect(),
             pods: Default::default(),

@@ -33,12 +33,16 @@ impl Owner {
         Ok(())
     }
 
-    /// Mirror of [`connect_network`](Self::connect_network), from any point of it.
-    pub(super) async fn disconnect_network(&self) -> Result<(), String> {
-        if self.config.host_network {
-            return Ok(());
+    /// Mirror of [`connect_network`](Self::connect_network), from any point of it. Borrows nothing: it can go on beside
+    /// whatever else is done to the pod.
+    pub(super) fn disconnect_network(&self) -> impl Future<Output = Result<(), String>> + use<> {
+        let (inner, id, has_network) = (self.inner.clone(), self.id.clone(), !self.config.host_network);
+        async move {
+            if !has_network {
+                return Ok(());
+            }
+            inner.network.detach(&id).await.map_err(|error| format!("detach network: {error}"))
         }
-        self.inner.network.detach(&self.id).await.map_err(|error| format!("detach network: {error}"))
     }
 
     /// The pod runs on whatever comes out: its network may be mended, and nobody asked for its end.

@@ -313,9 +313,10 @@ impl Node {
     }
 
     /// Every sandbox, in the order of their ids.
-    pub fn sandboxes(&self) -> Vec<SandboxStatus> {
+    /// Of every sandbox what `pick` makes of it; the node's table is locked meanwhile.
+    pub fn pick_sandboxes<T>(&self, pick: impl FnMut(&SandboxStatus) -> Option<T>) -> Vec<T> {
         let table = self.inner.table();
-        table.pods.values().filter(|entry| entry.is_listed()).map(|entry| entry.status.clone()).collect()
+        table.pods.values().filter(|entry| entry.is_listed()).map(|entry| &entry.status).filter_map(pick).collect()
     }
 
     /// By id or unique prefix.
@@ -325,9 +326,17 @@ impl Node {
         table.pods.get(&id).map(|entry| entry.status.clone()).ok_or_else(|| PodError::sandbox_not_found(&id))
     }
 
-    pub fn containers(&self) -> Vec<ContainerStatus> {
+    /// Those of the pod with this uid, by attempt.
+    pub fn sandboxes_of(&self, uid: &str) -> Vec<SandboxStatus> {
+        let mut found = self.pick_sandboxes(|status| (status.config.name.uid == uid).then(|| status.clone()));
+        found.sort_by_key(|status| status.config.name.attempt);
+        found
+    }
+
+    /// Of every container what `pick` makes of it; the node's table is locked meanwhile.
+    pub fn pick_containers<T>(&self, pick: impl FnMut(&ContainerStatus) -> Option<T>) -> Vec<T> {
         let table = self.inner.table();
-        table.pods.values().flat_map(|entry| entry.containers.values().cloned()).collect()
+        table.pods.values().flat_map(|entry| entry.containers.values()).filter_map(pick).collect()
     }
 
     pub fn containers_of(&self, sandbox: &str) -> Vec<ContainerStatus> {

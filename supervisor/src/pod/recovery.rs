@@ -20,6 +20,7 @@ use wharf_specs::shim::{ContainerPhase, Operation};
 use super::checkpoint::STAGING;
 use super::create::Creates;
 use super::error::{PodError, Result};
+use super::limits::LimitChanges;
 use super::node::{COMMAND_BACKLOG, Inner, now};
 use super::record::{PodDirectory, PodPhase, PodRecord};
 use super::requests::Requests;
@@ -133,6 +134,7 @@ fn owner_of(
         records: BTreeMap::new(),
         creates: Creates::default(),
         requests: Requests::default(),
+        limit_changes: LimitChanges::default(),
         stops: HashMap::new(),
     };
     (owner, inbox, commands)

@@ -19,6 +19,7 @@ use wharf_specs::shim::{self, Event as ShimEvent, Exit, Operation, PodNamespace,
 
 use super::create::Creates;
 use super::error::{PodError, Result};
+use super::limits::LimitChanges;
 use super::node::Inner;
 use super::placement::Placement;
 use super::record::{ContainerRecord, PodDirectory, PodPhase, PodRecord, write_json};
@@ -101,6 +102,7 @@ pub(super) struct Owner {
     pub(super) records: BTreeMap<String, ContainerRecord>,
     pub(super) creates: Creates,
     pub(super) requests: Requests,
+    pub(super) limit_changes: LimitChanges,
     /// Who waits for a container to end.
     pub(super) stops: HashMap<String, Vec<Reply<()>>>,
 }
@@ -132,6 +134,7 @@ pub(crate) async fn run(
         records: BTreeMap::new(),
         creates: Creates::default(),
         requests: Requests::default(),
+        limit_changes: LimitChanges::default(),
         stops: HashMap::new(),
     };
     match owner.start().await {
@@ -257,6 +260,7 @@ impl Owner {
                 Some(message) = self.from_shim.recv() => self.on_shim(message).await,
                 Some(made) = self.creates.next() => self.created(made).await,
                 Some(answered) = self.requests.next() => self.answered(answered).await,
+                Some(written) = self.limit_changes.next() => self.limits_written(written),
                 command = inbox.recv() => match command {
                     Some(Command::Remove { reply }) => {
                         let outcome = self.remove().await;
@@ -278,7 +282,7 @@ impl Owner {
         match command {
             Command::Stop { reply } => drop(reply.send(self.stop().await)),
             Command::Remove { reply } => drop(reply.send(self.remove().await)),
-            Command::Update { limits, reply } => drop(reply.send(self.update_limits(*limits).await)),
+            Command::Update { limits, reply } => self.update_limits(*limits, reply),
             Command::CreateContainer { config, reply } => self.create_container(*config, reply),
             Command::StartContainer { container, reply } => self.start_container(container, reply),
             Command::StopContainer { container, grace, reply } => self.stop_container(container, grace, reply).await,
@@ -322,7 +326,7 @@ impl Owner {
             let ended = self.kill_cgroup(&container).await;
             self.container_lost(&container, ended);
         }
-        for failure in self.release().await {
+        for failure in self.release_all().await {
             tracing::warn!(pod = %self.id, %failure, "clear away after a dead shim");
         }
         if let Err(error) = self.record(PodPhase::Stopped) {
@@ -342,12 +346,10 @@ impl Owner {
             tracing::error!(pod = %self.id, %error, "the pod's shim does not answer: its containers are ended without it");
             self.shim_died().await;
         }
-        let was_up = self.shim.is_some();
-        let failures = self.release().await;
-        if let Some(failure) = failures.into_iter().next() {
+        let was_up = self.inner.published(&self.id).is_some_and(|(pod, _)| pod.state == SandboxState::Ready);
+        if let Some(failure) = self.release_all().await.into_iter().next() {
             return Err(PodError::internal(format!("stop pod sandbox {}", self.id), failure));
         }
-        self.shut_down_shim().await;
         self.record(PodPhase::Stopped)
             .map_err(|error| PodError::internal(format!("write record of pod sandbox {}", self.id), error))?;
         self.publish(SandboxState::NotReady);
@@ -379,8 +381,7 @@ impl Owner {
 
     /// Mirror of [`start`](Self::start), from any point of it; returns every failure.
     pub(super) async fn tear_down(&mut self) -> Vec<String> {
-        let mut failures = self.release().await;
-        self.shut_down_shim().await;
+        let mut failures = self.release_all().await;
         // A pod's own cgroup; one that the client named is the client's.
         if self.config.cgroup_parent.is_none() {
             let placement = self.placement();
@@ -398,16 +399,14 @@ impl Owner {
         failures
     }
 
-    /// Gives back what lies outside the shim: address, interface, port mappings, shared memory.
-    async fn release(&mut self) -> Vec<String> {
-        let mut failures = Vec::new();
-        if let Err(error) = self.disconnect_network().await {
-            failures.push(error);
-        }
-        if let Err(error) = files::unmount_shm(&self.directory) {
-            failures.push(format!("unmount shared memory: {error}"));
-        }
-        failures
+    /// Gives back address, interface, port mappings and shared memory, and ends the shim. The kernel lets an interface
+    /// go as slowly as it lets namespaces go: both at once.
+    async fn release_all(&mut self) -> Vec<String> {
+        let network = self.disconnect_network();
+        let (network, ()) = tokio::join!(network, self.shut_down_shim());
+        let shared_memory =
+            files::unmount_shm(&self.directory).map_err(|error| format!("unmount shared memory: {error}"));
+        [network, shared_memory].into_iter().filter_map(Result::err).collect()
     }
 
     async fn shut_down_shim(&mut self) {

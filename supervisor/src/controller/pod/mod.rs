@@ -179,15 +179,15 @@ impl Workers {
 
     /// Ends sandboxes of pods that were deleted while nobody looked.
     async fn remove_strangers(&self) {
-        for sandbox in self.context.node.sandboxes() {
-            let ours =
-                sandbox.config.annotations.get(desired::OWNER_ANNOTATION).is_some_and(|owner| owner == desired::OWNER);
-            if !ours || self.wakes.contains_key(&sandbox.config.name.uid) {
-                continue;
-            }
-            let stopped = self.context.node.stop_sandbox(&sandbox.id).await;
-            if let Err(error) = stopped.and(self.context.node.remove_sandbox(&sandbox.id).await) {
-                tracing::warn!(sandbox = sandbox.id, %error, "remove the sandbox of a pod that is gone");
+        let strangers = self.context.node.pick_sandboxes(|sandbox| {
+            let owner = sandbox.config.annotations.get(desired::OWNER_ANNOTATION);
+            let ours = owner.is_some_and(|owner| owner == desired::OWNER);
+            (ours && !self.wakes.contains_key(&sandbox.config.name.uid)).then(|| sandbox.id.clone())
+        });
+        for sandbox in strangers {
+            let stopped = self.context.node.stop_sandbox(&sandbox).await;
+            if let Err(error) = stopped.and(self.context.node.remove_sandbox(&sandbox).await) {
+                tracing::warn!(sandbox, %error, "remove the sandbox of a pod that is gone");
             }
         }
         // After the sandboxes: what these had mounted there is gone now.

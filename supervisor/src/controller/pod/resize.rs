@@ -21,6 +21,7 @@ use crate::api::kinds::pod::items;
 use crate::api::kinds::{pod, text};
 use crate::api::quantity;
 use crate::pod::spec::{PodLimits, Resources};
+use crate::pod::stats::Detail;
 use crate::pod::status::{ContainerState, ContainerStatus, SandboxStatus};
 
 /// What the status says of a resize: reason and message.
@@ -241,7 +242,7 @@ impl Worker {
 
     /// A limit below what is in use would have the kernel kill the container at once.
     async fn check_memory(&self, running: &ContainerStatus, limit: i64) -> Result<(), String> {
-        let stats = self.context.node.container_stats(std::slice::from_ref(running), false).await;
+        let stats = self.context.node.container_stats(std::slice::from_ref(running), Detail::Summary).await;
         let stats = stats.map_err(|error| error.to_string())?;
         let used = stats.first().and_then(|stats| stats.figures.as_ref()?.memory.working_set).unwrap_or(0);
         match i64::try_from(used).is_ok_and(|used| used <= limit) {

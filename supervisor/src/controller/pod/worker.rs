@@ -120,10 +120,7 @@ impl Worker {
     }
 
     pub(super) fn sandboxes(&self) -> Vec<SandboxStatus> {
-        let mut sandboxes = self.context.node.sandboxes();
-        sandboxes.retain(|sandbox| sandbox.config.name.uid == self.uid);
-        sandboxes.sort_by_key(|sandbox| sandbox.config.name.attempt);
-        sandboxes
+        self.context.node.sandboxes_of(&self.uid)
     }
 
     pub(super) fn folder(&self) -> PathBuf {

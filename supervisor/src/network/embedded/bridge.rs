@@ -1,19 +1,30 @@
 //! The bridge and the node's ends of the pods' cables, over rtnetlink.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::{fs, io};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkMessage};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::sys::Socket;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
+use rustix::io::Errno;
+
+use crate::network::netlink_message::{NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attribute, message, messages};
 use crate::network::subnet::Subnet;
 use crate::network::{NetworkError, Result};
 
 /// The kernel's limit on an interface's name (IFNAMSIZ, with the terminator).
 const NAME_BYTES: usize = 15;
+
+/// `linux/rtnetlink.h`, `linux/if_link.h`.
+const RTM_DELLINK: u16 = 17;
+const IFLA_IFNAME: u16 = 3;
+/// `ifinfomsg`, of which nothing is needed beside the name.
+const IFINFOMSG_BYTES: usize = 16;
 
 /// Of the interface inside a pod, as every CNI names it.
 pub(super) const POD_INTERFACE: &str = "eth0";
@@ -40,7 +51,7 @@ impl Netlink {
     pub(super) async fn link(&self, name: &str) -> Result<Option<LinkMessage>> {
         match self.handle.link().get().match_name(name.to_string()).execute().try_next().await {
             Ok(link) => Ok(link),
-            Err(error) if is(&error, rustix::io::Errno::NODEV) => Ok(None),
+            Err(error) if is(&error, Errno::NODEV) => Ok(None),
             Err(error) => Err(NetworkError::kernel(format!("look up interface {name}"), error)),
         }
     }
@@ -53,7 +64,7 @@ impl Drop for Netlink {
 }
 
 /// Netlink answers with the negative error number.
-pub(super) fn is(error: &rtnetlink::Error, wanted: rustix::io::Errno) -> bool {
+pub(super) fn is(error: &rtnetlink::Error, wanted: Errno) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message)
         if message.code.is_some_and(|code| code.get() == -wanted.raw_os_error()))
 }
@@ -105,7 +116,7 @@ impl Bridge {
         let netlink = Netlink::open()?;
         let Some(link) = netlink.link(&self.name).await? else { return Ok(()) };
         match netlink.handle.route().add(route_to(subnet, link.header.index)).execute().await {
-            Err(error) if !is(&error, rustix::io::Errno::EXIST) => {
+            Err(error) if !is(&error, Errno::EXIST) => {
                 Err(NetworkError::kernel(format!("add a route to {subnet} by {}", self.name), error))
             }
             _ => Ok(()),
@@ -117,7 +128,7 @@ impl Bridge {
         let netlink = Netlink::open()?;
         let Some(link) = netlink.link(&self.name).await? else { return Ok(()) };
         match netlink.handle.route().del(route_to(subnet, link.header.index)).execute().await {
-            Err(error) if !is(&error, rustix::io::Errno::SRCH) => {
+            Err(error) if !is(&error, Errno::SRCH) => {
                 Err(NetworkError::kernel(format!("delete the route to {subnet} by {}", self.name), error))
             }
             _ => Ok(()),
@@ -169,14 +180,29 @@ fn route_to(subnet: &Subnet, interface: u32) -> RouteMessage {
         .build()
 }
 
+/// False where there is no such interface. The kernel answers once everybody has let go of it, after some 20 ms: this
+/// waits on a thread that nobody else needs meanwhile.
 async fn delete(interface: &str) -> Result<bool> {
-    let netlink = Netlink::open()?;
-    let Some(link) = netlink.link(interface).await? else { return Ok(false) };
-    match netlink.handle.link().del(link.header.index).execute().await {
-        Ok(()) => Ok(true),
-        // The pod's namespace ended meanwhile and took it along.
-        Err(error) if is(&error, rustix::io::Errno::NODEV) => Ok(false),
-        Err(error) => Err(NetworkError::kernel(format!("delete interface {interface}"), error)),
+    let name = interface.to_string();
+    let outcome = tokio::task::spawn_blocking(move || delete_blocking(&name)).await;
+    let failed = |reason: &dyn std::fmt::Display| NetworkError::kernel(format!("delete interface {interface}"), reason);
+    outcome.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}
+
+fn delete_blocking(interface: &str) -> io::Result<bool> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    let body = [&[0; IFINFOMSG_BYTES][..], &attribute(IFLA_IFNAME, format!("{interface}\0").as_bytes())].concat();
+    socket.send(&message(RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK, &body), 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let error = messages(&answer).find(|(message_type, _)| *message_type == NLMSG_ERROR);
+    let code = error.and_then(|(_, body)| body.first_chunk()).map(|code| -i32::from_ne_bytes(*code));
+    match code {
+        Some(0) => Ok(true),
+        // Or the pod's namespace ended meanwhile and took it along.
+        Some(code) if code == Errno::NODEV.raw_os_error() => Ok(false),
+        Some(code) => Err(io::Error::from_raw_os_error(code)),
+        None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

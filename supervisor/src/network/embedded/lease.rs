@@ -104,6 +104,10 @@ impl LeaseStore {
         Ok(true)
     }
 
+    pub(super) fn get(&self, pod: &str) -> Option<&Lease> {
+        self.document.leases.get(pod)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.document.leases.is_empty()
     }

@@ -6,16 +6,19 @@
 //!    └─ nftables table `wharf-wharf0`: masquerade outwards, port mappings inwards
 //! ```
 //!
-//! [`Embedded::attach`] and [`Embedded::detach`] mirror each other; detach is complete from any point of attach.
+//! [`Embedded::attach`] and [`Embedded::detach`] mirror each other; detach is complete from any point of attach. The kernel
+//! takes 10 ms and more to let an interface go, for which nobody waits: see [`leaving`].
 
 mod bridge;
 mod lease;
+mod leaving;
 mod namespace;
 mod nft;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
@@ -24,6 +27,7 @@ use super::{NetworkConfig, NetworkError, Result};
 use crate::pod::spec::{PortMapping, SandboxConfig};
 use bridge::Bridge;
 use lease::{Lease, LeaseStore};
+use leaving::Leaving;
 
 /// Refuses what only a plugin can do: its pods have IPv4 addresses, and those that it chooses.
 pub(super) fn check_pod(config: &SandboxConfig) -> Result<()> {
@@ -42,6 +46,7 @@ pub(super) struct Embedded {
     bridge: Bridge,
     /// Held for the moments in which leases and rules change together, never while a pod's namespace is entered.
     state: Mutex<State>,
+    leaving: Leaving,
 }
 
 struct State {
@@ -63,7 +68,8 @@ impl Embedded {
         let leases = LeaseStore::open(directory)?;
         let subnet = Subnet::parse("subnet", &config.subnet)?;
         let subnet = leases.subnet().and_then(|told| Subnet::parse("subnet", told).ok()).unwrap_or(subnet);
-        Ok(Self { bridge, state: Mutex::new(State { subnet, leases, routed: None, written: None, is_watched: false }) })
+        let state = State { subnet, leases, routed: None, written: None, is_watched: false };
+        Ok(Self { bridge, state: Mutex::new(state), leaving: Leaving::default() })
     }
 
     /// Whether a pod can be connected now, and if not, why.
@@ -86,6 +92,7 @@ impl Embedded {
     /// It is none, or there are pods in the present one.
     pub(super) async fn set_subnet(&self, text: &str) -> Result<()> {
         let subnet = Subnet::parse("subnet", text)?;
+        self.leaving.settled().await;
         let mut state = self.state.lock().await;
         if subnet == state.subnet {
             return Ok(());
@@ -102,6 +109,9 @@ impl Embedded {
 
     /// Interface, address, default route, port mappings.
     pub(super) async fn attach(&self, id: &str, namespace: OwnedFd, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
+        if self.state.lock().await.is_full() {
+            self.leaving.settled().await;
+        }
         let (address, subnet) = {
             let mut state = self.state.lock().await;
             let subnet = state.subnet;
@@ -121,8 +131,30 @@ impl Embedded {
         Ok(vec![IpAddr::V4(address)])
     }
 
-    /// Takes everything of pod `id` back; what is gone already is fine.
-    pub(super) async fn detach(&self, id: &str) -> Result<()> {
+    /// Takes everything of pod `id` back; what is gone already is fine. Of a pod without host ports, which the next one may
+    /// need at once, that is only begun here; where it fails, the next call tells.
+    pub(super) async fn detach(self: &Arc<Self>, id: &str) -> Result<()> {
+        let may_wait = self.state.lock().await.leases.get(id).is_some_and(|lease| lease.ports.is_empty());
+        if may_wait && self.leaving.begin(id) {
+            let (embedded, id) = (self.clone(), id.to_string());
+            tokio::spawn(async move {
+                let outcome = embedded.take_back(&id).await;
+                embedded.leaving.end(&id, outcome);
+            });
+            return Ok(());
+        }
+        if self.leaving.has(id) {
+            return Ok(());
+        }
+        self.take_back(id).await
+    }
+
+    /// The pods whose interfaces the kernel has not let go of.
+    pub(super) fn leaving(&self) -> Vec<String> {
+        self.leaving.all()
+    }
+
+    async fn take_back(&self, id: &str) -> Result<()> {
         self.bridge.disconnect(&interface_of(id)).await?;
         let mut state = self.state.lock().await;
         if !state.leases.release(id)? {
@@ -187,7 +219,7 @@ impl Embedded {
         };
         for pod in stale {
             tracing::info!(%pod, "give back the address of a pod sandbox that is gone");
-            self.detach(&pod).await?;
+            self.take_back(&pod).await?;
         }
         let mut state = self.state.lock().await;
         if state.leases.is_empty() { Ok(()) } else { self.write_rules(&mut state).await }
@@ -195,6 +227,7 @@ impl Embedded {
 
     /// Removes what serves all pods; without pods there is nothing to serve.
     pub(super) async fn remove_shared(&self) -> Result<()> {
+        self.leaving.settled().await;
         let mut state = self.state.lock().await;
         if state.leases.is_empty() { self.remove_shared_locked(&mut state).await } else { Ok(()) }
     }
@@ -208,6 +241,13 @@ impl Embedded {
     fn rules<'a>(&'a self, state: &'a State) -> nft::Rules<'a> {
         let leases = state.leases.leases().collect::<Vec<&Lease>>();
         nft::Rules { bridge: self.bridge.name(), subnet: state.subnet, leases }
+    }
+}
+
+impl State {
+    /// Whether no address is left.
+    fn is_full(&self) -> bool {
+        self.leases.leases().count() as u64 >= u64::from(self.subnet.pod_count())
     }
 }
 

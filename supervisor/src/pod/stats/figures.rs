@@ -98,11 +98,22 @@ pub struct StallTime {
     pub avg300: f64,
 }
 
+/// How many of the figures are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// Processor time, memory and swap with their limits, and pressure; the others are 0 or absent.
+    Summary,
+    All,
+}
+
 /// `None` where the group is gone.
-pub(super) fn read(cgroup: &Cgroup) -> Option<Figures> {
+pub(super) fn read(cgroup: &Cgroup, detail: Detail) -> Option<Figures> {
     let timestamp = now();
-    let stats = cgroup.usage().ok()?;
-    Some(Figures { timestamp, oom_kills: cgroup.oom_kills(), ..named(stats, cgroup.is_legacy()) })
+    let (stats, oom_kills) = match detail {
+        Detail::Summary => (cgroup.summary().ok()?, 0),
+        Detail::All => (cgroup.usage().ok()?, cgroup.oom_kills()),
+    };
+    Some(Figures { timestamp, oom_kills, ..named(stats, cgroup.is_legacy()) })
 }
 
 fn named(stats: Stats, legacy: bool) -> Figures {

@@ -23,6 +23,7 @@ use super::error::{PodError, Result};
 use super::node::{Node, now};
 use super::shim_process;
 use super::status::{ContainerState, ContainerStatus, SandboxStatus};
+pub(crate) use figures::Detail;
 pub use figures::Figures;
 pub use interfaces::Interface;
 pub use tasks::Tasks;
@@ -62,11 +63,11 @@ pub struct LayerUsage {
 }
 
 impl Node {
-    /// Figures of each of `containers`, in their order.
-    pub async fn container_stats(
+    /// Figures of each of `containers`, in their order; tasks only with all details.
+    pub(crate) async fn container_stats(
         &self,
         containers: &[ContainerStatus],
-        with_tasks: bool,
+        detail: Detail,
     ) -> Result<Vec<ContainerStats>> {
         let groups: Vec<_> = containers
             .iter()
@@ -77,41 +78,33 @@ impl Node {
             })
             .collect();
         let (inner, store) = (self.inner.clone(), self.images().clone());
-        // Files of the kernel, and a walk through writable layers: work for a thread that may wait.
-        tokio::task::spawn_blocking(move || {
-            let read = |(id, group, pid): (String, Option<super::cgroup::Cgroup>, u32)| {
-                let runtime_group = group.map(|group| inner.sampler.group(&group));
-                ContainerStats {
-                    figures: runtime_group.as_ref().and_then(|group| inner.sampler.figures(&id, group)),
-                    layer: inner.sampler.layer(&store, &id),
-                    tasks: runtime_group.filter(|_| with_tasks).map(|group| tasks::read(&group, pid)),
-                }
-            };
-            groups.into_iter().map(read).collect()
-        })
-        .await
-        .map_err(|error| PodError::internal("read figures of containers", error))
+        let read = move |(id, group, pid): (String, Option<super::cgroup::Cgroup>, u32)| {
+            let runtime_group = group.map(|group| inner.sampler.group(&group));
+            ContainerStats {
+                figures: runtime_group.as_ref().and_then(|group| inner.sampler.figures(&id, group, detail)),
+                layer: inner.sampler.layer(&store, &id),
+                tasks: runtime_group.filter(|_| detail == Detail::All).map(|group| tasks::read(&group, pid)),
+            }
+        };
+        read_all(groups, read).await.map_err(|error| PodError::internal("read figures of containers", error))
     }
 
     /// Figures of each of `sandboxes`, in their order.
-    pub async fn sandbox_stats(&self, sandboxes: &[SandboxStatus]) -> Result<Vec<SandboxStats>> {
+    pub(crate) async fn sandbox_stats(&self, sandboxes: &[SandboxStatus], detail: Detail) -> Result<Vec<SandboxStats>> {
         let mut networks = self.networks(sandboxes).await?;
         let groups: Vec<_> = sandboxes
             .iter()
             .map(|status| (status.id.clone(), self.inner.placement(&status.config, &status.id).group()))
             .collect();
         let inner = self.inner.clone();
-        let mut stats = tokio::task::spawn_blocking(move || {
-            let read = |(id, group): (String, super::cgroup::Cgroup)| {
-                let group = inner.sampler.group(&group);
-                let figures = inner.sampler.figures(&id, &group);
-                let processes = figures.as_ref().map(|_| tasks::process_count(&group));
-                SandboxStats { figures, processes, network: None }
-            };
-            groups.into_iter().map(read).collect::<Vec<_>>()
-        })
-        .await
-        .map_err(|error| PodError::internal("read figures of pod sandboxes", error))?;
+        let read = move |(id, group): (String, super::cgroup::Cgroup)| {
+            let group = inner.sampler.group(&group);
+            let figures = inner.sampler.figures(&id, &group, detail);
+            let processes = figures.as_ref().map(|_| tasks::process_count(&group));
+            SandboxStats { figures, processes, network: None }
+        };
+        let mut stats =
+            read_all(groups, read).await.map_err(|error| PodError::internal("read figures of pod sandboxes", error))?;
         for (stats, status) in stats.iter_mut().zip(sandboxes) {
             stats.network = networks.remove(&status.id);
         }
@@ -139,6 +132,31 @@ impl Node {
         let read = interfaces::read_all(namespaces).await?;
         Ok(read.into_iter().map(|(id, interfaces)| (id, NetworkUsage { timestamp: now(), interfaces })).collect())
     }
+}
+
+/// Reads each of `groups`, in their order, on as many threads as there are processors: files of the kernel, and walks
+/// through writable layers, which may wait.
+async fn read_all<G, T, F>(groups: Vec<G>, read: F) -> Result<Vec<T>, tokio::task::JoinError>
+where
+    G: Send + 'static,
+    T: Send + 'static,
+    F: Fn(G) -> T + Clone + Send + 'static,
+{
+    /// Fewer are not worth another thread.
+    const LEAST_PER_THREAD: usize = 16;
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let share = groups.len().div_ceil(threads).max(LEAST_PER_THREAD);
+    let mut groups = groups.into_iter();
+    let mut parts = Vec::new();
+    loop {
+        let part: Vec<G> = groups.by_ref().take(share).collect();
+        if part.is_empty() {
+            break;
+        }
+        let read = read.clone();
+        parts.push(tokio::task::spawn_blocking(move || part.into_iter().map(read).collect::<Vec<T>>()));
+    }
+    Ok(futures_util::future::try_join_all(parts).await?.into_iter().flatten().collect())
 }
 
 /// For what a host counts or does not.

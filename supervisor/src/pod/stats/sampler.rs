@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wharf_images::Store;
 use wharf_runtime::cgroup::{Cgroup as RuntimeCgroup, Layout};
 
-use super::figures::{self, Figures};
+use super::figures::{self, Detail, Figures};
 use super::{LayerUsage, layout};
 use crate::pod::cgroup::Cgroup;
 use crate::pod::node::{Inner, now};
@@ -69,8 +69,8 @@ impl Sampler {
     }
 
     /// What `group`, that of container or sandbox `id`, uses now.
-    pub(super) fn figures(&self, id: &str, group: &RuntimeCgroup) -> Option<Figures> {
-        let mut figures = figures::read(group)?;
+    pub(super) fn figures(&self, id: &str, group: &RuntimeCgroup, detail: Detail) -> Option<Figures> {
+        let mut figures = figures::read(group, detail)?;
         figures.cpu.usage_nano_cores = self.rate(id, Sample { at: Instant::now(), used: figures.cpu.usage });
         Some(figures)
     }
