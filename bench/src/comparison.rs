@@ -18,6 +18,8 @@ pub enum Metric {
     PeakMemory,
     /// Proportional set size, in bytes: pages that several processes share count for each of them by its share.
     Memory,
+    /// Processor time by wall time: 1 is a whole processor.
+    Processor,
 }
 
 impl Metric {
@@ -26,6 +28,7 @@ impl Metric {
             Self::Time => "time",
             Self::PeakMemory => "peak memory",
             Self::Memory => "memory",
+            Self::Processor => "processor time",
         }
     }
 
@@ -35,6 +38,7 @@ impl Metric {
             Self::Time if value >= 1.0 => format!("{value:.2} s"),
             Self::Time if value >= 1e-3 => format!("{:.2} ms", value * 1e3),
             Self::Time => format!("{:.1} µs", value * 1e6),
+            Self::Processor => format!("{:.2} %", value * 1e2),
             Self::Memory if value < f64::from(1 << 20) => format!("{:.0} KiB", value / f64::from(1 << 10)),
             Self::PeakMemory | Self::Memory => format!("{:.1} MiB", value / f64::from(1 << 20)),
         }

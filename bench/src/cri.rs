@@ -1,8 +1,8 @@
 //! What a kubelet asks of a node, over gRPC: pods, lists, memory.
 
 mod client;
-mod image;
-mod node;
+pub(crate) mod image;
+pub(crate) mod node;
 
 use std::time::{Duration, Instant};
 

@@ -8,12 +8,14 @@
 //! | [`measure`], [`statistics`] | a program's time and memory; medians and spread |
 //! | [`filesystem`] | a fresh file system for each run |
 //! | [`report`], [`picture`], [`machine`] | tables, JSON, SVG |
+//! | [`api`] | benches of nodes that are told what shall run |
 //! | [`cri`] | benches of nodes under a kubelet |
 //! | [`images`] | benches of images |
 //! | [`runtime`] | benches of OCI runtimes; `floor/` is what they are held against |
 //!
 //! A bench is a function that prepares a [`Comparison`](comparison::Comparison), and a line in [`BENCHES`].
 
+mod api;
 mod bound;
 mod comparison;
 mod cri;
@@ -69,6 +71,10 @@ type Prepare = fn(&Context) -> anyhow::Result<Comparison>;
 
 /// Names begin with their room's.
 const BENCHES: &[(&str, Prepare)] = &[
+    ("api-crowd", api::crowd),
+    ("api-idle", api::idle),
+    ("api-list", api::list),
+    ("api-restart", api::restart),
     ("cri-end", cri::end),
     ("cri-growth", cri::growth),
     ("cri-list", cri::list),

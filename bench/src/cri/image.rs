@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-pub(super) const IMAGE: &str = "docker.io/wharf/bench:1";
+pub(crate) const IMAGE: &str = "docker.io/wharf/bench:1";
 /// What containers run.
-pub(super) const PROCESS: &str = "sleep";
+pub(crate) const PROCESS: &str = "sleep";
 /// The same in a pause process, under a name of its own.
 const BUSYBOX: &str = "/bin/busybox";
 

@@ -21,9 +21,9 @@ enum Kind {
 }
 
 /// Dropping it ends its pods, then the daemon, then the disk.
-pub(super) struct Node {
+pub(crate) struct Node {
     pub(super) client: Client,
-    pub(super) version: String,
+    pub(crate) version: String,
     kind: Kind,
     daemon: Daemon,
     disk: FileSystem,
@@ -47,7 +47,7 @@ impl Kind {
 
 impl Node {
     /// Ours, with the embedded network.
-    pub(super) fn wharf(context: &Context) -> anyhow::Result<Self> {
+    pub(crate) fn wharf(context: &Context) -> anyhow::Result<Self> {
         let disk = FileSystem::fresh()?;
         let (data, state, config) =
             (disk.path().join("data"), disk.path().join("run"), disk.path().join("wharfd.toml"));
@@ -153,8 +153,26 @@ impl Node {
         }
     }
 
+    /// Where ours serves the Kubernetes API.
+    pub(crate) fn api_socket(&self) -> PathBuf {
+        self.disk.path().join("run/api.sock")
+    }
+
+    /// Of the daemon, since it was started; to 10 ms.
+    pub(crate) fn daemon_processor_time(&self) -> anyhow::Result<Duration> {
+        /// `USER_HZ` is 100 on every architecture Linux exports it for.
+        const TICK: Duration = Duration::from_millis(10);
+        let path = format!("/proc/{}/stat", self.daemon.pid());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        // After the name in parentheses, from the state on (proc_pid_stat(5)): utime and stime.
+        let fields =
+            text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2)).with_context(|| path)?;
+        let ticks = fields.map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+        Ok(TICK * ticks)
+    }
+
     /// Proportional set size of the daemon, in bytes.
-    pub(super) fn daemon_memory_bytes(&self) -> anyhow::Result<u64> {
+    pub(crate) fn daemon_memory_bytes(&self) -> anyhow::Result<u64> {
         memory_of(self.daemon.pid())
     }
 
