@@ -60,8 +60,9 @@ impl Declared {
         for collection in [DEPLOYMENTS, PODS] {
             let options = json!({"gracePeriodSeconds": 0, "propagationPolicy": "Foreground"});
             self.api.request("DELETE", collection, Some(&options))?;
+            self.api.wait_for(collection, is_empty)?;
         }
-        self.api.wait_for(PODS, |pods| pods["items"].as_array().is_some_and(Vec::is_empty))
+        Ok(())
     }
 }
 
@@ -71,6 +72,10 @@ impl Drop for Declared {
             eprintln!("bench: delete the pods of a node: {error:#}");
         }
     }
+}
+
+fn is_empty(list: &Value) -> bool {
+    list["items"].as_array().is_some_and(Vec::is_empty)
 }
 
 fn is_ready(deployment: &Value, replicas: usize) -> bool {
@@ -208,7 +213,7 @@ pub(crate) fn restart(context: &Context) -> anyhow::Result<Comparison> {
         }
         let taken = begin.elapsed().as_secs_f64();
         declared.api.request("DELETE", &path, None)?;
-        declared.api.wait_for(PODS, |pods| pods["items"].as_array().is_some_and(Vec::is_empty))?;
+        declared.api.wait_for(PODS, is_empty)?;
         Ok(Sample::from([(Metric::Time, taken)]))
     };
     Ok(Comparison {
