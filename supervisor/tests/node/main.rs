@@ -32,6 +32,7 @@ mod pod_debug;
 mod pod_lifecycle;
 mod pod_limits;
 mod pod_probes;
+mod pod_qos;
 mod pod_resize;
 mod pod_surroundings;
 mod python_client;
