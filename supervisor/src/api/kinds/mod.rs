@@ -152,6 +152,18 @@ pub fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_dns_label)
 }
 
+/// A name with an optional DNS subdomain and `/` before it: the form of labels and conditions.
+fn is_qualified_name(name: &str) -> bool {
+    let (prefix, name) = name.rsplit_once('/').map_or((None, name), |(prefix, name)| (Some(prefix), name));
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    prefix.is_none_or(is_dns_subdomain)
+        && name.len() <= 63
+        && name.chars().all(inner)
+        && ends(name.chars().next())
+        && ends(name.chars().last())
+}
+
 /// The selector of a Deployment or ReplicaSet must select its own template's pods.
 fn selector_causes(object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
