@@ -29,6 +29,7 @@ mod leaks;
 mod mount_options;
 mod network;
 mod pod_debug;
+mod pod_evictions;
 mod pod_images;
 mod pod_lifecycle;
 mod pod_limits;

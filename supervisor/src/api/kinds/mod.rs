@@ -12,6 +12,7 @@ pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
 mod pod_columns;
+pub mod pod_disruption;
 pub(in crate::api) mod pod_ephemeral;
 mod pod_fields;
 mod pod_probe;
