@@ -139,9 +139,13 @@ async fn jobs_run_to_their_end_and_daemon_sets_roll() {
     wait_for("the end of what is not kept", LIMIT, || {
         outcome(&kubectl, &["get", "job", "brief"], &none).2.contains("not found")
     });
-    let refused = job("no", "exit 0", json!({"podFailurePolicy": {"rules": []}}));
+    create(&job("indexed", "exit 0", json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3})));
+    run(&["wait", "--for=condition=complete", "job/indexed", "--timeout=30s"]);
+    let described = run(&["describe", "job", "indexed"]);
+    assert!(described.contains("Completed Indexes:  0-2"), "{described}");
+    let refused = job("no", "exit 0", json!({"managedBy": "example.com/other"}));
     let (code, _, error) = outcome(&kubectl, &["create", "-f", "-"], &refused);
-    assert!(code == 1 && error.contains("spec.podFailurePolicy"), "{error}");
+    assert!(code == 1 && error.contains("spec.managedBy"), "{error}");
     run(&["delete", "jobs", "--all"]);
 
     let set = json!({

@@ -19,6 +19,7 @@ mod dns;
 mod events;
 mod exec_and_logs;
 mod figures;
+mod jobs;
 mod kills;
 mod kubectl;
 mod kubectl_objects;

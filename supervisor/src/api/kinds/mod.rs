@@ -6,6 +6,8 @@ pub mod deployment;
 pub mod endpoint_slice;
 pub mod event;
 pub mod job;
+pub mod job_index;
+mod job_policy;
 pub mod namespace;
 pub mod node;
 pub mod persistent_volume;
