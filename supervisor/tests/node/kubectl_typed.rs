@@ -162,6 +162,16 @@ async fn jobs_run_to_their_end_and_daemon_sets_roll() {
     let second = run(&["get", "pods", "-l", "app=agent", "-o", "name"]);
     assert!(second.lines().count() == 1 && second != first, "{first}{second}");
     assert!(run(&["describe", "daemonset", "agent"]).contains("SuccessfulDelete"));
+    run(&["annotate", "daemonset", "agent", "kubernetes.io/change-cause=a variable"]);
+    wait_for("the cause", LIMIT, || run(&["rollout", "history", "daemonset/agent"]).contains("2         a variable"));
+    assert!(run(&["rollout", "history", "daemonset/agent", "--revision", "2"]).contains("CHANGED"));
+    assert!(run(&["get", "controllerrevisions"]).contains("daemonset.apps/agent   1"));
+    run(&["rollout", "undo", "daemonset/agent"]);
+    run(&["rollout", "status", "daemonset/agent", "--timeout=30s"]);
+    let template = &get(&kubectl, "daemonset/agent")["spec"]["template"]["spec"]["containers"][0];
+    assert!(template.get("env").is_none_or(|variables| variables == &json!([])), "{template}");
+    let history = run(&["rollout", "history", "daemonset/agent"]);
+    assert!(history.contains("\n2         a variable\n3 ") && !history.contains("\n1 "), "{history}");
     run(&["delete", "daemonset", "agent"]);
     wait_ready(&node, 0);
     node.terminate_wharfd();

@@ -1,6 +1,7 @@
 //! The kinds this node serves: one file each, gathered in [`KINDS`].
 
 pub mod config_map;
+pub mod controller_revision;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
@@ -83,6 +84,7 @@ pub const KINDS: &[&Kind] = &[
     &secret::KIND,
     &service::KIND,
     &service_account::KIND,
+    &controller_revision::KIND,
     &daemon_set::KIND,
     &deployment::KIND,
     &replica_set::KIND,
