@@ -197,6 +197,8 @@ async fn a_rollout_that_stands_still_fails_and_can_be_taken_back() {
     wait_for("the event", LIMIT, || run(&["get", "events"]).contains("Warning   Failed"));
     run(&["annotate", "deployment", "web", "kubernetes.io/change-cause=a slip"]);
     wait_for("the cause", LIMIT, || run(&["rollout", "history", "deployment/web"]).contains("2         a slip"));
+    // The way back may take longer than a roll-out that has to fail.
+    run(&["patch", "deployment", "web", "-p", r#"{"spec":{"progressDeadlineSeconds":600}}"#]);
     run(&["rollout", "undo", "deployment/web"]);
     run(&["rollout", "status", "deployment/web", "--timeout", "30s"]);
     let history = run(&["rollout", "history", "deployment/web"]);
