@@ -37,6 +37,7 @@ fn generate_schemas() {
         ($($kind:ty),* $(,)?) => { $( generator.subschema_for::<$kind>(); )* };
     }
     reach!(
+        apps::v1::ControllerRevision,
         apps::v1::DaemonSet,
         apps::v1::Deployment,
         apps::v1::ReplicaSet,

@@ -11,6 +11,7 @@ use wharf_runtime::untrusted as runtime;
 use wharf_specs::{cdi, cni, criu_image, streaming};
 use wharf_supervisor::api::untrusted as api;
 use wharf_supervisor::dns::untrusted as dns;
+use wharf_supervisor::journal::untrusted as journal;
 
 /// Whether the input was taken, which libFuzzer is not told.
 type Target = fn(&[u8]) -> bool;
@@ -28,6 +29,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("document", images::document),
     ("files", images::files),
     ("handshake", runtime::handshake),
+    ("journal", journal::journal),
     ("layer", |bytes| images::layer(bytes, DIRECTORY.path()).expect("a directory of our own")),
     ("layout", runtime::layout),
     ("manifest", api::manifest),

@@ -4,7 +4,7 @@
 //! type is reported with its line and field. [`check`] does the same for an object that is JSON already.
 
 use crate::json_path::path_at;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
@@ -62,6 +62,7 @@ impl KnownKind {
 }
 
 const KNOWN_KINDS: &[KnownKind] = &[
+    KnownKind::of::<ControllerRevision>("apps/v1", "ControllerRevision"),
     KnownKind::of::<DaemonSet>("apps/v1", "DaemonSet"),
     KnownKind::of::<Deployment>("apps/v1", "Deployment"),
     KnownKind::of::<ReplicaSet>("apps/v1", "ReplicaSet"),

@@ -81,7 +81,8 @@ impl DeleteOptions {
         Ok(Self { propagation, grace_seconds, uid, resource_version, dry_run })
     }
 
-    fn check(&self, kind: &Kind, object: &Value) -> Result<(), ApiError> {
+    /// Holds the preconditions against an object.
+    pub(super) fn check(&self, kind: &Kind, object: &Value) -> Result<(), ApiError> {
         let preconditions = [("UID", "uid", &self.uid), ("ResourceVersion", "resourceVersion", &self.resource_version)];
         for (shown, field, wanted) in preconditions {
             let found = text(object, &format!("/metadata/{field}"));
@@ -210,11 +211,15 @@ fn mark_deleted(object: &mut Value, is_pod: bool, foreground: bool, grace_second
     }
 }
 
+fn is_taken_down(pod: &Value) -> bool {
+    pod["metadata"]["deletionGracePeriodSeconds"] == 0 && !pod::has_running_container(pod)
+}
+
 /// Deleted, and nothing holds it any more. Namespaces are removed by their controller, and pods, unless theirs has
-/// done its part: their grace is over then.
+/// done its part: their grace is over then, and nothing of them runs.
 pub(super) fn is_finished(object: &Value) -> bool {
     !text(object, "/metadata/deletionTimestamp").is_empty()
         && pod::items(&object["metadata"], "finalizers").is_empty()
-        && (object["kind"] != "Pod" || object["metadata"]["deletionGracePeriodSeconds"] == 0)
+        && (object["kind"] != "Pod" || is_taken_down(object))
         && object["kind"] != "Namespace"
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::body::{read_body, read_value};
 use super::deletion::DeleteOptions;
+use super::kinds::pod_disruption::disrupt;
 use super::kinds::{Kind, integer, pod, text};
 use super::objects::Half;
 use super::patch::Patch;
@@ -125,6 +126,19 @@ async fn evict(
         return Err(ApiError::BadRequest(message));
     }
     let options = DeleteOptions::read(&eviction["deleteOptions"], query)?;
+    let current = api.objects.get(&pod::KIND, namespace, name)?;
+    options.check(&pod::KIND, &current)?;
+    let uid = text(&current, "/metadata/uid");
+    if !options.dry_run {
+        let change = |pod: &Value| {
+            let mut status = pod["status"].clone();
+            disrupt(&mut status, "EvictionByEvictionAPI", "Eviction API: evicting");
+            status
+        };
+        api.objects.change_status(&pod::KIND, namespace, name, uid, change).await?;
+    }
+    // Its version is another one by now.
+    let options = DeleteOptions { resource_version: None, uid: Some(uid.to_owned()), ..options };
     api.objects.delete_for(&pod::KIND, namespace, name, &options).await?;
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok((StatusCode::CREATED, axum::Json(status)).into_response())

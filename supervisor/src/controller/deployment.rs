@@ -2,7 +2,7 @@
 
 mod paused;
 mod progress;
-mod revision;
+pub(super) mod revision;
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@
 //! | `manifest_folder.rs` | files | objects |
 //! | `deployment.rs` | Deployments | ReplicaSets |
 //! | `replica_set.rs` | ReplicaSets | Pods |
-//! | `daemon_set.rs` | DaemonSets | one Pod each |
+//! | `daemon_set/` | DaemonSets | one Pod each |
 //! | `job/` | Jobs | Pods, until enough have succeeded |
 //! | `pod/` | Pods | sandboxes and containers of the engine |
 //! | `service/` | Services and Pods | EndpointSlices, and the node's rules |

@@ -51,6 +51,8 @@ pub(super) fn config(wire: Option<cri::PodSandboxConfig>, runtime_handler: Strin
         user_namespace: namespaces.user_namespace,
         sysctls: linux.sysctls.into_iter().collect(),
         cgroup_parent: Some(linux.cgroup_parent).filter(|parent| !parent.is_empty()),
+        // A client that has classes names the parents of their groups.
+        qos_class: None,
         runtime_handler,
         privileged: security.privileged,
         limits: limits(linux.resources, linux.overhead, "config.linux.")?,

@@ -24,7 +24,8 @@ pub(super) fn read(path: &Path) -> Option<(Owner, Vec<Entry>)> {
     parse(&text)
 }
 
-fn parse(text: &[u8]) -> Option<(Owner, Vec<Entry>)> {
+/// Lines that are no entries, as the last one of a daemon that was killed, are passed over.
+pub(super) fn parse(text: &[u8]) -> Option<(Owner, Vec<Entry>)> {
     let mut lines = text.split(|byte| *byte == b'\n');
     let owner = serde_json::from_slice(lines.next()?).ok()?;
     let mut entries: Vec<Entry> = Vec::new();

@@ -13,6 +13,8 @@
 
 mod file;
 mod keeper;
+#[doc(hidden)]
+pub mod untrusted;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 pub(super) fn look(known: &Known) -> Vec<Leak> {
     let mut parents: BTreeSet<&Path> = known.sandboxes.values().map(|sandbox| sandbox.cgroup.as_path()).collect();
-    parents.insert(&known.cgroup_parent);
+    parents.extend(known.cgroup_parents.iter().map(PathBuf::as_path));
     let mut leaks = Vec::new();
     for hierarchy in hierarchies() {
         for parent in &parents {

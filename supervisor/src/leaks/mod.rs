@@ -32,8 +32,8 @@ pub struct Known {
     pub pid: u32,
     /// Of the embedded network.
     pub bridge: String,
-    /// Parent of the groups of pods for which no client named one, from each hierarchy's root on.
-    pub cgroup_parent: PathBuf,
+    /// Parents of the groups of pods for which no client named one, from each hierarchy's root on.
+    pub cgroup_parents: Vec<PathBuf>,
     /// By id, those too that are being made or taken away.
     pub sandboxes: BTreeMap<String, KnownSandbox>,
     /// Sandboxes that are gone but for their network, which the kernel has not let go of.
@@ -193,7 +193,7 @@ fn nothing_known(root: &Path, state: &Path) -> Known {
         state: state.into(),
         pid: std::process::id(),
         bridge: "nobridge0".into(),
-        cgroup_parent: "/nonexistent".into(),
+        cgroup_parents: vec!["/nonexistent".into()],
         sandboxes: BTreeMap::new(),
         containers: BTreeSet::new(),
         endpoints: BTreeSet::new(),

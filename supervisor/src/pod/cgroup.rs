@@ -89,6 +89,10 @@ impl Cgroup {
         }
     }
 
+    pub(crate) fn exists(&self) -> bool {
+        self.directories().iter().any(|directory| directory.is_dir())
+    }
+
     /// True if a process is in it or below.
     pub(crate) fn has_processes(&self) -> bool {
         self.directories().iter().any(|directory| !processes(directory).is_empty())

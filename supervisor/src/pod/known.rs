@@ -2,6 +2,7 @@
 
 use super::node::Node;
 use super::placement::Placement;
+use super::qos::QosClass;
 use super::status::{ContainerStatus, SandboxStatus};
 use super::table::PodEntry;
 use crate::leaks::{Known, KnownSandbox};
@@ -29,7 +30,9 @@ impl Node {
             state: options.state.clone(),
             pid: std::process::id(),
             bridge: options.network.bridge.clone(),
-            cgroup_parent: Placement::of_node(&options.cgroups).path(),
+            cgroup_parents: [None, Some(QosClass::Burstable), Some(QosClass::BestEffort)]
+                .map(|class| Placement::of_class(&options.cgroups, class).path())
+                .into(),
             sandboxes: table
                 .pods
                 .iter()

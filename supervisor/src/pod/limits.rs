@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 
+use oci_spec::runtime::LinuxResources;
 use tokio::task::JoinHandle;
-use wharf_runtime::cgroup::{Cgroup, Layout, unit};
+use wharf_runtime::cgroup::{self, Cgroup, Layout, unit};
 
 use super::bundle::linux_resources;
 use super::error::{PodError, Result};
@@ -71,7 +72,12 @@ impl Owner {
 
     /// Takes in what was written, and keeps it for a daemon that comes after this one.
     pub(super) fn limits_written(&mut self, LimitsWritten { limits, reply, outcome }: LimitsWritten) {
-        let _ = reply.send(outcome.and_then(|()| self.keep_limits(limits)));
+        let kept = outcome.and_then(|()| self.keep_limits(limits));
+        let (inner, class) = (self.inner.clone(), self.config.qos_class);
+        tokio::spawn(async move {
+            inner.weigh(class).await;
+            let _ = reply.send(kept);
+        });
         self.begin_limits();
     }
 
@@ -98,18 +104,20 @@ impl Owner {
                 return Ok(());
             }
             let resources = linux_resources(&sum)?;
-            let set = move || {
-                if let Placement::Slice(slice) = &placement {
-                    return unit::limit_slice(slice, &resources);
-                }
-                let mut group = Cgroup::locate(&Layout::detect()?, Some(&placement.path()), "");
-                // Made before the containers' own, which are below it; taken away with the pod.
-                group.create(true)?.keep();
-                group.update(&resources)
-            };
-            let done = tokio::task::spawn_blocking(set).await;
-            done.map_err(|error| PodError::internal(&failed, error))?
-                .map_err(|error: wharf_runtime::cgroup::Error| PodError::internal(&failed, error))
+            // Made before the containers' own, which are below it; taken away with the pod.
+            let done = tokio::task::spawn_blocking(move || limit(&placement, &resources)).await;
+            let done = done.map_err(|error| PodError::internal(&failed, error))?;
+            done.map_err(|error| PodError::internal(&failed, error))
         }
     }
+}
+
+/// Limits a group, which is made where it is not there.
+pub(super) fn limit(placement: &Placement, resources: &LinuxResources) -> Result<(), cgroup::Error> {
+    if let Placement::Slice(slice) = placement {
+        return unit::limit_slice(slice, resources);
+    }
+    let mut group = Cgroup::locate(&Layout::detect()?, Some(&placement.path()), "");
+    group.create(true)?.keep();
+    group.update(resources)
 }

@@ -25,6 +25,7 @@ mod network;
 pub mod node;
 mod observer;
 mod placement;
+pub(crate) mod qos;
 mod record;
 mod recovery;
 mod requests;

@@ -11,6 +11,7 @@ use super::error::{PodError, Result};
 use super::ids::{new_id, resolve};
 use super::observer::{Observer, Observers};
 use super::placement::{CgroupOptions, Placement};
+use super::qos::{QosClass, Weights};
 use super::record::PodDirectory;
 use super::sandbox::{self, Command};
 use super::session::{AttachSession, ExecOutput, ExecSession};
@@ -56,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) network: Network,
     pub(crate) sampler: Sampler,
     table: RwLock<Table>,
+    /// What the groups of classes of service weigh.
+    pub(super) weights: Mutex<Weights>,
     /// Containers of which a checkpoint is being written.
     pub(crate) checkpoints: Mutex<HashSet<String>>,
     events: broadcast::Sender<Event>,
@@ -121,6 +124,7 @@ impl Node {
             network,
             sampler: Sampler::new(),
             table: RwLock::default(),
+            weights: Mutex::default(),
             checkpoints: Mutex::default(),
             events,
             observers: Observers::default(),
@@ -138,8 +142,11 @@ impl Node {
             tracing::warn!(%error, "remove the embedded network");
         }
         if is_empty {
-            let parent = Placement::of_node(&self.inner.options.cgroups);
-            let _ = tokio::task::spawn_blocking(move || parent.remove_if_empty()).await;
+            let cgroups = &self.inner.options.cgroups;
+            let mut parents = QosClass::GROUPED.map(|class| Placement::of_class(cgroups, Some(class))).to_vec();
+            parents.push(Placement::of_node(cgroups));
+            let remove = move || parents.iter().for_each(Placement::remove_if_empty);
+            let _ = tokio::task::spawn_blocking(remove).await;
         }
     }
 

@@ -4,9 +4,12 @@
 //! cgroupfs   PARENT/CONTAINER               PARENT is what the client names, or wharf/POD
 //! systemd    SLICE's/wharf-CONTAINER.scope  SLICE is what the client names, or wharf-POD.slice
 //! ```
+//!
+//! Between `wharf` and POD may be the name of a class of service (`qos.rs`).
 
 use super::cgroup::Cgroup;
 use super::error::{PodError, Result};
+use super::qos::QosClass;
 use std::path::{Component, Path, PathBuf};
 use wharf_runtime::cgroup::unit;
 use wharf_specs::config::CgroupDriver;
@@ -35,13 +38,34 @@ pub(crate) enum Placement {
 
 impl Placement {
     /// Of a pod whose client names `parent`, or nothing.
-    pub(crate) fn of(options: &CgroupOptions, parent: Option<&str>, pod: &str) -> Self {
+    pub(crate) fn of(options: &CgroupOptions, parent: Option<&str>, class: Option<QosClass>, pod: &str) -> Self {
         match (options.driver, parent) {
+            (_, None) => Self::of_class(options, class).below(pod),
             (CgroupDriver::Cgroupfs, Some(parent)) => Self::Directory(parent.trim_start_matches('/').into()),
-            (CgroupDriver::Cgroupfs, None) => Self::Directory(Path::new(&options.parent).join(pod)),
             // The kubelet writes the slices above too.
             (CgroupDriver::Systemd, Some(parent)) => Self::Slice(last(parent).to_string()),
-            (CgroupDriver::Systemd, None) => Self::Slice(format!("{}-{pod}{SLICE}", stem(&options.parent))),
+        }
+    }
+
+    /// Of the pods of a class for which no client names a parent.
+    pub(crate) fn of_class(options: &CgroupOptions, class: Option<QosClass>) -> Self {
+        let node = Self::of_node(options);
+        match class.and_then(QosClass::group) {
+            Some(group) => node.below(group),
+            None => node,
+        }
+    }
+
+    /// The class of a pod of which nothing but its group is known.
+    pub(crate) fn class_of(options: &CgroupOptions, pod: &str) -> Option<QosClass> {
+        let is_there = |class: &QosClass| Self::of(options, None, Some(*class), pod).group().exists();
+        QosClass::GROUPED.into_iter().find(is_there)
+    }
+
+    fn below(self, name: &str) -> Self {
+        match self {
+            Self::Directory(parent) => Self::Directory(parent.join(name)),
+            Self::Slice(slice) => Self::Slice(format!("{}-{name}{SLICE}", stem(&slice))),
         }
     }
 
@@ -160,17 +184,25 @@ mod tests {
     #[test]
     fn with_cgroupfs_a_container_is_below_its_pod() {
         let options = options(CgroupDriver::Cgroupfs);
-        assert_eq!(Placement::of(&options, Some("/kubepods/pod1"), "p").path_of("c"), "/kubepods/pod1/c");
-        assert_eq!(Placement::of(&options, None, "p").path_of("c"), "/wharf/p/c");
+        assert_eq!(Placement::of(&options, Some("/kubepods/pod1"), None, "p").path_of("c"), "/kubepods/pod1/c");
+        assert_eq!(Placement::of(&options, None, None, "p").path_of("c"), "/wharf/p/c");
+        let of_class = |class| Placement::of(&options, None, Some(class), "p").path_of("c");
+        assert_eq!(of_class(QosClass::Guaranteed), "/wharf/p/c");
+        assert_eq!(of_class(QosClass::Burstable), "/wharf/burstable/p/c");
+        assert_eq!(of_class(QosClass::BestEffort), "/wharf/besteffort/p/c");
     }
 
     #[test]
     fn with_systemd_a_container_is_a_scope_in_the_slice_of_its_pod() {
         let options = options(CgroupDriver::Systemd);
-        let pod = Placement::of(&options, None, "p");
+        let pod = Placement::of(&options, None, None, "p");
         assert_eq!(pod.path_of("c"), "wharf-p.slice:wharf:c");
         assert_eq!(pod.directory(), Path::new("wharf.slice/wharf-p.slice"));
-        let named = Placement::of(&options, Some("/kubepods.slice/kubepods-pod1.slice"), "p");
+        let burstable = Placement::of(&options, None, Some(QosClass::Burstable), "p");
+        assert_eq!(burstable.path_of("c"), "wharf-burstable-p.slice:wharf:c");
+        let slices = "wharf.slice/wharf-burstable.slice/wharf-burstable-p.slice";
+        assert_eq!(burstable.directory(), Path::new(slices));
+        let named = Placement::of(&options, Some("/kubepods.slice/kubepods-pod1.slice"), None, "p");
         assert_eq!(named.path_of("c"), "kubepods-pod1.slice:wharf:c");
         assert_eq!(named.directory(), Path::new("kubepods.slice/kubepods-pod1.slice"));
         assert_eq!(Placement::of_node(&options).directory(), Path::new("wharf.slice"));

@@ -22,6 +22,8 @@ use super::create::Creates;
 use super::error::{PodError, Result};
 use super::limits::LimitChanges;
 use super::node::{COMMAND_BACKLOG, Inner, now};
+use super::placement::Placement;
+use super::qos::QosClass;
 use super::record::{PodDirectory, PodPhase, PodRecord};
 use super::requests::Requests;
 use super::sandbox::{Command, Owner};
@@ -50,6 +52,11 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<()> {
         tracing::warn!("not every pod's shim answers: the node serves, and goes on waiting for them");
     }
     let known = |id: &str| inner.table().pods.contains_key(id);
+    for class in QosClass::GROUPED {
+        if Placement::of_class(&inner.options.cgroups, Some(class)).group().exists() {
+            inner.weigh(Some(class)).await;
+        }
+    }
     inner.network.retain(known).await.map_err(|error| PodError::internal("give back addresses", error))?;
     inner.sweep_networks();
     drop_orphaned_snapshots(inner).await
@@ -60,7 +67,11 @@ fn take_back(inner: &Arc<Inner>, id: String) -> oneshot::Receiver<()> {
     let directory = inner.pod_dir(&id);
     let record = directory.read_pod();
     let unfinished = !matches!(&record, Ok(PodRecord { phase: PodPhase::Ready | PodPhase::Stopped, .. }));
-    let record = record.unwrap_or_else(|_| unknown_pod());
+    let record = record.unwrap_or_else(|_| {
+        let mut unknown = unknown_pod();
+        unknown.config.qos_class = Placement::class_of(&inner.options.cgroups, &id);
+        unknown
+    });
     let phase = record.phase;
     let (mut owner, inbox, commands) = owner_of(inner.clone(), id, record, directory);
     if !unfinished {
@@ -301,6 +312,7 @@ pub(super) fn unknown_pod() -> PodRecord {
             user_namespace: None,
             sysctls: BTreeMap::new(),
             cgroup_parent: None,
+            qos_class: None,
             runtime_handler: String::new(),
             privileged: false,
             limits: Default::default(),

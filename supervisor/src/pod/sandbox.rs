@@ -174,6 +174,7 @@ impl Owner {
         }
         shim_process::start(&self.inner.options.shim, &self.id, &self.directory).await?;
         self.connect().await?;
+        self.inner.weigh(self.config.qos_class).await;
         self.set_limits(&self.config.limits).await?;
         self.connect_network().await?;
         files::write(&self.directory, &self.config, &self.addresses).map_err(on_disk("write files"))?;
@@ -333,6 +334,7 @@ impl Owner {
             tracing::warn!(pod = %self.id, %error, "write pod record");
         }
         self.publish(SandboxState::NotReady);
+        self.inner.weigh(self.config.qos_class).await;
         self.inner.emit(Event::SandboxStopped { sandbox: self.id.clone() });
     }
 
@@ -353,6 +355,7 @@ impl Owner {
         self.record(PodPhase::Stopped)
             .map_err(|error| PodError::internal(format!("write record of pod sandbox {}", self.id), error))?;
         self.publish(SandboxState::NotReady);
+        self.inner.weigh(self.config.qos_class).await;
         if was_up {
             tracing::info!(pod = %self.id, "pod sandbox stopped");
             self.inner.emit(Event::SandboxStopped { sandbox: self.id.clone() });

@@ -124,6 +124,7 @@ mod tests {
             user_namespace: None,
             sysctls: Default::default(),
             cgroup_parent: None,
+            qos_class: None,
             runtime_handler: String::new(),
             privileged: false,
             limits: Default::default(),

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::qos::QosClass;
+
 /// Labels or annotations.
 pub type Labels = BTreeMap<String, String>;
 
@@ -44,6 +46,9 @@ pub struct SandboxConfig {
     pub sysctls: BTreeMap<String, String>,
     /// Relative to the hierarchy's root; `None`: `wharf` of this node.
     pub cgroup_parent: Option<String>,
+    /// Decides which group below the node's the pod's is in.
+    #[serde(default)]
+    pub qos_class: Option<QosClass>,
     /// Empty: the runtime in the shim's own process.
     pub runtime_handler: String,
     pub privileged: bool,

@@ -50,7 +50,7 @@ impl Inner {
 
     /// Where the control groups of a sandbox's containers are: below the one it names, or one of its own.
     pub(crate) fn placement(&self, config: &SandboxConfig, sandbox: &str) -> Placement {
-        Placement::of(&self.options.cgroups, config.cgroup_parent.as_deref(), sandbox)
+        Placement::of(&self.options.cgroups, config.cgroup_parent.as_deref(), config.qos_class, sandbox)
     }
 
     pub(crate) fn resolve_container(&self, id: &str) -> Result<String> {

@@ -139,9 +139,13 @@ async fn jobs_run_to_their_end_and_daemon_sets_roll() {
     wait_for("the end of what is not kept", LIMIT, || {
         outcome(&kubectl, &["get", "job", "brief"], &none).2.contains("not found")
     });
-    let refused = job("no", "exit 0", json!({"podFailurePolicy": {"rules": []}}));
+    create(&job("indexed", "exit 0", json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3})));
+    run(&["wait", "--for=condition=complete", "job/indexed", "--timeout=30s"]);
+    let described = run(&["describe", "job", "indexed"]);
+    assert!(described.contains("Completed Indexes:  0-2"), "{described}");
+    let refused = job("no", "exit 0", json!({"managedBy": "example.com/other"}));
     let (code, _, error) = outcome(&kubectl, &["create", "-f", "-"], &refused);
-    assert!(code == 1 && error.contains("spec.podFailurePolicy"), "{error}");
+    assert!(code == 1 && error.contains("spec.managedBy"), "{error}");
     run(&["delete", "jobs", "--all"]);
 
     let set = json!({
@@ -158,6 +162,16 @@ async fn jobs_run_to_their_end_and_daemon_sets_roll() {
     let second = run(&["get", "pods", "-l", "app=agent", "-o", "name"]);
     assert!(second.lines().count() == 1 && second != first, "{first}{second}");
     assert!(run(&["describe", "daemonset", "agent"]).contains("SuccessfulDelete"));
+    run(&["annotate", "daemonset", "agent", "kubernetes.io/change-cause=a variable"]);
+    wait_for("the cause", LIMIT, || run(&["rollout", "history", "daemonset/agent"]).contains("2         a variable"));
+    assert!(run(&["rollout", "history", "daemonset/agent", "--revision", "2"]).contains("CHANGED"));
+    assert!(run(&["get", "controllerrevisions"]).contains("daemonset.apps/agent   1"));
+    run(&["rollout", "undo", "daemonset/agent"]);
+    run(&["rollout", "status", "daemonset/agent", "--timeout=30s"]);
+    let template = &get(&kubectl, "daemonset/agent")["spec"]["template"]["spec"]["containers"][0];
+    assert!(template.get("env").is_none_or(|variables| variables == &json!([])), "{template}");
+    let history = run(&["rollout", "history", "daemonset/agent"]);
+    assert!(history.contains("\n2         a variable\n3 ") && !history.contains("\n1 "), "{history}");
     run(&["delete", "daemonset", "agent"]);
     wait_ready(&node, 0);
     node.terminate_wharfd();
@@ -183,6 +197,8 @@ async fn a_rollout_that_stands_still_fails_and_can_be_taken_back() {
     wait_for("the event", LIMIT, || run(&["get", "events"]).contains("Warning   Failed"));
     run(&["annotate", "deployment", "web", "kubernetes.io/change-cause=a slip"]);
     wait_for("the cause", LIMIT, || run(&["rollout", "history", "deployment/web"]).contains("2         a slip"));
+    // The way back may take longer than a roll-out that has to fail.
+    run(&["patch", "deployment", "web", "-p", r#"{"spec":{"progressDeadlineSeconds":600}}"#]);
     run(&["rollout", "undo", "deployment/web"]);
     run(&["rollout", "status", "deployment/web", "--timeout", "30s"]);
     let history = run(&["rollout", "history", "deployment/web"]);

@@ -6,7 +6,7 @@ use crate::api_requests::{Answer, request};
 use crate::replicas::{LIMIT, apply, assert_nothing_left, container, container_id, is_ready, pod, pod_object, wharf};
 use crate::testnode::{self, TestNode, wait_for};
 
-fn resize(node: &TestNode, name: &str, resources: &[(&str, Value)]) -> Answer {
+pub fn resize(node: &TestNode, name: &str, resources: &[(&str, Value)]) -> Answer {
     let containers: Vec<Value> =
         resources.iter().map(|(name, resources)| json!({"name": name, "resources": resources})).collect();
     let path = format!("/api/v1/namespaces/default/pods/{name}/resize");
@@ -22,20 +22,13 @@ fn limits(cpu: &str, memory: &str) -> Value {
 fn kernel_limits(node: &TestNode, pod: &Value, index: usize) -> (String, String) {
     let id = pod["status"]["containerStatuses"][index]["containerID"].as_str().unwrap();
     let id = id.trim_start_matches("wharf://");
-    let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(|root| format!("{root}/{}", node.cgroup()));
     let read = |group: &std::path::Path| {
         let files = ["memory.limit_in_bytes", "memory.max"].map(|file| group.join(file));
-        files.iter().find_map(|file| std::fs::read_to_string(file).ok()).unwrap_or_default().trim().to_owned()
+        files.iter().find_map(|file| std::fs::read_to_string(file).ok()).map(|limit| limit.trim().to_owned())
     };
-    let pods = roots.iter().flat_map(|root| std::fs::read_dir(root).into_iter().flatten().flatten());
-    for pod in pods.map(|entry| entry.path()) {
-        for name in [id.to_owned(), format!("wharf-{id}.scope")] {
-            if pod.join(&name).is_dir() {
-                return (read(&pod), read(&pod.join(&name)));
-            }
-        }
-    }
-    panic!("no group of {id}");
+    let groups = node.groups_of(id);
+    let limits = groups.iter().find_map(|group| read(group.parent()?).zip(read(group)));
+    limits.unwrap_or_else(|| panic!("no limit of {id} in {groups:?}"))
 }
 
 fn condition(node: &TestNode, name: &str, kind: &str) -> Option<Value> {

@@ -189,17 +189,33 @@ impl TestNode {
 
     /// Ends the init of a container from outside, as the kernel's OOM killer would.
     pub fn kill_container(&self, id: &str) {
-        let group = if with_systemd() { format!("wharf-{id}.scope") } else { id.to_string() };
+        let pid = self.processes_of(id).into_iter().next().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.unwrap_or_else(|| panic!("container {id} has no process in {}", self.cgroup));
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// Those in the group of a container.
+    pub fn processes_of(&self, id: &str) -> Vec<i32> {
+        let read = |group: PathBuf| std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        let found = self.groups_of(id).into_iter().map(read).find(|pids| !pids.is_empty()).unwrap_or_default();
+        found.lines().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// The group of a container, in every hierarchy that has it.
+    pub fn groups_of(&self, id: &str) -> Vec<PathBuf> {
+        let name = if with_systemd() { format!("wharf-{id}.scope") } else { id.to_string() };
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
         let roots = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| path.join(&self.cgroup));
-        for pod in roots.flat_map(|root| std::fs::read_dir(root).into_iter().flatten().flatten()) {
-            let pids = std::fs::read_to_string(pod.path().join(&group).join("cgroup.procs")).unwrap_or_default();
-            if let Some(pid) = pids.lines().next().and_then(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
-                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-                return;
+        let mut left: Vec<PathBuf> = roots.collect();
+        let mut found = Vec::new();
+        while let Some(directory) = left.pop() {
+            let below = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            for group in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                let list = if *group.file_name() == *name { &mut found } else { &mut left };
+                list.push(group.path());
             }
         }
-        panic!("container {id} has no process in {}", self.cgroup);
+        found
     }
 
     /// Makes a group below the node's own, as one of a container, with a process in it.

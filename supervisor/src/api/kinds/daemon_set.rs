@@ -38,13 +38,14 @@ pub static KIND: Kind = Kind {
 };
 
 /// Fields of the specification that are carried out.
-const FIELDS: &[&str] = &["minReadySeconds", "selector.*", "template.*", "updateStrategy.*"];
+const FIELDS: &[&str] = &["minReadySeconds", "revisionHistoryLimit", "selector.*", "template.*", "updateStrategy.*"];
 
 fn set_defaults(object: &mut Value) {
     let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
     if let Some(template) = spec.pointer_mut("/template/spec") {
         super::pod::spec_defaults(template);
     }
+    set_default(spec, "revisionHistoryLimit", 10);
     set_default(spec, "updateStrategy", json!({}));
     set_default(&mut spec["updateStrategy"], "type", "RollingUpdate");
     if text(spec, "/updateStrategy/type") == "RollingUpdate" {
@@ -57,6 +58,10 @@ fn set_defaults(object: &mut Value) {
 fn validate(object: &Value) -> Vec<Cause> {
     let mut causes = unsupported(object.get("spec").unwrap_or(&Value::Null), "spec", FIELDS);
     causes.extend(selector_causes(object));
+    let kept = integer(object, "/spec/revisionHistoryLimit");
+    if kept < 0 {
+        causes.push(Cause::invalid("spec.revisionHistoryLimit", kept, "must be greater than or equal to 0"));
+    }
     match text(object, "/spec/updateStrategy/type") {
         "RollingUpdate" => causes.extend(rolling_causes(object)),
         "OnDelete" => {}

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::pod_fields::unsupported;
-use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, pod, set_default, text};
+use super::{
+    AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, job_policy, pod, set_default, text,
+};
 use crate::api::status::Cause;
 use crate::api::table::short_duration;
 
@@ -34,16 +36,38 @@ pub static KIND: Kind = Kind {
 const FIELDS: &[&str] = &[
     "activeDeadlineSeconds",
     "backoffLimit",
+    "backoffLimitPerIndex",
     "completionMode",
     "completions",
     "manualSelector",
+    "maxFailedIndexes",
     "parallelism",
+    "podFailurePolicy.*",
     "podReplacementPolicy",
     "selector.*",
+    "successPolicy.*",
     "suspend",
     "template.*",
     "ttlSecondsAfterFinished",
 ];
+
+/// Numbers that are not negative.
+const NUMBERS: [&str; 7] = [
+    "parallelism",
+    "completions",
+    "backoffLimit",
+    "backoffLimitPerIndex",
+    "maxFailedIndexes",
+    "activeDeadlineSeconds",
+    "ttlSecondsAfterFinished",
+];
+
+const IMMUTABLE: [&str; 6] =
+    ["backoffLimitPerIndex", "completionMode", "podFailurePolicy", "selector", "successPolicy", "template"];
+
+/// Kubernetes' bounds of an indexed Job's numbers: what more completions than the first need is bounded by the second.
+const MANY: i64 = 100_000;
+const MANY_AT_ONCE: i64 = 10_000;
 
 /// Labels by which a Job knows its pods, and the same under their old names.
 fn labels(job: &Value) -> [(&'static str, Value); 4] {
@@ -60,14 +84,17 @@ fn set_defaults(job: &mut Value) {
     let labels = labels(job);
     let Some(spec) = job.get_mut("spec").filter(|spec| spec.is_object()) else { return };
     let is_set = |field: &str| spec.get(field).is_some_and(|value| !value.is_null());
+    let (has_policy, limit) = (is_set("podFailurePolicy"), if is_set("backoffLimitPerIndex") { i32::MAX } else { 6 });
     if !is_set("completions") && !is_set("parallelism") {
         set_default(spec, "completions", 1);
     }
     set_default(spec, "parallelism", 1);
-    set_default(spec, "backoffLimit", 6);
+    // Failures count for each index by itself then.
+    set_default(spec, "backoffLimit", limit);
     set_default(spec, "completionMode", "NonIndexed");
     set_default(spec, "suspend", false);
-    set_default(spec, "podReplacementPolicy", "TerminatingOrFailed");
+    set_default(spec, "podReplacementPolicy", if has_policy { "Failed" } else { "TerminatingOrFailed" });
+    job_policy::set_defaults(spec);
     set_default(spec, "selector", json!({"matchLabels": {labels[0].0: labels[0].1}}));
     if !spec["template"].is_object() {
         return;
@@ -85,23 +112,26 @@ fn set_defaults(job: &mut Value) {
 fn validate(job: &Value) -> Vec<Cause> {
     let spec = job.get("spec").unwrap_or(&Value::Null);
     let mut causes = unsupported(spec, "spec", FIELDS);
-    for field in ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"] {
+    for field in NUMBERS {
         let number = integer(spec, &format!("/{field}"));
         if number < 0 {
             let message = "must be greater than or equal to 0";
             causes.push(Cause::invalid(format!("spec.{field}"), number, message));
         }
     }
-    let only = [
-        ("completionMode", json!("NonIndexed"), "pods have no index here"),
-        ("manualSelector", json!(false), "a job selects the pods it makes"),
-        ("podReplacementPolicy", json!("TerminatingOrFailed"), "a pod is replaced once it ends or is deleted"),
-    ];
-    for (field, supported, why) in only {
-        if let Some(found) = spec.get(field).filter(|found| !found.is_null() && **found != supported) {
-            causes.push(Cause::unsupported(format!("spec.{field}"), &format!("{found}: only {supported}: {why}")));
-        }
+    if spec.get("manualSelector") == Some(&Value::Bool(true)) {
+        let message = "true: only false: a job selects the pods it makes";
+        causes.push(Cause::unsupported("spec.manualSelector", message));
     }
+    pod::one_of(spec, "spec", "completionMode", &["Indexed", "NonIndexed"], &mut causes);
+    let replaced: &[&str] = match spec.get("podFailurePolicy").is_some_and(|policy| !policy.is_null()) {
+        true => &["Failed"],
+        false => &["Failed", "TerminatingOrFailed"],
+    };
+    pod::one_of(spec, "spec", "podReplacementPolicy", replaced, &mut causes);
+    index_causes(text(job, "/metadata/name"), spec, &mut causes);
+    job_policy::failure_causes(spec, &mut causes);
+    job_policy::success_causes(spec, &mut causes);
     let own = labels(job);
     let expected: Map<String, Value> = own.iter().take(1).map(|(label, uid)| ((*label).into(), uid.clone())).collect();
     if spec.get("selector") != Some(&json!({"matchLabels": expected})) {
@@ -118,12 +148,67 @@ fn validate(job: &Value) -> Vec<Cause> {
     causes
 }
 
+/// What is wrong with the indexes of a Job, and with bounds that are of such alone.
+fn index_causes(name: &str, spec: &Value, causes: &mut Vec<Cause>) {
+    let number = |field: &str| spec.get(field).and_then(Value::as_i64);
+    let (completions, parallelism) = (number("completions"), number("parallelism").unwrap_or(0));
+    let (limit, most_failed) = (number("backoffLimitPerIndex"), number("maxFailedIndexes"));
+    if text(spec, "/completionMode") != "Indexed" {
+        for (field, number) in [("backoffLimitPerIndex", limit), ("maxFailedIndexes", most_failed)] {
+            if let Some(number) = number {
+                causes.push(Cause::invalid(format!("spec.{field}"), number, "requires indexed completion mode"));
+            }
+        }
+        return;
+    }
+    let mut bounded = |field: &str, number: i64, most: i64, when: &str| {
+        if number > most {
+            let message = format!("must be less than or equal to {most}{when}");
+            causes.push(Cause::invalid(format!("spec.{field}"), number, &message));
+        }
+    };
+    bounded("parallelism", parallelism, MANY, " when completion mode is Indexed");
+    bounded("maxFailedIndexes", most_failed.unwrap_or(0), completions.unwrap_or(MANY).min(MANY), "");
+    let is_large = limit.is_some() && completions.is_some_and(|completions| completions > MANY);
+    if is_large {
+        let when = " when completions are above 100000 and used with backoff limit per index";
+        bounded("parallelism", parallelism, MANY_AT_ONCE, when);
+        bounded("maxFailedIndexes", most_failed.unwrap_or(0), MANY_AT_ONCE, when);
+    }
+    if is_large && most_failed.is_none() {
+        causes.push(Cause::required("spec.maxFailedIndexes", "must be specified when completions is above 100000"));
+    }
+    if most_failed.is_some() && limit.is_none() {
+        causes.push(Cause::required("spec.backoffLimitPerIndex", "when maxFailedIndexes is specified"));
+    }
+    let Some(completions) = completions else {
+        causes.push(Cause::required("spec.completions", "when completion mode is Indexed"));
+        return;
+    };
+    // Each pod's host name is the Job's with its index.
+    let last = format!("{name}-{}", (completions - 1).max(0));
+    if !is_dns_label(&last) {
+        let message = format!("will not able to create pod with invalid DNS label: {last}");
+        causes.push(Cause::invalid("metadata.name", format_args!("{name:?}"), &message));
+    }
+}
+
 fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
-    let fields = ["completions", "selector", "template", "completionMode"];
-    let changed = fields.iter().filter(|field| old["spec"].get(**field) != new["spec"].get(**field));
-    changed
-        .map(|field| Cause::invalid(format!("spec.{field}"), new["spec"][*field].clone(), "field is immutable"))
-        .collect()
+    let is_changed = |field: &str| old["spec"].get(field) != new["spec"].get(field);
+    let changed = IMMUTABLE.iter().filter(|field| is_changed(field));
+    let cause =
+        |field: &&str| Cause::invalid(format!("spec.{field}"), new["spec"][*field].clone(), "field is immutable");
+    let mut causes: Vec<Cause> = changed.map(cause).collect();
+    if is_changed("completions") {
+        let completions = &new["spec"]["completions"];
+        let message = match text(new, "/spec/completionMode") {
+            "Indexed" if *completions == new["spec"]["parallelism"] => return causes,
+            "Indexed" => "can only be modified in tandem with parallelism",
+            _ => "field is immutable",
+        };
+        causes.push(Cause::invalid("spec.completions", completions, message));
+    }
+    causes
 }
 
 /// Whether a condition of the status is true.
@@ -197,17 +282,53 @@ mod tests {
         assert_eq!(fields(json!({"template": template("Always")})), ["spec.template.spec.restartPolicy"]);
         let never = template("Never");
         for (field, value) in [
-            ("podFailurePolicy", json!({"rules": []})),
-            ("completionMode", json!("Indexed")),
+            ("managedBy", json!("example.com/other")),
+            ("completionMode", json!("Sorted")),
             ("manualSelector", json!(true)),
             ("backoffLimit", json!(-1)),
-            ("podReplacementPolicy", json!("Failed")),
+            ("backoffLimitPerIndex", json!(1)),
+            ("maxFailedIndexes", json!(1)),
+            ("podReplacementPolicy", json!("Never")),
             ("selector", json!({"matchLabels": {"a": "b"}})),
         ] {
             let mut spec = json!({"template": never});
             spec[field] = value;
             assert_eq!(fields(spec), [format!("spec.{field}")]);
         }
+    }
+
+    #[test]
+    fn indexes_have_their_bounds() {
+        let fields = |spec: Value| {
+            let mut spec = spec;
+            spec["template"] = template("Never");
+            spec["completionMode"] = "Indexed".into();
+            validate(&job(spec)).into_iter().map(|cause| cause.field).collect::<Vec<_>>()
+        };
+        assert!(fields(json!({"completions": 5, "backoffLimitPerIndex": 1, "maxFailedIndexes": 5})).is_empty());
+        let per_index = job(json!({"completions": 5, "backoffLimitPerIndex": 1, "template": template("Never")}));
+        assert_eq!(per_index["spec"]["backoffLimit"], i32::MAX);
+        for (spec, field) in [
+            (json!({"parallelism": 2}), "spec.completions"),
+            (json!({"completions": 5, "maxFailedIndexes": 1}), "spec.backoffLimitPerIndex"),
+            (json!({"completions": 5, "backoffLimitPerIndex": 1, "maxFailedIndexes": 6}), "spec.maxFailedIndexes"),
+            (json!({"completions": 200_000, "backoffLimitPerIndex": 1}), "spec.maxFailedIndexes"),
+            (json!({"completions": 5, "parallelism": 200_000}), "spec.parallelism"),
+        ] {
+            assert_eq!(fields(spec.clone()), [field], "{spec}");
+        }
+        let mut long = job(json!({"completionMode": "Indexed", "completions": 100, "template": template("Never")}));
+        long["metadata"]["name"] = "x".repeat(61).into();
+        assert_eq!(validate(&long)[0].field, "metadata.name");
+    }
+
+    #[test]
+    fn a_failure_policy_replaces_pods_that_have_failed() {
+        let policy = json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]});
+        let mut made = job(json!({"podFailurePolicy": policy, "template": template("Never")}));
+        assert_eq!((validate(&made), &made["spec"]["podReplacementPolicy"]), (vec![], &json!("Failed")));
+        made["spec"]["podReplacementPolicy"] = "TerminatingOrFailed".into();
+        assert_eq!(validate(&made)[0].field, "spec.podReplacementPolicy");
     }
 
     #[test]
@@ -218,5 +339,9 @@ mod tests {
         assert_eq!(validate_update(&old, &new), []);
         new["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure".into();
         assert_eq!(validate_update(&old, &new)[0].field, "spec.template");
+        let indexed =
+            |count: i64| json!({"spec": {"completionMode": "Indexed", "completions": count, "parallelism": 4}});
+        assert_eq!(validate_update(&indexed(2), &indexed(4)), []);
+        assert_eq!(validate_update(&indexed(2), &indexed(3))[0].field, "spec.completions");
     }
 }

@@ -1,17 +1,21 @@
 //! The kinds this node serves: one file each, gathered in [`KINDS`].
 
 pub mod config_map;
+pub mod controller_revision;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
 pub mod event;
 pub mod job;
+pub mod job_index;
+mod job_policy;
 pub mod namespace;
 pub mod node;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
 mod pod_columns;
+pub mod pod_disruption;
 pub(in crate::api) mod pod_ephemeral;
 mod pod_fields;
 mod pod_probe;
@@ -80,6 +84,7 @@ pub const KINDS: &[&Kind] = &[
     &secret::KIND,
     &service::KIND,
     &service_account::KIND,
+    &controller_revision::KIND,
     &daemon_set::KIND,
     &deployment::KIND,
     &replica_set::KIND,
@@ -150,6 +155,18 @@ pub fn is_dns_label(name: &str) -> bool {
 /// A DNS subdomain (RFC 1123): the form of most names.
 pub fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_dns_label)
+}
+
+/// A name with an optional DNS subdomain and `/` before it: the form of labels and conditions.
+fn is_qualified_name(name: &str) -> bool {
+    let (prefix, name) = name.rsplit_once('/').map_or((None, name), |(prefix, name)| (Some(prefix), name));
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    prefix.is_none_or(is_dns_subdomain)
+        && name.len() <= 63
+        && name.chars().all(inner)
+        && ends(name.chars().next())
+        && ends(name.chars().last())
 }
 
 /// The selector of a Deployment or ReplicaSet must select its own template's pods.

@@ -4,15 +4,15 @@ use super::persistent_volume_claim::spec_defaults as claim_defaults;
 use super::pod_columns::{displayed_status, or_none, readiness_gates_cell, ready_cell, restarts_cell};
 use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
-use super::pod_probe::{probe_causes, probe_defaults};
-use super::pod_resize::policy_causes;
+use super::pod_probe::{probe_causes, probe_defaults, stop_signal_causes};
+use super::pod_resize::{policy_causes, policy_defaults};
 use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
 use super::{
-    AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, set_default, text,
+    AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, is_qualified_name,
+    set_default, text,
 };
 use crate::api::quantity;
 use crate::api::status::Cause;
-use crate::pod::bundle::parse_signal;
 use serde_json::{Value, json};
 
 pub static KIND: Kind = Kind {
@@ -63,6 +63,11 @@ pub const DEFAULT_GRACE_SECONDS: i64 = 30;
 fn set_defaults(object: &mut Value) {
     if let Some(spec) = object.get_mut("spec") {
         spec_defaults(spec);
+        // Of pods alone, as Kubernetes has it: a template stays as it was written.
+        for list in ["containers", "initContainers"] {
+            let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+            containers.into_iter().flatten().for_each(policy_defaults);
+        }
     }
     if object.get("status").is_none_or(Value::is_null) {
         object["status"] = json!({"phase": "Pending"});
@@ -230,28 +235,6 @@ fn restart_causes(container: &Value, path: &str, list: &str, causes: &mut Vec<Ca
     }
 }
 
-fn stop_signal_causes(container: &Value, path: &str, os: &str, causes: &mut Vec<Cause>) {
-    let Some(signal) = container.pointer("/lifecycle/stopSignal").filter(|signal| !signal.is_null()) else { return };
-    let path = format!("{path}.lifecycle.stopSignal");
-    let name = signal.as_str().unwrap_or_default();
-    if os.is_empty() {
-        causes.push(Cause::forbidden(path, "may not be set for containers with empty `spec.os.name`"));
-    } else if !name.starts_with("SIG") || parse_signal(name).is_none() {
-        causes.push(Cause::unsupported(path, &format!("{name:?}: a signal's name, such as \"SIGTERM\"")));
-    }
-}
-
-pub(super) fn is_qualified_name(name: &str) -> bool {
-    let (prefix, name) = name.rsplit_once('/').map_or((None, name), |(prefix, name)| (Some(prefix), name));
-    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    prefix.is_none_or(is_dns_subdomain)
-        && name.len() <= 63
-        && name.chars().all(inner)
-        && ends(name.chars().next())
-        && ends(name.chars().last())
-}
-
 fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mut Vec<Cause>) {
     causes.extend(unsupported(container, path, CONTAINER_FIELDS));
     let name = text(container, "/name");
@@ -315,6 +298,13 @@ pub(super) fn one_of(object: &Value, path: &str, field: &str, allowed: &[&str], 
         let message = format!("{value:?}: supported values: {}", allowed.join(", "));
         causes.push(Cause::unsupported(format!("{path}.{field}"), &message));
     }
+}
+
+/// Whether the status of a pod says that a container of it runs.
+pub fn has_running_container(pod: &Value) -> bool {
+    let lists = ["initContainerStatuses", "containerStatuses"];
+    let mut statuses = lists.iter().flat_map(|list| items(&pod["status"], list));
+    statuses.any(|status| status["state"].get("running").is_some())
 }
 
 /// The items of a list field, none where it is missing.

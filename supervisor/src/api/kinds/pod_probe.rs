@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::pod::{items, one_of};
 use super::{integer, set_default, text};
 use crate::api::status::Cause;
+use crate::pod::bundle::parse_signal;
 
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 const PROBE_HANDLERS: &[&str] = &["exec", "grpc", "httpGet", "tcpSocket"];
@@ -163,6 +164,17 @@ fn port_number(port: &Value, path: &str, causes: &mut Vec<Cause>) {
     let number = port.as_i64().unwrap_or(0);
     if !(1..=65_535).contains(&number) {
         causes.push(Cause::invalid(path, number, "must be between 1 and 65535, inclusive"));
+    }
+}
+
+pub(super) fn stop_signal_causes(container: &Value, path: &str, os: &str, causes: &mut Vec<Cause>) {
+    let Some(signal) = container.pointer("/lifecycle/stopSignal").filter(|signal| !signal.is_null()) else { return };
+    let path = format!("{path}.lifecycle.stopSignal");
+    let name = signal.as_str().unwrap_or_default();
+    if os.is_empty() {
+        causes.push(Cause::forbidden(path, "may not be set for containers with empty `spec.os.name`"));
+    } else if !name.starts_with("SIG") || parse_signal(name).is_none() {
+        causes.push(Cause::unsupported(path, &format!("{name:?}: a signal's name, such as \"SIGTERM\"")));
     }
 }
 

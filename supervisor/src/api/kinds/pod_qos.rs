@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{pod, text};
 use crate::api::quantity;
+pub use crate::pod::qos::QosClass;
 
 /// The kernel's score of containers that are killed last, first, and in between (proc_pid_oom_score_adj(5)), as the
 /// kubelet sets them.
@@ -11,14 +12,6 @@ const GUARANTEED_SCORE: i32 = -997;
 const BEST_EFFORT_SCORE: i32 = 1000;
 /// Nothing between them is as safe as a guaranteed container, or as unsafe as one of best effort.
 const BURSTABLE_SCORES: (i64, i64) = (1000 + GUARANTEED_SCORE as i64, BEST_EFFORT_SCORE as i64 - 1);
-
-/// `status.qosClass`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QosClass {
-    Guaranteed,
-    Burstable,
-    BestEffort,
-}
 
 impl QosClass {
     /// Of a pod's specification.
@@ -40,14 +33,6 @@ impl QosClass {
             (false, _) => Self::BestEffort,
             (true, true) => Self::Guaranteed,
             (true, false) => Self::Burstable,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Guaranteed => "Guaranteed",
-            Self::Burstable => "Burstable",
-            Self::BestEffort => "BestEffort",
         }
     }
 

@@ -1,6 +1,6 @@
 //! `pods/resize`: the requests and limits of containers that run.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::pod::{is_sidecar, items, one_of};
 use super::pod_qos::QosClass;
@@ -58,6 +58,21 @@ pub(in crate::api) fn update_causes(old: &Value, new: &Value) -> Vec<Cause> {
     causes
 }
 
+/// What becomes of a resource of a container that has a request or a limit of it, where its author says nothing.
+pub(super) fn policy_defaults(container: &mut Value) {
+    let mut policies = items(container, "resizePolicy").to_vec();
+    for name in RESOURCES {
+        let amount = |kind: &str| container.pointer(&format!("/resources/{kind}/{name}")).is_some();
+        let is_said = policies.iter().any(|policy| policy["resourceName"] == name);
+        if !is_said && (amount("limits") || amount("requests")) {
+            policies.push(json!({"resourceName": name, "restartPolicy": "NotRequired"}));
+        }
+    }
+    if !policies.is_empty() {
+        container["resizePolicy"] = policies.into();
+    }
+}
+
 /// `resizePolicy` of a container: whether a resource is changed under it, or by its restart.
 pub(super) fn policy_causes(container: &Value, path: &str, pod_restarts: &str, causes: &mut Vec<Cause>) {
     let mut seen = Vec::new();
@@ -81,7 +96,6 @@ pub(super) fn policy_causes(container: &Value, path: &str, pod_restarts: &str, c
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn pod(resources: Value) -> Value {
         json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": resources}]}})
@@ -101,6 +115,22 @@ mod tests {
             let causes = update_causes(&old, &resized(old.clone(), &pod(resources)));
             assert_eq!(causes.iter().map(|cause| cause.field.as_str()).collect::<Vec<_>>(), [field]);
         }
+    }
+
+    #[test]
+    fn resources_are_changed_without_a_restart_where_nobody_says_otherwise() {
+        let defaulted = |mut container: Value| {
+            policy_defaults(&mut container);
+            container.get("resizePolicy").cloned()
+        };
+        assert_eq!(defaulted(json!({"name": "c"})), None);
+        let policy = |name: &str, restarts: &str| json!({"resourceName": name, "restartPolicy": restarts});
+        let resources = json!({"requests": {"cpu": "1"}, "limits": {"memory": "1Mi"}});
+        let both = json!([policy("cpu", "NotRequired"), policy("memory", "NotRequired")]);
+        assert_eq!(defaulted(json!({"resources": resources})), Some(both));
+        let said = json!([policy("memory", "RestartContainer")]);
+        let expected = json!([policy("memory", "RestartContainer"), policy("cpu", "NotRequired")]);
+        assert_eq!(defaulted(json!({"resources": resources, "resizePolicy": said})), Some(expected));
     }
 
     #[test]

@@ -165,8 +165,7 @@ pub(super) fn volume_causes(volume: &Value, path: &str, causes: &mut Vec<Cause>)
                 Some(size) if size < 0.0 => {
                     causes.push(Cause::invalid(path, limit, "must be greater than or equal to 0"));
                 }
-                Some(_) if in_memory => {}
-                Some(_) => causes.push(Cause::unsupported(path, "it bounds a volume of medium \"Memory\" alone here")),
+                Some(_) => {}
                 None => causes.push(Cause::invalid(path, format_args!("{limit:?}"), "must be a quantity such as 64Mi")),
             }
         }
@@ -312,7 +311,7 @@ mod tests {
             (json!({"configMap": {"name": "x", "items": [{"key": "a", "path": "/a"}]}}), "v.configMap.items[0].path"),
             (json!({"configMap": {"name": "x", "items": [{"key": "a/b", "path": "a"}]}}), "v.configMap.items[0].key"),
             (json!({"emptyDir": {"medium": "HugePages"}}), "v.emptyDir.medium"),
-            (json!({"emptyDir": {"sizeLimit": "1Mi"}}), "v.emptyDir.sizeLimit"),
+            (json!({"emptyDir": {"sizeLimit": "-1Mi"}}), "v.emptyDir.sizeLimit"),
             (json!({"emptyDir": {"medium": "Memory", "sizeLimit": "lots"}}), "v.emptyDir.sizeLimit"),
             (json!({"image": {}}), "v.image.reference"),
             (json!({"persistentVolumeClaim": {}}), "v.persistentVolumeClaim.claimName"),

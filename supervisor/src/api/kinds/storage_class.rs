@@ -93,7 +93,7 @@ fn validate(object: &Value) -> Vec<Cause> {
     let provisioner = text(object, "/provisioner");
     if provisioner.is_empty() {
         causes.push(Cause::required("provisioner", "who makes the volumes, such as wharf/local-path"));
-    } else if !super::pod::is_qualified_name(provisioner) {
+    } else if !super::is_qualified_name(provisioner) {
         let message = "must be a qualified name: an optional DNS subdomain and /, then letters, digits, -, _ and .";
         causes.push(Cause::invalid("provisioner", format_args!("{provisioner:?}"), message));
     }

@@ -32,11 +32,16 @@ fn annotation<'a>(object: &'a Value, name: &str) -> &'a str {
 
 /// What a version of the Deployment is annotated with: what `kubectl rollout history` shows, and `undo` brings back.
 pub(super) fn annotations(deployment: &Value, revision: i64) -> Map<String, Value> {
-    let own = deployment.pointer("/metadata/annotations").and_then(Value::as_object);
-    let own = own.into_iter().flatten().filter(|(name, _)| !NOT_COPIED.contains(&name.as_str()));
-    let mut copied: Map<String, Value> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut copied = copied_annotations(deployment);
     copied.insert(REVISION.into(), revision.to_string().into());
     copied
+}
+
+/// The annotations of an object that say something of its present version.
+pub(in crate::controller) fn copied_annotations(object: &Value) -> Map<String, Value> {
+    let own = object.pointer("/metadata/annotations").and_then(Value::as_object);
+    let own = own.into_iter().flatten().filter(|(name, _)| !NOT_COPIED.contains(&name.as_str()));
+    own.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Has the present version and its Deployment say which revision it is.

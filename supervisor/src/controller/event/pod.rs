@@ -94,6 +94,10 @@ fn of_container(before: &Value, after: &Value, pod: &str) -> Vec<(EventType, &'s
             events.push((EventType::Warning, "Failed", format!("Failed to pull image {image:?}: {message}")));
             events.push((EventType::Warning, "Failed", "Error: ErrImagePull".into()));
         }
+        "ErrImageNeverPull" => {
+            events.push((EventType::Warning, "ErrImageNeverPull", message.to_owned()));
+            events.push((EventType::Warning, "Failed", "Error: ErrImageNeverPull".into()));
+        }
         "ImagePullBackOff" => {
             events.push((EventType::Normal, "BackOff", format!("Back-off pulling image {image:?}: {message}")));
         }

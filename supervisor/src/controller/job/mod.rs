@@ -3,12 +3,18 @@
 //! | file | job |
 //! |---|---|
 //! | `ledger.rs` | pods that have ended, each counted once |
+//! | `index.rs` | pods of an indexed Job |
+//! | `failure_policy.rs` | what a pod's failure means |
+//! | `verdict.rs` | how the Job has ended |
 //! | `plan.rs` | what is to be done now |
 //!
 //! A pod of a Job has a finalizer: it stays until it has been counted, whoever deletes it.
 
+mod failure_policy;
+mod index;
 mod ledger;
 mod plan;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +30,8 @@ use crate::api::kinds::{job, pod, text};
 use crate::api::objects::{Half, Objects, Propagation, is_owned_by, now};
 use crate::api::status::ApiError;
 use ledger::Ledger;
-use plan::{Plan, Verdict};
+use plan::{NewPod, Plan};
+use verdict::Verdict;
 
 /// Keeps a pod until it has been counted; Kubernetes' own name.
 const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
@@ -59,19 +66,26 @@ impl Controller<'_> {
             self.release(&pods).await?;
             return self.expire(&job).await;
         }
-        let ledger = self.count(&job, &pods).await?;
-        let plan = Plan::of(&job, &ledger, &pods, Timestamp::now());
+        let failed = pods.iter().map(|pod| &**pod).filter(|pod| text(pod, "/status/phase") == "Failed");
+        let verdict = Verdict::told(&job).or_else(|| Verdict::by_policy(&job, failed));
+        let ledger = self.count(&job, &pods, verdict.as_ref()).await?;
+        let plan = Plan::of(&job, &ledger, &pods, verdict, Timestamp::now());
         self.carry_out(&job, &plan).await?;
         self.write_status(&job, &ledger, &plan).await?;
         Ok(plan.again)
     }
 
     /// Counts pods that have ended and are not counted yet: first they are noted in the status, then let go, then the
-    /// note becomes part of the sum. Whatever interrupts this, none is counted twice.
-    async fn count(&self, job: &Value, pods: &[Arc<Value>]) -> Result<Ledger, ApiError> {
-        let mut ledger = Ledger::of(&job["status"]);
-        if ledger.note(pods) {
-            self.set_status(job, ledger.write_to(&job["status"])).await?;
+    /// note becomes part of the sum. Whatever interrupts this, none is counted twice. A verdict is told before the pod that
+    /// it is by may go.
+    async fn count(&self, job: &Value, pods: &[Arc<Value>], verdict: Option<&Verdict>) -> Result<Ledger, ApiError> {
+        let mut ledger = Ledger::of(job);
+        if ledger.note(job, pods) {
+            let mut status = ledger.write_to(job);
+            if let Some(verdict) = verdict {
+                status["conditions"] = conditions(job, Some(verdict), false).into();
+            }
+            self.set_status(job, status).await?;
         }
         for pod in pods.iter().filter(|pod| ledger.is_noted(pod)) {
             self.let_go(pod).await?;
@@ -133,11 +147,18 @@ impl Controller<'_> {
 
     async fn carry_out(&self, job: &Value, plan: &Plan) -> Result<(), ApiError> {
         for pod in &plan.surplus {
+            // Those of a Job that is not over have not failed.
+            if plan.verdict.is_none() {
+                self.let_go(pod).await?;
+            }
             delete_pod(self.objects, self.recorder, &job::KIND, job, pod).await?;
         }
-        for _ in 0..plan.missing {
+        for NewPod { index, failures } in &plan.missing {
             let mut pod = pod_of(&job::KIND, job);
             pod["metadata"]["finalizers"] = json!([FINALIZER]);
+            if let Some(index) = index {
+                index::give(&mut pod, job, *index, *failures);
+            }
             create_pod(self.objects, self.recorder, &job::KIND, job, pod).await?;
         }
         Ok(())
@@ -145,11 +166,10 @@ impl Controller<'_> {
 
     async fn write_status(&self, job: &Value, ledger: &Ledger, plan: &Plan) -> Result<(), ApiError> {
         let old = &job["status"];
-        let mut status = ledger.write_to(old);
+        let mut status = ledger.write_to(job);
         let (mut pods, _) = self.objects.list(&pod::KIND, Some(text(job, "/metadata/namespace")));
-        pods.retain(|pod| is_owned_by(pod, text(job, "/metadata/uid")) && !ledger::has_ended(pod));
-        let (terminating, active): (Vec<_>, Vec<_>) =
-            pods.iter().partition(|pod| !text(pod, "/metadata/deletionTimestamp").is_empty());
+        pods.retain(|pod| is_owned_by(pod, text(job, "/metadata/uid")) && !ledger::is_over(pod));
+        let (terminating, active): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| ledger::is_leaving(pod));
         status["active"] = active.len().into();
         status["terminating"] = terminating.len().into();
         status["ready"] = active.iter().filter(|pod| is_ready(pod)).count().into();
@@ -159,37 +179,22 @@ impl Controller<'_> {
             (false, "") => status["startTime"] = now().into(),
             (false, _) => {}
         }
-        let mut conditions = Vec::new();
-        let was_suspended = pod::items(old, "conditions").iter().any(|condition| condition["type"] == "Suspended");
-        if suspended || was_suspended {
-            let (reason, message) =
-                if suspended { ("JobSuspended", "Job suspended") } else { ("JobResumed", "Job resumed") };
-            conditions.push(condition(old, "Suspended", suspended, reason, message));
-        }
-        if let Some(verdict) = &plan.verdict {
-            let (target, last) = match verdict.succeeded {
-                true => ("SuccessCriteriaMet", "Complete"),
-                false => ("FailureTarget", "Failed"),
-            };
-            let Verdict { reason, message, .. } = verdict;
-            conditions.push(condition(old, target, true, reason, message));
-            // The end is told when no pod of it runs any more.
-            if pods.is_empty() {
-                conditions.push(condition(old, last, true, reason, message));
-                if verdict.succeeded {
-                    status["completionTime"] = now().into();
-                }
-                self.tell_end(job, verdict);
+        // The end is told when no pod of it runs any more.
+        let is_over = plan.verdict.is_some() && pods.is_empty();
+        status["conditions"] = conditions(job, plan.verdict.as_ref(), is_over).into();
+        if let Some(verdict) = plan.verdict.as_ref().filter(|_| is_over) {
+            if verdict.succeeded {
+                status["completionTime"] = now().into();
             }
+            self.tell_end(job, verdict);
         }
-        status["conditions"] = conditions.into();
         self.set_status(job, status).await
     }
 
     fn tell_end(&self, job: &Value, verdict: &Verdict) {
         let (event_type, reason, message) = match verdict.succeeded {
             true => (EventType::Normal, "Completed", "Job completed"),
-            false => (EventType::Warning, verdict.reason, verdict.message),
+            false => (EventType::Warning, verdict.reason, verdict.message.as_str()),
         };
         self.recorder.tell(&job::KIND, job, event_type, reason, message.into());
     }
@@ -202,6 +207,27 @@ impl Controller<'_> {
             other => other,
         }
     }
+}
+
+/// The conditions of a Job with this verdict, if there is one; `is_over` once it is carried out.
+fn conditions(job: &Value, verdict: Option<&Verdict>, is_over: bool) -> Vec<Value> {
+    let old = &job["status"];
+    let mut conditions = Vec::new();
+    let suspended = job.pointer("/spec/suspend") == Some(&Value::Bool(true));
+    let was_suspended = pod::items(old, "conditions").iter().any(|condition| condition["type"] == "Suspended");
+    if suspended || was_suspended {
+        let (reason, message) =
+            if suspended { ("JobSuspended", "Job suspended") } else { ("JobResumed", "Job resumed") };
+        conditions.push(condition(old, "Suspended", suspended, reason, message));
+    }
+    if let Some(Verdict { succeeded, reason, message }) = verdict {
+        let (target, last) = if *succeeded { ("SuccessCriteriaMet", "Complete") } else { ("FailureTarget", "Failed") };
+        conditions.push(condition(old, target, true, reason, message));
+        if is_over {
+            conditions.push(condition(old, last, true, reason, message));
+        }
+    }
+    conditions
 }
 
 /// A number of a Job's specification that may be left out.

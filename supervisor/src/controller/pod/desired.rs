@@ -14,6 +14,7 @@ use super::resolver;
 use super::resource_field::Capacity;
 use crate::api::kinds::pod_qos::QosClass;
 use crate::api::quantity;
+use crate::pod::qos::cpu_shares;
 use crate::pod::spec::{
     ContainerConfig, Dns, HostAlias, Labels, Mount, PidMode, PortMapping, Protocol, Resources, SandboxConfig,
     SandboxName, Seccomp, Security,
@@ -22,8 +23,6 @@ use crate::pod::spec::{
 pub(super) const CPU_PERIOD_US: u64 = 100_000;
 /// Least the kernel takes.
 const MIN_CPU_QUOTA_US: i64 = 1000;
-const MIN_CPU_SHARES: u64 = 2;
-const SHARES_PER_CPU: i64 = 1024;
 /// Annotation of every sandbox that the pod controller made.
 pub(crate) const OWNER_ANNOTATION: &str = "wharf/owner";
 pub(crate) const OWNER: &str = "pod-controller";
@@ -105,6 +104,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, log_directory: PathBuf, dns: Dns,
         user_namespace: None,
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
         cgroup_parent: None,
+        qos_class: Some(class_of(&spec)),
         runtime_handler: String::new(),
         privileged: spec.containers.iter().any(is_privileged),
         limits: pod_limits(&spec),
@@ -156,6 +156,10 @@ pub(super) fn container(
     }
 }
 
+fn class_of(spec: &PodSpec) -> QosClass {
+    QosClass::of(&serde_json::to_value(spec).unwrap_or_default())
+}
+
 /// What the kernel kills first when memory runs out. A sidecar is as safe as the safest of those it serves.
 fn oom_score(spec: &PodSpec, container: &Container) -> i32 {
     let request = |container: &Container| {
@@ -169,8 +173,7 @@ fn oom_score(spec: &PodSpec, container: &Container) -> i32 {
     if container.restart_policy.as_deref() == Some("Always") {
         wanted = spec.containers.iter().map(request).fold(wanted, i64::max);
     }
-    let class = QosClass::of(&serde_json::to_value(spec).unwrap_or_default());
-    class.oom_score(wanted, Capacity::of_node().memory_bytes)
+    class_of(spec).oom_score(wanted, Capacity::of_node().memory_bytes)
 }
 
 /// A kernel with version 1 of control groups may have been told not to; with version 2 none is as good as no swap.
@@ -179,21 +182,26 @@ static SWAP_IS_COUNTED: LazyLock<bool> = LazyLock::new(|| {
     !memory.exists() || memory.join("memory.memsw.limit_in_bytes").exists()
 });
 
+/// The processor time that a container asks for, in thousandths of a processor. Without a request the limit is the request.
+pub(super) fn milli_cpus(container: &Container) -> i64 {
+    let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let request = requests.and_then(|requests| requests.get("cpu")).or_else(|| limit(container, "cpu"));
+    request.and_then(|quantity| quantity::milli(&quantity.0)).unwrap_or(0)
+}
+
+fn limit<'a>(container: &'a Container, name: &str) -> Option<&'a Quantity> {
+    container.resources.as_ref()?.limits.as_ref()?.get(name)
+}
+
 pub(super) fn resources(container: &Container) -> Resources {
-    let Some(wanted) = &container.resources else { return Resources::default() };
-    let limit =
-        |name: &str| wanted.limits.as_ref().and_then(|limits| limits.get(name)).map(|quantity| quantity.0.clone());
-    let request = |name: &str| wanted.requests.as_ref().and_then(|r| r.get(name)).map(|quantity| quantity.0.clone());
-    let milli = |text: Option<String>| text.as_deref().and_then(quantity::milli);
-    let quota = milli(limit("cpu")).map(|milli| (milli * CPU_PERIOD_US as i64 / 1000).max(MIN_CPU_QUOTA_US));
-    // Without a request the limit is the request.
-    let shares = milli(request("cpu").or_else(|| limit("cpu")));
-    let memory = limit("memory").as_deref().and_then(quantity::whole);
+    let quota = limit(container, "cpu").and_then(|quantity| quantity::milli(&quantity.0));
+    let quota = quota.map(|milli| (milli * CPU_PERIOD_US as i64 / 1000).max(MIN_CPU_QUOTA_US));
+    let memory = limit(container, "memory").and_then(|quantity| quantity::whole(&quantity.0));
     Resources {
         memory_limit_bytes: memory,
         // As a kubelet has it: who has used up their memory is not swapped out instead.
         memory_swap_limit_bytes: memory.filter(|_| *SWAP_IS_COUNTED),
-        cpu_shares: shares.map(|milli| u64::try_from(milli * SHARES_PER_CPU / 1000).unwrap_or(0).max(MIN_CPU_SHARES)),
+        cpu_shares: cpu_shares(milli_cpus(container)),
         cpu_quota_us: quota,
         cpu_period_us: quota.map(|_| CPU_PERIOD_US),
         ..Resources::default()

@@ -50,6 +50,12 @@ impl Recorder {
         self.tell(subject, EventType::Normal, reason, message);
     }
 
+    /// As an Event alone: the journal has what comes of it by itself.
+    pub(super) fn normal_alone(&self, subject: &Subject, reason: &'static str, message: String) {
+        let Subject { pod, field } = subject;
+        self.events.tell_of_part(&pod::KIND, pod, field, EventType::Normal, reason, message);
+    }
+
     pub(super) fn warning(&self, subject: &Subject, reason: &'static str, message: String) {
         self.tell(subject, EventType::Warning, reason, message);
     }

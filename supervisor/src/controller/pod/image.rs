@@ -1,6 +1,10 @@
 //! The image of a container, as its pull policy wants it.
 
+use std::time::{Duration, Instant};
+
 use wharf_images::{Image, PullOptions, Reference, Store};
+
+use super::event::{Recorder, Subject};
 
 /// Why a container has no image yet, with the reason that its status shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,23 +13,51 @@ pub(super) struct ImageFailure {
     pub(super) message: String,
 }
 
-pub(super) async fn ensure(store: &Store, image: &str, policy: &str) -> Result<Image, ImageFailure> {
-    let failure = |reason, message: String| ImageFailure { reason, message };
-    if policy != "Always" {
-        match store.resolve(image) {
-            Ok(Some(present)) => return Ok(present),
-            Ok(None) if policy == "Never" => {
-                let message = format!("image {image:?} is not present and its pull policy is Never");
-                return Err(failure("ErrImageNeverPull", message));
+/// Where images of a container come from, and whom that is told.
+pub(super) struct Images<'a> {
+    pub(super) store: &'a Store,
+    pub(super) recorder: Recorder,
+    pub(super) subject: Subject,
+}
+
+impl Images<'_> {
+    /// An image that is here, by the policy of its pull.
+    pub(super) async fn ensure(&self, image: &str, policy: &str) -> Result<Image, ImageFailure> {
+        let failure = |reason, message: String| ImageFailure { reason, message };
+        if policy != "Always" {
+            match self.store.resolve(image) {
+                Ok(Some(present)) => {
+                    self.tell("Pulled", format!("Container image {image:?} already present on machine"));
+                    return Ok(present);
+                }
+                Ok(None) if policy == "Never" => {
+                    let message = format!("Container image {image:?} is not present with pull policy of Never");
+                    return Err(failure("ErrImageNeverPull", message));
+                }
+                Ok(None) => {}
+                Err(error) => return Err(failure("ErrImagePull", chain(&error))),
             }
-            Ok(None) => {}
-            Err(error) => return Err(failure("ErrImagePull", chain(&error))),
         }
+        let reference: Reference = image
+            .parse()
+            .map_err(|error: wharf_images::ReferenceError| failure("InvalidImageName", error.to_string()))?;
+        self.tell("Pulling", format!("Pulling image {image:?}"));
+        let begun = Instant::now();
+        let pulled = self.store.pull(&reference, PullOptions::default()).await;
+        let pulled = pulled.map_err(|error| failure("ErrImagePull", chain(&error)))?;
+        let took = Duration::from_millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        // None waits for another one's pull here.
+        let message = format!(
+            "Successfully pulled image {image:?} in {took:?} ({took:?} including waiting). Image size: {} bytes.",
+            pulled.size
+        );
+        self.tell("Pulled", message);
+        Ok(pulled)
     }
-    let reference: Reference =
-        image.parse().map_err(|error: wharf_images::ReferenceError| failure("InvalidImageName", error.to_string()))?;
-    tracing::info!(image, "pull");
-    store.pull(&reference, PullOptions::default()).await.map_err(|error| failure("ErrImagePull", chain(&error)))
+
+    fn tell(&self, reason: &'static str, message: String) {
+        self.recorder.normal_alone(&self.subject, reason, message);
+    }
 }
 
 /// An error with its causes, in one line.

@@ -3,11 +3,10 @@
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
-use wharf_images::Store;
 
 use super::claim::Claims;
 use super::environment::{Environment, expand};
-use super::image::{self, ImageFailure};
+use super::image::{ImageFailure, Images};
 use super::{sub_path, termination_message, volume};
 use crate::pod::spec::{ImageMount, Mount, Propagation};
 
@@ -22,7 +21,7 @@ pub(super) async fn prepare(
     attempt: u32,
     (folder, claims): (&Path, &Claims),
     env: &Environment,
-    store: &Store,
+    images: &Images<'_>,
 ) -> Result<Vec<Mount>, ImageFailure> {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let mut mounts = Vec::new();
@@ -36,7 +35,7 @@ pub(super) async fn prepare(
         let part = part(wanted, env).map_err(failed)?;
         if let Some(source) = &volume.image {
             let reference = source.reference.clone().unwrap_or_default();
-            let image = image::ensure(store, &reference, source.pull_policy.as_deref().unwrap_or_default()).await?;
+            let image = images.ensure(&reference, source.pull_policy.as_deref().unwrap_or_default()).await?;
             let image = ImageMount {
                 image: reference.clone(),
                 user_image: reference,

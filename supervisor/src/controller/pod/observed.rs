@@ -8,8 +8,10 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde_json::{Value, json};
 
 use super::condition::conditions;
+use super::eviction::EVICTED;
 use super::phase::phase;
 use super::resize::Resize;
+use crate::api::kinds::pod_disruption::disrupt;
 use crate::api::kinds::pod_qos::QosClass;
 use crate::api::kinds::{pod, text};
 use crate::api::objects::time_text;
@@ -129,6 +131,9 @@ pub(super) fn status(object: &Value, init: &[Observed], containers: &[Observed],
     if let Some((reason, message)) = &facts.failure {
         status["reason"] = reason.as_str().into();
         status["message"] = message.as_str().into();
+        if reason == EVICTED {
+            disrupt(&mut status, "TerminationByKubelet", message);
+        }
     }
     status
 }

@@ -20,6 +20,7 @@ use super::worker::Worker;
 use crate::api::kinds::pod::items;
 use crate::api::kinds::{pod, text};
 use crate::api::quantity;
+use crate::pod::qos::cpu_shares;
 use crate::pod::spec::{PodLimits, Resources};
 use crate::pod::stats::Detail;
 use crate::pod::status::{ContainerState, ContainerStatus, SandboxStatus};
@@ -117,12 +118,13 @@ fn request_of(object: &Value, name: &str) -> i64 {
     items(spec, "containers").iter().chain(sidecars).map(request).fold(0, i64::saturating_add)
 }
 
-/// Limits of a pod as a whole: as much as its containers may have at any time, where each of them has a limit.
+/// Limits of a pod as a whole: as much as its containers may have at any time, where each of them has a limit; and its
+/// weight, by what they ask for.
 pub(super) fn pod_limits(spec: &PodSpec) -> PodLimits {
-    let sums = |of: fn(&Resources) -> Option<i64>| {
+    let sums = |of: fn(&Container) -> Option<i64>| {
         let (mut together, mut most) = (Some(0_i64), Some(0_i64));
         for (role, container) in declared(spec) {
-            let own = of(&desired::resources(container));
+            let own = of(container);
             let beside = together.zip(own).map(|(all, own)| all.saturating_add(own));
             match role {
                 Role::Step => most = most.zip(beside).map(|(most, beside)| most.max(beside)),
@@ -131,14 +133,12 @@ pub(super) fn pod_limits(spec: &PodSpec) -> PodLimits {
         }
         together.zip(most).map(|(together, most)| together.max(most)).filter(|sum| *sum > 0)
     };
-    // Those without a request ask for nothing.
-    let shares = sums(|own| Some(own.cpu_shares.and_then(|shares| i64::try_from(shares).ok()).unwrap_or(0)));
-    let quota = sums(|own| own.cpu_quota_us);
+    let quota = sums(|container| desired::resources(container).cpu_quota_us);
     let resources = Resources {
-        memory_limit_bytes: sums(|own| own.memory_limit_bytes),
+        memory_limit_bytes: sums(|container| desired::resources(container).memory_limit_bytes),
         cpu_quota_us: quota,
         cpu_period_us: quota.map(|_| desired::CPU_PERIOD_US),
-        cpu_shares: shares.and_then(|shares| u64::try_from(shares).ok()),
+        cpu_shares: cpu_shares(sums(|container| Some(desired::milli_cpus(container))).unwrap_or(0)),
         ..Resources::default()
     };
     PodLimits { resources, overhead: Resources::default() }
@@ -322,6 +322,20 @@ mod tests {
         assert_eq!(memory(&spec(two.clone(), json!([limited("i", "9Ki")]))), Some(9216));
         assert_eq!(memory(&spec(two.clone(), json!([{"name": "i"}]))), None);
         assert_eq!(memory(&spec(json!([limited("a", "1Ki"), {"name": "b"}]), json!([]))), None);
-        assert_eq!(pod_limits(&spec(json!([{"name": "b"}]), json!([]))), PodLimits::default());
+        let none = Resources { cpu_shares: cpu_shares(0), ..Resources::default() };
+        assert_eq!(pod_limits(&spec(json!([{"name": "b"}]), json!([]))).resources, none);
+    }
+
+    #[test]
+    fn a_pod_weighs_what_its_containers_ask_for() {
+        let asking = |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu}}});
+        let limited = json!({"name": "l", "resources": {"limits": {"cpu": "250m"}}});
+        let of = |containers: Value, init: Value| {
+            pod_limits(&serde_json::from_value(json!({"containers": containers, "initContainers": init})).unwrap())
+                .resources
+                .cpu_shares
+        };
+        assert_eq!(of(json!([asking("a", "250m"), limited, {"name": "b"}]), json!([])), Some(512));
+        assert_eq!(of(json!([asking("a", "250m")]), json!([asking("i", "1")])), Some(1024));
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::back_off::BackOff;
 use super::event::Subject;
-use super::image::{self, ImageFailure};
+use super::image::{self, ImageFailure, Images};
 use super::observed::Role;
 use super::probe::{Probes, Target, Verdict};
 use super::stopping::{self, Ending};
@@ -127,13 +127,15 @@ impl Worker {
         }
         let image = container.image.clone().unwrap_or_default();
         let policy = container.image_pull_policy.clone().unwrap_or_default();
-        let image = self.or_deleted(image::ensure(node.images(), &image, &policy)).await?;
+        let (recorder, subject) = (self.recorder.clone(), self.subject(role, container));
+        let images = Images { store: node.images(), recorder, subject };
+        let image = self.or_deleted(images.ensure(&image, &policy)).await?;
         let env = environment::resolve(pod, container, &self.sources(), &self.facts(sandbox))
             .map_err(|message| ImageFailure { reason: "CreateContainerConfigError", message })?;
         let folder = self.folder();
         let claims = claim::of(&self.context, pod);
         let claims = claims.map_err(|message| ImageFailure { reason: "CreateContainerConfigError", message })?;
-        let mounts = mounts::prepare(pod, container, attempt, (&folder, &claims), &env, node.images());
+        let mounts = mounts::prepare(pod, container, attempt, (&folder, &claims), &env, &images);
         let mounts = self.or_deleted(mounts).await?;
         let mut config = desired::container(pod, container, attempt, mounts, env);
         if desired::must_not_be_root(pod, container) {

@@ -5,13 +5,46 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::observed::{declared, ephemeral};
+use super::worker::Worker;
 use crate::api::pod_log::log_tail;
+use crate::pod::status::ContainerStatus;
 
 /// Most bytes of the file that are shown, its last ones, as the kubelet has it.
 const LONGEST: u64 = 4096;
 /// Likewise of a log.
 const LOG_BYTES: usize = 2048;
 const LOG_LINES: usize = 80;
+
+impl Worker {
+    /// Reads what containers that have ended since left as their termination messages.
+    pub(super) fn hear_last_words(&mut self, pod: &Pod) {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let ephemeral = ephemeral(&spec);
+        for container in declared(&spec).map(|(_, container)| container).chain(&ephemeral) {
+            for ended in self.attempts(&container.name).iter().filter(|attempt| attempt.finished_at != 0) {
+                let words = self.last_words_of(container, ended);
+                self.last_words.insert(ended.id.clone(), words);
+            }
+        }
+    }
+
+    /// Those of a container that has ended, at whatever moment of a pass.
+    pub(super) fn last_words_of(&self, container: &Container, ended: &ContainerStatus) -> String {
+        if let Some(known) = self.last_words.get(&ended.id) {
+            return known.clone();
+        }
+        if container.termination_message_path.as_deref().is_none_or(str::is_empty) {
+            return String::new();
+        }
+        let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        let path = file(&self.folder(), &container.name, ended.config.attempt);
+        let log = ended.log_path.as_deref().filter(|_| falls_back && ended.exit_code != 0);
+        read(&path, log)
+    }
+}
 
 /// The file of an attempt of a container; `folder` is its pod's own.
 pub(super) fn file(folder: &Path, container: &str, attempt: u32) -> PathBuf {

@@ -22,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::desired::{self, Identity};
 use super::event::Recorder;
+use super::eviction::{EVICTED, EVICTION_GRACE, Eviction};
 use super::observed::{self, Observed, PodFacts, Role, declared, ephemeral};
 use super::probe::Probes;
 use super::resize::{self, Resize};
@@ -29,7 +30,7 @@ use super::resource_field::Capacity;
 use super::source::{Facts, Sources};
 use super::starting::Record;
 use super::termination::{self, Over, Termination, grace};
-use super::{own_mounts, resolver, termination_message, volume};
+use super::{own_mounts, resolver, volume};
 use crate::api::kinds::{integer, pod, text};
 use crate::api::pod_log::pod_log_folder;
 use crate::api::status::ApiError;
@@ -61,6 +62,7 @@ pub(super) struct Worker {
     /// What containers that have ended left to be said of them, by id.
     pub(super) last_words: HashMap<String, String>,
     pub(super) resize: Resize,
+    pub(super) eviction: Eviction,
     /// Starts (true) and ends of containers that are in the journal, by id.
     pub(super) journaled: HashSet<(String, bool)>,
 }
@@ -89,6 +91,7 @@ impl Worker {
             unserved: false,
             last_words: HashMap::new(),
             resize: Resize::default(),
+            eviction: Eviction::default(),
             journaled: HashSet::new(),
         }
     }
@@ -168,8 +171,12 @@ impl Worker {
         }
         let spec = typed.spec.clone().unwrap_or_default();
         let (init, containers) = self.observe_all(&spec);
-        if let Some(over) = termination::over(&typed, &init, &containers, Timestamp::now()) {
-            let ended = self.ended(&typed, grace(&spec)).await?;
+        let look_again = self.look_at_disk(&typed).await;
+        let evicted = self.eviction.cause.clone().map(|cause| Over::Failed(EVICTED.into(), cause));
+        let grace = if evicted.is_some() { EVICTION_GRACE } else { grace(&spec) };
+        let over = evicted.or_else(|| termination::over(&typed, &init, &containers, Timestamp::now()));
+        if let Some(over) = over {
+            let ended = self.ended(&typed, grace).await?;
             let failure = match over {
                 Over::Failed(reason, message) if ended => Some((reason, message)),
                 _ => None,
@@ -184,7 +191,7 @@ impl Worker {
         self.write_status(&typed, None).await;
         let deadline = termination::time_left(&typed, Timestamp::now()).map(|left| Instant::now() + left);
         let again = (self.resize != Resize::default()).then(|| Instant::now() + RETRY);
-        Ok(Next::Wait(earliest(earliest(wake_at?, deadline), again)))
+        Ok(Next::Wait([wake_at?, deadline, again, look_again].into_iter().flatten().min()))
     }
 
     /// Lets go of what belongs to containers that have ended.
@@ -193,32 +200,6 @@ impl Worker {
         let runs = |id: &str| running.iter().any(|container| container.id == id);
         self.probes.retain(|_, probes| runs(&probes.container));
         self.stops.retain(|id, _| runs(id));
-    }
-
-    /// Reads what containers that have ended since left as their termination messages.
-    fn hear_last_words(&mut self, pod: &Pod) {
-        let spec = pod.spec.clone().unwrap_or_default();
-        let ephemeral = ephemeral(&spec);
-        for container in declared(&spec).map(|(_, container)| container).chain(&ephemeral) {
-            for ended in self.attempts(&container.name).iter().filter(|attempt| attempt.finished_at != 0) {
-                let words = self.last_words_of(container, ended);
-                self.last_words.insert(ended.id.clone(), words);
-            }
-        }
-    }
-
-    /// Those of a container that has ended, at whatever moment of a pass.
-    fn last_words_of(&self, container: &Container, ended: &ContainerStatus) -> String {
-        if let Some(known) = self.last_words.get(&ended.id) {
-            return known.clone();
-        }
-        if container.termination_message_path.as_deref().is_none_or(str::is_empty) {
-            return String::new();
-        }
-        let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-        let file = termination_message::file(&self.folder(), &container.name, ended.config.attempt);
-        let log = ended.log_path.as_deref().filter(|_| falls_back && ended.exit_code != 0);
-        termination_message::read(&file, log)
     }
 
     /// Has the status say why no container can be begun.

@@ -20,6 +20,7 @@ pub(super) fn sandbox() -> SandboxConfig {
         user_namespace: None,
         sysctls: Default::default(),
         cgroup_parent: None,
+        qos_class: None,
         limits: Default::default(),
         runtime_handler: String::new(),
         privileged: false,

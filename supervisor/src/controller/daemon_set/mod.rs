@@ -1,5 +1,7 @@
 //! DaemonSets: one pod, also on a node that is cordoned, replaced when the template changes.
 
+mod history;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -14,6 +16,7 @@ use crate::api::status::ApiError;
 
 /// Label of a pod that says which template it was made of.
 const HASH_LABEL: &str = "controller-revision-hash";
+const HASH_POINTER: &str = "/metadata/labels/controller-revision-hash";
 
 /// Keeps every DaemonSet's pod.
 pub async fn run(objects: Objects, recorder: Recorder) {
@@ -35,7 +38,10 @@ async fn reconcile(objects: &Objects, recorder: &Recorder, namespace: &str, name
     };
     let hash = template_hash(&set);
     if text(&set, "/metadata/deletionTimestamp").is_empty() {
-        let steps = steps(&set, &hash, &pods_of(objects, namespace, &set));
+        let pods = pods_of(objects, namespace, &set);
+        let used: Vec<String> = pods.iter().map(|pod| text(pod, HASH_POINTER).to_owned()).collect();
+        history::keep(objects, &set, &hash, &used).await?;
+        let steps = steps(&set, &hash, &pods);
         for pod in &steps.delete {
             delete_pod(objects, recorder, &daemon_set::KIND, &set, pod).await?;
         }

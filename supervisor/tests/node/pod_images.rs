@@ -1,0 +1,59 @@
+//! Images of declared pods: what is told while they are pulled, found or missed.
+
+use serde_json::Value;
+
+use crate::registry::{self, REGISTRY, Registry};
+use crate::replicas::{LIMIT, apply, assert_nothing_left, is_ready, list, pod, pod_object, wharf};
+use crate::testnode::{self, IMAGE, TestNode, wait_for};
+
+/// Reason and message of what was told of a pod's container, in the order of their times.
+fn told(node: &TestNode, pod: &str) -> Vec<(String, String)> {
+    let mut events = list(node, "events");
+    events.retain(|event| {
+        let part = &event["involvedObject"];
+        part["name"] == pod && part["fieldPath"] == "spec.containers{main}"
+    });
+    let text = |event: &Value, field: &str| event[field].as_str().unwrap_or_default().to_owned();
+    events.iter().map(|event| (text(event, "reason"), text(event, "message"))).collect()
+}
+
+#[tokio::test]
+async fn a_pod_says_where_its_image_is_from() {
+    if let Some(missing) = registry::missing() {
+        println!("SKIP a_pod_says_where_its_image_is_from: {missing}");
+        return;
+    }
+    let Some(node) = testnode::start("podimages").await else { return };
+    let registry = Registry::start(&node);
+    registry.push(&node, "image.tar", IMAGE, "web:1");
+    let image = format!("{REGISTRY}/web:1");
+    let declare = |name: &str, image: &str, policy: &str| {
+        let mut object = pod(name, "Always", "sleep 1000");
+        object["spec"]["containers"][0]["image"] = image.into();
+        object["spec"]["containers"][0]["imagePullPolicy"] = policy.into();
+        apply(&node, &object);
+    };
+    let says = |pod: &str, reason: &str, part: &str| {
+        wait_for(reason, LIMIT, || told(&node, pod).iter().any(|(r, message)| r == reason && message.contains(part)));
+    };
+    declare("pulled", &image, "IfNotPresent");
+    wait_for("the pod", LIMIT, || is_ready(&pod_object(&node, "pulled")));
+    says("pulled", "Pulling", &format!("Pulling image \"{image}\""));
+    says("pulled", "Pulled", &format!("Successfully pulled image \"{image}\" in "));
+    says("pulled", "Started", "Started container main");
+    declare("found", &image, "IfNotPresent");
+    wait_for("the pod", LIMIT, || is_ready(&pod_object(&node, "found")));
+    says("found", "Pulled", &format!("Container image \"{image}\" already present on machine"));
+    assert!(told(&node, "found").iter().all(|(reason, _)| reason != "Pulling"));
+    declare("missing", "none.test/none:1", "Never");
+    let message = "Container image \"none.test/none:1\" is not present with pull policy of Never";
+    says("missing", "ErrImageNeverPull", message);
+    says("missing", "Failed", "Error: ErrImageNeverPull");
+    declare("refused", &format!("{REGISTRY}/none:1"), "IfNotPresent");
+    says("refused", "Failed", &format!("Failed to pull image \"{REGISTRY}/none:1\": "));
+    for name in ["pulled", "found", "missing", "refused"] {
+        wharf(&node, &["delete", "pod", name]);
+    }
+    drop(registry);
+    assert_nothing_left(node);
+}
