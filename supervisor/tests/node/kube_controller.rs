@@ -17,7 +17,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{from_value, json};
 
 use crate::kube_doors::{over_each_door, start};
-use crate::replicas::{assert_nothing_left, deployment};
+use crate::replicas::{assert_nothing_left, deployment, wait_ready};
 
 const MANAGER: &str = "summaries";
 const FINALIZER: &str = "wharf.test/summary";
@@ -88,6 +88,7 @@ async fn a_controller_of_kube_runtime_works_over_each_door() {
         stop.send(()).unwrap();
         controller.await.unwrap();
     });
+    wait_ready(&node, 0);
     assert_nothing_left(node);
 }
 

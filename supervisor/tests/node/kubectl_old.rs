@@ -98,7 +98,7 @@ fn containers(kubectl: &Kubectl, folder: &str) {
     forwarding.kill().unwrap();
     forwarding.wait().unwrap();
     let debug = ["debug", "box", "--image", IMAGE, "--image-pull-policy=IfNotPresent", "--profile=general"];
-    let output = kubectl.run(&[&debug[..], &["-i", "-q", "--", "sh"]].concat(), b"echo typed\n");
+    let output = kubectl.run(&[&debug[..], &["-i", "-q", "--", "sh"]].concat(), b"echo typed; exit\n");
     assert!(String::from_utf8_lossy(&output.stdout).contains("typed"), "{output:?}");
 }
 
