@@ -208,9 +208,9 @@ async fn serve(
     let (objects, pod_logs) = (context.objects.clone(), context.pod_logs.clone().into());
     let journal = context.journal.clone();
     let api = Api { objects, node: node.clone(), pod_logs, usage: Default::default(), journal };
-    let node_name = context.node_name.clone();
-    let tls =
-        Door::open(&config.api, &config.root.join(tls::FOLDER), &node_name).await.context("open the API over TLS")?;
+    let tls = Door::open(&config.api, &config.root.join(tls::FOLDER), &context.node_name)
+        .await
+        .context("open the API over TLS")?;
     let socket = config.state.join("wharfd.sock");
     let (api_listener, api_is_ours) = listen(&mut sockets, &api_socket)?;
     let (listener, cri_is_ours) = listen(&mut sockets, &socket)?;
@@ -228,13 +228,8 @@ async fn serve(
 
     if let Some(door) = tls {
         tracing::info!(url = door.url(), "the API over TLS");
-        let (ending, api) = (shutdown.clone(), api.clone());
-        doors.spawn(async move {
-            tokio::select! {
-                () = door.serve(api) => Ok(()),
-                () = ending.cancelled() => Ok(()),
-            }
-        });
+        let (ending, served) = (shutdown.clone(), door.serve(api.clone()));
+        doors.spawn(async move { Ok(ending.run_until_cancelled(served).await.unwrap_or_default()) });
     }
     let ending = shutdown.clone();
     doors.spawn(async move {

@@ -208,7 +208,7 @@ async fn reflected(maps: &Api<ConfigMap>, config: watcher::Config) {
     let key = ObjectRef::new("c").within(&store.state()[0].namespace().unwrap());
     assert_eq!(store.get(&key).unwrap().data.as_ref().unwrap()["a"], "9");
     maps.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
-    while store.len() > 0 {
+    while !store.is_empty() {
         events.try_next().await.unwrap().unwrap();
     }
 }

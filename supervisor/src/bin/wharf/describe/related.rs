@@ -60,9 +60,10 @@ fn users(page: &mut Page, claim: &Value, pods: &Value) {
     page.lines("Used By", users.map(|pod| text(pod, "/metadata/name")));
 }
 
-/// Resources that are shown, each with its unit's parser and name.
-const RESOURCES: [(&str, fn(&str) -> Option<i64>, &str); 2] =
-    [("cpu", quantity::milli, "m"), ("memory", mebibytes, "Mi")];
+/// A resource that pods ask for: its name, how its quantities are read, and their unit.
+type Resource = (&'static str, fn(&str) -> Option<i64>, &'static str);
+
+const RESOURCES: [Resource; 2] = [("cpu", quantity::milli, "m"), ("memory", mebibytes, "Mi")];
 
 /// Rounded up.
 fn mebibytes(text: &str) -> Option<i64> {
@@ -78,7 +79,7 @@ fn pods(page: &mut Page, node: &Value, list: &Value) {
     let pods: Vec<&Value> = items(list, "items").iter().filter(on_node).collect();
     let columns = RESOURCES.iter().flat_map(|resource| ["requests", "limits"].map(|side| (side, resource)));
     let columns: Vec<_> = columns.collect();
-    let sum = |pod: &Value, side: &str, (resource, parse, _): &(&str, fn(&str) -> Option<i64>, &str)| -> i64 {
+    let sum = |pod: &Value, side: &str, (resource, parse, _): &Resource| -> i64 {
         let containers = items(&pod["spec"], "containers").iter();
         containers.filter_map(|own| parse(&value_text(&own["resources"][side][*resource]))).sum()
     };
