@@ -70,6 +70,8 @@ impl Door {
         if is_host_name(node_name) {
             names.push(node_name.into());
         }
+        names.sort();
+        names.dedup();
         let acceptor = TlsAcceptor::from(Arc::new(server_config(&authority, &names)?));
         Ok(Some(Self { listener, acceptor, tokens, url: format!("https://{}", SocketAddr::new(reached, port)) }))
     }

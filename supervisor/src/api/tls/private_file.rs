@@ -24,7 +24,11 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), TlsError> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
-    write().map_err(|source| TlsError::File { operation: "write", path: path.into(), source })
+    write().map_err(|source| {
+        // Half a key is nobody's.
+        let _ = fs::remove_file(&temporary);
+        TlsError::File { operation: "write", path: path.into(), source }
+    })
 }
 
 /// The content of `path`, which is made by `make` where there is none yet.
@@ -66,5 +70,9 @@ mod tests {
         assert_eq!(read(&path).unwrap(), b"three");
         let error = write_private(&folder.path().join("none/key"), b"").unwrap_err().to_string();
         assert!(error.starts_with("write ") && error.ends_with("none/key"), "{error}");
+        // What cannot be replaced leaves nothing beside it.
+        fs::create_dir_all(folder.path().join("folder/full")).unwrap();
+        assert!(write_private(&folder.path().join("folder"), b"secret").is_err());
+        assert!(!folder.path().join("folder.new").exists());
     }
 }
