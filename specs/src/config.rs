@@ -30,6 +30,10 @@
 //! address = "10.88.0.1"               # where pods find the server; default: the embedded network's bridge
 //! upstream = ["192.0.2.53:53"]        # asked for other names; default: the node's resolv.conf
 //!
+//! [api]
+//! listen = "192.0.2.1:6443"           # the Kubernetes API over TLS, beside its socket; default: nowhere
+//! names = ["node.example"]            # further names and addresses in the server's certificate
+//!
 //! [checkpoint]
 //! enabled = false                     # CheckpointContainer, and containers made from its archives
 //! images = false                      # and from images: whoever names one decides then what root restores
@@ -68,6 +72,7 @@ pub struct Config {
     pub cdi_folders: Vec<PathBuf>,
     pub network: Network,
     pub dns: Dns,
+    pub api: Api,
     pub checkpoint: Checkpoint,
     pub runtimes: BTreeMap<String, Runtime>,
 }
@@ -138,6 +143,16 @@ pub struct Dns {
     pub upstream: Vec<SocketAddr>,
 }
 
+/// The Kubernetes API over TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// `None`: the API is served on its socket alone. Port 0 is a free one.
+    pub listen: Option<SocketAddr>,
+    /// Names and addresses by which clients reach it, beside the obvious ones: in the server's certificate.
+    pub names: Vec<String>,
+}
+
 /// How containers get their root file systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -197,6 +212,7 @@ impl Default for Config {
             cdi_folders: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             network: Network::default(),
             dns: Dns::default(),
+            api: Api::default(),
             checkpoint: Checkpoint::default(),
             runtimes: BTreeMap::new(),
         }
@@ -280,6 +296,7 @@ impl Config {
         }
         self.network.cni.check(absolute)?;
         self.dns.check()?;
+        self.api.check()?;
         if self.checkpoint.images && !self.checkpoint.enabled {
             let wanted = "needs checkpoint.enabled";
             return Err(ConfigError::Value { key: "checkpoint.images", found: "true".into(), wanted });
@@ -309,10 +326,28 @@ impl Config {
     }
 }
 
+impl Api {
+    fn check(&self) -> Result<(), ConfigError> {
+        let is_name =
+            |name: &str| name.parse::<IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(is_label));
+        match self.names.iter().find(|name| !is_name(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let wanted = "is no address and no name of lowercase letters, digits, - and .";
+                Err(ConfigError::Value { key: "api.names", found: name.clone(), wanted })
+            }
+        }
+    }
+}
+
+/// A part of a name in the DNS.
+fn is_label(label: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&label.len()) && label.chars().all(plain)
+}
+
 impl Dns {
     fn check(&self) -> Result<(), ConfigError> {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let is_label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(plain);
         // The longest name of a service, before it, still makes a name of at most 253 bytes.
         match self.domain.len() <= 100 && self.domain.split('.').all(is_label) {
             true => Ok(()),
@@ -409,6 +444,24 @@ mod tests {
             ("upstream = [\"9.9.9.9\"]", "line 2: invalid socket address"),
         ] {
             let error = Config::parse(&format!("[dns]\n{key}\n")).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_api_listens_where_it_is_told_and_nowhere_by_default() {
+        assert_eq!(Config::parse("").unwrap().api.listen, None);
+        let config =
+            Config::parse("[api]\nlisten = \"[::]:6443\"\nnames = [\"node.example\", \"192.0.2.7\"]\n").unwrap();
+        assert_eq!(config.api.listen.map(|address| address.port()), Some(6443));
+        for (key, expected) in [
+            ("listen = \"6443\"", "line 2: invalid socket address"),
+            ("listen = \"localhost:6443\"", "line 2: invalid socket address"),
+            ("names = [\"node example\"]", "api.names: \"node example\" is no address"),
+            ("names = [\"\"]", "api.names: \"\" is no address"),
+            ("token = \"x\"", "line 2: unknown field `token`"),
+        ] {
+            let error = Config::parse(&format!("[api]\n{key}\n")).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{key}: {error}");
         }
     }

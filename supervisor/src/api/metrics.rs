@@ -5,11 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use serde_json::{Value, json};
 
-use super::kinds::{node, pod, text};
+use super::accept;
+use super::kinds::pod::items;
+use super::kinds::{Column, Kind, NAME_COLUMN, node, pod, text};
 use super::list::Filter;
 use super::objects::now;
+use super::quantity;
 use super::query::Query;
 use super::route::Metrics;
 use super::server::Api;
@@ -25,35 +29,90 @@ const WINDOW: &str = "10s";
 const SHORTEST_SPAN: Duration = Duration::from_secs(1);
 /// A sample that is older says nothing about now.
 const SAMPLE_AGE: Duration = Duration::from_secs(60);
-/// Resource, kind, whether it lies in namespaces.
-const RESOURCES: [(&str, &str, bool); 2] = [("nodes", "NodeMetrics", false), ("pods", "PodMetrics", true)];
+const VERBS: [&str; 2] = ["get", "list"];
+static KINDS: [Kind; 2] = [kind("NodeMetrics", "nodes", false), kind("PodMetrics", "pods", true)];
+
+/// Nobody writes them: there is nothing to default or to refuse.
+const fn kind(kind: &'static str, plural: &'static str, namespaced: bool) -> Kind {
+    Kind {
+        group: GROUP,
+        version: VERSION,
+        kind,
+        plural,
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        namespaced,
+        verbs: &VERBS,
+        subresources: &[],
+        set_defaults: |_| {},
+        validate: |_| Vec::new(),
+        validate_update: |_, _| Vec::new(),
+        columns: &[
+            NAME_COLUMN,
+            Column {
+                name: "CPU",
+                data_type: "string",
+                priority: 0,
+                cell: |metrics| format!("{}m", sum(metrics, "cpu", quantity::milli)).into(),
+            },
+            Column {
+                name: "Memory",
+                data_type: "string",
+                priority: 0,
+                cell: |metrics| format!("{}Ki", sum(metrics, "memory", quantity::whole) / 1024).into(),
+            },
+            Column {
+                name: "Window",
+                data_type: "string",
+                priority: 0,
+                cell: |metrics| text(metrics, "/window").into(),
+            },
+        ],
+    }
+}
+
+/// What a node, or all containers of a pod, use of a resource.
+pub fn sum(metrics: &Value, resource: &str, read: fn(&str) -> Option<i64>) -> i64 {
+    let parts = match items(metrics, "containers") {
+        [] => std::slice::from_ref(metrics),
+        containers => containers,
+    };
+    parts.iter().filter_map(|part| read(text(part, &format!("/usage/{resource}")))).sum()
+}
 
 /// The answer to a request for figures.
-pub(super) async fn answer(api: &Api, wanted: Metrics<'_>, query: &Query) -> Result<Response, ApiError> {
+pub(super) async fn answer(api: &Api, parts: &Parts, wanted: Metrics<'_>, query: &Query) -> Result<Response, ApiError> {
+    let form = accept::form(parts, query)?;
     let filter = Filter::from_query(query)?;
     let version = api.objects.store().version();
-    let list = |kind: &str, items: Vec<Value>| {
-        json!({"kind": format!("{kind}List"), "apiVersion": format!("{GROUP}/{VERSION}"),
-            "metadata": {"resourceVersion": version.to_string()}, "items": items})
+    let [nodes, pods] = &KINDS;
+    let list = |kind: &Kind, items: Vec<Value>| {
+        let items: Vec<Arc<Value>> = items.into_iter().map(Arc::new).collect();
+        form.list(kind, &items, version, None)
     };
     let answer = match wanted {
-        Metrics::Node(name) => node_metrics(api, &*api.objects.get(&node::KIND, "", name)?).await?,
+        Metrics::Node(name) => {
+            let metrics = node_metrics(api, &*api.objects.get(&node::KIND, "", name)?).await?;
+            form.show(nodes, &Arc::new(metrics), version)
+        }
         Metrics::Nodes => {
             let mut items = Vec::new();
             for node in api.objects.list(&node::KIND, None).0.iter().filter(|node| filter.matches(node)) {
                 items.push(node_metrics(api, node).await?);
             }
-            list("NodeMetrics", items)
+            list(nodes, items)
         }
         Metrics::Pod { namespace, name } => {
             let pod = api.objects.get(&pod::KIND, namespace, name)?;
             let missing = || ApiError::NotFound { resource: format!("pods.{GROUP}"), name: name.into() };
-            pod_metrics(api, vec![pod]).await?.pop().ok_or_else(missing)?
+            let metrics = pod_metrics(api, vec![pod]).await?.pop().ok_or_else(missing)?;
+            form.show(pods, &Arc::new(metrics), version)
         }
         Metrics::Pods { namespace } => {
-            let (mut pods, _) = api.objects.list(&pod::KIND, namespace);
-            pods.retain(|pod| filter.matches(pod));
-            list("PodMetrics", pod_metrics(api, pods).await?)
+            let (mut wanted, _) = api.objects.list(&pod::KIND, namespace);
+            wanted.retain(|pod| filter.matches(pod));
+            list(pods, pod_metrics(api, wanted).await?)
         }
     };
     Ok(axum::Json(answer).into_response())
@@ -178,29 +237,42 @@ fn busy_ticks(stat: &str) -> Option<u64> {
 
 /// The group's resources, for `/apis/metrics.k8s.io/v1beta1`.
 pub(super) fn resources() -> Value {
-    let resource = |(name, kind, namespaced): (&str, &str, bool)| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]});
+    let resource = |kind: &Kind| json!({"name": kind.plural, "singularName": "", "namespaced": kind.namespaced, "kind": kind.kind, "verbs": VERBS});
     json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{GROUP}/{VERSION}"),
-        "resources": RESOURCES.map(resource),
+        "resources": KINDS.each_ref().map(resource),
     })
 }
 
 /// The same in the form of aggregated discovery.
 pub(super) fn aggregated() -> Value {
-    let resource = |(name, kind, namespaced): (&str, &str, bool)| {
+    let resource = |kind: &Kind| {
         json!({
-            "resource": name, "singularResource": "", "verbs": ["get", "list"],
-            "responseKind": {"group": GROUP, "version": VERSION, "kind": kind},
-            "scope": if namespaced { "Namespaced" } else { "Cluster" },
+            "resource": kind.plural, "singularResource": "", "verbs": VERBS,
+            "responseKind": {"group": GROUP, "version": VERSION, "kind": kind.kind},
+            "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         })
     };
-    let version = json!({"version": VERSION, "freshness": "Current", "resources": RESOURCES.map(resource)});
+    let version = json!({"version": VERSION, "freshness": "Current", "resources": KINDS.each_ref().map(resource)});
     json!({"metadata": {"name": GROUP}, "versions": [version]})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_is_a_row_with_what_its_containers_use() {
+        let usage = |cpu: &str, memory: &str| json!({"usage": {"cpu": cpu, "memory": memory}});
+        let pod = json!({"metadata": {"name": "web"}, "window": "10s", "containers": [usage("1500000n", "1Ki"), usage("2m", "3Ki")]});
+        let row = |kind: &Kind, object: &Value| {
+            json!(kind.columns.iter().map(|column| (column.cell)(object)).collect::<Vec<_>>())
+        };
+        assert_eq!(row(&KINDS[1], &pod), json!(["web", "4m", "4Ki", "10s"]));
+        let node =
+            json!({"metadata": {"name": "n"}, "window": "1000ms", "usage": {"cpu": "250000000n", "memory": "8Ki"}});
+        assert_eq!(row(&KINDS[0], &node), json!(["n", "250m", "8Ki", "1000ms"]));
+    }
 
     #[test]
     fn busy_time_is_all_but_idle() {

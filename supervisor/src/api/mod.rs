@@ -18,6 +18,7 @@
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
 //! | `pod_log.rs`, `pod_stream.rs`, `pod_why.rs` | sub-resources of pods |
 //! | `status.rs` | errors as `Status` objects |
+//! | `tls/` | clients that come over the network, and who of them is let in |
 
 mod accept;
 mod apply;
@@ -45,6 +46,7 @@ pub mod status;
 mod storage_admission;
 mod subresource;
 pub mod table;
+pub mod tls;
 #[doc(hidden)]
 pub mod untrusted;
 mod update;

@@ -46,7 +46,12 @@ pub struct Api {
 
 /// Serves the API until the listener fails.
 pub async fn serve(listener: UnixListener, api: Api) -> std::io::Result<()> {
-    axum::serve(listener, Router::new().fallback(handle).with_state(api)).await
+    axum::serve(listener, router(api)).await
+}
+
+/// Every path, for whoever has been let in.
+pub(super) fn router(api: Api) -> Router {
+    Router::new().fallback(handle).with_state(api)
 }
 
 async fn handle(State(api): State<Api>, request: Request) -> Response {
@@ -71,7 +76,7 @@ async fn answer(api: Api, request: Request) -> Result<Response, ApiError> {
         Route::OpenApi(document) => openapi::answer(document),
         Route::Group { group } => only_get(discovery::group(group)?),
         Route::Resources { group, version } => only_get(discovery::resources(group, version)?),
-        Route::Metrics(wanted) if parts.method == Method::GET => metrics::answer(&api, wanted, &query).await,
+        Route::Metrics(wanted) if parts.method == Method::GET => metrics::answer(&api, &parts, wanted, &query).await,
         Route::Metrics(_) => Err(method_not_allowed(&parts)),
         Route::Collection { kind, namespace } => collection(api, parts, body, query, kind, namespace).await,
         Route::Object { kind, namespace, name, subresource: None } => {

@@ -23,6 +23,7 @@ use wharf_supervisor::api::object_store::ObjectStore;
 use wharf_supervisor::api::objects::Objects;
 use wharf_supervisor::api::server::Api;
 use wharf_supervisor::api::service_address::ServiceRanges;
+use wharf_supervisor::api::tls::{self, Door};
 use wharf_supervisor::dns::Dns;
 use wharf_supervisor::pod::{CgroupOptions, Node, NodeOptions};
 use wharf_supervisor::service_manager::{self, Sockets, State};
@@ -207,10 +208,13 @@ async fn serve(
     let (objects, pod_logs) = (context.objects.clone(), context.pod_logs.clone().into());
     let journal = context.journal.clone();
     let api = Api { objects, node: node.clone(), pod_logs, usage: Default::default(), journal };
+    let tls = Door::open(&config.api, &config.root.join(tls::FOLDER), &context.node_name)
+        .await
+        .context("open the API over TLS")?;
     let socket = config.state.join("wharfd.sock");
     let (api_listener, api_is_ours) = listen(&mut sockets, &api_socket)?;
     let (listener, cri_is_ours) = listen(&mut sockets, &socket)?;
-    write_node_file(&config)?;
+    write_node_file(&config, tls.as_ref())?;
 
     let shutdown = CancellationToken::new();
     let mut doors = tokio::task::JoinSet::new();
@@ -222,6 +226,11 @@ async fn serve(
             .context("serve the CRI")
     });
 
+    if let Some(door) = tls {
+        tracing::info!(url = door.url(), "the API over TLS");
+        let (ending, served) = (shutdown.clone(), door.serve(api.clone()));
+        doors.spawn(async move { Ok(ending.run_until_cancelled(served).await.unwrap_or_default()) });
+    }
     let ending = shutdown.clone();
     doors.spawn(async move {
         tokio::select! {
@@ -378,9 +387,12 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<(con
 }
 
 /// So that `wharf --state RUN` finds the rest.
-fn write_node_file(config: &Config) -> anyhow::Result<()> {
+fn write_node_file(config: &Config, tls: Option<&Door>) -> anyhow::Result<()> {
     let path = config.state.join("node.json");
-    let node = json!({"root": config.root, "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION")});
+    let node = json!({
+        "root": config.root, "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"),
+        "url": tls.map(Door::url),
+    });
     let temporary = config.state.join("node.json.new");
     fs::write(&temporary, node.to_string())
         .and_then(|()| fs::rename(&temporary, &path))

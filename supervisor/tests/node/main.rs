@@ -1,6 +1,7 @@
 //! A whole node on a real kernel, through its doors. Needs root; each test has a node of its own ([`testnode`]).
 
 mod api_requests;
+mod api_tls;
 mod checkpoint_rights;
 mod checkpoints;
 mod cni_plugins;
@@ -21,8 +22,13 @@ mod exec_and_logs;
 mod figures;
 mod jobs;
 mod kills;
+mod kube_client;
+mod kube_controller;
+mod kube_doors;
 mod kubectl;
 mod kubectl_objects;
+mod kubectl_old;
+mod kubectl_outputs;
 mod kubectl_services;
 mod kubectl_typed;
 mod kubectl_verbs;
@@ -55,5 +61,6 @@ mod three_tiers;
 mod user_namespaces;
 mod volumes;
 mod wharf_command;
+mod wharf_describe;
 mod wharf_rollouts;
 mod why;

@@ -6,6 +6,7 @@ mod container_state;
 mod cp_image;
 mod cri;
 mod delete;
+mod describe;
 mod diff;
 mod events;
 mod exec;
@@ -14,6 +15,7 @@ mod history;
 mod image_store;
 mod images;
 mod inspect;
+mod kubeconfig;
 mod leaks;
 mod load;
 mod logs;
@@ -111,6 +113,8 @@ enum Command {
     Apply(apply::Arguments),
     /// Show objects
     Get(get::Arguments),
+    /// Show all of an object for people, with its events
+    Describe(describe::Arguments),
     /// Delete objects
     Delete(delete::Arguments),
     /// Set how many replicas run
@@ -132,6 +136,8 @@ enum Command {
     Attach(exec::AttachArguments),
     /// Show what is left on the machine of pods and containers that are gone; exit code 1 if anything is
     Leaks,
+    /// Write what other clients need to reach this node over TLS
+    Kubeconfig(kubeconfig::Arguments),
     /// Look after the node itself
     System(system::Arguments),
 }
@@ -189,6 +195,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Diff(arguments) => diff::run(node, &client, &arguments).await,
             Command::Apply(arguments) => apply::run(&client, arguments).await,
             Command::Get(arguments) => get::run(&client, arguments).await,
+            Command::Describe(arguments) => describe::run(&client, arguments).await,
             Command::Delete(arguments) => delete::run(&client, arguments).await,
             Command::Scale(arguments) => scale::run(&client, arguments).await,
             Command::Rollout(command) => rollout::run(&client, command).await,
@@ -199,6 +206,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Exec(arguments) => exec::exec(&client, arguments).await,
             Command::Attach(arguments) => exec::attach(&client, arguments).await,
             Command::Leaks => leaks::run(node, &client).await,
+            Command::Kubeconfig(arguments) => kubeconfig::run(node, &arguments),
             Command::System(arguments) => system::run(node, &client, arguments).await,
         }
     });

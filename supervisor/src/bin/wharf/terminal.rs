@@ -19,3 +19,8 @@ pub(crate) fn raw() -> std::io::Result<RawMode> {
 pub(crate) fn window() -> Option<Size> {
     size(std::io::stdout().as_fd()).ok()
 }
+
+/// Text without what would do something to a terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.trim_end().chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
+}

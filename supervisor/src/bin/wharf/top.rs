@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde_json::Value;
 use wharf_supervisor::api::kinds::{pod::items, text};
+use wharf_supervisor::api::metrics::sum;
 use wharf_supervisor::api::quantity;
 
 use crate::client::{Client, encoded};
@@ -34,7 +35,7 @@ enum What {
 }
 
 const GROUP: &str = "/apis/metrics.k8s.io/v1beta1";
-const BYTES_PER_MIB: f64 = 1_048_576.0;
+const BYTES_PER_MIB: i64 = 1 << 20;
 
 pub(crate) async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut path = match (arguments.what, arguments.all_namespaces) {
@@ -62,17 +63,9 @@ pub(crate) async fn run(client: &Client, arguments: Arguments) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// A node's own figures, or the sum of a pod's containers'.
 fn line(item: &Value) -> Vec<String> {
-    let parts = match items(item, "containers") {
-        [] => std::slice::from_ref(item),
-        containers => containers,
-    };
-    let sum = |resource: &str| -> f64 {
-        parts.iter().filter_map(|part| quantity::parse(text(part, &format!("/usage/{resource}")))).sum()
-    };
-    let millicores = (sum("cpu") * 1000.0).ceil();
-    let mebibytes = (sum("memory") / BYTES_PER_MIB).ceil();
+    let (millicores, bytes) = (sum(item, "cpu", quantity::milli), sum(item, "memory", quantity::whole));
+    let mebibytes = (bytes + BYTES_PER_MIB - 1) / BYTES_PER_MIB;
     vec![text(item, "/metadata/name").into(), format!("{millicores}m"), format!("{mebibytes}Mi")]
 }
 

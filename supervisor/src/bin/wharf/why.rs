@@ -12,6 +12,7 @@ use wharf_supervisor::api::kinds::{integer, pod, text};
 
 use crate::client::{Client, path};
 use crate::logs::pod_name;
+use crate::terminal::plain;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -194,11 +195,6 @@ fn indented(text: &str, heading: &str, line: &mut impl FnMut(String)) {
     let indent = " ".repeat(heading.len() - heading.trim_start().len());
     line(format!("{heading}:"));
     text.lines().for_each(|written| line(format!("{indent}  | {}", plain(written))));
-}
-
-/// Without what would do something to a terminal.
-fn plain(text: &str) -> String {
-    text.trim_end().chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

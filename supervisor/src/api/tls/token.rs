@@ -1,0 +1,131 @@
+//! Bearer tokens: JSON Web Tokens (RFC 7519) with an HMAC of the node's own key (HS256, RFC 7518 section 3.2). Nothing of
+//! a token is looked at before its signature.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Value, json};
+
+use super::TlsError;
+use super::private_file::{read, read_or_write};
+
+const KEY_FILE: &str = "token.key";
+const KEY_BYTES: usize = 32;
+
+/// Far above what we give.
+const MAX_TOKEN_BYTES: usize = 4096;
+
+/// Gives and verifies tokens.
+pub struct TokenKey(hmac::Key);
+
+impl TokenKey {
+    /// Opens the key in `folder`, or makes one there.
+    pub fn open_or_create(folder: &Path) -> Result<Self, TlsError> {
+        let path = folder.join(KEY_FILE);
+        let made = || {
+            let mut key = vec![0; KEY_BYTES];
+            SystemRandom::new().fill(&mut key).map_err(|_| TlsError::Key { path: path.clone() })?;
+            Ok(key)
+        };
+        Self::of_bytes(&path, &read_or_write(&path, made)?)
+    }
+
+    /// Opens the key in `folder`, which must be there.
+    pub fn open(folder: &Path) -> Result<Self, TlsError> {
+        let path = folder.join(KEY_FILE);
+        Self::of_bytes(&path, &read(&path)?)
+    }
+
+    fn of_bytes(path: &Path, key: &[u8]) -> Result<Self, TlsError> {
+        match key.len() {
+            KEY_BYTES => Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, key))),
+            _ => Err(TlsError::Key { path: path.into() }),
+        }
+    }
+
+    /// A token for `user` that is good for as long as `valid_for`.
+    pub fn issue(&self, user: &str, valid_for: Duration) -> String {
+        let now = seconds(SystemTime::now());
+        let claims = json!({"sub": user, "iat": now, "exp": now.saturating_add(valid_for.as_secs())});
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(json!({"alg": "HS256", "typ": "JWT"})), part(claims));
+        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, signed.as_bytes()));
+        format!("{signed}.{signature}")
+    }
+
+    /// Whether this node gave the token, and it is still good at `now`.
+    pub fn verify(&self, token: &str, now: SystemTime) -> bool {
+        self.claims(token).is_some_and(|claims| claims["exp"].as_u64().is_some_and(|end| seconds(now) < end))
+    }
+
+    fn claims(&self, token: &str) -> Option<Value> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return None;
+        }
+        let (signed, signature) = token.rsplit_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        hmac::verify(&self.0, signed.as_bytes(), &signature).ok()?;
+        let (_, claims) = signed.split_once('.')?;
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+    }
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_token_is_good_until_its_end_and_for_its_node() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let key = TokenKey::open_or_create(folder.path()).unwrap();
+        let token = key.issue("robot", HOUR);
+        let now = SystemTime::now();
+        assert!(key.verify(&token, now) && key.verify(&token, now + HOUR / 2));
+        assert!(!key.verify(&token, now + HOUR + HOUR));
+        assert!(TokenKey::open(folder.path()).unwrap().verify(&token, now), "the key is kept");
+        assert!(!TokenKey::open_or_create(other.path()).unwrap().verify(&token, now));
+        std::fs::write(folder.path().join(KEY_FILE), "short").unwrap();
+        assert!(TokenKey::open_or_create(folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_token_that_was_touched_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = TokenKey::open_or_create(folder.path()).unwrap();
+        let token = key.issue("robot", HOUR);
+        let now = SystemTime::now();
+        let parts: Vec<&str> = token.split('.').collect();
+        let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"robot","exp":99999999999}"#);
+        let unsigned = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+        for forged in [
+            String::new(),
+            ".".into(),
+            "..".into(),
+            format!("{}.{}.", parts[0], parts[1]),
+            format!("{}.{claims}.{}", parts[0], parts[2]),
+            format!("{unsigned}.{claims}."),
+            format!("{}.{}", parts[1], parts[2]),
+            format!("{token}="),
+            format!("{token}{}", "A".repeat(MAX_TOKEN_BYTES)),
+        ] {
+            assert!(!key.verify(&forged, now), "{forged}");
+        }
+        let mut bytes = token.clone().into_bytes();
+        for index in 0..bytes.len() {
+            bytes[index] ^= 1;
+            assert!(!std::str::from_utf8(&bytes).is_ok_and(|token| key.verify(token, now)), "byte {index}");
+            bytes[index] ^= 1;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `wharf kubeconfig`: what kubectl and other clients need to reach this node's API over TLS.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use wharf_supervisor::api::tls::{Authority, FOLDER, TlsError, TokenKey, write_private};
+
+use crate::NodeArguments;
+use crate::image_store::data_root;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Who the certificate or token is for
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    user: String,
+    /// With a token instead of a certificate
+    #[arg(long)]
+    token: bool,
+    /// How long it is good for
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    days: u64,
+    /// Where clients reach the node; where it listens without this
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// Write to a file, which only its owner can read, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+const SECONDS_PER_DAY: u64 = 86_400;
+const NAME: &str = "wharf";
+
+pub(crate) fn run(node: &NodeArguments, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let server = match &arguments.server {
+        Some(url) => checked_url(url)?.to_owned(),
+        None => url_of_node(&node.state)?,
+    };
+    let keys = data_root(node)?.join(FOLDER);
+    let authority = match Authority::open(&keys) {
+        Err(TlsError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => bail!(NOT_LISTENING),
+        other => other?,
+    };
+    let valid_for = Duration::from_secs(arguments.days * SECONDS_PER_DAY);
+    let identity = authority.client_identity(&arguments.user, valid_for)?;
+    let user = match arguments.token {
+        true => json!({"token": TokenKey::open(&keys)?.issue(&arguments.user, valid_for)}),
+        false => json!({
+            "client-certificate-data": STANDARD.encode(identity.certificate_pem()),
+            "client-key-data": STANDARD.encode(identity.key_pem()),
+        }),
+    };
+    let text = serde_yaml_ng::to_string(&kubeconfig(&server, authority.certificate_pem(), &arguments.user, &user))?;
+    match &arguments.output {
+        Some(path) => write_private(path, text.as_bytes())?,
+        None => std::io::stdout().write_all(text.as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kubeconfig(server: &str, authority: &str, user_name: &str, user: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": NAME,
+        "clusters": [{"name": NAME, "cluster": {
+            "server": server, "certificate-authority-data": STANDARD.encode(authority)}}],
+        "users": [{"name": user_name, "user": user}],
+        "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": user_name}}],
+    })
+}
+
+const NOT_LISTENING: &str = "this node serves its API on its socket alone; `api.listen` of wharfd.toml makes it listen";
+
+/// As the running daemon says.
+fn url_of_node(state: &Path) -> anyhow::Result<String> {
+    let file = state.join("node.json");
+    let text = match std::fs::read_to_string(&file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("no node runs at {}: start `wharfd`, or say with --server where clients reach it", state.display())
+        }
+        other => other.with_context(|| format!("read {}", file.display()))?,
+    };
+    let node: Value = serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?;
+    node["url"].as_str().map(str::to_owned).context(NOT_LISTENING)
+}
+
+fn checked_url(url: &str) -> anyhow::Result<&str> {
+    let parsed = url.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
+    match parsed {
+        Some(_) => Ok(url),
+        None => bail!("--server {url:?}: not a URL such as https://node.example:6443"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_reached_by_https() {
+        assert!(checked_url("https://node.example:6443").is_ok());
+        for url in ["node.example", "http://node.example", "https://", "unix:///run/x", ""] {
+            assert!(checked_url(url).is_err_and(|error| error.to_string().contains("--server")), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_does_not_listen_says_how_it_would() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = || url_of_node(folder.path()).map_err(|error| error.to_string());
+        assert!(said().unwrap_err().contains("no node runs"));
+        std::fs::write(folder.path().join("node.json"), r#"{"root":"/x","url":null}"#).unwrap();
+        assert!(said().unwrap_err().contains("api.listen"));
+        std::fs::write(folder.path().join("node.json"), r#"{"url":"https://192.0.2.1:6443"}"#).unwrap();
+        assert_eq!(said().unwrap(), "https://192.0.2.1:6443");
+    }
+}
