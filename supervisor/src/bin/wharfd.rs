@@ -229,7 +229,10 @@ async fn serve(
     if let Some(door) = tls {
         tracing::info!(url = door.url(), "the API over TLS");
         let (ending, served) = (shutdown.clone(), door.serve(api.clone()));
-        doors.spawn(async move { Ok(ending.run_until_cancelled(served).await.unwrap_or_default()) });
+        doors.spawn(async move {
+            ending.run_until_cancelled(served).await;
+            Ok(())
+        });
     }
     let ending = shutdown.clone();
     doors.spawn(async move {

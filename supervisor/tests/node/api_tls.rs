@@ -122,6 +122,14 @@ async fn nothing_is_served_over_tls_to_somebody_unknown() {
         assert_eq!(anonymous(&[&nodes, "-H", &format!("Authorization: Bearer {token}")]).0, expected);
     }
 
+    // One that was let in opens the connection to nobody else: a second request without it is refused.
+    let token = format!("Authorization: Bearer {}", tokens.issue("robot", DAY));
+    let request = ["--silent", "--cacert", &good.authority, "--output", "/dev/null", "--write-out"];
+    let request = [&request[..], &["%{http_code} %{num_connects}\n", &nodes]].concat();
+    let both = [&request[..], &["-H", &token, "--next"], &request].concat();
+    let output = node.enter().arg("curl").args(both).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "200 1\n401 0\n");
+
     // With a certificate that is not good there is no connection.
     let expired = Files::of(&folder, "expired", &own, &own, Duration::ZERO);
     let since = std::time::SystemTime::now();

@@ -1,6 +1,6 @@
-//! Connections over TLS. A client has to show a certificate of the node's authority, or a token with its first request,
-//! within [`AUTHENTICATION_LIMIT`] of its connection; until then it takes one of [`STRANGERS_MAX`] places and is told
-//! nothing but that it is unknown.
+//! Connections over TLS. A client has to show a certificate of the node's authority, or a token with each request, the
+//! first within [`AUTHENTICATION_LIMIT`] of its connection; until then it takes one of [`STRANGERS_MAX`] places and is
+//! told nothing but that it is unknown.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -142,11 +142,13 @@ impl Client {
             Err(error) => return tracing::debug!(%error, "TLS handshake"),
         };
         // Of the authority, and in its time: the handshake has verified it.
-        if stream.get_ref().1.peer_certificates().is_some() {
+        let has_certificate = stream.get_ref().1.peer_certificates().is_some();
+        if has_certificate {
             self.known.cancel();
         }
-        let service =
-            service_fn(|request: Request<Incoming>| async { Ok::<_, Infallible>(self.answer(request).await) });
+        let service = service_fn(|request: Request<Incoming>| async {
+            Ok::<_, Infallible>(self.answer(request, has_certificate).await)
+        });
         let served =
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
         if let Err(error) = served.await {
@@ -154,8 +156,9 @@ impl Client {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response {
-        if !self.known.is_cancelled() {
+    async fn answer(&self, request: Request<Incoming>, has_certificate: bool) -> Response {
+        // One connection can carry requests of several people, as behind a proxy: each shows its own token.
+        if !has_certificate {
             let token = request.headers().get(header::AUTHORIZATION).and_then(bearer_token);
             if !token.is_some_and(|token| self.tokens.verify(token, SystemTime::now())) {
                 let mut refusal = ApiError::Unauthorized.into_response();
