@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use vm_tests::lock::Lock;
-use vm_tests::vm::Ended;
+use vm_tests::vm::{DEFAULT_MEMORY_MIB, Ended};
 use vm_tests::{Disk, Ending, Hierarchy, Image, Kernel, Options, Vm, cargo, debian, kernel};
 
 /// As timeout(1).
@@ -72,7 +72,7 @@ struct Machine {
     /// Virtual processors; emulated ones take turns on one of this machine's
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16), value_name = "COUNT")]
     cpus: u32,
-    /// Memory in MiB, 1024 if not given, 2048 with --systemd
+    /// Memory in MiB, 2048 if not given
     #[arg(long, value_name = "MIB")]
     mem: Option<u32>,
     /// QEMU's accelerator: tcg emulates and works everywhere, kvm needs a /dev/kvm that boots a stock kernel
@@ -191,7 +191,7 @@ fn prepare(machine: &Machine) -> Result<(Image, Options)> {
         "v1" => Hierarchy::Legacy,
         _ => Hierarchy::Unified,
     };
-    let memory_mib = machine.mem.unwrap_or(if machine.systemd { 2048 } else { 1024 });
+    let memory_mib = machine.mem.unwrap_or(DEFAULT_MEMORY_MIB);
     let processors = machine.cpus;
     let options =
         Options { memory_mib, processors, accelerator: machine.accel.clone(), hierarchy, ..Options::default() };

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 const TAIL_LINES: usize = 60;
 
+/// Programs with what debuggers want of them take a quarter of it, and the file system may take half.
+pub const DEFAULT_MEMORY_MIB: u32 = 2048;
+
 /// How a VM is run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -31,7 +34,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            memory_mib: 1024,
+            memory_mib: DEFAULT_MEMORY_MIB,
             processors: 1,
             timeout: Duration::from_secs(300),
             accelerator: "tcg".into(),
