@@ -2,6 +2,7 @@
 
 mod client;
 pub(crate) mod image;
+mod logs;
 pub(crate) mod node;
 
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::Context;
 use crate::bound::{Bound, Limit};
 use crate::comparison::{Comparison, Contestant, Metric, Sample};
+pub(crate) use logs::logs;
 use node::Node;
 
 const OURS: &str = "wharf";

@@ -78,6 +78,7 @@ const BENCHES: &[(&str, Prepare)] = &[
     ("cri-end", cri::end),
     ("cri-growth", cri::growth),
     ("cri-list", cri::list),
+    ("cri-logs", cri::logs),
     ("cri-many", cri::many),
     ("cri-memory", cri::memory),
     ("cri-start", cri::start),

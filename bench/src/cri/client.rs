@@ -1,6 +1,7 @@
 //! The calls of the benches, waited for.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::UnixStream;
@@ -9,7 +10,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use wharf_specs::cri::runtime_service_client::RuntimeServiceClient;
 use wharf_specs::cri::{self, NamespaceMode};
 
-use super::image::{IMAGE, PROCESS};
+use super::image::{BUSYBOX, IMAGE, PROCESS};
 
 /// A client of one socket.
 pub(super) struct Client {
@@ -24,6 +25,20 @@ pub(super) struct Pod {
     pub(super) cgroup_parent: String,
     pub(super) containers: usize,
 }
+
+impl Pod {
+    pub(super) fn log_folder(&self) -> PathBuf {
+        self.logs.join(&self.name)
+    }
+
+    /// Of the container with this number, in the pod's folder.
+    pub(super) fn log_name(number: usize) -> String {
+        format!("{number}.log")
+    }
+}
+
+/// How often a container is looked at that is to end.
+const STATUS_PERIOD: Duration = Duration::from_millis(2);
 
 impl Client {
     /// # Errors
@@ -69,6 +84,11 @@ impl Client {
         self.end(all.into_iter().map(|sandbox| sandbox.id).collect())
     }
 
+    /// Has a pod's container write the file `lines` to its output, until it has ended.
+    pub(super) fn write_log(&self, pod: &Pod, lines: &Path) -> anyhow::Result<Duration> {
+        self.runtime.block_on(write_log(self.service.clone(), pod, lines))
+    }
+
     /// How many containers there are.
     pub(super) fn list_containers(&self) -> anyhow::Result<usize> {
         let mut service = self.service.clone();
@@ -88,7 +108,7 @@ fn namespaces() -> cri::NamespaceOption {
     cri::NamespaceOption { pid: NamespaceMode::Container.into(), ..Default::default() }
 }
 
-async fn start(mut service: RuntimeServiceClient<Channel>, pod: Pod) -> anyhow::Result<String> {
+fn sandbox_config(pod: &Pod) -> cri::PodSandboxConfig {
     let metadata = cri::PodSandboxMetadata {
         name: pod.name.clone(),
         namespace: "bench".into(),
@@ -96,43 +116,91 @@ async fn start(mut service: RuntimeServiceClient<Channel>, pod: Pod) -> anyhow::
         attempt: 0,
     };
     let security = cri::LinuxSandboxSecurityContext { namespace_options: Some(namespaces()), ..Default::default() };
-    let sandbox = cri::PodSandboxConfig {
+    cri::PodSandboxConfig {
         metadata: Some(metadata),
-        log_directory: pod.logs.join(&pod.name).display().to_string(),
+        log_directory: pod.log_folder().display().to_string(),
         linux: Some(cri::LinuxPodSandboxConfig {
-            cgroup_parent: pod.cgroup_parent,
+            cgroup_parent: pod.cgroup_parent.clone(),
             security_context: Some(security),
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+fn container_config(number: usize, command: &[&str]) -> cri::ContainerConfig {
+    let security = cri::LinuxContainerSecurityContext {
+        namespace_options: Some(namespaces()),
+        // The runtime's own profile.
+        seccomp: Some(cri::SecurityProfile::default()),
+        ..Default::default()
     };
+    cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: format!("main-{number}"), attempt: 0 }),
+        image: Some(cri::ImageSpec { image: IMAGE.into(), ..Default::default() }),
+        command: command.iter().map(|word| (*word).to_string()).collect(),
+        log_path: Pod::log_name(number),
+        linux: Some(cri::LinuxContainerConfig { security_context: Some(security), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+/// The new container's id.
+async fn create(
+    service: &mut RuntimeServiceClient<Channel>,
+    pod: &str,
+    sandbox: &cri::PodSandboxConfig,
+    config: cri::ContainerConfig,
+) -> anyhow::Result<String> {
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: pod.into(),
+        config: Some(config),
+        sandbox_config: Some(sandbox.clone()),
+    };
+    Ok(service.create_container(request).await.context("CreateContainer")?.into_inner().container_id)
+}
+
+async fn start(mut service: RuntimeServiceClient<Channel>, pod: Pod) -> anyhow::Result<String> {
+    let sandbox = sandbox_config(&pod);
     let request = cri::RunPodSandboxRequest { config: Some(sandbox.clone()), ..Default::default() };
     let id = service.run_pod_sandbox(request).await.context("RunPodSandbox")?.into_inner().pod_sandbox_id;
     for number in 0..pod.containers {
-        let security = cri::LinuxContainerSecurityContext {
-            namespace_options: Some(namespaces()),
-            // The runtime's own profile.
-            seccomp: Some(cri::SecurityProfile::default()),
-            ..Default::default()
-        };
-        let config = cri::ContainerConfig {
-            metadata: Some(cri::ContainerMetadata { name: format!("main-{number}"), attempt: 0 }),
-            image: Some(cri::ImageSpec { image: IMAGE.into(), ..Default::default() }),
-            command: vec![format!("/bin/{PROCESS}"), "infinity".into()],
-            log_path: format!("{number}.log"),
-            linux: Some(cri::LinuxContainerConfig { security_context: Some(security), ..Default::default() }),
-            ..Default::default()
-        };
-        let request = cri::CreateContainerRequest {
-            pod_sandbox_id: id.clone(),
-            config: Some(config),
-            sandbox_config: Some(sandbox.clone()),
-        };
-        let container_id =
-            service.create_container(request).await.context("CreateContainer")?.into_inner().container_id;
+        let config = container_config(number, &[&format!("/bin/{PROCESS}"), "infinity"]);
+        let container_id = create(&mut service, &id, &sandbox, config).await?;
         service.start_container(cri::StartContainerRequest { container_id }).await.context("StartContainer")?;
     }
     Ok(id)
+}
+
+/// From the container's start to its end being told.
+async fn write_log(mut service: RuntimeServiceClient<Channel>, pod: &Pod, lines: &Path) -> anyhow::Result<Duration> {
+    const INSIDE: &str = "/lines";
+    let sandbox = sandbox_config(pod);
+    let request = cri::RunPodSandboxRequest { config: Some(sandbox.clone()), ..Default::default() };
+    let id = service.run_pod_sandbox(request).await.context("RunPodSandbox")?.into_inner().pod_sandbox_id;
+    let mut config = container_config(0, &[BUSYBOX, "cat", INSIDE]);
+    config.mounts = vec![cri::Mount {
+        container_path: INSIDE.into(),
+        host_path: lines.display().to_string(),
+        readonly: true,
+        ..Default::default()
+    }];
+    let container_id = create(&mut service, &id, &sandbox, config).await?;
+    let begin = Instant::now();
+    let request = cri::StartContainerRequest { container_id: container_id.clone() };
+    service.start_container(request).await.context("StartContainer")?;
+    loop {
+        let request = cri::ContainerStatusRequest { container_id: container_id.clone(), verbose: false };
+        let status = service.container_status(request).await?.into_inner().status.context("no status")?;
+        if status.state() == cri::ContainerState::ContainerExited {
+            anyhow::ensure!(status.exit_code == 0, "the container ended with {}", status.exit_code);
+            break;
+        }
+        tokio::time::sleep(STATUS_PERIOD).await;
+    }
+    let taken = begin.elapsed();
+    end(service, id).await?;
+    Ok(taken)
 }
 
 async fn end(mut service: RuntimeServiceClient<Channel>, sandbox: String) -> anyhow::Result<()> {

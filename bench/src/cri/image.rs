@@ -12,7 +12,7 @@ pub(crate) const IMAGE: &str = "docker.io/wharf/bench:1";
 /// What containers run.
 pub(crate) const PROCESS: &str = "sleep";
 /// The same in a pause process, under a name of its own.
-const BUSYBOX: &str = "/bin/busybox";
+pub(super) const BUSYBOX: &str = "/bin/busybox";
 
 /// Writes the archive to `path`.
 pub(super) fn write(path: &Path) -> anyhow::Result<()> {

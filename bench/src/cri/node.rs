@@ -138,6 +138,17 @@ impl Node {
         self.client.start(vec![pod]).map(drop)
     }
 
+    /// Has a container write the file `lines` to its log; how long that took, and the log.
+    pub(super) fn write_log(&mut self, lines: &Path) -> anyhow::Result<(Duration, PathBuf)> {
+        let pod = self.next_pod(1);
+        let taken = self.client.write_log(&pod, lines)?;
+        Ok((taken, pod.log_folder().join(Pod::log_name(0))))
+    }
+
+    pub(super) fn disk(&self) -> PathBuf {
+        self.disk.path()
+    }
+
     pub(super) fn end_pods(&mut self, pods: Vec<String>) -> anyhow::Result<()> {
         self.client.end(pods)
     }
