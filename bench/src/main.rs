@@ -168,6 +168,6 @@ mod tests {
         assert!(chosen(&["images"]).unwrap() >= 4);
         assert_eq!(chosen(&[]).unwrap(), BENCHES.len());
         let error = chosen(&["images", "imag"]).unwrap_err().to_string();
-        assert!(error.starts_with("there is no bench `imag`; there are cri-end, "), "{error}");
+        assert!(error.starts_with(&format!("there is no bench `imag`; there are {}, ", BENCHES[0].0)), "{error}");
     }
 }

@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tar::{Builder, EntryType, Header};
 
 use super::super::ids::new_id;
+use super::patience::Patience;
 
 const MODE: u32 = 0o600;
 
@@ -17,8 +17,8 @@ pub(super) struct Archive<'a> {
     tar: Builder<File>,
     temporary: Temporary,
     location: PathBuf,
-    /// Writing ends in an error once this is set.
-    given_up: &'a AtomicBool,
+    /// Writing ends in an error once this is over.
+    patience: &'a Patience,
 }
 
 struct Temporary(PathBuf);
@@ -32,11 +32,11 @@ impl Drop for Temporary {
 
 impl<'a> Archive<'a> {
     /// Begins one that will be at `location`, which has a file name.
-    pub(super) fn create(location: &Path, given_up: &'a AtomicBool) -> io::Result<Self> {
+    pub(super) fn create(location: &Path, patience: &'a Patience) -> io::Result<Self> {
         let name = location.file_name().unwrap_or_default().to_string_lossy();
         let temporary = Temporary(location.with_file_name(format!(".{name}.{}", new_id())));
         let file = File::options().write(true).create_new(true).mode(MODE).open(&temporary.0)?;
-        Ok(Self { tar: Builder::new(file), temporary, location: location.into(), given_up })
+        Ok(Self { tar: Builder::new(file), temporary, location: location.into(), patience })
     }
 
     pub(super) fn text(&mut self, name: &str, text: &[u8]) -> io::Result<()> {
@@ -72,7 +72,7 @@ impl<'a> Archive<'a> {
         let mut header = header(EntryType::Regular, length);
         header.set_path(name)?;
         header.set_cksum();
-        self.tar.append(&header, Patient { content: content.take(length), given_up: self.given_up })
+        self.tar.append(&header, Patient { content: content.take(length), patience: self.patience })
     }
 
     /// Puts the archive into its place.
@@ -80,6 +80,9 @@ impl<'a> Archive<'a> {
         self.tar.finish()?;
         self.tar.get_mut().flush()?;
         self.tar.get_ref().sync_all()?;
+        if !self.patience.place() {
+            return Err(nobody_waits());
+        }
         fs::rename(&self.temporary.0, &self.location)?;
         File::open(self.location.parent().unwrap_or(Path::new("/")))?.sync_all()
     }
@@ -100,13 +103,17 @@ fn header(kind: EntryType, length: u64) -> Header {
 /// A reader that fails once nobody waits for what is read.
 struct Patient<'a, R> {
     content: R,
-    given_up: &'a AtomicBool,
+    patience: &'a Patience,
+}
+
+pub(super) fn nobody_waits() -> io::Error {
+    io::Error::other("nobody waits for it any more")
 }
 
 impl<R: Read> Read for Patient<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.given_up.load(Ordering::Relaxed) {
-            true => Err(io::Error::other("nobody waits for it any more")),
+        match self.patience.is_over() {
+            true => Err(nobody_waits()),
             false => self.content.read(buffer),
         }
     }
@@ -125,26 +132,26 @@ mod tests {
         fs::create_dir(&images).unwrap();
         fs::write(images.join("b.img"), b"bb").unwrap();
         fs::write(images.join("a.img"), b"a").unwrap();
-        let given_up = AtomicBool::new(false);
-        let write = |end: bool| -> io::Result<()> {
-            let mut archive = Archive::create(&location, &given_up)?;
+        let write = |end: bool, patience: &Patience| -> io::Result<()> {
+            let mut archive = Archive::create(&location, patience)?;
             archive.text("config.dump", b"{}")?;
             archive.directory("checkpoint", &images)?;
             archive.file("dump.log", &folder.path().join("none"))?;
             if end { archive.finish() } else { Ok(()) }
         };
-        write(false).unwrap();
+        write(false, &Patience::default()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the images are there");
-        write(true).unwrap();
+        write(true, &Patience::default()).unwrap();
         assert_eq!(fs::metadata(&location).unwrap().mode() & 0o7777, 0o600);
         let mut members = tar::Archive::new(File::open(&location).unwrap());
         let names: Vec<_> =
             members.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect();
         assert_eq!(names, ["config.dump", "checkpoint/", "checkpoint/a.img", "checkpoint/b.img"]);
 
-        given_up.store(true, Ordering::Relaxed);
+        let over = Patience::default();
+        over.give_up();
         fs::remove_file(&location).unwrap();
-        assert!(write(true).is_err());
+        assert!(write(true, &over).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

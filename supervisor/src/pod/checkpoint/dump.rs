@@ -6,7 +6,6 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream as Socket;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +16,8 @@ use tokio::net::UnixStream;
 use wharf_images::Store;
 use wharf_specs::shim::{AT_REST, CHECKPOINT_VERSION, CheckpointContainer, Operation};
 
-use super::archive::Archive;
+use super::archive::{Archive, nobody_waits};
+use super::patience::Patience;
 use super::{CHANGES, CONFIG_DUMP, DELETED, IMAGES, Metadata, SPEC_DUMP};
 use crate::pod::container::wrong_state;
 use crate::pod::error::{PodError, Result, chain};
@@ -36,17 +36,17 @@ const UNDO: Duration = Duration::from_secs(20);
 pub(crate) async fn write(inner: Arc<Inner>, id: String, location: PathBuf, timeout: Duration) -> Result<()> {
     check_location(&location)?;
     let dump = Dump::prepare(inner, &id, location)?;
-    let shim = dump.shim.clone();
-    let work = tokio::time::timeout(timeout, dump.run(timeout));
-    tokio::select! {
-        done = work => done.unwrap_or_else(|_| {
-            let operation = format!("write checkpoint of container {id}");
-            Err(PodError::DeadlineExceeded { operation, seconds: timeout.as_secs() })
-        }),
-        () = shim.ending() => {
-            Err(PodError::internal(format!("write checkpoint of container {id}"), "its pod is being stopped"))
-        }
-    }
+    let (shim, patience) = (dump.shim.clone(), dump.patience.clone());
+    let work = dump.run(timeout);
+    tokio::pin!(work);
+    let operation = format!("write checkpoint of container {id}");
+    let error = tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep(timeout) => PodError::DeadlineExceeded { operation, seconds: timeout.as_secs() },
+        () = shim.ending() => PodError::internal(operation, "its pod is being stopped"),
+    };
+    // What is about to be in its place is done.
+    if patience.give_up() { Err(error) } else { work.await }
 }
 
 fn check_location(location: &Path) -> Result<()> {
@@ -69,19 +69,16 @@ struct Dump {
     store: Store,
     location: PathBuf,
     staging: Arc<Staging>,
-    /// Set when nobody waits any more, for those who work on other threads.
-    given_up: Arc<GivenUp>,
+    /// Over when nobody waits any more, for those who work on other threads.
+    patience: Arc<Patience>,
 }
 
-#[derive(Default)]
-struct GivenUp(AtomicBool);
-
-/// Sets the flag when it is dropped.
-struct GiveUp(Arc<GivenUp>);
+/// Gives up when it is dropped.
+struct GiveUp(Arc<Patience>);
 
 impl Drop for GiveUp {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+        self.0.give_up();
     }
 }
 
@@ -108,11 +105,11 @@ impl Dump {
         let mount = mount.ok_or_else(|| PodError::internal("find writable layer", format!("{id} has none")))?;
         let bundle = inner.pod_dir(&status.sandbox).container(id);
         let staging = Arc::new(Staging::create(inner, id, mount.writable().with_file_name(STAGING))?);
-        Ok(Self { status, pod, bundle, shim, store, location, staging, given_up: Arc::default() })
+        Ok(Self { status, pod, bundle, shim, store, location, staging, patience: Arc::default() })
     }
 
     async fn run(self, timeout: Duration) -> Result<()> {
-        let _give_up = GiveUp(self.given_up.clone());
+        let _give_up = GiveUp(self.patience.clone());
         let failed = |error: io::Error| PodError::internal(self.operation(), error);
         let (ours, theirs) = Socket::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
@@ -162,11 +159,11 @@ impl Dump {
     }
 
     async fn copy_changes(&self) -> Result<Vec<u8>> {
-        let (store, id, given_up) = (self.store.clone(), self.status.id.clone(), self.given_up.clone());
+        let (store, id, patience) = (self.store.clone(), self.status.id.clone(), self.patience.clone());
         let staging = self.staging.clone();
         let copy = move || -> Result<Vec<u8>, String> {
             let file = File::create(staging.path.join(CHANGES)).map_err(|error| error.to_string())?;
-            let mut output = Wanted { output: BufWriter::new(file), given_up: &given_up.0 };
+            let mut output = Wanted { output: BufWriter::new(file), patience: &patience };
             let deleted = store.write_changes(&id, &mut output).map_err(|error| chain(&error))?;
             output.flush().map_err(|error| error.to_string())?;
             let deleted: Vec<_> = deleted.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
@@ -180,7 +177,7 @@ impl Dump {
 
     fn write_archive(&self, deleted: &[u8]) -> io::Result<()> {
         let staging = &self.staging.path;
-        let mut archive = Archive::create(&self.location, &self.given_up.0)?;
+        let mut archive = Archive::create(&self.location, &self.patience)?;
         archive.text(CONFIG_DUMP, &serde_json::to_vec_pretty(&self.metadata())?)?;
         archive.text(SPEC_DUMP, &serde_json::to_vec(&self.spec()?)?)?;
         archive.directory(IMAGES, &staging.join(IMAGES))?;
@@ -235,13 +232,13 @@ impl Dump {
 /// A writer that fails once nobody waits for what is written.
 struct Wanted<'a, W> {
     output: W,
-    given_up: &'a AtomicBool,
+    patience: &'a Patience,
 }
 
 impl<W: Write> Write for Wanted<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.given_up.load(Ordering::Relaxed) {
-            true => Err(io::Error::other("nobody waits for it any more")),
+        match self.patience.is_over() {
+            true => Err(nobody_waits()),
             false => self.output.write(bytes),
         }
     }

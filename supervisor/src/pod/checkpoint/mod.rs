@@ -16,6 +16,7 @@
 mod archive;
 mod dump;
 mod import;
+mod patience;
 mod rights;
 mod source;
 
