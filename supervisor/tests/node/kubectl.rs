@@ -103,8 +103,9 @@ fn attach(kubectl: &Kubectl) {
     child.wait().unwrap();
 }
 
-fn port_forward(kubectl: &Kubectl) {
-    let mut child = kubectl.start(&["port-forward", "pod/web", ":8080"]);
+/// `port` is `:8080`; a page that is not there is asked for.
+pub fn port_forward(kubectl: &Kubectl, target: &str, port: &str) {
+    let mut child = kubectl.start(&["port-forward", target, port]);
     let mut line = String::new();
     // Kept open: it says a line for each connection.
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -162,7 +163,7 @@ async fn kubectl_execs_copies_attaches_and_forwards_ports() {
         let kubectl = Kubectl { program: program.clone(), address, websockets, home: home.clone() };
         exec_and_cp(&kubectl, &home);
         attach(&kubectl);
-        port_forward(&kubectl);
+        port_forward(&kubectl, "pod/web", ":8080");
         wrong_requests(&kubectl);
     }
     for name in ["web", "echo"] {

@@ -1,11 +1,10 @@
 //! An older stock kubectl, 1.32, which people still have: each of its commands once. The newest has tests of its own.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Write};
 
 use serde_json::{Value, json};
 
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Kubectl, port_forward};
 use crate::kubectl_objects::{kubectl_on, outcome, said};
 use crate::replicas::{LIMIT, assert_nothing_left, deployment, wait_ready};
 use crate::testnode::{self, IMAGE, wait_for};
@@ -85,18 +84,7 @@ fn containers(kubectl: &Kubectl, folder: &str) {
     attached.wait().unwrap();
     wait_for("the log", LIMIT, || run(&["logs", "-l", "app=web", "--prefix"]).matches("] up\n").count() >= 2);
 
-    let mut forwarding = kubectl.start(&["port-forward", "service/web", ":80"]);
-    let mut stdout = BufReader::new(forwarding.stdout.take().unwrap());
-    line.clear();
-    stdout.read_line(&mut line).unwrap();
-    let port = line.split(" -> ").next().and_then(|head| head.rsplit(':').next()).unwrap().parse().unwrap();
-    let mut connection = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
-    connection.write_all(b"GET /missing HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-    forwarding.kill().unwrap();
-    forwarding.wait().unwrap();
+    port_forward(kubectl, "service/web", ":80");
     let debug = ["debug", "box", "--image", IMAGE, "--image-pull-policy=IfNotPresent", "--profile=general"];
     let output = kubectl.run(&[&debug[..], &["-i", "-q", "--", "sh"]].concat(), b"echo typed; exit\n");
     assert!(String::from_utf8_lossy(&output.stdout).contains("typed"), "{output:?}");

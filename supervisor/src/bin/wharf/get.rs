@@ -15,17 +15,8 @@ use crate::resource::{selection, shown};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// KIND, KIND NAME… or KIND/NAME…
-    #[arg(required = true)]
-    what: Vec<String>,
     #[command(flatten)]
-    namespace: crate::Namespace,
-    /// Look in all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
-    /// Only objects whose labels match, as in app=web
-    #[arg(short = 'l', long)]
-    selector: Option<String>,
+    objects: crate::resource::ObjectArguments,
     /// Form of the output
     #[arg(short, long)]
     output: Option<Output>,
@@ -46,7 +37,7 @@ enum Output {
 }
 
 pub(crate) async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let selection = selection(&arguments.what)?;
+    let selection = selection(&arguments.objects.what)?;
     if arguments.watch {
         return watch(client, &arguments, &selection).await;
     }
@@ -74,12 +65,12 @@ pub(crate) async fn run(client: &Client, arguments: Arguments) -> anyhow::Result
 
 /// Path of a selection's objects, with the query that narrows it.
 fn query_path(arguments: &Arguments, kind: &Kind, name: Option<&str>) -> anyhow::Result<String> {
-    let namespace = Some(arguments.namespace.namespace.as_str()).filter(|_| !arguments.all_namespaces);
-    if arguments.all_namespaces && name.is_some() {
+    let namespace = arguments.objects.namespace();
+    if arguments.objects.all_namespaces && name.is_some() {
         bail!("a name and --all-namespaces do not go together");
     }
     let path = path(kind, namespace, name)?;
-    Ok(match &arguments.selector {
+    Ok(match &arguments.objects.selector {
         Some(_) if name.is_some() => bail!("a name and a selector do not go together"),
         Some(selector) => format!("{path}?labelSelector={}", encoded(selector)),
         None => path,
@@ -133,9 +124,9 @@ async fn print_tables(
         printed += 1;
     }
     if printed == 0 {
-        match arguments.all_namespaces {
+        match arguments.objects.all_namespaces {
             true => eprintln!("No resources found"),
-            false => eprintln!("No resources found in {} namespace.", arguments.namespace.namespace),
+            false => eprintln!("No resources found in {} namespace.", arguments.objects.namespace.namespace),
         }
     }
     Ok(())
@@ -151,7 +142,7 @@ fn print_table(table: &Value, arguments: &Arguments, header: bool) -> io::Result
     if header {
         let mut names: Vec<String> =
             shown.iter().map(|&index| text(&definitions[index], "/name").to_uppercase()).collect();
-        if arguments.all_namespaces {
+        if arguments.objects.all_namespaces {
             names.insert(0, "NAMESPACE".into());
         }
         lines.push(names);
@@ -162,7 +153,7 @@ fn print_table(table: &Value, arguments: &Arguments, header: bool) -> io::Result
             other => other.to_string(),
         };
         let mut cells: Vec<String> = shown.iter().map(|&index| cell(index)).collect();
-        if arguments.all_namespaces {
+        if arguments.objects.all_namespaces {
             cells.insert(0, text(row, "/object/metadata/namespace").into());
         }
         lines.push(cells);

@@ -3,6 +3,29 @@
 use anyhow::{anyhow, bail};
 use wharf_supervisor::api::kinds::{KINDS, Kind};
 
+/// Which objects a command is about.
+#[derive(clap::Args)]
+pub(crate) struct ObjectArguments {
+    /// KIND, KIND NAME… or KIND/NAME…
+    #[arg(required = true)]
+    pub(crate) what: Vec<String>,
+    #[command(flatten)]
+    pub(crate) namespace: crate::Namespace,
+    /// Look in all namespaces
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Only objects whose labels match, as in app=web
+    #[arg(short = 'l', long)]
+    pub(crate) selector: Option<String>,
+}
+
+impl ObjectArguments {
+    /// `None` for all of them.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        (!self.all_namespaces).then_some(self.namespace.namespace.as_str())
+    }
+}
+
 /// The kind of a plural, singular, short or group-qualified name.
 pub(crate) fn kind(name: &str) -> anyhow::Result<&'static Kind> {
     let lower = name.to_lowercase();

@@ -10,7 +10,6 @@ use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
-
 use rustix::io::Errno;
 
 use crate::network::netlink_message::{NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attribute, message, messages};

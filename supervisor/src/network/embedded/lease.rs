@@ -108,6 +108,10 @@ impl LeaseStore {
         self.document.leases.get(pod)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.document.leases.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.document.leases.is_empty()
     }

@@ -92,11 +92,11 @@ impl Embedded {
     /// It is none, or there are pods in the present one.
     pub(super) async fn set_subnet(&self, text: &str) -> Result<()> {
         let subnet = Subnet::parse("subnet", text)?;
-        self.leaving.settled().await;
-        let mut state = self.state.lock().await;
-        if subnet == state.subnet {
+        if subnet == self.state.lock().await.subnet {
             return Ok(());
         }
+        self.leaving.settled().await;
+        let mut state = self.state.lock().await;
         if let Some(pod) = state.leases.pods().next() {
             return Err(NetworkError::SubnetInUse { subnet: state.subnet.to_string(), pod: pod.clone() });
         }
@@ -247,7 +247,7 @@ impl Embedded {
 impl State {
     /// Whether no address is left.
     fn is_full(&self) -> bool {
-        self.leases.leases().count() as u64 >= u64::from(self.subnet.pod_count())
+        self.leases.len() as u64 >= u64::from(self.subnet.pod_count())
     }
 }
 

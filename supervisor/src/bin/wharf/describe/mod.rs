@@ -26,17 +26,8 @@ use page::Page;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// KIND, KIND NAME… or KIND/NAME…
-    #[arg(required = true)]
-    what: Vec<String>,
     #[command(flatten)]
-    namespace: crate::Namespace,
-    /// Look in all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
-    /// Only objects whose labels match, as in app=web
-    #[arg(short = 'l', long)]
-    selector: Option<String>,
+    objects: crate::resource::ObjectArguments,
     /// With what happened to the object lately
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     show_events: bool,
@@ -46,13 +37,15 @@ pub(crate) struct Arguments {
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 pub(crate) async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let namespace = Some(arguments.namespace.namespace.as_str()).filter(|_| !arguments.all_namespaces);
+    let namespace = arguments.objects.namespace();
     let mut printed = 0;
-    for (kind, name) in selection(&arguments.what)? {
+    for (kind, name) in selection(&arguments.objects.what)? {
         let mut path = path(kind, namespace, name.as_deref())?;
-        match (&name, &arguments.selector) {
+        match (&name, &arguments.objects.selector) {
             (Some(_), Some(_)) => bail!("a name and a selector do not go together"),
-            (Some(_), None) if arguments.all_namespaces => bail!("a name and --all-namespaces do not go together"),
+            (Some(_), None) if arguments.objects.all_namespaces => {
+                bail!("a name and --all-namespaces do not go together")
+            }
             (None, Some(selector)) => path += &format!("?labelSelector={}", encoded(selector)),
             _ => {}
         }
