@@ -1,4 +1,4 @@
-//! Gives `runw --version` the commit it is built from, and has the programs linked small.
+//! Gives `runw --version` the commit it is built from, has the programs linked small, and names their entry.
 
 use std::process::Command;
 
@@ -16,6 +16,12 @@ fn main() {
     if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|environment| environment == "gnu") {
         // A tenth of the program would be a table of addresses otherwise, read in full at each start.
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
+    // Without optimisation the entry would call `memcpy`, which is not there yet: see `wharf_sys::entry`.
+    if is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu") && !is("OPT_LEVEL", "0") {
+        println!("cargo::rustc-link-arg-bin=runw=-Wl,--entry=wharf_entry_of_containers");
+        println!("cargo::rustc-link-arg-bin=wharf-shim=-Wl,--entry=wharf_entry");
     }
     println!("cargo::rerun-if-changed=build.rs");
 }

@@ -39,32 +39,30 @@ pub enum Seal {
     Copy,
 }
 
-/// Executes this program once more, from where it cannot be written, unless it already runs from there. To be
-/// called first thing, before anything was started. `announce` is told how, just before.
+/// Executes this program once more, from where it cannot be written, unless it already runs from there; then says how
+/// that is. To be called first thing, before anything was started. Optimised programs have mostly done it before they
+/// came to `main`: `wharf_sys::entry`.
 ///
 /// # Errors
 /// What kept the program from being executed again.
-pub fn make_unwritable(announce: impl FnOnce(Seal)) -> io::Result<()> {
+pub fn make_unwritable() -> io::Result<Seal> {
     let own = fs::open_at(None, c"/proc/self/exe", fs::O_PATH, 0, 0)?;
     if fs::mount_attributes(own.as_fd())? & ATTRIBUTES == ATTRIBUTES {
-        return Ok(());
+        let is_overlay = fs::filesystem_magic(own.as_fd())? == fs::OVERLAYFS_MAGIC;
+        return Ok(if is_overlay { Seal::Overlay } else { Seal::ReadOnlyMount });
     }
-    let mounted: io::Result<_> = overlay()
-        .map(|program| (program, Seal::Overlay))
-        .or_else(|_| Ok((read_only_mount(own.as_fd())?, Seal::ReadOnlyMount)));
-    let (program, seal) = match mounted {
-        Ok(sealed) => sealed,
+    let program = match overlay().or_else(|_| read_only_mount(own.as_fd())) {
+        Ok(program) => program,
         Err(_) => {
             let mut file = File::from(fs::open_at(None, c"/proc/self/exe", fs::O_RDONLY, 0, 0)?);
             if fs::is_sealed(file.as_fd()) {
-                return Ok(());
+                return Ok(Seal::Copy);
             }
             let mut program = Vec::new();
             file.read_to_end(&mut program)?;
-            (fs::sealed_memfd(c"runw", &program)?.into(), Seal::Copy)
+            fs::sealed_memfd(c"runw", &program)?.into()
         }
     };
-    announce(seal);
     Err(execute(program.as_fd()))
 }
 

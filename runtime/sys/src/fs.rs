@@ -22,6 +22,7 @@ pub const TMPFS_MAGIC: i64 = 0x0102_1994;
 pub const CGROUP2_MAGIC: i64 = 0x6367_7270;
 pub const CGROUP_MAGIC: i64 = 0x0027_e0eb;
 pub const NSFS_MAGIC: i64 = 0x6e73_6673;
+pub const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
 
 /// Longest path the kernel accepts, in bytes.
 const PATH_MAX: usize = 4096;

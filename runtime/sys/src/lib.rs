@@ -9,6 +9,7 @@
 //! | [`bpf`] | cgroup device programs |
 //! | [`clone`] | `clone3` |
 //! | [`credential`] | user and group ids, capabilities, `no_new_privs` |
+//! | [`entry`] | the start of a program, before that of its C library |
 //! | [`errno`] | names of error numbers |
 //! | [`event`] | `epoll`, `eventfd`, `signalfd`, signal masks |
 //! | [`fs`] | `openat2` and the `*at` calls, `statfs` magics, `memfd` |
@@ -25,6 +26,8 @@
 pub mod bpf;
 pub mod clone;
 pub mod credential;
+#[cfg(target_arch = "x86_64")]
+pub mod entry;
 pub mod errno;
 pub mod event;
 pub mod fs;

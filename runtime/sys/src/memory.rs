@@ -19,6 +19,18 @@ pub fn trim() -> io::Result<()> {
     trim_stack()
 }
 
+/// Has all threads allocate from at most `count` heaps, where the C library would make eight for each processor: what one
+/// has freed the others use. To be called before there are threads.
+pub fn limit_heaps(count: u16) {
+    // SAFETY: it sets a number of the allocator's own.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, count.into());
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = count;
+}
+
 /// Of the calling thread, if that is the process's first: the stacks of others are not marked as such.
 fn trim_stack() -> io::Result<()> {
     let marker = 0u8;

@@ -100,7 +100,8 @@ fn run(options: &GlobalOptions, command: &Command, log: &log::Log) -> Result<u8,
 
 fn seal_own_binary(log: &log::Log) -> Result<(), Fault> {
     use wharf_runtime::own_binary::{Seal, make_unwritable};
-    let announce = |seal| {
+    let seal = make_unwritable()?;
+    if log.is_debug() {
         let with = match seal {
             Seal::Overlay => "overlayfs",
             Seal::ReadOnlyMount => "a read-only mount",
@@ -108,8 +109,8 @@ fn seal_own_binary(log: &log::Log) -> Result<(), Fault> {
         };
         log.debug(&format!("{} exeseal: using {with} for sealed /proc/self/exe", program_name()));
         log.debug(&format!("{} exeseal: using /proc/self/exe clone", program_name()));
-    };
-    Ok(make_unwritable(announce)?)
+    }
+    Ok(())
 }
 
 /// The name the program was called by, for messages.

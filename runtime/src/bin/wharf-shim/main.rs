@@ -76,10 +76,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let protected = own_binary::make_unwritable(|_| ()).map_err(|error| error.to_string());
+    let protected = own_binary::make_unwritable().map_err(|error| error.to_string());
     // Executed through a descriptor, the process would be named after its number.
     let _ = process::set_name(c"wharf-shim");
-    match protected.and_then(|()| start(&directory).map_err(|error| error.to_string())) {
+    match protected.and_then(|_| start(&directory).map_err(|error| error.to_string())) {
         Ok(mut server) => {
             // Whom nobody hears nobody knows: the daemon died, and the next one may have looked for a socket already.
             let told = writeln!(io::stdout(), "ready");
