@@ -91,6 +91,7 @@ const BENCHES: &[(&str, Prepare)] = &[
     ("runtime-eight", runtime::eight),
     ("runtime-exec", runtime::exec),
     ("runtime-memory", runtime::memory),
+    ("runtime-rootless", runtime::rootless),
     ("runtime-run", runtime::run),
 ];
 

@@ -3,6 +3,7 @@
 mod bundle;
 mod cgroups;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -40,6 +41,14 @@ struct Runtime {
     name: &'static str,
     program: PathBuf,
     ground: Rc<Ground>,
+    caller: Caller,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Root,
+    /// [`bundle::USER`].
+    User,
 }
 
 impl Ground {
@@ -64,8 +73,24 @@ impl Ground {
 impl Runtime {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--root").arg(self.ground.bundles.state(self.name)).args(arguments);
+        let bundles = &self.ground.bundles;
+        let state = match self.caller {
+            Caller::Root => bundles.state(self.name),
+            Caller::User => {
+                command.uid(bundle::USER).gid(bundle::USER);
+                bundles.state_of_user(self.name)
+            }
+        };
+        command.arg("--root").arg(state).args(arguments);
         command
+    }
+
+    /// The bundle of which the caller may make a container that runs `true`.
+    fn bundle_of_true(&self) -> &'static str {
+        match self.caller {
+            Caller::Root => "true",
+            Caller::User => bundle::ROOTLESS,
+        }
     }
 
     /// As a control group is named after it, each has its own.
@@ -105,6 +130,16 @@ type Job = fn(&Rc<Runtime>) -> anyhow::Result<Box<dyn FnMut() -> anyhow::Result<
 
 /// Ours and the peers at `job`.
 fn contestants(context: &Context, ground: &Rc<Ground>, command: &str, job: Job) -> anyhow::Result<Vec<Contestant>> {
+    contestants_of(Caller::Root, context, ground, command, job)
+}
+
+fn contestants_of(
+    caller: Caller,
+    context: &Context,
+    ground: &Rc<Ground>,
+    command: &str,
+    job: Job,
+) -> anyhow::Result<Vec<Contestant>> {
     let ours = context.programs.join(OURS);
     let mut found = vec![(OURS, Ok(Peer { version: "runw of this tree".into(), path: ours }))];
     found.extend(PEERS.map(|name| (name, Peer::find(name))));
@@ -113,8 +148,8 @@ fn contestants(context: &Context, ground: &Rc<Ground>, command: &str, job: Job) 
         contestants.push(match peer {
             Err(reason) => Contestant::missing(name, reason),
             Ok(peer) => {
-                let runtime = Rc::new(Runtime { name, program: peer.path, ground: Rc::clone(ground) });
-                match timed(&mut [runtime.with_bundle("run", "true", &runtime.id())]) {
+                let runtime = Rc::new(Runtime { name, program: peer.path, ground: Rc::clone(ground), caller });
+                match timed(&mut [runtime.with_bundle("run", runtime.bundle_of_true(), &runtime.id())]) {
                     // What a peer cannot do here, it is not measured at.
                     Err(error) if name != OURS => {
                         runtime.forget();
@@ -191,6 +226,23 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Comparison> {
     let mut contestants = contestants(context, &ground, "run --bundle BUNDLE ID", job)?;
     contestants.push(floor(&ground, 1));
     Ok(Comparison { what: ground.what("Run"), contestants, bounds: bounds(true), rounds: 100, warm_up: 10 })
+}
+
+/// The same for a user who is nobody to the machine: in a user namespace, without control groups.
+pub(crate) fn rootless(context: &Context) -> anyhow::Result<Comparison> {
+    let ground = Ground::make()?;
+    let job: Job = |runtime| {
+        let runtime = Rc::clone(runtime);
+        Ok(Box::new(move || timed(&mut [runtime.with_bundle("run", bundle::ROOTLESS, &runtime.id())])))
+    };
+    let contestants = contestants_of(Caller::User, context, &ground, "run --bundle BUNDLE ID", job)?;
+    Ok(Comparison {
+        what: format!("Run, as a user without any right and in a user namespace, {CONTAINER}, without limits."),
+        contestants,
+        bounds: bounds(false),
+        rounds: 60,
+        warm_up: 6,
+    })
 }
 
 /// Several whole containers at a time.

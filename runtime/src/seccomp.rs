@@ -17,6 +17,8 @@ use wharf_sys::seccomp::{self as kernel, Instruction};
 
 /// Changes when the same profile would compile to something else.
 const CACHE_VERSION: &str = "1";
+/// Filters in a cache; others are compiled each time. A node has few profiles, unless somebody makes up new ones.
+const MOST_FILTERS: usize = 256;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
@@ -350,6 +352,9 @@ fn native_name() -> ScmpArch {
 fn store(directory: &Path, path: &Path, program: &[Instruction]) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    if fs::read_dir(directory)?.count() >= MOST_FILTERS {
+        return Ok(());
+    }
     let temporary = directory.join(format!("tmp.{}", std::process::id()));
     let bytes: Vec<u8> = program.iter().flat_map(|instruction| instruction.to_bytes()).collect();
     fs::File::create(&temporary)?.write_all(&bytes)?;
@@ -376,6 +381,17 @@ mod tests {
         assert!(compiled.len() > 6);
         assert_eq!(filter.program(Some(cache.path())).expect("cached"), compiled);
         assert_eq!(fs::read_dir(cache.path()).expect("list").count(), 1);
+    }
+
+    #[test]
+    fn a_cache_has_an_end() {
+        let cache = tempfile::tempdir().expect("temp dir");
+        for number in 0..MOST_FILTERS {
+            fs::write(cache.path().join(number.to_string()), "").expect("fill the cache");
+        }
+        let profile = profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#);
+        FilterSource::compile(&profile).expect("check").program(Some(cache.path())).expect("compile");
+        assert_eq!(fs::read_dir(cache.path()).expect("list").count(), MOST_FILTERS);
     }
 
     #[test]

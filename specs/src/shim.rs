@@ -65,6 +65,9 @@ pub struct SandboxSetup {
     /// Command of a foreign OCI runtime; `None` runs the runtime in the shim's own process.
     #[serde(default)]
     pub oci_runtime: Option<PathBuf>,
+    /// Directory in which compiled seccomp filters are kept, which takes many times as long as all else of a container.
+    #[serde(default)]
+    pub seccomp_cache: Option<PathBuf>,
 }
 
 /// Who makes control groups. A kubelet must be told the same (`cgroupDriver`).

@@ -7,6 +7,7 @@
 //! | `api` | people's door: the Kubernetes REST API |
 //! | `controller` | desired to observed: pods, replica sets, deployments, the manifest folder |
 //! | [`dns`] | names of services and pods, for pods |
+//! | [`idle_memory`] | memory goes back to the kernel when the node comes to rest |
 //! | [`journal`] | what happened to each pod, for `wharf why` |
 //! | [`leaks`] | what is left of pods and containers that are gone |
 //! | [`network`] | the pods' network: CNI plugins, or the embedded bridge |
@@ -17,6 +18,7 @@ pub mod api;
 pub mod controller;
 pub mod cri;
 pub mod dns;
+pub mod idle_memory;
 pub mod journal;
 pub mod leaks;
 pub mod network;

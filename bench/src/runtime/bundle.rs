@@ -1,7 +1,7 @@
 //! The container that all run: docker's default, with busybox' `true` or `sleep`.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -28,6 +28,11 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
     "CAP_SETFCAP",
 ];
+
+/// Who runs [`ROOTLESS`]: nobody.
+pub(super) const USER: u32 = 65_534;
+/// Name of the bundle whose program is `true`, for [`USER`].
+pub(super) const ROOTLESS: &str = "rootless";
 
 /// A bundle for each of the programs, and what the floor wants of the same container.
 pub(super) struct Bundles {
@@ -59,6 +64,15 @@ impl Bundles {
             let config = configuration(&rootfs, &arguments, &seccomp, limits);
             fs::write(bundle.join("config.json"), config.to_string())?;
         }
+        let bundle = this.bundle(ROOTLESS);
+        fs::create_dir(&bundle)?;
+        let config = configuration(&rootfs, &json!(["/bin/true"]), &seccomp, limits);
+        fs::write(bundle.join("config.json"), rootless(config).to_string())?;
+        for folder in [this.folder.path(), this.states.path()] {
+            fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+        }
+        fs::create_dir(this.states.path().join(ROOTLESS))?;
+        chown(this.states.path().join(ROOTLESS), Some(USER), Some(USER))?;
         Ok(this)
     }
 
@@ -79,6 +93,11 @@ impl Bundles {
     /// A runtime's own folder of states.
     pub(super) fn state(&self, runtime: &str) -> PathBuf {
         self.states.path().join(runtime)
+    }
+
+    /// The same where [`USER`] calls it.
+    pub(super) fn state_of_user(&self, runtime: &str) -> PathBuf {
+        self.states.path().join(ROOTLESS).join(runtime)
     }
 }
 
@@ -112,6 +131,24 @@ fn seccomp() -> anyhow::Result<Value> {
         "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
         "syscalls": syscalls.collect::<Vec<_>>(),
     }))
+}
+
+/// As [`USER`] may have it: its root is the user, there are no limits and no other ids.
+fn rootless(mut config: Value) -> Value {
+    let mapping = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    let linux = &mut config["linux"];
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.push(json!({"type": "user"}));
+    }
+    linux["uidMappings"] = mapping.clone();
+    linux["gidMappings"] = mapping;
+    linux["resources"] = json!({});
+    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+    config
 }
 
 fn configuration(rootfs: &Path, arguments: &Value, seccomp: &Value, limits: bool) -> Value {

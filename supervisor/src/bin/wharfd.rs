@@ -28,7 +28,7 @@ use wharf_supervisor::dns::Dns;
 use wharf_supervisor::pod::{CgroupOptions, Node, NodeOptions};
 use wharf_supervisor::service_manager::{self, Sockets, State};
 use wharf_supervisor::streaming::StreamingServer;
-use wharf_supervisor::{controller, cri, journal};
+use wharf_supervisor::{controller, cri, idle_memory, journal};
 
 /// The Wharf node supervisor.
 #[derive(Parser)]
@@ -59,6 +59,9 @@ const END_GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
 const DEFAULT_CONFIG: &str = "/etc/wharf/wharfd.toml";
 
+/// For all threads: they allocate little at a time, and what is left over in each heap adds up.
+const HEAPS: u16 = 2;
+
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,6 +82,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         private_directory(directory)?;
     }
     let _lock = lock(&config.state)?;
+    wharf_sys::memory::limit_heaps(HEAPS);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start tokio")?;
     let outcome = match arguments.end_pods {
         true => runtime.block_on(end_pods(&config)),
@@ -200,6 +204,7 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
     let node = open_node(&config).await?;
+    let _memory = AbortOnDrop(tokio::spawn(idle_memory::give_back(node.subscribe())));
     let streaming = StreamingServer::start(node.clone()).await.context("start the streaming server")?;
     // Both sockets exist before either answers: whoever sees one can use the other.
     let api_socket = config.state.join("api.sock");

@@ -34,6 +34,9 @@ pub(crate) use super::sandbox_check::validate;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
+/// In the state directory: it goes with a reboot, and with it filters that a newer library would make otherwise.
+const SECCOMP_CACHE: &str = "seccomp";
+
 /// How long a killed container may take to end before its cgroup is killed, and then again.
 pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -196,6 +199,7 @@ impl Owner {
             namespaces,
             sysctls: self.config.sysctls.clone(),
             cgroup_driver: self.inner.options.cgroups.driver,
+            seccomp_cache: Some(self.inner.options.state.join(SECCOMP_CACHE)),
             oci_runtime: self.inner.options.runtimes.get(&self.config.runtime_handler).cloned(),
         }
     }

@@ -1,5 +1,6 @@
 //! ExecSync's bounds, and logs that are moved away under a container that writes.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use wharf_specs::cri;
@@ -42,6 +43,33 @@ async fn the_shim_of_containers_that_have_ended_sleeps() {
     let terminal = client.run(&id, config).await;
     client.wait_exit(&terminal).await;
     testnode::wait_for("sleep after a terminal's end", limit, || shim_sleeps(&node, &id));
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_seccomp_filter_is_compiled_once_for_all_containers_and_execs() {
+    let Some(mut node) = testnode::start("seccompcache").await else { return };
+    let mut client = Client::of(&node).await;
+    let filters = || -> Vec<u64> {
+        let folder = std::fs::read_dir(node.path("run/seccomp"));
+        folder.into_iter().flatten().flatten().map(|entry| entry.metadata().unwrap().ino()).collect()
+    };
+    let id = client.run_pod(pod(&node, "filtered")).await;
+    let mut seen = filters();
+    assert_eq!(seen.len(), 0);
+    for name in ["one", "two"] {
+        let container = client.run(&id, container(name, &["sleep", "1000"])).await;
+        for _ in 0..2 {
+            let said = client.exec(&container, &["grep", "Seccomp:", "/proc/self/status", "/proc/1/status"], 10).await;
+            let said = String::from_utf8(said.unwrap().stdout).unwrap();
+            assert_eq!(said.matches("Seccomp:\t2").count(), 2, "{said}");
+            let now = filters();
+            assert!(now.len() == 1 && (seen.is_empty() || now == seen), "{now:?} after {seen:?}");
+            seen = now;
+        }
+    }
     client.remove_pod(&id).await;
     node.terminate_wharfd();
     assert_eq!(node.leftovers(), Vec::<String>::new());

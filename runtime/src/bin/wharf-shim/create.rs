@@ -9,7 +9,7 @@ use wharf_runtime::bundle::Bundle;
 use wharf_runtime::checkpoint::RestoreRequest;
 use wharf_runtime::{CgroupDriver, Container, ContainerId, CreateRequest, Rootfs};
 use wharf_specs::oci::{LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
-use wharf_specs::shim::{self, ContainerPhase, CreateContainer, Failure, FailureKind, RestoreContainer};
+use wharf_specs::shim::{self, ContainerPhase, CreateContainer, Failure, FailureKind, RestoreContainer, SandboxSetup};
 use wharf_sys::process;
 
 use crate::container::{PodContainer, Stdio, no_stdin, open_log};
@@ -24,7 +24,7 @@ pub(crate) fn container(
     id: ContainerId,
     request: &CreateContainer,
     bundle: Bundle,
-    cgroup_driver: CgroupDriver,
+    setup: &SandboxSetup,
     foreign: Option<&ForeignRuntime>,
 ) -> Result<PodContainer, Failure> {
     let streams = ContainerStreams::open(request, &bundle.spec)?;
@@ -38,7 +38,12 @@ pub(crate) fn container(
         }
         None => {
             let usual = CreateRequest::new(id, &bundle.path, &bundle.spec, rootfs(&request.rootfs, &bundle)?);
-            let create = CreateRequest { stdio: streams.theirs.into_stdio(), cgroup_driver, ..usual };
+            let create = CreateRequest {
+                stdio: streams.theirs.into_stdio(),
+                cgroup_driver: setup.cgroup_driver,
+                seccomp_cache: setup.seccomp_cache.as_deref(),
+                ..usual
+            };
             let created = Container::create(create).map_err(|error| failure(FailureKind::Invalid, error))?;
             Engine::Own(Box::new(created))
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use wharf_runtime::cgroup::Cgroup;
 use wharf_runtime::{Container, ExecProcess, ExecRequest, Stdio};
@@ -81,9 +82,12 @@ impl Engine {
         }
     }
 
-    pub(crate) fn exec(&self, process: &Process, streams: Streams) -> Done<ExecProcess> {
+    pub(crate) fn exec(&self, process: &Process, streams: Streams, seccomp_cache: Option<&Path>) -> Done<ExecProcess> {
         match self {
-            Self::Own(container) => container.exec(ExecRequest::new(process, streams.into_stdio())).map_err(words),
+            Self::Own(container) => {
+                let usual = ExecRequest::new(process, streams.into_stdio());
+                container.exec(ExecRequest { seccomp_cache, ..usual }).map_err(words)
+            }
             Self::Foreign(container) => container.exec(process, streams).map_err(words),
         }
     }

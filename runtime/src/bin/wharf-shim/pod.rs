@@ -170,6 +170,7 @@ impl Pod {
     }
 
     fn exec(&mut self, watch: &mut Watch, request: shim::ExecProcess, descriptors: Vec<OwnedFd>) -> Performed {
+        let seccomp_cache = self.setup.seccomp_cache.clone();
         let container = self.find(&request.container)?;
         if container.phase != ContainerPhase::Running {
             return Err(wrong_state(container, "run a process in"));
@@ -184,8 +185,8 @@ impl Pod {
             Ok(descriptors) => Streams::Descriptors(descriptors),
             Err(_) => return Err(failure(FailureKind::Invalid, "an exec without terminal needs three descriptors")),
         };
-        let mut process =
-            container.runtime.exec(&request.process, streams).map_err(|error| failure(FailureKind::Invalid, error))?;
+        let executed = container.runtime.exec(&request.process, streams, seccomp_cache.as_deref());
+        let mut process = executed.map_err(|error| failure(FailureKind::Invalid, error))?;
         let pid = process.pid as u32;
         let mut descriptors = Vec::new();
         let terminal = process.terminal.take();

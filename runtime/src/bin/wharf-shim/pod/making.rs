@@ -22,7 +22,7 @@ use crate::server::{Asker, Source, Watch, failure};
 impl Pod {
     pub(super) fn create(&mut self, watch: &mut Watch, request: CreateContainer) -> Performed {
         let (id, bundle, _target) = self.prepare(&request)?;
-        let container = create::container(id, &request, bundle, self.setup.cgroup_driver, self.foreign.as_ref())?;
+        let container = create::container(id, &request, bundle, &self.setup, self.foreign.as_ref())?;
         let pid = container.runtime.pid() as u32;
         self.take_in(watch, container)?;
         Ok(Answer::Created { pid }.into())
