@@ -226,6 +226,18 @@ impl ObjectStore {
         .await?
     }
 
+    /// Adds objects that must not exist yet, all of them or none.
+    pub async fn create_all(&self, objects: Vec<(Key, Value)>) -> Result<(), StoreError> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        self.write(move |inner| match objects.iter().find(|(key, _)| inner.current(key).is_some()) {
+            Some((key, _)) => Err(StoreError::Exists(key.clone())),
+            None => inner.commit_all(objects.into_iter().map(|(key, object)| (key, Some(object))).collect()).map(drop),
+        })
+        .await
+    }
+
     /// Changes an object by `change`, which sees the newest state; what it refuses changes nothing.
     /// An object left as it was is not written.
     pub async fn update<E: Send + 'static>(
@@ -314,32 +326,53 @@ impl Inner {
 
     /// Makes the next version durable, then visible. `None` removes.
     fn commit(&self, key: Key, object: Option<Value>) -> Result<Arc<Value>, StoreError> {
-        let previous = self.current(&key);
-        let version = self.memory.read().unwrap_or_else(PoisonError::into_inner).version + 1;
-        let object = object.map(|mut object| {
-            object["metadata"]["resourceVersion"] = Value::String(version.to_string());
-            Arc::new(object)
-        });
-        write_row(&self.database, &key.to_row(), object.as_deref(), version)?;
+        Ok(self.commit_all(vec![(key, object)])?.pop().unwrap_or_default())
+    }
+
+    /// As [`Inner::commit`], several at once.
+    fn commit_all(&self, objects: Vec<(Key, Option<Value>)>) -> Result<Vec<Arc<Value>>, StoreError> {
+        let first = self.memory.read().unwrap_or_else(PoisonError::into_inner).version + 1;
+        let changed: Vec<(Key, Option<Arc<Value>>)> = (first..)
+            .zip(objects)
+            .map(|(version, (key, object))| {
+                let object = object.map(|mut object| {
+                    object["metadata"]["resourceVersion"] = Value::String(version.to_string());
+                    Arc::new(object)
+                });
+                (key, object)
+            })
+            .collect();
+        let rows = changed.iter().map(|(key, object)| (key.to_row(), object.as_deref()));
+        write_rows(&self.database, rows, first + changed.len() as u64 - 1)?;
+        let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
+        let shown =
+            (first..).zip(changed).map(|(version, (key, object))| memory.change(version, key, object)).collect();
+        let version = memory.version;
+        drop(memory);
+        self.version.send_replace(version);
+        Ok(shown)
+    }
+}
+
+impl Memory {
+    /// Takes a change over; gives back the object, or what it was.
+    fn change(&mut self, version: u64, key: Key, object: Option<Arc<Value>>) -> Arc<Value> {
+        let previous = match &object {
+            Some(object) => self.objects.insert(key.clone(), object.clone()),
+            None => self.objects.remove(&key),
+        };
         let change_type = match (&previous, &object) {
             (None, _) => ChangeType::Added,
             (Some(_), Some(_)) => ChangeType::Modified,
             (Some(_), None) => ChangeType::Deleted,
         };
-        let shown = object.clone().or_else(|| previous.clone()).unwrap_or_default();
-        let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
-        match &object {
-            Some(object) => memory.objects.insert(key.clone(), object.clone()),
-            None => memory.objects.remove(&key),
-        };
-        memory.version = version;
-        if memory.history.len() == HISTORY_CHANGES {
-            memory.history.pop_front();
+        let shown = object.or_else(|| previous.clone()).unwrap_or_default();
+        self.version = version;
+        if self.history.len() == HISTORY_CHANGES {
+            self.history.pop_front();
         }
-        memory.history.push_back(Change { version, change_type, key, object: shown.clone(), previous });
-        drop(memory);
-        self.version.send_replace(version);
-        Ok(shown)
+        self.history.push_back(Change { version, change_type, key, object: shown.clone(), previous });
+        shown
     }
 }
 
@@ -356,14 +389,20 @@ fn create(path: &Path) -> Result<Database, redb::DatabaseError> {
     }
 }
 
-fn write_row(database: &Database, row: &str, object: Option<&Value>, version: u64) -> Result<(), redb::Error> {
+fn write_rows<'a>(
+    database: &Database,
+    rows: impl Iterator<Item = (String, Option<&'a Value>)>,
+    version: u64,
+) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut objects = transaction.open_table(OBJECTS)?;
-        match object {
-            Some(object) => objects.insert(row, object.to_string().as_bytes())?,
-            None => objects.remove(row)?,
-        };
+        for (row, object) in rows {
+            match object {
+                Some(object) => objects.insert(row.as_str(), object.to_string().as_bytes())?,
+                None => objects.remove(row.as_str())?,
+            };
+        }
         transaction.open_table(COUNTERS)?.insert(RESOURCE_VERSION, version)?;
     }
     transaction.commit()?;

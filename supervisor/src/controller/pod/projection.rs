@@ -1,13 +1,18 @@
 //! Volumes made of objects: ConfigMaps, Secrets and fields of the pod, as files.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, DownwardAPIVolumeFile, KeyToPath, Pod, SecretProjection, Volume,
+    ConfigMapProjection, DownwardAPIVolumeFile, KeyToPath, Pod, SecretProjection, ServiceAccountTokenProjection, Volume,
 };
+use serde_json::json;
 
 use super::resource_field;
 use super::source::{Data, Facts, Sources, pod_field};
+use crate::api::access::service_account_token::{AUDIENCE, DEFAULT_SECONDS, Wanted};
+use crate::api::kinds::service_account;
 
 const DEFAULT_MODE: u32 = 0o644;
 
@@ -21,14 +26,17 @@ pub(super) struct File {
 /// Files by their path in the volume.
 pub(super) type Files = BTreeMap<String, File>;
 
-/// The files of a volume; `None` for a volume that is not made of objects. The error says what is missing.
+/// The files of a volume, and when a token among them is to be replaced; `None` for a volume that is not made of objects.
+/// `folder` has those of before: a token that is still good stays. The error says what is missing.
 pub(super) fn files(
     volume: &Volume,
     pod: &Pod,
     sources: &Sources<'_>,
     facts: &Facts<'_>,
-) -> Result<Option<Files>, String> {
+    folder: &Path,
+) -> Result<Option<(Files, Option<Timestamp>)>, String> {
     let mut files = Files::new();
+    let mut renewal: Option<Timestamp> = None;
     if let Some(map) = &volume.config_map {
         let projection =
             ConfigMapProjection { name: map.name.clone(), items: map.items.clone(), optional: map.optional };
@@ -54,11 +62,49 @@ pub(super) fn files(
             if let Some(downward) = &source.downward_api {
                 add_fields(&mut files, downward.items.iter().flatten(), mode, pod, facts)?;
             }
+            if let Some(token) = &source.service_account_token {
+                let at = add_token(&mut files, token, mode, pod, sources, folder)?;
+                renewal = [renewal, Some(at)].into_iter().flatten().min();
+            }
         }
     } else {
         return Ok(None);
     }
-    Ok(Some(files))
+    Ok(Some((files, renewal)))
+}
+
+/// Adds a token of the pod's service account; gives back when it is to be replaced.
+fn add_token(
+    files: &mut Files,
+    source: &ServiceAccountTokenProjection,
+    mode: u32,
+    pod: &Pod,
+    sources: &Sources<'_>,
+    folder: &Path,
+) -> Result<Timestamp, String> {
+    let no_tokens = "a token cannot be given: pods do not reach the API of this node (`api.listen` of wharfd.toml)";
+    let api = sources.api.ok_or(no_tokens)?;
+    let name = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty());
+    let name = name.unwrap_or(service_account::DEFAULT_NAME);
+    let account = sources.objects.get(&service_account::KIND, sources.namespace, name);
+    let account = account.map_err(|error| error.to_string())?;
+    let pod = json!({"kind": "Pod", "metadata": {"name": pod.metadata.name, "uid": pod.metadata.uid}});
+    let audience = source.audience.clone().filter(|audience| !audience.is_empty());
+    let wanted = Wanted {
+        account: &account,
+        bound: Some(&pod),
+        audiences: vec![audience.unwrap_or_else(|| AUDIENCE.into())],
+        seconds: source.expiration_seconds.unwrap_or(DEFAULT_SECONDS),
+    };
+    let now = Timestamp::now();
+    let present = std::fs::read_to_string(folder.join(&source.path)).ok();
+    let present = present.and_then(|token| Some((wanted.renewal(&api.tokens, &token, now)?, token)));
+    let (renewal, token) = present.unwrap_or_else(|| {
+        let token = wanted.issue(&api.tokens, now);
+        (wanted.renewal(&api.tokens, &token, now).unwrap_or(now), token)
+    });
+    files.insert(source.path.clone(), File { content: token.into_bytes(), mode });
+    Ok(renewal)
 }
 
 fn mode(bits: Option<i32>) -> u32 {

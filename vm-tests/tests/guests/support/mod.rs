@@ -127,6 +127,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("node", "kube_client::"),
     ("node", "kube_controller::"),
     ("node", "pod_probes::"),
+    ("node", "rights::"),
     ("node", "rollout_kills::"),
     ("node", "wharf_describe::"),
     ("node", "wharf_rollouts::"),
