@@ -194,3 +194,45 @@ async fn kubectl_gives_rights_and_asks_for_them() {
     assert_eq!(code, 1);
     assert_nothing_left(node);
 }
+
+#[tokio::test]
+async fn a_stream_into_a_container_needs_the_right_to_create_it() {
+    const TEST: &str = "a_stream_into_a_container_needs_the_right_to_create_it";
+    let Some(program) = testnode::tool("kubectl") else {
+        println!("SKIP {TEST}: no kubectl: scripts/go-tools builds it; WHARF_TEST_TOOLS says where");
+        return;
+    };
+    let Some(node) = crate::kube_doors::start("execright").await else { return };
+    apply(&node, &pod("web", "Never", "echo begun; sleep 1000"));
+    wait_for("the pod", LIMIT, || phase(&node, "web") == "Running");
+    let file = node.path("kubeconfig");
+    wharf(&node, &["kubeconfig", "--user", "eve", "--group", "runners", "--output", file.to_str().unwrap()]);
+    let kubectl = |arguments: &[&str], websockets: &str| {
+        let mut command = node.enter();
+        command.arg(&program).arg("--kubeconfig").arg(&file).args(arguments).env("HOME", node.path("home"));
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets).stdin(std::process::Stdio::null());
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    };
+    let exec = ["exec", "web", "--", "echo", "inside"];
+    let rule = |resource: &str, verb: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": [verb]});
+    apply(&node, &binding("runners", "Role", "runner", json!({"kind": "Group", "name": "runners"})));
+    // To read the sub-resource is not enough, though a WebSocket is asked for by GET.
+    apply(&node, &role("runner", json!([rule("pods", "get"), rule("pods/exec", "get"), rule("pods/log", "get")])));
+    for websockets in ["true", "false"] {
+        let (success, out, error) = kubectl(&exec, websockets);
+        assert!(!success && out.is_empty() && error.contains("cannot create resource \"pods/exec\""), "{error}");
+    }
+    assert_eq!(kubectl(&["logs", "web"], "true").1, "begun\n");
+    apply(&node, &role("runner", json!([rule("pods", "get"), rule("pods/exec", "create")])));
+    for websockets in ["true", "false"] {
+        let (success, out, error) = kubectl(&exec, websockets);
+        assert!(success && out == "inside\n", "websockets {websockets}: {out}{error}");
+    }
+    assert!(kubectl(&["logs", "web"], "true").2.contains("cannot get resource \"pods/log\""));
+    let debugged = kubectl(&["debug", "web", "--image", testnode::IMAGE, "--", "true"], "true").2;
+    assert!(debugged.contains("forbidden") && debugged.contains("pods/ephemeralcontainers"), "{debugged}");
+    wharf(&node, &["delete", "pod", "web"]);
+    assert_nothing_left(node);
+}

@@ -173,3 +173,62 @@ fn add_fields<'a>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::kinds::service_account::KIND;
+    use crate::api::object_store::ObjectStore;
+    use crate::api::objects::Objects;
+    use crate::api::tls::{PodApi, TokenKey};
+    use crate::controller::pod::resource_field::Capacity;
+
+    #[tokio::test]
+    async fn a_token_stays_until_four_fifths_of_its_time_and_as_long_as_its_account() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = Objects::open(ObjectStore::in_memory([]).unwrap(), "node").await.unwrap();
+        let tokens = std::sync::Arc::new(TokenKey::open_or_create(folder.path()).unwrap());
+        let api = PodApi { address: ([10, 0, 0, 1], 6443).into(), authority: "".into(), tokens: tokens.clone() };
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "web", "uid": "1"}, "spec": {"containers": [], "volumes": [
+                {"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 1000}}]}}]},
+        }))
+        .unwrap();
+        let volume = &pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0];
+        let facts = Facts { node_name: "node", pod_ip: None, host_ip: None, capacity: Capacity::of_node() };
+        let sources = Sources { objects: &objects, namespace: "default", api: Some(&api) };
+        let look = || files(volume, &pod, &sources, &facts, folder.path()).map(|found| found.unwrap());
+        assert!(look().unwrap_err().contains("not found"), "there is no account yet");
+        let account = || json!({"metadata": {"name": "default"}});
+        let first = objects.create(&KIND, "default", account()).await.unwrap();
+
+        let (made, renewal) = look().unwrap();
+        let left = renewal.unwrap().as_second() - Timestamp::now().as_second();
+        assert!((795..=800).contains(&left), "{left}");
+        std::fs::write(folder.path().join("t"), &made["t"].content).unwrap();
+        assert_eq!(look().unwrap(), (made.clone(), renewal), "it is kept");
+        let aged = |seconds: i64| {
+            let bound = json!({"kind": "Pod", "metadata": {"name": "web", "uid": "1"}});
+            let wanted =
+                Wanted { account: &first, bound: Some(&bound), audiences: vec![AUDIENCE.into()], seconds: 1000 };
+            wanted.issue(&tokens, Timestamp::from_second(Timestamp::now().as_second() - seconds).unwrap())
+        };
+        for (seconds, is_kept) in [(700, true), (801, false), (1001, false)] {
+            std::fs::write(folder.path().join("t"), aged(seconds)).unwrap();
+            let kept = look().unwrap().0["t"].content == std::fs::read(folder.path().join("t")).unwrap();
+            assert_eq!(kept, is_kept, "{seconds}");
+        }
+        // Another account of that name has another token.
+        std::fs::write(folder.path().join("t"), &made["t"].content).unwrap();
+        objects
+            .store()
+            .remove(crate::api::object_store::Key::new("serviceaccounts", "default", "default"))
+            .await
+            .unwrap();
+        objects.create(&KIND, "default", account()).await.unwrap();
+        assert_ne!(look().unwrap().0["t"].content, made["t"].content);
+        let closed = Sources { api: None, ..sources };
+        let refused = files(volume, &pod, &closed, &facts, folder.path()).unwrap_err();
+        assert!(refused.contains("`api.listen`"), "{refused}");
+    }
+}
