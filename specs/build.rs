@@ -28,7 +28,9 @@ fn generate_cri() {
 /// not in the programs: code that builds schemas is needed once.
 #[cfg(feature = "manifest")]
 fn generate_schemas() {
-    use k8s_openapi::api::{apps, autoscaling, batch, core, discovery, policy, storage};
+    use k8s_openapi::api::{
+        apps, authentication, authorization, autoscaling, batch, core, discovery, policy, rbac, storage,
+    };
     use k8s_openapi::apimachinery::pkg::apis::meta;
     use std::io::Write;
 
@@ -41,6 +43,13 @@ fn generate_schemas() {
         apps::v1::DaemonSet,
         apps::v1::Deployment,
         apps::v1::ReplicaSet,
+        authentication::v1::SelfSubjectReview,
+        authentication::v1::TokenRequest,
+        authentication::v1::TokenReview,
+        authorization::v1::LocalSubjectAccessReview,
+        authorization::v1::SelfSubjectAccessReview,
+        authorization::v1::SelfSubjectRulesReview,
+        authorization::v1::SubjectAccessReview,
         autoscaling::v1::Scale,
         batch::v1::Job,
         core::v1::ConfigMap,
@@ -58,6 +67,10 @@ fn generate_schemas() {
         meta::v1::ListMeta,
         meta::v1::Status,
         policy::v1::Eviction,
+        rbac::v1::ClusterRole,
+        rbac::v1::ClusterRoleBinding,
+        rbac::v1::Role,
+        rbac::v1::RoleBinding,
         storage::v1::StorageClass,
     );
     let definitions = serde_json::Value::Object(generator.take_definitions(false)).to_string();

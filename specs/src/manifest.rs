@@ -5,11 +5,16 @@
 
 use crate::json_path::path_at;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenRequest, TokenReview};
+use k8s_openapi::api::authorization::v1::{
+    LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,7 +83,22 @@ const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<Service>("v1", "Service"),
     KnownKind::of::<ServiceAccount>("v1", "ServiceAccount"),
     KnownKind::of::<EndpointSlice>("discovery.k8s.io/v1", "EndpointSlice"),
+    KnownKind::of::<ClusterRole>("rbac.authorization.k8s.io/v1", "ClusterRole"),
+    KnownKind::of::<ClusterRoleBinding>("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+    KnownKind::of::<Role>("rbac.authorization.k8s.io/v1", "Role"),
+    KnownKind::of::<RoleBinding>("rbac.authorization.k8s.io/v1", "RoleBinding"),
     KnownKind::of::<StorageClass>("storage.k8s.io/v1", "StorageClass"),
+];
+
+/// What is asked and answered, never kept: no manifest has them.
+const QUESTIONS: &[KnownKind] = &[
+    KnownKind::of::<SelfSubjectReview>("authentication.k8s.io/v1", "SelfSubjectReview"),
+    KnownKind::of::<TokenRequest>("authentication.k8s.io/v1", "TokenRequest"),
+    KnownKind::of::<TokenReview>("authentication.k8s.io/v1", "TokenReview"),
+    KnownKind::of::<LocalSubjectAccessReview>("authorization.k8s.io/v1", "LocalSubjectAccessReview"),
+    KnownKind::of::<SelfSubjectAccessReview>("authorization.k8s.io/v1", "SelfSubjectAccessReview"),
+    KnownKind::of::<SelfSubjectRulesReview>("authorization.k8s.io/v1", "SelfSubjectRulesReview"),
+    KnownKind::of::<SubjectAccessReview>("authorization.k8s.io/v1", "SubjectAccessReview"),
 ];
 
 fn known_kinds() -> String {
@@ -185,7 +205,9 @@ pub struct Checked {
 
 /// Checks `object` against the type of its kind.
 pub fn check(api_version: &str, kind: &str, object: &Value) -> Result<Checked, ShapeError> {
+    let question = || QUESTIONS.iter().find(|known| known.api_version == api_version && known.kind == kind);
     let known = known_kind(api_version, kind)
+        .or_else(question)
         .ok_or_else(|| ShapeError::UnknownKind { api_version: api_version.into(), kind: kind.into() })?;
     // As text again: the place of an error in it leads to the field.
     let text = object.to_string();

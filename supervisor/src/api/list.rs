@@ -34,6 +34,11 @@ impl Filter {
         self.labels.matches(labels) && self.fields.matches_fields(object)
     }
 
+    /// The only name that an object may have.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.fields.exact("metadata.name")
+    }
+
     fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }

@@ -14,13 +14,17 @@
 //! | `kinds/` | one file per kind: defaults, validation, table columns |
 //! | `scheduling.rs` | the node of a pod |
 //! | `service_address.rs` | addresses and ports of Services |
+//! | `account_admission.rs` | the service account of a pod, and its token |
 //! | `storage_admission.rs` | the class and the protection of claims and volumes |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
 //! | `pod_log.rs`, `pod_stream.rs`, `pod_why.rs` | sub-resources of pods |
 //! | `status.rs` | errors as `Status` objects |
+//! | `access/` | who asks, and what they may |
 //! | `tls/` | clients that come over the network, and who of them is let in |
 
 mod accept;
+pub(crate) mod access;
+mod account_admission;
 mod apply;
 mod body;
 pub mod deletion;

@@ -3,28 +3,18 @@
 //! A write is durable before it is visible. Each write gets the next resource version; the latest changes are kept
 //! in memory, so that a watcher that asks for "everything since N" misses nothing or is told that N is too old.
 
+mod disk;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::Database;
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// Object JSON by `resource\0namespace\0name`.
-const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
-/// Numbers of the store itself.
-const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
-const RESOURCE_VERSION: &str = "resource-version";
-const FORMAT: &str = "format";
-/// Raised when older programs could not read what newer ones write.
-const FORMAT_VERSION: u64 = 1;
-
-/// How long the lock of a daemon that is gone may outlive it, and how often it is tried: nothing tells of its end.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-const LOCK_INTERVAL: Duration = Duration::from_millis(5);
+use disk::{create, load, write_rows};
 
 /// How many changes a watcher may be behind.
 const HISTORY_CHANGES: usize = 4096;
@@ -33,7 +23,10 @@ const HISTORY_CHANGES: usize = 4096;
 pub enum StoreError {
     #[error("object database {path}: {source}")]
     Open { path: String, source: redb::Error },
-    #[error("object database {path} has format {found}, this program reads up to {FORMAT_VERSION}: use a newer one")]
+    #[error(
+        "object database {path} has format {found}, this program reads up to {}: use a newer one",
+        disk::FORMAT_VERSION
+    )]
     Newer { path: String, found: u64 },
     #[error("object database: {0}")]
     Database(#[from] redb::Error),
@@ -226,6 +219,18 @@ impl ObjectStore {
         .await?
     }
 
+    /// Adds objects that must not exist yet, all of them or none.
+    pub async fn create_all(&self, objects: Vec<(Key, Value)>) -> Result<(), StoreError> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        self.write(move |inner| match objects.iter().find(|(key, _)| inner.current(key).is_some()) {
+            Some((key, _)) => Err(StoreError::Exists(key.clone())),
+            None => inner.commit_all(objects.into_iter().map(|(key, object)| (key, Some(object))).collect()).map(drop),
+        })
+        .await
+    }
+
     /// Changes an object by `change`, which sees the newest state; what it refuses changes nothing.
     /// An object left as it was is not written.
     pub async fn update<E: Send + 'static>(
@@ -314,96 +319,54 @@ impl Inner {
 
     /// Makes the next version durable, then visible. `None` removes.
     fn commit(&self, key: Key, object: Option<Value>) -> Result<Arc<Value>, StoreError> {
-        let previous = self.current(&key);
-        let version = self.memory.read().unwrap_or_else(PoisonError::into_inner).version + 1;
-        let object = object.map(|mut object| {
-            object["metadata"]["resourceVersion"] = Value::String(version.to_string());
-            Arc::new(object)
-        });
-        write_row(&self.database, &key.to_row(), object.as_deref(), version)?;
-        let change_type = match (&previous, &object) {
-            (None, _) => ChangeType::Added,
-            (Some(_), Some(_)) => ChangeType::Modified,
-            (Some(_), None) => ChangeType::Deleted,
-        };
-        let shown = object.clone().or_else(|| previous.clone()).unwrap_or_default();
+        Ok(self.commit_all(vec![(key, object)])?.pop().unwrap_or_default())
+    }
+
+    /// As [`Inner::commit`], several at once.
+    fn commit_all(&self, objects: Vec<(Key, Option<Value>)>) -> Result<Vec<Arc<Value>>, StoreError> {
+        let first = self.memory.read().unwrap_or_else(PoisonError::into_inner).version + 1;
+        let changed: Vec<(Key, Option<Arc<Value>>)> = (first..)
+            .zip(objects)
+            .map(|(version, (key, object))| {
+                let object = object.map(|mut object| {
+                    object["metadata"]["resourceVersion"] = Value::String(version.to_string());
+                    Arc::new(object)
+                });
+                (key, object)
+            })
+            .collect();
+        let rows = changed.iter().map(|(key, object)| (key.to_row(), object.as_deref()));
+        write_rows(&self.database, rows, first + changed.len() as u64 - 1)?;
         let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
-        match &object {
-            Some(object) => memory.objects.insert(key.clone(), object.clone()),
-            None => memory.objects.remove(&key),
-        };
-        memory.version = version;
-        if memory.history.len() == HISTORY_CHANGES {
-            memory.history.pop_front();
-        }
-        memory.history.push_back(Change { version, change_type, key, object: shown.clone(), previous });
+        let shown =
+            (first..).zip(changed).map(|(version, (key, object))| memory.change(version, key, object)).collect();
+        let version = memory.version;
         drop(memory);
         self.version.send_replace(version);
         Ok(shown)
     }
 }
 
-/// A program that a killed daemon was about to start has its descriptors, and so its lock, until it is executed.
-fn create(path: &Path) -> Result<Database, redb::DatabaseError> {
-    let begin = Instant::now();
-    loop {
-        match Database::create(path) {
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) if begin.elapsed() < LOCK_PATIENCE => {
-                std::thread::sleep(LOCK_INTERVAL);
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-fn write_row(database: &Database, row: &str, object: Option<&Value>, version: u64) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut objects = transaction.open_table(OBJECTS)?;
-        match object {
-            Some(object) => objects.insert(row, object.to_string().as_bytes())?,
-            None => objects.remove(row)?,
+impl Memory {
+    /// Takes a change over; gives back the object, or what it was.
+    fn change(&mut self, version: u64, key: Key, object: Option<Arc<Value>>) -> Arc<Value> {
+        let previous = match &object {
+            Some(object) => self.objects.insert(key.clone(), object.clone()),
+            None => self.objects.remove(&key),
         };
-        transaction.open_table(COUNTERS)?.insert(RESOURCE_VERSION, version)?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-fn load(database: &Database, shown: &str) -> Result<Memory, StoreError> {
-    prepare_tables(database, shown)?;
-    let transaction = database.begin_read().map_err(redb::Error::from)?;
-    let counters = transaction.open_table(COUNTERS).map_err(redb::Error::from)?;
-    let version = counters.get(RESOURCE_VERSION).map_err(redb::Error::from)?.map_or(1, |v| v.value());
-    let mut memory = Memory { version, ..Memory::default() };
-    let objects = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
-    for row in objects.iter().map_err(redb::Error::from)? {
-        let (row, json) = row.map_err(redb::Error::from)?;
-        let object = serde_json::from_slice(json.value())
-            .map_err(|source| StoreError::Corrupt { key: row.value().replace('\0', "/"), source })?;
-        if let Some(key) = Key::from_row(row.value()) {
-            memory.objects.insert(key, Arc::new(object));
+        let change_type = match (&previous, &object) {
+            (None, _) => ChangeType::Added,
+            (Some(_), Some(_)) => ChangeType::Modified,
+            (Some(_), None) => ChangeType::Deleted,
+        };
+        let shown = object.or_else(|| previous.clone()).unwrap_or_default();
+        self.version = version;
+        if self.history.len() == HISTORY_CHANGES {
+            self.history.pop_front();
         }
+        self.history.push_back(Change { version, change_type, key, object: shown.clone(), previous });
+        shown
     }
-    Ok(memory)
-}
-
-fn prepare_tables(database: &Database, shown: &str) -> Result<(), StoreError> {
-    let transaction = database.begin_write().map_err(redb::Error::from)?;
-    let found = {
-        transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
-        let mut counters = transaction.open_table(COUNTERS).map_err(redb::Error::from)?;
-        let found = counters.get(FORMAT).map_err(redb::Error::from)?.map(|v| v.value());
-        if found.is_none() {
-            counters.insert(FORMAT, FORMAT_VERSION).map_err(redb::Error::from)?;
-        }
-        found.unwrap_or(FORMAT_VERSION)
-    };
-    if found > FORMAT_VERSION {
-        return Err(StoreError::Newer { path: shown.into(), found });
-    }
-    transaction.commit().map_err(redb::Error::from)?;
-    Ok(())
 }
 
 #[cfg(test)]

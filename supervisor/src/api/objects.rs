@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use wharf_specs::config::Network as NetworkConfig;
 
+use super::access::{User, built_in, escalation};
 use super::apply::{Writer, record_update};
-use super::kinds::{Kind, is_dns_subdomain, namespace, pod, service, storage_class, text};
+use super::kinds::{Kind, cluster_role, namespace, pod, service, storage_class, text};
 use super::object_store::{Key, ObjectStore, StoreError};
 use super::scheduling;
 use super::service_address::{self, ServiceRanges};
@@ -25,6 +26,8 @@ pub struct WriteOptions {
     pub writer: Option<Writer>,
     /// Everything is checked and answered, nothing is written.
     pub dry_run: bool,
+    /// Who writes, and gives no right that they do not have; nobody for the node itself.
+    pub author: Option<Arc<User>>,
 }
 
 /// The objects of this node.
@@ -33,6 +36,8 @@ pub struct Objects {
     pub(super) store: ObjectStore,
     node_name: Arc<str>,
     service_ranges: Arc<ServiceRanges>,
+    /// Pods reach the API, and are given tokens for it.
+    tokens_for_pods: bool,
 }
 
 impl Objects {
@@ -40,7 +45,8 @@ impl Objects {
     pub async fn open(store: ObjectStore, node_name: &str) -> Result<Self, ApiError> {
         let ranges = ServiceRanges::of_config(&NetworkConfig::default());
         let ranges = ranges.map_err(|error| ApiError::Internal(error.to_string()))?;
-        let objects = Self { store, node_name: node_name.into(), service_ranges: Arc::new(ranges) };
+        let objects =
+            Self { store, node_name: node_name.into(), service_ranges: Arc::new(ranges), tokens_for_pods: false };
         for name in ["default", "kube-system"] {
             if objects.get(&namespace::KIND, "", name).is_err() {
                 let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -50,12 +56,40 @@ impl Objects {
         if objects.get(&storage_class::KIND, "", storage_class::LOCAL_PATH_CLASS).is_err() {
             objects.create(&storage_class::KIND, "", storage_class::local_path()).await?;
         }
+        objects.make_built_in_roles().await?;
         Ok(objects)
+    }
+
+    /// All in one write: the first start of a node waits for the disk once.
+    async fn make_built_in_roles(&self) -> Result<(), ApiError> {
+        let mut missing = Vec::new();
+        for (kind, object) in built_in::objects() {
+            let name = text(&object, "/metadata/name").to_owned();
+            if self.get(kind, "", &name).is_err() {
+                missing.push((Key::new(&kind.resource(), "", &name), self.prepare_create(kind, "", object)?));
+            }
+        }
+        let made = self.store.create_all(missing).await;
+        made.map_err(|error| api_error(&cluster_role::KIND, "", error))
     }
 
     /// Services get their addresses and ports from these, in place of the default ones.
     pub fn with_service_ranges(self, ranges: ServiceRanges) -> Self {
         Self { service_ranges: Arc::new(ranges), ..self }
+    }
+
+    /// Pods to come are given tokens of their service accounts.
+    pub fn with_tokens_for_pods(self) -> Self {
+        Self { tokens_for_pods: true, ..self }
+    }
+
+    pub(super) fn gives_tokens_to_pods(&self) -> bool {
+        self.tokens_for_pods
+    }
+
+    /// Which Services are given only where they ask for it.
+    pub fn first_service_address(&self) -> String {
+        self.service_ranges.subnet.host(0).to_string()
     }
 
     pub(super) fn service_ranges(&self) -> &ServiceRanges {
@@ -102,10 +136,22 @@ impl Objects {
         options: &WriteOptions,
     ) -> Result<Arc<Value>, ApiError> {
         let mut object = self.prepare_create(kind, namespace, object)?;
+        self.check_rights(options.author.as_deref(), kind, &Value::Null, &object)?;
         if let Some(writer) = &options.writer {
             record_update(&kind.api_version(), kind.kind, &Value::Null, &mut object, writer);
         }
         self.add(kind, namespace, object, options.dry_run).await
+    }
+
+    /// Refuses what would give away rights that its author does not have.
+    pub(super) fn check_rights(
+        &self,
+        author: Option<&User>,
+        kind: &Kind,
+        old: &Value,
+        new: &Value,
+    ) -> Result<(), ApiError> {
+        author.map_or(Ok(()), |author| escalation::check(self, author, kind, old, new))
     }
 
     /// Adds an object that [`Objects::prepare_create`] has made.
@@ -159,9 +205,8 @@ impl Objects {
                 ));
             }
         };
-        if !is_dns_subdomain(&name) {
-            let cause =
-                Cause::invalid("metadata.name", format_args!("{name:?}"), "must be a lowercase RFC 1123 subdomain");
+        if let Some(rule) = kind.broken_name_rule(&name) {
+            let cause = Cause::invalid("metadata.name", format_args!("{name:?}"), rule);
             return Err(invalid(kind, &name, vec![cause]));
         }
         if kind.namespaced {
@@ -178,6 +223,9 @@ impl Objects {
             fields.remove("status");
         }
         self.admit_storage(kind, &mut object);
+        if std::ptr::eq(kind, &pod::KIND) {
+            self.admit_account(&name, namespace, &mut object)?;
+        }
         (kind.set_defaults)(&mut object);
         if kind.subresources.contains(&"status") && object.get("status").is_none() {
             // Clients read in it before a controller has written anything.

@@ -1,6 +1,8 @@
 //! Request paths of the Kubernetes API.
 
-use super::kinds::Kind;
+use std::borrow::Cow;
+
+use super::kinds::{Kind, REVIEWS};
 use super::metrics;
 use super::status::ApiError;
 
@@ -25,6 +27,11 @@ pub enum Route<'a> {
     OpenApi(Document<'a>),
     Metrics(Metrics<'a>),
     Collection {
+        kind: &'static Kind,
+        namespace: Option<&'a str>,
+    },
+    /// A question about rights, which is asked by creating it.
+    Review {
         kind: &'static Kind,
         namespace: Option<&'a str>,
     },
@@ -57,8 +64,32 @@ pub enum Document<'a> {
     },
 }
 
+/// The path of a request without `%XX`. It is read in one way by all: a `/` of a name, or a byte that no name has, is
+/// found nowhere.
+pub fn decoded(path: &str) -> Result<Cow<'_, str>, ApiError> {
+    if !path.contains('%') {
+        return Ok(path.into());
+    }
+    let not_found = || ApiError::NoSuchPath { path: path.into() };
+    let (mut decoded, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
+    while let [first, others @ ..] = rest {
+        rest = others;
+        let mut byte = *first;
+        if byte == b'%' {
+            let digits = others.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).ok_or_else(not_found)?;
+            byte = u8::from_str_radix(digits, 16).map_err(|_| not_found())?;
+            rest = &others[2..];
+            if matches!(byte, b'/' | b'%') || byte.is_ascii_control() {
+                return Err(not_found());
+            }
+        }
+        decoded.push(byte);
+    }
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| not_found())
+}
+
 impl<'a> Route<'a> {
-    /// Reads a path; what no kind serves is not found.
+    /// Reads a path, which [`decoded`] has given; what no kind serves is not found.
     pub fn parse(path: &'a str) -> Result<Self, ApiError> {
         let not_found = || ApiError::NoSuchPath { path: path.into() };
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -96,6 +127,23 @@ fn figures<'a>(parts: &[&'a str]) -> Option<Metrics<'a>> {
 }
 
 fn resource<'a>(group: &str, version: &str, parts: &[&'a str]) -> Option<Route<'a>> {
+    let review = |plural: &str, namespaced: bool| {
+        let mut reviews = REVIEWS.iter().filter(|kind| (kind.group, kind.version) == (group, version));
+        reviews.find(|kind| kind.plural == plural && (kind.namespaced || !namespaced)).copied()
+    };
+    match *parts {
+        [plural] => {
+            if let Some(kind) = review(plural, false) {
+                return Some(Route::Review { kind, namespace: None });
+            }
+        }
+        ["namespaces", namespace, plural] => {
+            if let Some(kind) = review(plural, true) {
+                return Some(Route::Review { kind, namespace: Some(namespace) });
+            }
+        }
+        _ => {}
+    }
     let find = |plural: &str| Kind::find(group, version, plural);
     let (namespace, parts) = match *parts {
         // `namespaces/NAME` alone and its sub-resources are the namespace itself.
@@ -132,6 +180,7 @@ mod tests {
                 format!("{} {namespace}/{name} {subresource:?}", kind.plural)
             }
             Ok(Route::Resources { group, version }) => format!("resources {group}/{version}"),
+            Ok(Route::Review { kind, namespace }) => format!("ask {} in {namespace:?}", kind.plural),
             Ok(Route::Metrics(metrics)) => format!("{metrics:?}"),
             Ok(_) => "other".into(),
             Err(error) => error.code().as_str().into(),
@@ -158,10 +207,32 @@ mod tests {
             ("/apis/metrics.k8s.io/v1beta1/nodes/a", "Node(\"a\")"),
             ("/apis/metrics.k8s.io/v1beta1/namespaces/a/pods", "Pods { namespace: Some(\"a\") }"),
             ("/apis/metrics.k8s.io/v1beta1/pods/a", "404"),
+            ("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "ask selfsubjectaccessreviews in None"),
+            ("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews/a", "404"),
+            ("/apis/authorization.k8s.io/v1/namespaces/a/selfsubjectaccessreviews", "404"),
+            (
+                "/apis/authorization.k8s.io/v1/namespaces/a/localsubjectaccessreviews",
+                "ask localsubjectaccessreviews in Some(\"a\")",
+            ),
+            ("/api/v1/selfsubjectaccessreviews", "404"),
+            ("//api//v1/namespaces//a/pods/", "pods in Some(\"a\")"),
+            ("/api/v1/namespaces/a/pods/..", "pods a/.. None"),
+            ("/api/v1/namespaces/a/../b/pods", "404"),
             ("/api/v2/pods", "404"),
             ("/", "404"),
         ] {
             assert_eq!(shown(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_are_decoded_once_and_names_have_no_slash() {
+        let clean = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Adiscovery";
+        assert_eq!(decoded(clean).unwrap(), "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:discovery");
+        assert_eq!(decoded("/api/v1/%70ods").unwrap(), "/api/v1/pods");
+        assert_eq!(decoded("/api/v1/namespaces/a/pods/%2e%2E").unwrap(), "/api/v1/namespaces/a/pods/..");
+        for path in ["/a%2Fb", "/a%2fb", "/a%252fb", "/a%00", "/a%0a", "/a%", "/a%2", "/a%zz", "/a%+1", "/a%ff"] {
+            assert!(decoded(path).is_err(), "{path}");
         }
     }
 }

@@ -21,6 +21,14 @@ impl Selector {
         self.requirements.is_empty()
     }
 
+    /// The only value that `key` may have.
+    pub fn exact(&self, key: &str) -> Option<&str> {
+        self.requirements.iter().find_map(|requirement| match requirement {
+            Requirement::In { key: of, values } if of == key && values.len() == 1 => Some(values[0].as_str()),
+            _ => None,
+        })
+    }
+
     /// Parses `a=b,c!=d,e in (f,g),h notin (i),j,!k`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parts = split_outside_parentheses(text);

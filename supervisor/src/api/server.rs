@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::net::UnixListener;
 
 use super::accept::{self, Form};
+use super::access::{self, Attributes, Caller, User, review};
 use super::apply::{MAX_MANAGER_BYTES, Writer};
 use super::body::{FieldValidation, content_type, parse_value, read_body, read_object, read_yaml};
 use super::deletion::DeleteOptions;
@@ -22,8 +23,9 @@ use super::metrics::NodeUsage;
 use super::objects::{Half, Objects, WriteOptions, metadata_of};
 use super::patch::{self, Patch};
 use super::query::Query;
-use super::route::Route;
+use super::route::{self, Route};
 use super::status::ApiError;
+use super::tls::TokenKey;
 use super::update::Apply;
 use super::{discovery, metrics, openapi, subresource, watch};
 use crate::journal::Journal;
@@ -42,31 +44,36 @@ pub struct Api {
     pub usage: Arc<NodeUsage>,
     /// What happened to pods.
     pub journal: Journal,
+    /// What tokens are signed with, where they are given: with the API over TLS.
+    pub tokens: Option<Arc<TokenKey>>,
 }
 
 /// Serves the API until the listener fails.
 pub async fn serve(listener: UnixListener, api: Api) -> std::io::Result<()> {
-    axum::serve(listener, router(api)).await
+    let root = Arc::new(User::root());
+    let handle = move |State(api): State<Api>, request: Request| {
+        let root = root.clone();
+        async move { answer(api, root, request).await.unwrap_or_else(IntoResponse::into_response) }
+    };
+    axum::serve(listener, Router::new().fallback(handle).with_state(api)).await
 }
 
-/// Every path, for whoever has been let in.
-pub(super) fn router(api: Api) -> Router {
-    Router::new().fallback(handle).with_state(api)
-}
-
-async fn handle(State(api): State<Api>, request: Request) -> Response {
-    answer(api, request).await.unwrap_or_else(IntoResponse::into_response)
-}
-
-async fn answer(api: Api, request: Request) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
+/// Answers `user`, as far as they have rights.
+pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let path = route::decoded(parts.uri.path())?.into_owned();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let route = Route::parse(&path)?;
+    let user = access::impersonated(&api.objects, user, &parts.headers)?;
+    if !user.may_all() {
+        access::authorize(&api.objects, &user, &Attributes::of(&route, &path, &parts.method, &query))?;
+    }
+    parts.extensions.insert(Caller(user));
     let only_get = |value: Value| match parts.method {
         Method::GET => Ok(axum::Json(value).into_response()),
         _ => Err(method_not_allowed(&parts)),
     };
-    match Route::parse(&path)? {
+    match route {
         Route::Health => Ok("ok".into_response()),
         Route::Version => only_get(discovery::version()),
         Route::CoreVersions | Route::Groups if parts.method != Method::GET => Err(method_not_allowed(&parts)),
@@ -79,6 +86,7 @@ async fn answer(api: Api, request: Request) -> Result<Response, ApiError> {
         Route::Metrics(wanted) if parts.method == Method::GET => metrics::answer(&api, &parts, wanted, &query).await,
         Route::Metrics(_) => Err(method_not_allowed(&parts)),
         Route::Collection { kind, namespace } => collection(api, parts, body, query, kind, namespace).await,
+        Route::Review { kind, namespace } => review::serve(&api, &parts, body, &query, kind, namespace).await,
         Route::Object { kind, namespace, name, subresource: None } => {
             object(api, parts, body, query, Target { kind, namespace, name }).await
         }
@@ -163,7 +171,9 @@ async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target
             Ok(respond(form, kind, &updated, StatusCode::OK, warnings))
         }
         Method::PATCH if content_type(&parts) == APPLY_TYPE => {
-            let (wanted, apply, warnings) = apply_request(body, &query, target, "").await?;
+            let (wanted, mut apply, warnings) = apply_request(&parts, body, &query, target, "").await?;
+            let creates = Attributes::on(kind, "create".into(), namespace, name, "");
+            apply.uncreatable = access::authorize(&api.objects, &*Caller::of(&parts)?, &creates).err();
             if !kind.verbs.contains(&"create") {
                 api.objects.get(kind, namespace, name)?;
             }
@@ -236,7 +246,8 @@ pub(super) fn write_options(parts: &Parts, query: &Query, subresource: &'static 
             if name.is_empty() { "unknown".into() } else { name }
         }
     };
-    Ok(WriteOptions { writer: Some(Writer { manager, subresource }), dry_run: query.dry_run()? })
+    let writer = Some(Writer { manager, subresource });
+    Ok(WriteOptions { writer, dry_run: query.dry_run()?, author: Some(Caller::of(parts)?) })
 }
 
 fn checked_manager(manager: &str) -> Result<String, ApiError> {
@@ -249,6 +260,7 @@ fn checked_manager(manager: &str) -> Result<String, ApiError> {
 
 /// The fields that a server-side apply wants, how they are applied, and warnings about them.
 pub(super) async fn apply_request(
+    parts: &Parts,
     body: Body,
     query: &Query,
     target: Target<'_>,
@@ -257,7 +269,8 @@ pub(super) async fn apply_request(
     let manager = query.get("fieldManager").filter(|manager| !manager.is_empty());
     let manager = manager.ok_or_else(|| ApiError::BadRequest("fieldManager: is required for apply patch".into()))?;
     let writer = Writer { manager: checked_manager(manager)?, subresource };
-    let apply = Apply { writer, force: query.flag("force"), dry_run: query.dry_run()? };
+    let (force, dry_run, author) = (query.flag("force"), query.dry_run()?, Some(Caller::of(parts)?));
+    let apply = Apply { writer, force, dry_run, author, uncreatable: None };
     let mut wanted = read_yaml(&read_body(body).await?)?.value;
     strip_nulls(&mut wanted);
     let Target { kind, name, .. } = target;

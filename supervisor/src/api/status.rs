@@ -25,6 +25,9 @@ pub enum ApiError {
     BadRequest(String),
     #[error("Unauthorized")]
     Unauthorized,
+    /// `resource` is empty where it is a path that was asked for, `name` where no object was named.
+    #[error("{}", forbidden_text(.resource, .name, .message))]
+    Forbidden { resource: String, name: String, message: String },
     #[error("{method} is not supported on {path}")]
     MethodNotAllowed { method: String, path: String },
     #[error("content type {found:?} is not supported; accepted: {accepted}")]
@@ -78,6 +81,14 @@ fn causes_text(causes: &[Cause]) -> String {
     }
 }
 
+fn forbidden_text(resource: &str, name: &str, message: &str) -> String {
+    match (resource, name) {
+        ("", _) => format!("forbidden: {message}"),
+        (_, "") => format!("{resource} is forbidden: {message}"),
+        _ => format!("{resource} {name:?} is forbidden: {message}"),
+    }
+}
+
 impl ApiError {
     pub fn code(&self) -> StatusCode {
         match self {
@@ -86,6 +97,7 @@ impl ApiError {
             Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
@@ -104,6 +116,7 @@ impl ApiError {
             Self::Invalid { .. } => "Invalid",
             Self::BadRequest(_) => "BadRequest",
             Self::Unauthorized => "Unauthorized",
+            Self::Forbidden { .. } => "Forbidden",
             Self::MethodNotAllowed { .. } => "MethodNotAllowed",
             Self::UnsupportedMediaType { .. } => "UnsupportedMediaType",
             Self::NotAcceptable { .. } => "NotAcceptable",
@@ -118,6 +131,7 @@ impl ApiError {
         match self {
             Self::NotFound { resource, name }
             | Self::AlreadyExists { resource, name }
+            | Self::Forbidden { resource, name, .. }
             | Self::Conflict { resource, name, .. } => json!({"name": name, "kind": resource}),
             Self::FutureVersion { .. } => json!({
                 "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],

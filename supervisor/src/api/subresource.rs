@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::access::service_account_token;
 use super::body::{read_body, read_value};
 use super::deletion::DeleteOptions;
 use super::kinds::pod_disruption::disrupt;
@@ -46,6 +47,7 @@ pub(super) async fn serve(
         ("resize", &Method::PUT | &Method::PATCH) => {
             write_half(&api, &parts, body, &query, target, (Half::Resize, "resize")).await
         }
+        ("token", &Method::POST) => service_account_token::serve(&api, &parts, body, &query, target).await,
         ("why", &Method::GET) => pod_why::serve(&api, namespace, name).await,
         ("scale", &Method::GET) => Ok(axum::Json(scale_of(&*api.objects.get(kind, namespace, name)?)).into_response()),
         ("scale", &Method::PUT | &Method::PATCH) => write_scale(&api, &parts, body, &query, target).await,
@@ -72,7 +74,7 @@ async fn write_half(
 ) -> Result<Response, ApiError> {
     let Target { kind, namespace, name } = target;
     if body::content_type(parts) == super::server::APPLY_TYPE {
-        let (wanted, apply, warnings) = apply_request(body, query, target, subresource).await?;
+        let (wanted, apply, warnings) = apply_request(parts, body, query, target, subresource).await?;
         let (updated, _) = api.objects.apply(kind, namespace, name, half, wanted, apply).await?;
         return Ok(super::server::with_warnings(axum::Json(&*updated).into_response(), warnings));
     }
@@ -156,6 +158,7 @@ pub(super) fn description(
         "portforward" => ("", "v1", "PodPortForwardOptions", &["create", "get"]),
         "eviction" => ("policy", "v1", "Eviction", &["create"]),
         "log" => ("", "v1", "Pod", &["get"]),
+        "token" => ("authentication.k8s.io", "v1", "TokenRequest", &["create"]),
         "why" => (pod_why::GROUP, pod_why::VERSION, pod_why::KIND, &["get"]),
         _ => (kind.group, kind.version, kind.kind, &["get", "patch", "update"]),
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use wharf_specs::manifest::{self, ShapeError};
 
+use super::access::User;
 use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
 use super::kinds::{Kind, integer, pod_ephemeral, pod_resize, service, text};
@@ -31,6 +32,10 @@ pub struct Apply {
     /// Takes fields from other managers.
     pub force: bool,
     pub dry_run: bool,
+    /// As of [`WriteOptions`].
+    pub author: Option<Arc<User>>,
+    /// Why its author may not make the object where there is none.
+    pub uncreatable: Option<ApiError>,
 }
 
 impl Objects {
@@ -56,10 +61,11 @@ impl Objects {
         options: WriteOptions,
         change: impl FnOnce(Value) -> Result<Value, ApiError> + Send + 'static,
     ) -> Result<Arc<Value>, ApiError> {
-        let writer = options.writer;
+        let (writer, author, objects) = (options.writer, options.author, self.clone());
         let change = move |current: &Value| {
             let wanted = change(current.clone())?;
             let mut object = merge_update(kind, current, wanted, half)?;
+            objects.check_rights(author.as_deref(), kind, current, &object)?;
             let is_managed = current["metadata"].get("managedFields").is_some();
             // What nobody manages, the node changes without becoming a manager.
             if let Some(writer) = writer.or_else(|| is_managed.then(Writer::node)) {
@@ -80,10 +86,14 @@ impl Objects {
         wanted: Value,
         apply: Apply,
     ) -> Result<(Arc<Value>, bool), ApiError> {
-        let Apply { writer, force, dry_run } = apply;
+        let Apply { writer, force, dry_run, author, uncreatable } = apply;
         if half == Half::Desired && self.get(kind, namespace, name).is_err() {
+            if let Some(refusal) = uncreatable {
+                return Err(refusal);
+            }
             let object = apply::apply(kind, &Value::Null, &wanted, &writer, force)?;
             let mut created = self.prepare_create(kind, namespace, object.clone())?;
+            self.check_rights(author.as_deref(), kind, &Value::Null, &created)?;
             // Defaults are nobody's.
             created["metadata"]["managedFields"] = object["metadata"]["managedFields"].clone();
             match self.add(kind, namespace, created, dry_run).await {
@@ -92,9 +102,12 @@ impl Objects {
                 other => return other.map(|object| (object, true)),
             }
         }
+        let objects = self.clone();
         let change = move |current: &Value| {
             let applied = apply::apply(kind, current, &wanted, &writer, force)?;
-            merge_update(kind, current, applied, half)
+            let object = merge_update(kind, current, applied, half)?;
+            objects.check_rights(author.as_deref(), kind, current, &object)?;
+            Ok(object)
         };
         self.write(kind, namespace, name, dry_run, change).await.map(|object| (object, false))
     }

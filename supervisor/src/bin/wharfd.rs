@@ -23,7 +23,8 @@ use wharf_supervisor::api::object_store::ObjectStore;
 use wharf_supervisor::api::objects::Objects;
 use wharf_supervisor::api::server::Api;
 use wharf_supervisor::api::service_address::ServiceRanges;
-use wharf_supervisor::api::tls::{self, Door};
+use wharf_supervisor::api::tls::{self, Bound, Door};
+use wharf_supervisor::controller::kubernetes_service;
 use wharf_supervisor::dns::Dns;
 use wharf_supervisor::pod::{CgroupOptions, Node, NodeOptions};
 use wharf_supervisor::service_manager::{self, Sockets, State};
@@ -208,14 +209,17 @@ async fn serve(
     let streaming = StreamingServer::start(node.clone()).await.context("start the streaming server")?;
     // Both sockets exist before either answers: whoever sees one can use the other.
     let api_socket = config.state.join("api.sock");
-    let (context, keeper) = controller_context(&config, &node).await?;
+    let (mut context, keeper) = controller_context(&config, &node).await?;
     let _keeper = AbortOnDrop(tokio::spawn(keeper.run()));
-    let (objects, pod_logs) = (context.objects.clone(), context.pod_logs.clone().into());
-    let journal = context.journal.clone();
-    let api = Api { objects, node: node.clone(), pod_logs, usage: Default::default(), journal };
-    let tls = Door::open(&config.api, &config.root.join(tls::FOLDER), &context.node_name)
+    let bound = Bound::open(&config.api, &config.root.join(tls::FOLDER), &context.node_name)
         .await
         .context("open the API over TLS")?;
+    let tokens = bound.as_ref().map(Bound::tokens);
+    let names = open_to_pods(&mut context, bound.as_ref()).await?;
+    let tls = bound.map(|bound| bound.with_names(names)).transpose().context("open the API over TLS")?;
+    let (objects, pod_logs) = (context.objects.clone(), context.pod_logs.clone().into());
+    let journal = context.journal.clone();
+    let api = Api { objects, node: node.clone(), pod_logs, usage: Default::default(), journal, tokens };
     let socket = config.state.join("wharfd.sock");
     let (api_listener, api_is_ours) = listen(&mut sockets, &api_socket)?;
     let (listener, cri_is_ours) = listen(&mut sockets, &socket)?;
@@ -390,8 +394,28 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<(con
         volumes,
         manifests: config.manifests.clone(),
         services: Default::default(),
+        pod_api: None,
     };
     Ok((context, keeper))
+}
+
+/// Gives pods a way to the API where they can reach it; returns the names by which they do.
+async fn open_to_pods(context: &mut controller::Context, bound: Option<&Bound>) -> anyhow::Result<Vec<String>> {
+    context.pod_api = match bound {
+        Some(bound) => bound.for_pods(context.node.network().gateway().await),
+        None => None,
+    };
+    let Some(api) = &context.pod_api else {
+        kubernetes_service::withdraw(&context.objects).await.context("withdraw the service of the API")?;
+        return Ok(Vec::new());
+    };
+    context.objects = context.objects.clone().with_tokens_for_pods();
+    let service = kubernetes_service::ensure(&context.objects, api.address, None).await;
+    let address = service.context("make the service of the API")?;
+    let domain = context.dns.domain().trim_end_matches('.').to_owned();
+    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+    let more = [format!("kubernetes.default.svc.{domain}"), address, api.address.ip().to_string()];
+    Ok(names.into_iter().chain(more).collect())
 }
 
 /// So that `wharf --state RUN` finds the rest.

@@ -12,7 +12,8 @@
 //! | `volume/` | PersistentVolumeClaims | PersistentVolumes and their directories |
 //! | `scheduler.rs` | pods that wait for the node | pods of the node |
 //! | `node_status.rs` | the machine | the Node object |
-//! | `service_account.rs` | namespaces | their ServiceAccount `default` |
+//! | `service_account.rs` | namespaces | their ServiceAccount `default`, and the ConfigMap by which pods trust the API |
+//! | `kubernetes_service.rs` | where the API listens | the Service `kubernetes` |
 //! | `event/` | what controllers tell, and changes of pods | Events |
 //! | `garbage.rs` | deleted owners and namespaces | deletion of what they own |
 //!
@@ -24,6 +25,7 @@ pub mod deployment;
 pub mod event;
 pub mod garbage;
 pub mod job;
+pub mod kubernetes_service;
 pub mod manifest_folder;
 pub mod node_status;
 pub mod pod;
@@ -40,6 +42,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::api::objects::Objects;
+use crate::api::tls::PodApi;
 use crate::dns::Dns;
 use crate::journal::Journal;
 use crate::pod::Node;
@@ -65,6 +68,8 @@ pub struct Context {
     /// How far the rules of Services are.
     pub services: service::Progress,
     pub journal: Journal,
+    /// Where they can reach it.
+    pub pod_api: Option<PodApi>,
 }
 
 /// The address this node uses towards others; loopback where it has no route.
@@ -89,7 +94,11 @@ pub fn start(context: &Context) -> JoinSet<()> {
     controllers.spawn(volume::run(context.clone(), recorder.of("persistentvolume-controller")));
     controllers.spawn(scheduler::run(context.objects.clone()));
     controllers.spawn(node_status::run(context.clone()));
-    controllers.spawn(service_account::run(context.objects.clone()));
+    let authority = context.pod_api.as_ref().map(|api| api.authority.clone());
+    controllers.spawn(service_account::run(context.objects.clone(), authority));
+    if let Some(api) = &context.pod_api {
+        controllers.spawn(kubernetes_service::run(context.objects.clone(), api.address));
+    }
     controllers.spawn(service::slices::run(context.objects.clone(), context.services.clone()));
     controllers.spawn(service::proxy::run(context.objects.clone(), context.node.clone(), context.services.clone()));
     controllers.spawn(garbage::run(context.objects.clone()));

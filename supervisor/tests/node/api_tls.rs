@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use wharf_supervisor::api::tls::{Authority, TokenKey};
+use wharf_supervisor::api::tls::{Authority, MASTERS, TokenKey};
 
 use crate::kube_doors::{ADDRESS, start};
 use crate::replicas::{assert_nothing_left, wharf, wharf_with};
@@ -25,7 +25,7 @@ struct Files {
 impl Files {
     /// Of a client that `authority` lets in for `valid_for`.
     fn of(folder: &Path, name: &str, authority: &Authority, trusted: &Authority, valid_for: Duration) -> Self {
-        let identity = authority.client_identity("tester", valid_for).unwrap();
+        let identity = authority.client_identity("tester", &[MASTERS.into()], valid_for).unwrap();
         let write = |kind: &str, text: &str| {
             let path = folder.join(format!("{name}.{kind}"));
             std::fs::write(&path, text).unwrap();
@@ -40,20 +40,20 @@ impl Files {
 }
 
 /// Runs curl in the node's network.
-fn curl(node: &TestNode, arguments: &[&str]) -> Output {
+pub fn curl(node: &TestNode, arguments: &[&str]) -> Output {
     let mut command = node.enter();
     command.args(["curl", "--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}"]);
     command.args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
 /// The code that was answered, 0 without an answer, and the answer.
-fn answered(output: &Output) -> (u16, Value) {
+pub fn answered(output: &Output) -> (u16, Value) {
     let text = String::from_utf8_lossy(&output.stdout);
     let (body, code) = text.rsplit_once('\n').unwrap_or_default();
     (code.parse().unwrap_or(0), serde_json::from_str(body).unwrap_or(Value::String(body.into())))
 }
 
-fn url(path: &str) -> String {
+pub fn url(path: &str) -> String {
     format!("https://{ADDRESS}{path}")
 }
 
@@ -114,16 +114,20 @@ async fn nothing_is_served_over_tls_to_somebody_unknown() {
     // With a token that is good, has expired, is another node's.
     let tokens = TokenKey::open(&node.path("data/pki")).unwrap();
     let others = TokenKey::open_or_create(&node.path("stranger")).unwrap();
+    let masters = [MASTERS.to_owned()];
     for (token, expected) in [
-        (tokens.issue("robot", DAY), 200),
-        (tokens.issue("robot", Duration::ZERO), 401),
-        (others.issue("robot", DAY), 401),
+        (tokens.issue("robot", &masters, DAY), 200),
+        (tokens.issue("robot", &masters, Duration::ZERO), 401),
+        (others.issue("robot", &masters, DAY), 401),
+        // Of a version without groups: nobody had said what it may do.
+        (tokens.issue("robot", &[], DAY), 403),
+        (tokens.issue(MASTERS, &[], DAY), 403),
     ] {
         assert_eq!(anonymous(&[&nodes, "-H", &format!("Authorization: Bearer {token}")]).0, expected);
     }
 
     // One that was let in opens the connection to nobody else: a second request without it is refused.
-    let token = format!("Authorization: Bearer {}", tokens.issue("robot", DAY));
+    let token = format!("Authorization: Bearer {}", tokens.issue("robot", &masters, DAY));
     let request = ["--silent", "--cacert", &good.authority, "--output", "/dev/null", "--write-out"];
     let request = [&request[..], &["%{http_code} %{num_connects}\n", &nodes]].concat();
     let both = [&request[..], &["-H", &token, "--next"], &request].concat();
@@ -145,7 +149,7 @@ async fn nothing_is_served_over_tls_to_somebody_unknown() {
         assert!(!output.status.success() && answered(&output).0 == 0, "{name}: {output:?}");
     }
     let log = node.log();
-    assert!(!log.contains(&tokens.issue("robot", DAY)[..20]) && !log.contains("PRIVATE KEY"));
+    assert!(!log.contains(&tokens.issue("robot", &masters, DAY)[..20]) && !log.contains("PRIVATE KEY"));
     assert_nothing_left(node);
 }
 

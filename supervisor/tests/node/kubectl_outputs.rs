@@ -20,6 +20,8 @@ async fn kubectl_describes_every_kind_and_prints_figures_as_tables() {
     run(&["create", "deployment", "web", "--image", IMAGE, "--port", "80", "--", "sleep", "1000"]);
     run(&["expose", "deployment", "web", "--port", "80"]);
     run(&["create", "job", "once", "--image", IMAGE, "--", "true"]);
+    run(&["create", "role", "reader", "--verb=get", "--resource=pods"]);
+    run(&["create", "rolebinding", "readers", "--role=reader", "--user=alice"]);
     create(&json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "agent"}, "spec": {
         "selector": {"matchLabels": {"app": "agent"}}, "template": {"metadata": {"labels": {"app": "agent"}},
             "spec": {"terminationGracePeriodSeconds": 0, "containers": [container("sleep 1000")]}}}}));

@@ -1,5 +1,6 @@
 //! A whole node on a real kernel, through its doors. Needs root; each test has a node of its own ([`testnode`]).
 
+mod account_tokens;
 mod api_requests;
 mod api_tls;
 mod checkpoint_rights;
@@ -44,10 +45,12 @@ mod pod_probes;
 mod pod_qos;
 mod pod_resize;
 mod pod_surroundings;
+mod pod_tokens;
 mod python_client;
 mod registry;
 mod replicas;
 mod retries;
+mod rights;
 mod rollout_kills;
 mod runtime_handlers;
 mod service_endpoints;

@@ -85,6 +85,13 @@ async fn every_kind_has_a_page() {
     assert!(shown.contains("MemoryPressure") && shown.contains(&pod) && shown.contains(" pods   "), "{shown}");
     assert_eq!(field(&page("namespace/default"), "Status"), Some("Active"));
 
+    let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+    apply(&node, &crate::rights::role("reader", rules));
+    let alice = json!({"kind": "User", "name": "alice"});
+    apply(&node, &crate::rights::binding("readers", "Role", "reader", alice));
+    assert!(page("role/reader").contains("pods"));
+    assert!(page("clusterrolebinding/system:basic-user").contains("system:authenticated"));
+
     // Whatever is served, all of them.
     for kind in KINDS {
         let shown = wharf(&node, &["describe", kind.plural, "-A"]);

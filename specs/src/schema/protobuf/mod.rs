@@ -268,6 +268,18 @@ impl Decoder {
                 self.fields(message_of(definition), fields, as_bytes(value)?, &mut object, depth)?;
                 Ok(Value::Object(object))
             }
+            // Lists that are values of a map stand in a message of their own.
+            Node::List(items) => {
+                let mut holder = Map::from_iter([("items".into(), Value::Array(Vec::new()))]);
+                let mut reader = Fields::of(as_bytes(value)?);
+                while let Some((number, value)) = reader.next()? {
+                    match number {
+                        1 => self.item(items, value, &mut holder, "items", depth)?,
+                        _ => return Err("has a list with more than items"),
+                    }
+                }
+                Ok(holder.remove("items").unwrap_or_default())
+            }
             _ => Err("has no protobuf form"),
         }
     }

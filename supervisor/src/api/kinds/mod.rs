@@ -1,5 +1,7 @@
 //! The kinds this node serves: one file each, gathered in [`KINDS`].
 
+pub mod cluster_role;
+pub mod cluster_role_binding;
 pub mod config_map;
 pub mod controller_revision;
 pub mod daemon_set;
@@ -23,6 +25,9 @@ pub mod pod_qos;
 pub(in crate::api) mod pod_resize;
 mod pod_source;
 pub mod replica_set;
+pub mod review;
+pub mod role;
+pub mod role_binding;
 pub mod secret;
 pub mod service;
 pub mod service_account;
@@ -90,7 +95,21 @@ pub const KINDS: &[&Kind] = &[
     &replica_set::KIND,
     &job::KIND,
     &endpoint_slice::KIND,
+    &cluster_role::KIND,
+    &cluster_role_binding::KIND,
+    &role::KIND,
+    &role_binding::KIND,
     &storage_class::KIND,
+];
+
+/// Questions: served beside the kinds, but nothing of them is kept.
+pub const REVIEWS: &[&Kind] = &[
+    &review::SELF_SUBJECT,
+    &review::TOKEN,
+    &review::LOCAL_SUBJECT_ACCESS,
+    &review::SELF_SUBJECT_ACCESS,
+    &review::SELF_SUBJECT_RULES,
+    &review::SUBJECT_ACCESS,
 ];
 
 impl Kind {
@@ -107,6 +126,15 @@ impl Kind {
             "" => self.version.into(),
             group => format!("{group}/{}", self.version),
         }
+    }
+
+    /// The rule that a name breaks, if it does.
+    pub fn broken_name_rule(&self, name: &str) -> Option<&'static str> {
+        let (fits, rule) = match self.group {
+            role::GROUP => (is_path_segment(name), PATH_SEGMENT_RULE),
+            _ => (is_dns_subdomain(name), "must be a lowercase RFC 1123 subdomain"),
+        };
+        (!fits).then_some(rule)
     }
 
     /// The kind that serves `group/version/plural`.
@@ -155,6 +183,16 @@ pub fn is_dns_label(name: &str) -> bool {
 /// A DNS subdomain (RFC 1123): the form of most names.
 pub fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_dns_label)
+}
+
+const PATH_SEGMENT_RULE: &str = "must be 1 to 253 printable bytes without / and %, and not . or ..";
+
+/// What can stand in a path: the form of the names of roles, such as `system:basic-user`.
+pub fn is_path_segment(name: &str) -> bool {
+    (1..=253).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && !name.contains(['/', '%'])
+        && !name.chars().any(char::is_control)
 }
 
 /// A name with an optional DNS subdomain and `/` before it: the form of labels and conditions.

@@ -11,6 +11,7 @@ use super::{
     AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, is_qualified_name,
     set_default, text,
 };
+use crate::api::access::service_account_token::DEFAULT_SECONDS;
 use crate::api::quantity;
 use crate::api::status::Cause;
 use serde_json::{Value, json};
@@ -96,6 +97,10 @@ pub fn spec_defaults(spec: &mut Value) {
         if let Some(image) = volume.get_mut("image").filter(|image| image.is_object()) {
             let policy = default_pull_policy(text(image, "/reference"));
             set_default(image, "pullPolicy", policy);
+        }
+        let sources = volume.pointer_mut("/projected/sources").and_then(Value::as_array_mut);
+        for token in sources.into_iter().flatten().filter_map(|source| source.get_mut("serviceAccountToken")) {
+            set_default(token, "expirationSeconds", DEFAULT_SECONDS);
         }
         if let Some(claim) = volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec") {
             claim_defaults(claim);
@@ -305,6 +310,14 @@ pub fn has_running_container(pod: &Value) -> bool {
     let lists = ["initContainerStatuses", "containerStatuses"];
     let mut statuses = lists.iter().flat_map(|list| items(&pod["status"], list));
     statuses.any(|status| status["state"].get("running").is_some())
+}
+
+/// The service account that a pod runs under.
+pub fn service_account(pod: &Value) -> &str {
+    match text(pod, "/spec/serviceAccountName") {
+        "" => super::service_account::DEFAULT_NAME,
+        name => name,
+    }
 }
 
 /// The items of a list field, none where it is missing.

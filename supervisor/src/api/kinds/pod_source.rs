@@ -6,6 +6,7 @@ use super::config_map::is_data_key;
 use super::persistent_volume_claim::spec_causes as claim_causes;
 use super::pod::{items, one_of};
 use super::{integer, is_dns_label, is_dns_subdomain, text};
+use crate::api::access::service_account_token::lifetime_causes;
 use crate::api::quantity;
 use crate::api::status::Cause;
 
@@ -238,6 +239,13 @@ pub(super) fn host_path_causes(host: &Value, path: &str, causes: &mut Vec<Cause>
 
 /// A ConfigMap, a Secret or the pod's fields as files.
 fn projection_causes(source: &str, value: &Value, path: &str, causes: &mut Vec<Cause>) {
+    if source == "serviceAccountToken" {
+        path_causes(text(value, "/path"), format!("{path}.path"), causes);
+        if let Some(seconds) = value.get("expirationSeconds").and_then(Value::as_i64) {
+            causes.extend(lifetime_causes(seconds, &format!("{path}.expirationSeconds")));
+        }
+        return;
+    }
     mode_causes(value, path, "defaultMode", causes);
     if source != "downwardAPI" && text(value, "/name").is_empty() && text(value, "/secretName").is_empty() {
         let field = if source == "secret" && !path.contains(".projected.") { "secretName" } else { "name" };
@@ -246,15 +254,7 @@ fn projection_causes(source: &str, value: &Value, path: &str, causes: &mut Vec<C
     for (index, item) in items(value, "items").iter().enumerate() {
         let path = format!("{path}.items[{index}]");
         mode_causes(item, &path, "mode", causes);
-        let target = text(item, "/path");
-        let is_inside = !target.is_empty()
-            && !target.starts_with("..")
-            && target.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
-            && !target.contains('\0');
-        if !is_inside {
-            let message = "must be a relative path that stays in the volume and does not start with \"..\"";
-            causes.push(Cause::invalid(format!("{path}.path"), format_args!("{target:?}"), message));
-        }
+        path_causes(text(item, "/path"), format!("{path}.path"), causes);
         match source {
             "downwardAPI" => {
                 let field = text(item, "/fieldRef/fieldPath");
@@ -285,6 +285,18 @@ fn projection_causes(source: &str, value: &Value, path: &str, causes: &mut Vec<C
             }
             _ => {}
         }
+    }
+}
+
+/// Where a file is to be in its volume.
+fn path_causes(target: &str, path: String, causes: &mut Vec<Cause>) {
+    let is_inside = !target.is_empty()
+        && !target.starts_with("..")
+        && target.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+        && !target.contains('\0');
+    if !is_inside {
+        let message = "must be a relative path that stays in the volume and does not start with \"..\"";
+        causes.push(Cause::invalid(path, format_args!("{target:?}"), message));
     }
 }
 
@@ -319,6 +331,14 @@ mod tests {
             (json!({"ephemeral": {}}), "v.ephemeral.volumeClaimTemplate"),
             (json!({"image": {"reference": "a:1", "pullPolicy": "Maybe"}}), "v.image.pullPolicy"),
             (json!({"projected": {"sources": [{"secret": {}}]}}), "v.projected.sources[0].secret.name"),
+            (
+                json!({"projected": {"sources": [{"serviceAccountToken": {"path": "../token"}}]}}),
+                "v.projected.sources[0].serviceAccountToken.path",
+            ),
+            (
+                json!({"projected": {"sources": [{"serviceAccountToken": {"path": "a", "expirationSeconds": 599}}]}}),
+                "v.projected.sources[0].serviceAccountToken.expirationSeconds",
+            ),
             (
                 json!({"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "status.podIP"}}]}}),
                 "v.downwardAPI.items[0].fieldRef.fieldPath",

@@ -1,4 +1,4 @@
-//! `v1` ServiceAccount: a name that pods run under. Nobody is given tokens for it.
+//! `v1` ServiceAccount: a name that pods run under, and that they are known by to the API.
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ pub static KIND: Kind = Kind {
     categories: &[],
     namespaced: true,
     verbs: ALL_VERBS,
-    subresources: &[],
+    subresources: &["token"],
     set_defaults: |_| {},
     validate,
     validate_update: |_, _| Vec::new(),
@@ -34,9 +34,6 @@ fn validate(object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     if !pod::items(object, "imagePullSecrets").is_empty() {
         causes.push(Cause::unsupported("imagePullSecrets", "images are pulled with the node's logins"));
-    }
-    if object.get("automountServiceAccountToken") == Some(&Value::Bool(true)) {
-        causes.push(Cause::unsupported("automountServiceAccountToken", "true: pods are given no tokens"));
     }
     causes
 }

@@ -4,20 +4,23 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsError;
 use super::private_file::{read, read_or_write, write_private};
+use super::subject;
 
 /// Longest common name (X.520, upper bound ub-common-name).
 pub const MAX_USER_BYTES: usize = 64;
 
-/// Group of a client's certificate, by which Kubernetes knows administrators: all clients here are.
-const ADMINISTRATORS: &str = "system:masters";
+/// Groups that one client may be in.
+const MAX_GROUPS: usize = 32;
 
 const KEY_FILE: &str = "ca.key";
 /// For people and other programs; made again where it is gone.
@@ -31,7 +34,7 @@ pub struct Authority {
 
 /// A certificate and its key.
 pub struct Identity {
-    certificate: Certificate,
+    certificate: CertificateDer<'static>,
     key: KeyPair,
 }
 
@@ -82,20 +85,17 @@ impl Authority {
         self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// For a client, from now on for as long as `valid_for`.
-    pub fn client_identity(&self, user: &str, valid_for: Duration) -> Result<Identity, TlsError> {
-        let printable = user.chars().all(|c| c.is_ascii_graphic());
-        if !printable || !(1..=MAX_USER_BYTES).contains(&user.len()) {
-            return Err(TlsError::User { found: user.into() });
-        }
-        let mut name = named(user);
-        name.push(DnType::OrganizationName, ADMINISTRATORS);
-        let mut params = unbounded(name);
+    /// For a client in `groups`, from now on for as long as `valid_for`.
+    pub fn client_identity(&self, user: &str, groups: &[String], valid_for: Duration) -> Result<Identity, TlsError> {
+        check_names(user, groups)?;
+        let mut params = unbounded(named(user));
         let now = SystemTime::now();
         // The clock of who uses it may be a little behind.
         params.not_before = (now - Duration::from_secs(300)).into();
         params.not_after = (now + valid_for).into();
-        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
+        let Identity { certificate, key } = self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)?;
+        let certificate = subject::renamed(&certificate, user, groups, self.issuer.key())?;
+        Ok(Identity { certificate: certificate.into(), key })
     }
 
     fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<Identity, TlsError> {
@@ -104,13 +104,15 @@ impl Authority {
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
-        Ok(Identity { certificate: params.signed_by(&key, &self.issuer)?, key })
+        Ok(Identity { certificate: params.signed_by(&key, &self.issuer)?.der().clone(), key })
     }
 }
 
 impl Identity {
     pub fn certificate_pem(&self) -> String {
-        self.certificate.pem()
+        let text = STANDARD.encode(&self.certificate);
+        let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     }
 
     pub fn key_pem(&self) -> String {
@@ -120,7 +122,22 @@ impl Identity {
     pub(super) fn into_der(self) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TlsError> {
         let key =
             PrivateKeyDer::try_from(self.key.serialize_der()).map_err(|text| rustls::Error::General(text.into()))?;
-        Ok((self.certificate.der().clone(), key))
+        Ok((self.certificate, key))
+    }
+}
+
+/// Refuses names that a certificate or a message has no room for.
+pub fn check_names(user: &str, groups: &[String]) -> Result<(), TlsError> {
+    let fits = |name: &str| name.chars().all(|c| c.is_ascii_graphic()) && (1..=MAX_USER_BYTES).contains(&name.len());
+    if !fits(user) {
+        return Err(TlsError::User { found: user.into() });
+    }
+    if groups.len() > MAX_GROUPS {
+        return Err(TlsError::Groups { found: groups.len() });
+    }
+    match groups.iter().find(|group| !fits(group)) {
+        Some(group) => Err(TlsError::Group { found: group.clone() }),
+        None => Ok(()),
     }
 }
 
@@ -161,8 +178,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(folder.path()).unwrap();
         for (user, fits) in [("admin", true), ("a@b.example", true), ("", false), ("a b", false), ("ü", false)] {
-            assert_eq!(authority.client_identity(user, Duration::from_secs(1)).is_ok(), fits, "{user:?}");
+            assert_eq!(authority.client_identity(user, &[], Duration::from_secs(1)).is_ok(), fits, "{user:?}");
         }
-        assert!(authority.client_identity(&"x".repeat(MAX_USER_BYTES + 1), Duration::from_secs(1)).is_err());
+        assert!(authority.client_identity(&"x".repeat(MAX_USER_BYTES + 1), &[], Duration::from_secs(1)).is_err());
+        for (groups, fits) in
+            [(vec!["a".into(); 32], true), (vec!["a".into(); 33], false), (vec![String::new()], false)]
+        {
+            assert_eq!(authority.client_identity("a", &groups, Duration::from_secs(1)).is_ok(), fits, "{groups:?}");
+        }
     }
 }

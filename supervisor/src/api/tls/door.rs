@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Request, header};
@@ -22,11 +21,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 use wharf_specs::config;
 
-use super::{Authority, TlsError, TokenKey};
-use crate::api::server::{Api, router};
+use super::{Authority, PodApi, TlsError, TokenKey, subject};
+use crate::api::access::User;
+use crate::api::access::service_account_token::{authenticated, own_audience};
+use crate::api::server::{Api, answer};
 use crate::api::status::ApiError;
 
 /// From a connection to the proof of who it is.
@@ -47,6 +47,17 @@ const NO_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP requ
 /// What is read of a request without TLS.
 const NO_TLS_REQUEST_BYTES: u64 = 64 << 10;
 
+/// Has the node's keys and a port, but no certificate yet: who reaches it by which names is to be said.
+pub struct Bound {
+    listener: TcpListener,
+    authority: Authority,
+    tokens: Arc<TokenKey>,
+    names: Vec<String>,
+    address: SocketAddr,
+    /// It listens on every address of the node.
+    everywhere: bool,
+}
+
 /// Listens for clients.
 pub struct Door {
     listener: TcpListener,
@@ -55,7 +66,7 @@ pub struct Door {
     url: String,
 }
 
-impl Door {
+impl Bound {
     /// Opens the node's keys in `folder`, or makes them there, and listens where `api.listen` says; `None` without it.
     /// The server's certificate is for `api.names`, `node_name`, the address and the loopback.
     pub async fn open(api: &config::Api, folder: &Path, node_name: &str) -> Result<Option<Self>, TlsError> {
@@ -64,18 +75,44 @@ impl Door {
         let tokens = Arc::new(TokenKey::open_or_create(folder)?);
         let listener = TcpListener::bind(address).await.map_err(|source| TlsError::Listen { address, source })?;
         let port = listener.local_addr().map_err(|source| TlsError::Listen { address, source })?.port();
-        let reached = if address.ip().is_unspecified() { crate::controller::node_address() } else { address.ip() };
+        let everywhere = address.ip().is_unspecified();
+        let reached = if everywhere { crate::controller::node_address() } else { address.ip() };
         let mut names = api.names.clone();
         names.extend([reached.to_string(), "localhost".into(), "127.0.0.1".into(), "::1".into()]);
         if is_host_name(node_name) {
             names.push(node_name.into());
         }
-        names.sort();
-        names.dedup();
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(&authority, &names)?));
-        Ok(Some(Self { listener, acceptor, tokens, url: format!("https://{}", SocketAddr::new(reached, port)) }))
+        Ok(Some(Self { listener, authority, tokens, names, address: SocketAddr::new(reached, port), everywhere }))
     }
 
+    /// How pods reach it, which find their node at `gateway`; `None` where they do not.
+    pub fn for_pods(&self, gateway: Option<IpAddr>) -> Option<PodApi> {
+        let usable = |address: &IpAddr| address.is_ipv4() && !address.is_loopback();
+        let own = Some(self.address.ip()).filter(usable);
+        let ip = own.or(gateway.filter(|_| self.everywhere).filter(usable))?;
+        Some(PodApi {
+            address: SocketAddr::new(ip, self.address.port()),
+            authority: self.authority.certificate_pem().into(),
+            tokens: self.tokens.clone(),
+        })
+    }
+
+    /// Makes the server's certificate, for these names, too.
+    pub fn with_names(mut self, more: Vec<String>) -> Result<Door, TlsError> {
+        self.names.extend(more);
+        self.names.sort();
+        self.names.dedup();
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(&self.authority, &self.names)?));
+        let url = format!("https://{}", self.address);
+        Ok(Door { listener: self.listener, acceptor, tokens: self.tokens, url })
+    }
+
+    pub fn tokens(&self) -> Arc<TokenKey> {
+        self.tokens.clone()
+    }
+}
+
+impl Door {
     /// Where clients reach it.
     pub fn url(&self) -> &str {
         &self.url
@@ -84,13 +121,12 @@ impl Door {
     /// Serves the API for ever.
     pub async fn serve(self, api: Api) {
         let places = Arc::new(Semaphore::new(STRANGERS_MAX));
-        let router = router(api);
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     let known = CancellationToken::new();
-                    let client = Client { known: known.clone(), tokens: self.tokens.clone(), router: router.clone() };
+                    let client = Client { known: known.clone(), tokens: self.tokens.clone(), api: api.clone() };
                     let connection = client.serve(stream, self.acceptor.clone());
                     tokio::spawn(async move {
                         tokio::pin!(connection);
@@ -121,7 +157,7 @@ struct Client {
     /// Cancelled once the client has shown who it is.
     known: CancellationToken,
     tokens: Arc<TokenKey>,
-    router: Router,
+    api: Api,
 }
 
 impl Client {
@@ -142,12 +178,17 @@ impl Client {
             Err(error) => return tracing::debug!(%error, "TLS handshake"),
         };
         // Of the authority, and in its time: the handshake has verified it.
-        let has_certificate = stream.get_ref().1.peer_certificates().is_some();
-        if has_certificate {
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certified = match certificate.map(|certificate| subject::user(certificate)) {
+            None => None,
+            Some(Some(user)) => Some(Arc::new(user)),
+            Some(None) => return tracing::debug!("a client's certificate names nobody"),
+        };
+        if certified.is_some() {
             self.known.cancel();
         }
         let service = service_fn(|request: Request<Incoming>| async {
-            Ok::<_, Infallible>(self.answer(request, has_certificate).await)
+            Ok::<_, Infallible>(self.answer(request, certified.clone()).await)
         });
         let served =
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -156,21 +197,20 @@ impl Client {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, has_certificate: bool) -> Response {
+    async fn answer(&self, request: Request<Incoming>, certified: Option<Arc<User>>) -> Response {
         // One connection can carry requests of several people, as behind a proxy: each shows its own token.
-        if !has_certificate {
-            let token = request.headers().get(header::AUTHORIZATION).and_then(bearer_token);
-            if !token.is_some_and(|token| self.tokens.verify(token, SystemTime::now())) {
-                let mut refusal = ApiError::Unauthorized.into_response();
-                refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                return refusal;
-            }
-            self.known.cancel();
-        }
-        match self.router.clone().oneshot(request.map(Body::new)).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
+        let user = certified.or_else(|| {
+            let token = request.headers().get(header::AUTHORIZATION).and_then(bearer_token)?;
+            let known = authenticated(&self.api.objects, &self.tokens, token, &own_audience(), SystemTime::now());
+            known.map(|(user, _)| Arc::new(user))
+        });
+        let Some(user) = user else {
+            let mut refusal = ApiError::Unauthorized.into_response();
+            refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return refusal;
+        };
+        self.known.cancel();
+        answer(self.api.clone(), user, request.map(Body::new)).await.unwrap_or_else(IntoResponse::into_response)
     }
 }
 

@@ -1,9 +1,10 @@
-//! The API over TLS, for clients that are not root on this machine. Whoever may come in is root on this node's pods, so
-//! nothing is answered before a client has shown who it is.
+//! The API over TLS, for clients that are not root on this machine. Nothing is answered before a client has shown who it
+//! is; what it may then is `access/`'s.
 //!
 //! | file | job |
 //! |---|---|
 //! | `authority.rs` | the node's certificate authority: the server's certificate, clients' certificates |
+//! | `subject.rs` | who a certificate is for |
 //! | `token.rs` | bearer tokens, for clients that cannot have certificates |
 //! | `door.rs` | connections, and who is let in |
 //! | `private_file.rs` | keys on disk |
@@ -11,14 +12,28 @@
 mod authority;
 mod door;
 mod private_file;
+mod subject;
 mod token;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-pub use authority::{Authority, Identity, MAX_USER_BYTES};
-pub use door::Door;
+pub use authority::{Authority, Identity, MAX_USER_BYTES, check_names};
+pub use door::{Bound, Door};
 pub use private_file::write_private;
 pub use token::TokenKey;
+
+pub use super::access::MASTERS;
+
+/// How pods reach the API of their node, and are known by it.
+#[derive(Clone)]
+pub struct PodApi {
+    pub address: SocketAddr,
+    /// The certificate that they trust.
+    pub authority: Arc<str>,
+    pub tokens: Arc<TokenKey>,
+}
 
 /// Where keys lie in the node's DATA.
 pub const FOLDER: &str = "pki";
@@ -39,4 +54,8 @@ pub enum TlsError {
     Listen { address: std::net::SocketAddr, source: std::io::Error },
     #[error("the name of a user {found:?} is not 1 to {MAX_USER_BYTES} printable characters without spaces")]
     User { found: String },
+    #[error("the name of a group {found:?} is not 1 to {MAX_USER_BYTES} printable characters without spaces")]
+    Group { found: String },
+    #[error("{found} groups are more than a client may be in")]
+    Groups { found: usize },
 }

@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 
 use super::TlsError;
 use super::private_file::{read, read_or_write};
+use crate::api::access::User;
 
 const KEY_FILE: &str = "token.key";
 const KEY_BYTES: usize = 32;
 
 /// Far above what we give.
-const MAX_TOKEN_BYTES: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 8192;
 
 /// Gives and verifies tokens.
 pub struct TokenKey(hmac::Key);
@@ -47,19 +48,37 @@ impl TokenKey {
         }
     }
 
-    /// A token for `user` that is good for as long as `valid_for`.
-    pub fn issue(&self, user: &str, valid_for: Duration) -> String {
+    /// A token for `user` in `groups` that is good for as long as `valid_for`.
+    pub fn issue(&self, user: &str, groups: &[String], valid_for: Duration) -> String {
         let now = seconds(SystemTime::now());
-        let claims = json!({"sub": user, "iat": now, "exp": now.saturating_add(valid_for.as_secs())});
+        let end = now.saturating_add(valid_for.as_secs());
+        self.sign(json!({"sub": user, "groups": groups, "iat": now, "exp": end}))
+    }
+
+    pub(in crate::api) fn sign(&self, claims: Value) -> String {
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(json!({"alg": "HS256", "typ": "JWT"})), part(claims));
         let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, signed.as_bytes()));
         format!("{signed}.{signature}")
     }
 
-    /// Whether this node gave the token, and it is still good at `now`.
-    pub fn verify(&self, token: &str, now: SystemTime) -> bool {
-        self.claims(token).is_some_and(|claims| claims["exp"].as_u64().is_some_and(|end| seconds(now) < end))
+    /// What a token says that this node gave and that is still good at `now`.
+    pub(in crate::api) fn verified(&self, token: &str, now: SystemTime) -> Option<Value> {
+        let claims = self.claims(token)?;
+        let begun = claims["nbf"].as_u64().is_none_or(|begin| begin <= seconds(now));
+        (begun && claims["exp"].as_u64().is_some_and(|end| seconds(now) < end)).then_some(claims)
+    }
+
+    /// Whoever a token is for that `wharf kubeconfig` wrote. Those of versions that knew no groups are in none.
+    pub fn user(&self, token: &str, now: SystemTime) -> Option<User> {
+        let claims = self.verified(token, now)?;
+        // A service account's has an audience, and is good only as long as that account.
+        if claims.get("aud").is_some() {
+            return None;
+        }
+        let groups = claims["groups"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let name = claims["sub"].as_str().filter(|name| !name.is_empty())?;
+        Some(User::of(name, groups.map(str::to_owned).collect()))
     }
 
     fn claims(&self, token: &str) -> Option<Value> {
@@ -89,12 +108,19 @@ mod tests {
     fn a_token_is_good_until_its_end_and_for_its_node() {
         let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let key = TokenKey::open_or_create(folder.path()).unwrap();
-        let token = key.issue("robot", HOUR);
+        let token = key.issue("robot", &["readers".into()], HOUR);
         let now = SystemTime::now();
-        assert!(key.verify(&token, now) && key.verify(&token, now + HOUR / 2));
-        assert!(!key.verify(&token, now + HOUR + HOUR));
-        assert!(TokenKey::open(folder.path()).unwrap().verify(&token, now), "the key is kept");
-        assert!(!TokenKey::open_or_create(other.path()).unwrap().verify(&token, now));
+        let robot = Some(User::of("robot", vec!["readers".into()]));
+        assert_eq!((key.user(&token, now), key.user(&token, now + HOUR / 2)), (robot.clone(), robot.clone()));
+        assert_eq!(key.user(&token, now + HOUR + HOUR), None);
+        assert_eq!(TokenKey::open(folder.path()).unwrap().user(&token, now), robot, "the key is kept");
+        assert_eq!(TokenKey::open_or_create(other.path()).unwrap().user(&token, now), None);
+        let end = seconds(now) + 60;
+        let early = key.sign(json!({"sub": "robot", "nbf": end, "exp": end + 60}));
+        assert!(key.user(&early, now).is_none() && key.user(&early, now + HOUR / 50).is_some());
+        // As before there were groups: known, but without any right.
+        let old = key.sign(json!({"sub": "robot", "iat": 0, "exp": end}));
+        assert!(key.user(&old, now).is_some_and(|user| !user.may_all() && user.groups == ["system:authenticated"]));
         std::fs::write(folder.path().join(KEY_FILE), "short").unwrap();
         assert!(TokenKey::open_or_create(folder.path()).is_err());
     }
@@ -103,7 +129,7 @@ mod tests {
     fn a_token_that_was_touched_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let key = TokenKey::open_or_create(folder.path()).unwrap();
-        let token = key.issue("robot", HOUR);
+        let token = key.issue("robot", &["readers".into()], HOUR);
         let now = SystemTime::now();
         let parts: Vec<&str> = token.split('.').collect();
         let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"robot","exp":99999999999}"#);
@@ -119,12 +145,12 @@ mod tests {
             format!("{token}="),
             format!("{token}{}", "A".repeat(MAX_TOKEN_BYTES)),
         ] {
-            assert!(!key.verify(&forged, now), "{forged}");
+            assert!(key.user(&forged, now).is_none(), "{forged}");
         }
         let mut bytes = token.clone().into_bytes();
         for index in 0..bytes.len() {
             bytes[index] ^= 1;
-            assert!(!std::str::from_utf8(&bytes).is_ok_and(|token| key.verify(token, now)), "byte {index}");
+            assert!(!std::str::from_utf8(&bytes).is_ok_and(|token| key.user(token, now).is_some()), "byte {index}");
             bytes[index] ^= 1;
         }
     }

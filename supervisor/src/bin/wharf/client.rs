@@ -11,7 +11,7 @@ use http::{Method, Request, Uri, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::UnixStream;
-use wharf_supervisor::api::kinds::Kind;
+use wharf_supervisor::api::kinds::{Kind, is_path_segment, role};
 
 const SOCKET: &str = "api.sock";
 
@@ -178,8 +178,11 @@ pub(crate) fn path(kind: &Kind, namespace: Option<&str>, name: Option<&str>) -> 
         path += &format!("/namespaces/{}", checked(namespace)?);
     }
     path += &format!("/{}", kind.plural);
-    if let Some(name) = name {
-        path += &format!("/{}", checked(name)?);
+    match name {
+        // Roles have names such as system:discovery.
+        Some(name) if kind.group == role::GROUP && is_path_segment(name) => path += &format!("/{}", encoded(name)),
+        Some(name) => path += &format!("/{}", checked(name)?),
+        None => {}
     }
     Ok(path)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use wharf_supervisor::api::tls::{Authority, FOLDER, TlsError, TokenKey, write_private};
+use wharf_supervisor::api::tls::{Authority, FOLDER, MASTERS, TlsError, TokenKey, check_names, write_private};
 
 use crate::NodeArguments;
 use crate::image_store::data_root;
@@ -19,6 +19,10 @@ pub(crate) struct Arguments {
     /// Who the certificate or token is for
     #[arg(long, value_name = "NAME", default_value = "admin")]
     user: String,
+    /// Group whose rights the user has, as roles are bound to it; may be given more than once [default: system:masters,
+    /// which may do everything]
+    #[arg(long = "group", value_name = "NAME")]
+    groups: Vec<String>,
     /// With a token instead of a certificate
     #[arg(long)]
     token: bool,
@@ -47,13 +51,22 @@ pub(crate) fn run(node: &NodeArguments, arguments: &Arguments) -> anyhow::Result
         other => other?,
     };
     let valid_for = Duration::from_secs(arguments.days * SECONDS_PER_DAY);
-    let identity = authority.client_identity(&arguments.user, valid_for)?;
+    let groups = match arguments.groups.as_slice() {
+        [] => vec![MASTERS.to_owned()],
+        groups => groups.to_vec(),
+    };
     let user = match arguments.token {
-        true => json!({"token": TokenKey::open(&keys)?.issue(&arguments.user, valid_for)}),
-        false => json!({
-            "client-certificate-data": STANDARD.encode(identity.certificate_pem()),
-            "client-key-data": STANDARD.encode(identity.key_pem()),
-        }),
+        true => {
+            check_names(&arguments.user, &groups)?;
+            json!({"token": TokenKey::open(&keys)?.issue(&arguments.user, &groups, valid_for)})
+        }
+        false => {
+            let identity = authority.client_identity(&arguments.user, &groups, valid_for)?;
+            json!({
+                "client-certificate-data": STANDARD.encode(identity.certificate_pem()),
+                "client-key-data": STANDARD.encode(identity.key_pem()),
+            })
+        }
     };
     let text = serde_yaml_ng::to_string(&kubeconfig(&server, authority.certificate_pem(), &arguments.user, &user))?;
     match &arguments.output {

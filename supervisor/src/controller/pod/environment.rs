@@ -134,7 +134,7 @@ mod tests {
         .unwrap();
         let facts =
             Facts { node_name: "node", pod_ip: "10.0.0.2".parse().ok(), host_ip: None, capacity: Capacity::of_node() };
-        let sources = Sources { objects: &objects, namespace: "default" };
+        let sources = Sources { objects: &objects, namespace: "default", api: None };
         resolve(&pod, &pod.spec.as_ref().unwrap().containers[0], &sources, &facts)
     }
 

@@ -1,13 +1,18 @@
 //! Volumes made of objects: ConfigMaps, Secrets and fields of the pod, as files.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, DownwardAPIVolumeFile, KeyToPath, Pod, SecretProjection, Volume,
+    ConfigMapProjection, DownwardAPIVolumeFile, KeyToPath, Pod, SecretProjection, ServiceAccountTokenProjection, Volume,
 };
+use serde_json::json;
 
 use super::resource_field;
 use super::source::{Data, Facts, Sources, pod_field};
+use crate::api::access::service_account_token::{AUDIENCE, DEFAULT_SECONDS, Wanted};
+use crate::api::kinds::service_account;
 
 const DEFAULT_MODE: u32 = 0o644;
 
@@ -21,14 +26,17 @@ pub(super) struct File {
 /// Files by their path in the volume.
 pub(super) type Files = BTreeMap<String, File>;
 
-/// The files of a volume; `None` for a volume that is not made of objects. The error says what is missing.
+/// The files of a volume, and when a token among them is to be replaced; `None` for a volume that is not made of objects.
+/// `folder` has those of before: a token that is still good stays. The error says what is missing.
 pub(super) fn files(
     volume: &Volume,
     pod: &Pod,
     sources: &Sources<'_>,
     facts: &Facts<'_>,
-) -> Result<Option<Files>, String> {
+    folder: &Path,
+) -> Result<Option<(Files, Option<Timestamp>)>, String> {
     let mut files = Files::new();
+    let mut renewal: Option<Timestamp> = None;
     if let Some(map) = &volume.config_map {
         let projection =
             ConfigMapProjection { name: map.name.clone(), items: map.items.clone(), optional: map.optional };
@@ -54,11 +62,49 @@ pub(super) fn files(
             if let Some(downward) = &source.downward_api {
                 add_fields(&mut files, downward.items.iter().flatten(), mode, pod, facts)?;
             }
+            if let Some(token) = &source.service_account_token {
+                let at = add_token(&mut files, token, mode, pod, sources, folder)?;
+                renewal = [renewal, Some(at)].into_iter().flatten().min();
+            }
         }
     } else {
         return Ok(None);
     }
-    Ok(Some(files))
+    Ok(Some((files, renewal)))
+}
+
+/// Adds a token of the pod's service account; gives back when it is to be replaced.
+fn add_token(
+    files: &mut Files,
+    source: &ServiceAccountTokenProjection,
+    mode: u32,
+    pod: &Pod,
+    sources: &Sources<'_>,
+    folder: &Path,
+) -> Result<Timestamp, String> {
+    let no_tokens = "a token cannot be given: pods do not reach the API of this node (`api.listen` of wharfd.toml)";
+    let api = sources.api.ok_or(no_tokens)?;
+    let name = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty());
+    let name = name.unwrap_or(service_account::DEFAULT_NAME);
+    let account = sources.objects.get(&service_account::KIND, sources.namespace, name);
+    let account = account.map_err(|error| error.to_string())?;
+    let pod = json!({"kind": "Pod", "metadata": {"name": pod.metadata.name, "uid": pod.metadata.uid}});
+    let audience = source.audience.clone().filter(|audience| !audience.is_empty());
+    let wanted = Wanted {
+        account: &account,
+        bound: Some(&pod),
+        audiences: vec![audience.unwrap_or_else(|| AUDIENCE.into())],
+        seconds: source.expiration_seconds.unwrap_or(DEFAULT_SECONDS),
+    };
+    let now = Timestamp::now();
+    let present = std::fs::read_to_string(folder.join(&source.path)).ok();
+    let present = present.and_then(|token| Some((wanted.renewal(&api.tokens, &token, now)?, token)));
+    let (renewal, token) = present.unwrap_or_else(|| {
+        let token = wanted.issue(&api.tokens, now);
+        (wanted.renewal(&api.tokens, &token, now).unwrap_or(now), token)
+    });
+    files.insert(source.path.clone(), File { content: token.into_bytes(), mode });
+    Ok(renewal)
 }
 
 fn mode(bits: Option<i32>) -> u32 {
@@ -126,4 +172,63 @@ fn add_fields<'a>(
         files.insert(item.path.clone(), File { content: value.into_bytes(), mode });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::kinds::service_account::KIND;
+    use crate::api::object_store::ObjectStore;
+    use crate::api::objects::Objects;
+    use crate::api::tls::{PodApi, TokenKey};
+    use crate::controller::pod::resource_field::Capacity;
+
+    #[tokio::test]
+    async fn a_token_stays_until_four_fifths_of_its_time_and_as_long_as_its_account() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = Objects::open(ObjectStore::in_memory([]).unwrap(), "node").await.unwrap();
+        let tokens = std::sync::Arc::new(TokenKey::open_or_create(folder.path()).unwrap());
+        let api = PodApi { address: ([10, 0, 0, 1], 6443).into(), authority: "".into(), tokens: tokens.clone() };
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "web", "uid": "1"}, "spec": {"containers": [], "volumes": [
+                {"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 1000}}]}}]},
+        }))
+        .unwrap();
+        let volume = &pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0];
+        let facts = Facts { node_name: "node", pod_ip: None, host_ip: None, capacity: Capacity::of_node() };
+        let sources = Sources { objects: &objects, namespace: "default", api: Some(&api) };
+        let look = || files(volume, &pod, &sources, &facts, folder.path()).map(|found| found.unwrap());
+        assert!(look().unwrap_err().contains("not found"), "there is no account yet");
+        let account = || json!({"metadata": {"name": "default"}});
+        let first = objects.create(&KIND, "default", account()).await.unwrap();
+
+        let (made, renewal) = look().unwrap();
+        let left = renewal.unwrap().as_second() - Timestamp::now().as_second();
+        assert!((795..=800).contains(&left), "{left}");
+        std::fs::write(folder.path().join("t"), &made["t"].content).unwrap();
+        assert_eq!(look().unwrap(), (made.clone(), renewal), "it is kept");
+        let aged = |seconds: i64| {
+            let bound = json!({"kind": "Pod", "metadata": {"name": "web", "uid": "1"}});
+            let wanted =
+                Wanted { account: &first, bound: Some(&bound), audiences: vec![AUDIENCE.into()], seconds: 1000 };
+            wanted.issue(&tokens, Timestamp::from_second(Timestamp::now().as_second() - seconds).unwrap())
+        };
+        for (seconds, is_kept) in [(700, true), (801, false), (1001, false)] {
+            std::fs::write(folder.path().join("t"), aged(seconds)).unwrap();
+            let kept = look().unwrap().0["t"].content == std::fs::read(folder.path().join("t")).unwrap();
+            assert_eq!(kept, is_kept, "{seconds}");
+        }
+        // Another account of that name has another token.
+        std::fs::write(folder.path().join("t"), &made["t"].content).unwrap();
+        objects
+            .store()
+            .remove(crate::api::object_store::Key::new("serviceaccounts", "default", "default"))
+            .await
+            .unwrap();
+        objects.create(&KIND, "default", account()).await.unwrap();
+        assert_ne!(look().unwrap().0["t"].content, made["t"].content);
+        let closed = Sources { api: None, ..sources };
+        let refused = files(volume, &pod, &closed, &facts, folder.path()).unwrap_err();
+        assert!(refused.contains("`api.listen`"), "{refused}");
+    }
 }

@@ -6,9 +6,21 @@ use serde_json::Value;
 use super::environment::Environment;
 use super::source::Sources;
 use crate::api::kinds::{integer, pod, service, text};
+use crate::controller::kubernetes_service;
 
-/// Names and values; none where the pod does not want them.
+/// Names and values: those of the API, and of all others where the pod wants them.
 pub(super) fn variables(pod: &Pod, sources: &Sources<'_>) -> Environment {
+    let mut env = of_namespace(pod, sources);
+    let api = sources.objects.get(&service::KIND, kubernetes_service::NAMESPACE, kubernetes_service::NAME).ok();
+    if let Some(api) = api.filter(|service| kubernetes_service::is_own(service)) {
+        let own = of_service(&api);
+        env.retain(|(name, _)| !own.iter().any(|(other, _)| other == name));
+        env.extend(own);
+    }
+    env
+}
+
+fn of_namespace(pod: &Pod, sources: &Sources<'_>) -> Environment {
     if pod.spec.as_ref().and_then(|spec| spec.enable_service_links) == Some(false) {
         return Environment::new();
     }

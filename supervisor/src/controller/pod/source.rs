@@ -12,6 +12,7 @@ use super::resource_field::Capacity;
 use crate::api::kinds::{Kind, config_map, secret};
 use crate::api::objects::Objects;
 use crate::api::status::ApiError;
+use crate::api::tls::PodApi;
 
 /// What a pod's containers may name of the pod and its node.
 pub(super) struct Facts<'a> {
@@ -25,6 +26,8 @@ pub(super) struct Facts<'a> {
 pub(super) struct Sources<'a> {
     pub(super) objects: &'a Objects,
     pub(super) namespace: &'a str,
+    /// Whose tokens the pod is given.
+    pub(super) api: Option<&'a PodApi>,
 }
 
 /// Values by key.

@@ -3,6 +3,7 @@
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, PodSpec, Volume};
 
 use super::claim::{self, Claims};
@@ -17,8 +18,8 @@ use crate::pod::status::SandboxStatus;
 use crate::removal::remove_tree;
 
 impl Worker {
-    /// Makes the volumes of the pod ready.
-    pub(super) fn prepare_volumes(&self, pod: &Pod, sandbox: &SandboxStatus) -> Result<(), String> {
+    /// Makes the volumes of the pod ready; gives back when a token in them is to be replaced.
+    pub(super) fn prepare_volumes(&self, pod: &Pod, sandbox: &SandboxStatus) -> Result<Option<Timestamp>, String> {
         let claims = claim::of(&self.context, pod)?;
         let begun = !self.context.node.containers_of(&sandbox.id).is_empty();
         let group = FsGroup::of(pod, begun);
@@ -51,17 +52,19 @@ fn prepare(
     group: Option<&FsGroup>,
     sources: &Sources<'_>,
     facts: &Facts<'_>,
-) -> Result<(), String> {
+) -> Result<Option<Timestamp>, String> {
+    let mut renewal: Option<Timestamp> = None;
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         if volume.image.is_some() {
             continue;
         }
         let path = host_path(volume, folder, claims).ok_or_else(|| format!("volume {}: no source", volume.name))?;
         let error = |error: std::io::Error| format!("volume {}: {}: {error}", volume.name, path.display());
-        let files = projection::files(volume, pod, sources, facts);
-        if let Some(files) = files.map_err(|message| format!("volume {}: {message}", volume.name))? {
+        let files = projection::files(volume, pod, sources, facts, &path);
+        if let Some((files, good_until)) = files.map_err(|message| format!("volume {}: {message}", volume.name))? {
             let files = group.map_or(files.clone(), |group| group.readable(files));
             projected_folder::write(&path, &files, group.map(|group| group.id)).map_err(error)?;
+            renewal = [renewal, good_until].into_iter().flatten().min();
             continue;
         }
         if let Some(claim) = claims.get(&volume.name) {
@@ -87,7 +90,7 @@ fn prepare(
             }
         }
     }
-    Ok(())
+    Ok(renewal)
 }
 
 /// How large an emptyDir in memory may get: as its author says, never more than the node has. `None` for one on disk.

@@ -217,7 +217,8 @@ impl Worker {
     }
 
     pub(super) fn sources(&self) -> Sources<'_> {
-        Sources { objects: &self.context.objects, namespace: &self.namespace }
+        let api = self.context.pod_api.as_ref();
+        Sources { objects: &self.context.objects, namespace: &self.namespace, api }
     }
 
     pub(super) fn facts(&self, sandbox: &SandboxStatus) -> Facts<'_> {
@@ -233,13 +234,15 @@ impl Worker {
     async fn advance(&mut self, pod: &Pod) -> Result<Option<Instant>, PodError> {
         let spec = pod.spec.clone().unwrap_or_default();
         let sandbox = self.ensure_sandbox(pod).await?;
-        if let Err(message) = self.prepare_volumes(pod, &sandbox) {
-            self.not_mounted(&spec, &message);
-            return Ok(Some(Instant::now() + RETRY));
-        }
+        let mut wake_at = match self.prepare_volumes(pod, &sandbox) {
+            Ok(renewal) => renewal.map(|at| Instant::now() + time_until(at)),
+            Err(message) => {
+                self.not_mounted(&spec, &message);
+                return Ok(Some(Instant::now() + RETRY));
+            }
+        };
         self.carry_out(pod, &sandbox).await;
         let policy = spec.restart_policy.clone().unwrap_or_default();
-        let mut wake_at: Option<Instant> = None;
         for container in ephemeral(&spec) {
             if self.observe(Role::Ephemeral, &container).exit_code().is_none() {
                 wake_at = earliest(wake_at, self.ensure_container(pod, (Role::Ephemeral, &container), &sandbox).await);
@@ -373,6 +376,10 @@ impl Worker {
     pub(super) fn identity(&self) -> Identity {
         Identity { name: self.name.clone(), namespace: self.namespace.clone(), uid: self.uid.clone() }
     }
+}
+
+fn time_until(at: Timestamp) -> Duration {
+    at.duration_since(Timestamp::now()).try_into().unwrap_or_default()
 }
 
 fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {

@@ -121,12 +121,14 @@ impl<F: FnMut(&str) + Send> Write for OnLine<F> {
 /// Tests of a suite that run on this machine alone.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("runw_bad_input", "a_million_entries_take_no_more_than_linear_time"),
+    ("node", "account_tokens::"),
     ("node", "api_requests::"),
     ("node", "api_tls::"),
     ("node", "jobs::"),
     ("node", "kube_client::"),
     ("node", "kube_controller::"),
     ("node", "pod_probes::"),
+    ("node", "rights::"),
     ("node", "rollout_kills::"),
     ("node", "wharf_describe::"),
     ("node", "wharf_rollouts::"),
