@@ -26,6 +26,7 @@ pub mod replica_set;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+pub(crate) mod service_addresses;
 mod service_causes;
 pub mod storage_class;
 pub mod volume_fields;
