@@ -144,12 +144,25 @@ async fn a_machine_without_ipv6_says_so_once_and_serves_ipv4_as_ever() {
 }
 
 #[tokio::test]
-async fn a_node_that_forwards_goes_on_hearing_its_own_routers() {
+async fn a_node_tells_both_of_its_addresses_and_goes_on_hearing_its_own_routers() {
     let Some(mut node) = testnode::start("dualuplink").await else { return };
-    assert!(node.inside(&["ip", "link", "add", "up0", "type", "bridge"]).status.success());
+    for command in [
+        &["ip", "link", "add", "up0", "type", "bridge"][..],
+        &["ip", "link", "set", "up0", "up"],
+        &["ip", "address", "add", "192.0.2.9/24", "dev", "up0"],
+        &["ip", "address", "add", "2001:db8::9/64", "dev", "up0", "nodad"],
+    ] {
+        assert!(node.inside(command).status.success(), "{command:?}");
+    }
+    let told = |node: &TestNode| {
+        let addresses = list(node, "nodes")[0]["status"]["addresses"].clone();
+        let internal = addresses.as_array().unwrap().iter().filter(|address| address["type"] == "InternalIP");
+        internal.map(|address| address["address"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
     node.terminate_wharfd();
     configure(&node, |text| text + SUBNETS);
     node.start_wharfd();
+    wait_for("the node's addresses", LIMIT, || told(&node) == ["192.0.2.9", "2001:db8::9"]);
     let mut client = Client::of(&node).await;
     let read = |name: &'static str| {
         let path = format!("/proc/sys/net/ipv6/conf/{name}");
