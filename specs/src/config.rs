@@ -17,7 +17,9 @@
 //! mode = "auto"                       # auto, embedded, cni
 //! bridge = "wharf0"
 //! subnet = "10.88.0.0/16"
+//! subnet6 = "fd00:10:88::/64"         # pods have a second address; default: IPv4 alone
 //! service_subnet = "10.96.0.0/16"     # of the virtual addresses of Services
+//! service_subnet6 = "fd00:10:96::/108"  # and of those that they have besides, or instead
 //! node_ports = "30000-32767"          # of Services of type NodePort
 //!
 //! [network.cni]
@@ -96,11 +98,23 @@ pub struct Network {
     pub bridge: String,
     /// Of the embedded network: IPv4, in CIDR form; the bridge gets its first address.
     pub subnet: String,
+    /// Of the embedded network: IPv6, in CIDR form, no smaller than `subnet`. `None`: pods have IPv4 alone, and the node
+    /// is not made to forward IPv6.
+    pub subnet6: Option<String>,
     /// Virtual addresses of Services, whoever wires pods: IPv4, in CIDR form.
     pub service_subnet: String,
+    /// Likewise of IPv6; `None`: Services have none.
+    pub service_subnet6: Option<String>,
     /// Ports of the node for Services: first and last.
     pub node_ports: String,
     pub cni: Cni,
+}
+
+impl Network {
+    /// Whether the node is to have anything of IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        self.subnet6.is_some() || self.service_subnet6.is_some()
+    }
 }
 
 /// Who wires pods.
@@ -225,7 +239,9 @@ impl Default for Network {
             mode: NetworkMode::default(),
             bridge: "wharf0".into(),
             subnet: "10.88.0.0/16".into(),
+            subnet6: None,
             service_subnet: "10.96.0.0/16".into(),
+            service_subnet6: None,
             node_ports: "30000-32767".into(),
             cni: Cni::default(),
         }

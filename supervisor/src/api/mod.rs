@@ -14,6 +14,7 @@
 //! | `kinds/` | one file per kind: defaults, validation, table columns |
 //! | `scheduling.rs` | the node of a pod |
 //! | `service_address.rs` | addresses and ports of Services |
+//! | `service_families.rs` | IPv4, IPv6 or both |
 //! | `account_admission.rs` | the service account of a pod, and its token |
 //! | `storage_admission.rs` | the class and the protection of claims and volumes |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
@@ -46,6 +47,7 @@ pub mod scheduling;
 pub mod selector;
 pub mod server;
 pub mod service_address;
+mod service_families;
 pub mod status;
 mod storage_admission;
 mod subresource;

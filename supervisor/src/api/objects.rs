@@ -168,20 +168,20 @@ impl Objects {
         if dry_run {
             return match self.store.get(&key) {
                 Some(_) => Err(ApiError::AlreadyExists { resource: kind.resource(), name }),
-                None => self.complete(kind, &mut object).map(|()| Arc::new(object)),
+                None => self.complete(kind, None, &mut object).map(|()| Arc::new(object)),
             };
         }
         let objects = self.clone();
-        let make = move || objects.complete(kind, &mut object).map(|()| object);
+        let make = move || objects.complete(kind, None, &mut object).map(|()| object);
         self.store.create_by(key, make).await.map_err(|error| api_error(kind, &name, error))?
     }
 
-    /// Adds what depends on the other objects, which nobody changes meanwhile.
-    pub(super) fn complete(&self, kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
+    /// Adds what depends on the other objects, which nobody changes meanwhile; `before` is what the object was.
+    pub(super) fn complete(&self, kind: &Kind, before: Option<&Value>, object: &mut Value) -> Result<(), ApiError> {
         if !std::ptr::eq(kind, &service::KIND) {
             return Ok(());
         }
-        match service_address::assign(self, object) {
+        match service_address::assign(self, before, object) {
             causes if causes.is_empty() => Ok(()),
             causes => Err(invalid(kind, text(object, "/metadata/name"), causes)),
         }

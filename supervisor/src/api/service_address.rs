@@ -2,22 +2,24 @@
 //! taken as long as one has it. What is chosen is chosen under the store's lock, so that no two get the same.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use serde_json::{Value, json};
 use wharf_specs::config::Network as NetworkConfig;
 
-use super::kinds::service::{self, cluster_ip, has_node_ports, is_headless};
+use super::kinds::service::{self, IPV4, cluster_ips, families, has_node_ports, is_headless};
 use super::kinds::{integer, pod, text};
 use super::objects::Objects;
+use super::service_families::{is_unchanged, settle};
 use super::status::Cause;
+use crate::network::services::ServiceSubnets;
 use crate::network::{NetworkError, Subnet};
 
 /// Where Services get their addresses and ports from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceRanges {
-    pub subnet: Subnet,
+    pub subnets: ServiceSubnets,
     pub node_ports: RangeInclusive<u16>,
 }
 
@@ -34,7 +36,7 @@ impl ServiceRanges {
         if first == 0 || last < first {
             return Err(refused("is no range of ports from 1 to 65535"));
         }
-        Ok(Self { subnet: Subnet::parse("service_subnet", &config.service_subnet)?, node_ports: first..=last })
+        Ok(Self { subnets: ServiceSubnets::of_config(config)?, node_ports: first..=last })
     }
 }
 
@@ -55,12 +57,20 @@ pub(super) fn keep(old: &Value, new: &mut Value) {
             for field in ["clusterIP", "clusterIPs"] {
                 old["spec"].get(field).map(|value| spec.insert(field.into(), value.clone()));
             }
+        } else if is_unset(spec.get("clusterIPs")) && spec.get("clusterIP") == old["spec"].get("clusterIP") {
+            // Who knows of one field alone does not mean to give the second address back.
+            old["spec"].get("clusterIPs").map(|value| spec.insert("clusterIPs".into(), value.clone()));
         } else if spec.get("clusterIPs") == old["spec"].get("clusterIPs")
             && spec.get("clusterIP") != old["spec"].get("clusterIP")
         {
             // The one that was written says it for both.
             spec.remove("clusterIPs");
         }
+    }
+    // A name without an address has nothing from which its families could be told.
+    let both_headless = spec.get("clusterIP") == Some(&json!(service::HEADLESS)) && is_headless(old);
+    if both_headless && is_unset(spec.get("ipFamilies")) {
+        old["spec"].get("ipFamilies").map(|value| spec.insert("ipFamilies".into(), value.clone()));
     }
     if !has_node_ports(&new_type) && has_node_ports(&old_type) {
         let external = spec.get("externalIPs").is_some_and(|ips| *ips != json!([]));
@@ -96,7 +106,7 @@ pub(super) fn keep(old: &Value, new: &mut Value) {
 /// What the other Services have.
 #[derive(Default)]
 struct Taken {
-    addresses: BTreeSet<Ipv4Addr>,
+    addresses: BTreeSet<IpAddr>,
     ports: BTreeSet<i64>,
 }
 
@@ -105,22 +115,26 @@ impl Taken {
         let mut taken = Self::default();
         let services = objects.list(&service::KIND, None).0;
         for other in services.iter().filter(|other| text(other, "/metadata/uid") != uid) {
-            taken.addresses.extend(cluster_ip(other).and_then(|ip| ip.parse::<Ipv4Addr>().ok()));
+            taken.addresses.extend(cluster_ips(other));
             taken.ports.extend(pod::items(&other["spec"], "ports").iter().map(|port| integer(port, "/nodePort")));
         }
         taken
     }
 }
 
-/// Gives a Service the address and the ports that its type has and that it does not have yet, and refuses those that it asks for
-/// and that are another's or of no range here. To be called where nobody else writes meanwhile.
-pub(super) fn assign(objects: &Objects, service: &mut Value) -> Vec<Cause> {
+/// Gives a Service the addresses and the ports that its type has and that it does not have yet, and refuses those that it
+/// asks for and that are another's or of no range here; `before` is what it was. To be called where nobody else writes
+/// meanwhile.
+pub(super) fn assign(objects: &Objects, before: Option<&Value>, service: &mut Value) -> Vec<Cause> {
     let taken = Taken::by_others(objects, text(service, "/metadata/uid"));
     let ranges = objects.service_ranges().clone();
     let mut causes = Vec::new();
     let service_type = text(service, "/spec/type").to_owned();
-    if service_type != "ExternalName" && !is_headless(service) {
-        causes.extend(assign_address(service, &taken, &ranges.subnet));
+    if service_type != "ExternalName" && !before.is_some_and(|before| is_unchanged(before, service)) {
+        causes.extend(settle(service, before, &ranges));
+        if causes.is_empty() && !is_headless(service) {
+            causes.extend(assign_addresses(service, &taken, &ranges.subnets));
+        }
     }
     let wants_ports = match service_type.as_str() {
         "LoadBalancer" => service["spec"]["allocateLoadBalancerNodePorts"] != false,
@@ -130,16 +144,37 @@ pub(super) fn assign(objects: &Objects, service: &mut Value) -> Vec<Cause> {
     causes
 }
 
-fn assign_address(service: &mut Value, taken: &Taken, subnet: &Subnet) -> Option<Cause> {
-    if let Some(asked) = cluster_ip(service) {
-        let parsed = asked.parse::<Ipv4Addr>().ok();
-        let reason = match parsed {
-            Some(ip) if taken.addresses.contains(&ip) => "provided IP is already allocated".to_owned(),
-            Some(ip) if subnet.host_index(ip).is_some() => return None,
+/// One for each of its families.
+fn assign_addresses(service: &mut Value, taken: &Taken, subnets: &ServiceSubnets) -> Vec<Cause> {
+    let asked = pod::items(&service["spec"], "clusterIPs").to_vec();
+    let (mut given, mut causes) = (Vec::new(), Vec::new());
+    for (index, family) in families(service).into_iter().enumerate() {
+        // A family without a subnet was refused before.
+        let Some(subnet) = (if family == IPV4 { Some(subnets.four) } else { subnets.six }) else { continue };
+        match address(asked.get(index).and_then(Value::as_str), taken, &subnet) {
+            Ok(address) => given.push(Value::from(address)),
+            Err((reason, message)) => causes.push(match reason {
+                "InternalError" => Cause { reason, field: "spec.clusterIPs".into(), message },
+                _ => Cause::invalid("spec.clusterIPs", json!(asked), &message),
+            }),
+        }
+    }
+    if causes.is_empty() {
+        service["spec"]["clusterIP"] = given.first().cloned().unwrap_or_default();
+        service["spec"]["clusterIPs"] = given.into();
+    }
+    causes
+}
+
+/// The one asked for, or one that is free; else why not, by reason and message.
+fn address(asked: Option<&str>, taken: &Taken, subnet: &Subnet) -> Result<String, (&'static str, String)> {
+    if let Some(asked) = asked {
+        let reason = match asked.parse::<IpAddr>() {
+            Ok(ip) if taken.addresses.contains(&ip) => "provided IP is already allocated".to_owned(),
+            Ok(ip) if subnet.has(ip) => return Ok(asked.to_owned()),
             _ => format!("the provided IP ({asked}) is not in the valid range. The range of valid IPs is {subnet}"),
         };
-        let message = format!("failed to allocate IP {asked}: {reason}");
-        return Some(Cause::invalid("spec.clusterIPs", json!([asked]), &message));
+        return Err(("FieldValueInvalid", format!("failed to allocate IP {asked}: {reason}")));
     }
     let count = subnet.host_count();
     // The lowest addresses are left to those who ask for one, as Kubernetes does.
@@ -147,14 +182,10 @@ fn assign_address(service: &mut Value, taken: &Taken, subnet: &Subnet) -> Option
     let is_free = |index: &u32| !taken.addresses.contains(&subnet.host(*index));
     let upper =
         (0..count - asked_for).map(|step| asked_for + (start % (count - asked_for) + step) % (count - asked_for));
-    let Some(index) = upper.chain(0..asked_for).find(is_free) else {
-        let message = format!("Internal error: failed to allocate a serviceIP: range is full: {subnet}");
-        return Some(Cause { reason: "InternalError", field: "spec.clusterIPs".into(), message });
-    };
-    let address = subnet.host(index).to_string();
-    service["spec"]["clusterIPs"] = json!([address]);
-    service["spec"]["clusterIP"] = address.into();
-    None
+    let free = upper.chain(0..asked_for).find(is_free).map(|index| subnet.host(index).to_string());
+    free.ok_or_else(|| {
+        ("InternalError", format!("Internal error: failed to allocate a serviceIP: range is full: {subnet}"))
+    })
 }
 
 fn assign_ports(service: &mut Value, taken: &Taken, range: &RangeInclusive<u16>, wanted: bool) -> Vec<Cause> {

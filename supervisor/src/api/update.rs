@@ -124,8 +124,9 @@ impl Objects {
         let key = Key::new(&kind.resource(), namespace, name);
         let objects = self.clone();
         let change = move |current: &mut Value| {
-            *current = change(current)?;
-            objects.complete(kind, current)
+            let before = std::mem::take(current);
+            *current = change(&before)?;
+            objects.complete(kind, Some(&before), current)
         };
         if dry_run {
             return self.store.preview(&key, change).map_err(|error| api_error(kind, name, error))?;

@@ -388,7 +388,7 @@ async fn controller_context(config: &Config, node: &Node) -> anyhow::Result<(con
         node: node.clone(),
         dns,
         node_name: node_name.into(),
-        host_ip: controller::node_address(),
+        host_ips: controller::node_addresses(config.network.has_ipv6()),
         pod_logs,
         pod_volumes,
         volumes,

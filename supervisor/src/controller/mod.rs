@@ -35,7 +35,7 @@ pub mod service;
 pub mod service_account;
 pub mod volume;
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ pub struct Context {
     pub dns: Dns,
     /// As pods see it in `spec.nodeName`.
     pub node_name: Arc<str>,
-    /// As pods see it in `status.hostIP`.
-    pub host_ip: IpAddr,
+    /// As pods see them in `status.hostIPs`; the first one is `status.hostIP`.
+    pub host_ips: Arc<[IpAddr]>,
     /// Where the logs of pods lie; the API reads them there.
     pub pod_logs: PathBuf,
     /// Where emptyDir volumes lie: `UID/volumes/NAME`.
@@ -74,12 +74,22 @@ pub struct Context {
 
 /// The address this node uses towards others; loopback where it has no route.
 pub fn node_address() -> IpAddr {
-    // Connecting a UDP socket sends nothing: the kernel only chooses the source address. 192.0.2.0/24 is for documents.
-    let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    });
-    chosen.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
+    address_towards(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into())
+        .unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+/// That one, and where it is asked for the one of IPv6, should there be any.
+pub fn node_addresses(with_ipv6: bool) -> Arc<[IpAddr]> {
+    let far = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    let six = with_ipv6.then(|| address_towards(Ipv6Addr::UNSPECIFIED.into(), far.into())).flatten();
+    [node_address()].into_iter().chain(six.filter(|ip| !ip.is_loopback())).collect()
+}
+
+/// `far` is of a network for documents. Connecting a UDP socket sends nothing: the kernel only chooses the source address.
+fn address_towards(any: IpAddr, far: IpAddr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((far, 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Runs every controller until the set is dropped.

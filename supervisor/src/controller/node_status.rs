@@ -114,12 +114,14 @@ fn status(context: &Context, readings: &Readings, old: &Value) -> Value {
     });
     json!({
         "capacity": resources, "allocatable": resources, "conditions": conditions(readings, old),
-        "addresses": [
-            {"type": "InternalIP", "address": context.host_ip.to_string()},
-            {"type": "Hostname", "address": &*context.node_name},
-        ],
+        "addresses": addresses(context),
         "nodeInfo": node_info(),
     })
+}
+
+fn addresses(context: &Context) -> Vec<Value> {
+    let internal = context.host_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()}));
+    internal.chain([json!({"type": "Hostname", "address": &*context.node_name})]).collect()
 }
 
 fn conditions(readings: &Readings, old: &Value) -> Vec<Value> {

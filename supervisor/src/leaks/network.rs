@@ -3,7 +3,7 @@
 //! Interfaces and rules are those of the network namespace that this runs in, which has to be the daemon's.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 
@@ -21,14 +21,23 @@ struct Leases {
 
 #[derive(Debug, Deserialize)]
 struct Lease {
-    address: Ipv4Addr,
+    address: IpAddr,
+    #[serde(default)]
+    address6: Option<IpAddr>,
+}
+
+impl Lease {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(self.address), self.address6].into_iter().flatten()
+    }
 }
 
 pub(super) async fn look(known: &Known) -> Result<Vec<Leak>> {
     let leases = leases(known)?;
     let mut leaks = left_in(&known.root.join("network/attachments"), Kind::Address, known)?;
     for (owner, lease) in leases.iter().filter(|(owner, _)| !known.has(owner)) {
-        leaks.push(Leak { kind: Kind::Address, what: lease.address.to_string(), owner: owner.clone() });
+        let leak = |address: IpAddr| Leak { kind: Kind::Address, what: address.to_string(), owner: owner.clone() };
+        leaks.extend(lease.addresses().map(leak));
     }
     leaks.extend(interfaces(known, &links(&known.bridge).await?));
     leaks.extend(rules(&table(&format!("wharf-{}", known.bridge)).await?, &leases));
@@ -69,21 +78,24 @@ fn interfaces(known: &Known, links: &[String]) -> Vec<Leak> {
     left.map(|(name, prefix)| Leak { kind: Kind::Interface, what: name.clone(), owner: prefix.into() }).collect()
 }
 
-/// A table of the node's own; empty where there is none.
+/// The tables of that name, of IPv4 alone and of both families: a node has one of them. Empty where there is none.
 async fn table(name: &str) -> Result<String> {
-    let tables = output("nft", &["list", "tables", "ip"]).await?;
-    match tables.lines().any(|line| line.trim() == format!("table ip {name}")) {
-        true => output("nft", &["--terse", "list", "table", "ip", name]).await,
-        false => Ok(String::new()),
+    let tables = output("nft", &["list", "tables"]).await?;
+    let mut text = String::new();
+    for family in ["ip", "inet"] {
+        if tables.lines().any(|line| line.trim() == format!("table {family} {name}")) {
+            text.push_str(&output("nft", &["--terse", "list", "table", family, name]).await?);
+        }
     }
+    Ok(text)
 }
 
-/// Port mappings to an address that no pod has.
+/// Port mappings to an address that no pod has: `dnat to 10.88.0.2:80`, `dnat ip6 to [fd00::2]:80`.
 fn rules(table: &str, leases: &BTreeMap<String, Lease>) -> Vec<Leak> {
     let mapping = |line: &str| {
-        let target = line.split_once(" dnat to ")?.1.split(':').next()?;
-        let address: Ipv4Addr = target.trim().parse().ok()?;
-        let leased = leases.values().any(|lease| lease.address == address);
+        let target = line.split_once(" dnat ")?.1.split_once("to ")?.1;
+        let address = target.split(' ').next()?.parse::<SocketAddr>().ok()?.ip();
+        let leased = leases.values().flat_map(Lease::addresses).any(|leased| leased == address);
         (!leased).then(|| Leak { kind: Kind::Rule, what: line.trim().into(), owner: address.to_string() })
     };
     table.lines().filter_map(mapping).collect()
@@ -94,9 +106,12 @@ fn services(table: &str, known: &Known) -> Vec<Leak> {
     let endpoints = |line: &str| -> Vec<String> {
         let Some((_, to)) = line.split_once(" dnat ") else { return Vec::new() };
         let words: Vec<&str> = to.split([' ', ',']).filter(|word| !word.is_empty()).collect();
-        let whole = words.iter().filter(|word| word.parse::<SocketAddrV4>().is_ok()).map(|word| word.to_string());
-        let parts = words.windows(3).filter(|parts| parts[1] == "." && parts[0].parse::<Ipv4Addr>().is_ok());
-        whole.chain(parts.map(|parts| format!("{}:{}", parts[0], parts[2]))).collect()
+        let whole = words.iter().filter_map(|word| word.parse::<SocketAddr>().ok());
+        let part = |parts: &[&str]| match parts {
+            [address, ".", port] => Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?)),
+            _ => None,
+        };
+        whole.chain(words.windows(3).filter_map(part)).map(|endpoint| endpoint.to_string()).collect()
     };
     let left = table.lines().flat_map(endpoints).filter(|endpoint| !known.has(endpoint));
     left.map(|owner| Leak { kind: Kind::Rule, what: format!("endpoint {owner} of a Service"), owner }).collect()
@@ -136,14 +151,26 @@ mod tests {
                      \t\tmeta l4proto tcp dnat to 10.1.0.3:80\n\t\tmeta l4proto tcp dnat to 10.1.0.8:80\n";
         let owners: Vec<String> = services(table, &known).into_iter().map(|leak| leak.owner).collect();
         assert_eq!(owners, ["10.1.0.9:80", "10.1.0.8:80"]);
+        known.endpoints = ["[fd00::2]:80"].map(String::from).into();
+        let table = "\t\tmeta l4proto tcp dnat ip6 to numgen random mod 2 map { 0 : fd00::2 . 80, 1 : fd00::9 . 80 }\n\
+                     \t\tmeta l4proto tcp dnat ip6 to [fd00::8]:80\n\t\tmeta l4proto tcp dnat ip6 to [fd00::2]:80\n";
+        let owners: Vec<String> = services(table, &known).into_iter().map(|leak| leak.owner).collect();
+        assert_eq!(owners, ["[fd00::9]:80", "[fd00::8]:80"]);
     }
 
     #[test]
     fn mappings_to_nobody_s_address_are_left_over() {
-        let leases = BTreeMap::from([("pod".to_string(), Lease { address: "10.1.0.2".parse().unwrap() })]);
+        let leases = BTreeMap::from([(
+            "pod".to_string(),
+            Lease { address: "10.1.0.2".parse().unwrap(), address6: "fd00::2".parse().ok() },
+        )]);
         let table = "table ip wharf-x {\n\tchain ports {\n\t\ttcp dport 80 dnat to 10.1.0.2:80\n\t\ttcp dport 81 dnat to 10.1.0.3:80\n\t}\n}\n";
         let left = rules(table, &leases);
         assert_eq!(left.len(), 1);
         assert_eq!((left[0].what.as_str(), left[0].owner.as_str()), ("tcp dport 81 dnat to 10.1.0.3:80", "10.1.0.3"));
+        let table = "\t\ttcp dport 80 dnat ip to 10.1.0.2:80\n\t\ttcp dport 80 dnat ip6 to [fd00::2]:80\n\
+                     \t\ttcp dport 81 dnat ip6 to [fd00::3]:80\n";
+        let owners: Vec<String> = rules(table, &leases).into_iter().map(|leak| leak.owner).collect();
+        assert_eq!(owners, ["fd00::3"]);
     }
 }

@@ -11,13 +11,15 @@
 mod cni;
 mod embedded;
 mod inside;
+mod ipv6;
 mod netlink_message;
 mod nft;
 pub mod services;
 mod subnet;
+mod sysctl;
 mod table_watch;
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,8 +109,12 @@ impl Network {
     pub async fn open(config: &NetworkConfig, root: &Path, state: &Path) -> Result<Self> {
         let state = state.join("network");
         let embedded = Arc::new(Embedded::open(config, &state)?);
+        let services = Services::open(config)?;
+        if let Some(six) = embedded.subnet6().await {
+            services.check_apart_from(&six)?;
+        }
         let cni = Cni::open(config, &root.join("network"), &state).await?;
-        Ok(Self { mode: config.mode, embedded, cni, services: Services::open(config)? })
+        Ok(Self { mode: config.mode, embedded, cni, services })
     }
 
     /// Whether a pod can be connected now, and if not, why. Plugins are asked where their version has STATUS.
@@ -124,7 +130,7 @@ impl Network {
     pub fn check_pod(&self, config: &SandboxConfig) -> Result<()> {
         match self.choose()? {
             Some(_) => Ok(()),
-            None => embedded::check_pod(config),
+            None => self.embedded.check_pod(config),
         }
     }
 
@@ -139,18 +145,23 @@ impl Network {
         }
     }
 
-    /// Where pods to come shall have their addresses; the first IPv4 one of `ranges` is taken. CNI plugins have their
-    /// ranges from their own configuration: nothing changes for them.
+    /// Where pods to come shall have their addresses; of `ranges` the first one of each family is taken. CNI plugins have
+    /// their ranges from their own configuration: nothing changes for them.
     ///
     /// # Errors
-    /// None of them can be a subnet, or pods have addresses of another.
+    /// None of them can be a subnet of IPv4, or one not of IPv6, or pods have addresses of others.
     pub async fn set_pod_ranges(&self, ranges: &str) -> Result<()> {
         if let Some(list) = self.choose()? {
             tracing::info!(network = list.name, ranges, "the network's plugins have ranges of their own");
             return Ok(());
         }
         let ranges: Vec<&str> = ranges.split(',').map(str::trim).collect();
-        self.embedded.set_subnet(ranges.iter().find(|range| !range.contains(':')).unwrap_or(&ranges[0])).await
+        let four = ranges.iter().find(|range| !range.contains(':')).unwrap_or(&ranges[0]);
+        let six = ranges.iter().find(|range| range.contains(':')).copied();
+        if let Some(six) = six {
+            self.services.check_apart_from(&Subnet::parse6("subnet6", six)?)?;
+        }
+        self.embedded.set_subnets(four, six).await
     }
 
     /// Where pods find this node: the embedded network's bridge. `None` where plugins decide that.
@@ -170,7 +181,7 @@ impl Network {
         if let Some(list) = self.choose()? {
             return Ok(self.cni.attach(list, pod, &namespace).await?);
         }
-        embedded::check_pod(pod.config)?;
+        self.embedded.check_pod(pod.config)?;
         self.embedded.attach(pod.id, namespace, &pod.config.ports).await
     }
 
@@ -214,17 +225,15 @@ impl Network {
     /// # Errors
     /// `nft` refuses the rules, or is not there; the ones before stay then.
     pub async fn serve(&self, frontends: Vec<Frontend>) -> Result<()> {
-        let route = (!frontends.is_empty()).then(|| self.services.subnet());
         let is_embedded = matches!(self.choose(), Ok(None));
+        let has_routes = is_embedded && !frontends.is_empty();
         self.services.apply(frontends, !is_embedded).await?;
-        match route {
-            Some(subnet) if is_embedded => self.embedded.route(&subnet).await,
-            _ => self.embedded.unroute(&self.services.subnet()).await,
-        }
+        let subnets: Vec<Subnet> = self.services.subnets().all().collect();
+        if has_routes { self.embedded.route(&subnets).await } else { self.embedded.unroute(&subnets).await }
     }
 
     /// Endpoints that connections to Services are sent to.
-    pub async fn service_endpoints(&self) -> Vec<SocketAddrV4> {
+    pub async fn service_endpoints(&self) -> Vec<SocketAddr> {
         self.services.endpoints().await
     }
 

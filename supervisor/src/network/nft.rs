@@ -1,11 +1,68 @@
 //! `nft`: transactions written, tables read.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::process::{Output, Stdio};
 
 use tokio::io::AsyncWriteExt;
 
 use super::{NetworkError, Result};
+
+/// Whose packets a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    /// Those of IPv4.
+    Ip,
+    /// Those of IPv4 and IPv6.
+    Inet,
+}
+
+impl Family {
+    /// A node without IPv6 has tables that ask nothing of it: its kernel may not have any.
+    pub(super) fn of(has_ipv6: bool) -> Self {
+        if has_ipv6 { Self::Inet } else { Self::Ip }
+    }
+
+    fn other(self) -> Self {
+        if self == Self::Ip { Self::Inet } else { Self::Ip }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Inet => "inet",
+        }
+    }
+}
+
+/// A table of the node's own, as `nft` is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Table {
+    pub(super) family: Family,
+    pub(super) name: String,
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.family.name(), self.name)
+    }
+}
+
+impl Table {
+    pub(super) fn is_dual(&self) -> bool {
+        self.family == Family::Inet
+    }
+
+    /// The one that a daemon has, or had, that is told otherwise of IPv6.
+    pub(super) fn other(&self) -> Self {
+        Self { family: self.family.other(), name: self.name.clone() }
+    }
+
+    /// Deleting a table that is not there is an error; declaring it first makes it none.
+    pub(super) fn deletion(&self) -> String {
+        format!("table {self} {{ }}\ndelete table {self}\n")
+    }
+}
 
 /// Carries out all of `script`, or nothing.
 pub(super) async fn run(script: &str) -> Result<()> {
@@ -22,17 +79,20 @@ pub(super) struct Contents {
     pub(super) sets: BTreeSet<String>,
 }
 
-/// What a table of IPv4 has; nothing where there is no such table.
-pub(super) async fn contents(table: &str) -> Result<Contents> {
-    let output = nft(&["--terse", "list", "tables", "ip"], "").await?;
+/// Which of these tables are there.
+pub(super) async fn present<'a>(tables: &[&'a Table]) -> Result<Vec<&'a Table>> {
+    let output = nft(&["--terse", "list", "tables"], "").await?;
     if !output.status.success() {
         return Err(refusal(&output));
     }
-    let line = format!("table ip {table}");
-    if !String::from_utf8_lossy(&output.stdout).lines().any(|found| found.trim() == line) {
-        return Ok(Contents::default());
-    }
-    match nft(&["--terse", "list", "table", "ip", table], "").await? {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let is_there = |table: &Table| text.lines().any(|line| line.trim() == format!("table {table}"));
+    Ok(tables.iter().copied().filter(|table| is_there(table)).collect())
+}
+
+/// What a table has that is there.
+pub(super) async fn contents(table: &Table) -> Result<Contents> {
+    match nft(&["--terse", "list", "table", table.family.name(), &table.name], "").await? {
         output if output.status.success() => Ok(Contents::of_listing(&String::from_utf8_lossy(&output.stdout))),
         output => Err(refusal(&output)),
     }

@@ -8,6 +8,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket};
 
 use super::netlink_message::{find, messages};
+use super::nft::{Family, Table};
 
 /// `linux/netfilter/nfnetlink.h`, `linux/netfilter/nf_tables.h`.
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -15,22 +16,23 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFTA_TABLE_NAME: u16 = 1;
+const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
 /// `nfgenmsg`, before the attributes.
 const FAMILY_BYTES: usize = 4;
 /// What may wait to be read: every rule of a transaction is a message.
 const BUFFER_BYTES: i32 = 8 << 20;
 
-/// Which tables of IPv4 are gone.
+/// Which tables are gone, of those that may be ours.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
-    Named(BTreeSet<String>),
+    Named(BTreeSet<Table>),
     /// More was told than there was room for: it may be any.
     Unknown,
 }
 
 impl Gone {
-    pub(super) fn may_be(&self, table: &str) -> bool {
+    pub(super) fn may_be(&self, table: &Table) -> bool {
         match self {
             Self::Named(names) => names.contains(table),
             Self::Unknown => true,
@@ -77,15 +79,19 @@ impl TableWatch {
 }
 
 /// Adds the tables that messages delete, and takes away those that they make.
-fn note(bytes: &[u8], gone: &mut BTreeSet<String>) {
+fn note(bytes: &[u8], gone: &mut BTreeSet<Table>) {
     for (message_type, body) in messages(bytes) {
-        if message_type >> 8 != NFNL_SUBSYS_NFTABLES || body.first() != Some(&NFPROTO_IPV4) {
-            continue;
-        }
+        let family = match body.first() {
+            _ if message_type >> 8 != NFNL_SUBSYS_NFTABLES => continue,
+            Some(&NFPROTO_INET) => Family::Inet,
+            Some(&NFPROTO_IPV4) => Family::Ip,
+            _ => continue,
+        };
         let Some(name) = body.get(FAMILY_BYTES..).and_then(table_name) else { continue };
+        let table = Table { family, name };
         match message_type & 0xff {
-            NFT_MSG_NEWTABLE => drop(gone.remove(&name)),
-            NFT_MSG_DELTABLE => drop(gone.insert(name)),
+            NFT_MSG_NEWTABLE => drop(gone.remove(&table)),
+            NFT_MSG_DELTABLE => drop(gone.insert(table)),
             _ => {}
         }
     }
@@ -114,9 +120,11 @@ mod tests {
             message(NFT_MSG_DELTABLE, NFPROTO_IPV4, "two"),
             message(NFT_MSG_DELTABLE, 10, "six"),
             message(NFT_MSG_NEWTABLE, NFPROTO_IPV4, "one"),
+            // The same name, and another table.
+            message(NFT_MSG_NEWTABLE, NFPROTO_INET, "two"),
         ]
         .concat();
         note(&bytes, &mut gone);
-        assert_eq!(gone, BTreeSet::from(["two".to_owned()]));
+        assert_eq!(gone, BTreeSet::from([Table { family: Family::Ip, name: "two".into() }]));
     }
 }

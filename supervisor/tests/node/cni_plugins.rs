@@ -57,13 +57,6 @@ fn leftovers(node: &TestNode) -> Vec<String> {
     node.leftovers().into_iter().filter(own).collect()
 }
 
-async fn addresses(client: &mut Client, pod: &str) -> Vec<String> {
-    let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: false };
-    let answer = client.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
-    let network = answer.status.unwrap().network.unwrap();
-    [network.ip].into_iter().chain(network.additional_ips.into_iter().map(|ip| ip.ip)).collect()
-}
-
 async fn shell(client: &mut Client, container: &str, script: &str) -> String {
     let output = client.exec(container, &["sh", "-c", script], 10).await.unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
@@ -80,7 +73,7 @@ async fn pods_reach_each_other_serve_host_ports_and_give_their_addresses_back() 
     let two = client.run_pod(pod(&node, "two")).await;
     let server = client.run(&one, container("main", SERVE)).await;
     let visitor = client.run(&two, container("main", &["sleep", "1000"])).await;
-    let first = addresses(&mut client, &one).await;
+    let first = client.addresses(&one).await;
     assert_eq!(first.len(), 2, "{first:?}");
     assert!(first.iter().zip(PREFIXES).all(|(address, prefix)| address.starts_with(prefix)), "{first:?}");
     assert_eq!(given(&node).len(), 4);
@@ -117,13 +110,13 @@ async fn a_killed_daemon_s_pods_keep_their_network_until_the_next_one_gives_it_b
         ["ingress", "egress"].map(|way| (format!("kubernetes.io/{way}-bandwidth"), "100M".to_string())).into();
     let id = client.run_pod(config).await;
     let main = client.run(&id, container("main", SERVE)).await;
-    let before = addresses(&mut client, &id).await;
+    let before = client.addresses(&id).await;
     node.kill_wharfd();
     wait_for("the server", Duration::from_secs(20), || fetch(&node, &format!("{}:80", before[0])) == "web");
     node.start_wharfd();
 
     let mut client = Client::of(&node).await;
-    assert_eq!(addresses(&mut client, &id).await, before);
+    assert_eq!(client.addresses(&id).await, before);
     assert_eq!(fetch(&node, &format!("{}:80", before[0])), "web");
     client.stop(&main, 0).await;
     client.remove_pod(&id).await;

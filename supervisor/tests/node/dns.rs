@@ -27,7 +27,7 @@ fn serve_everything_else(node: &TestNode) {
 }
 
 /// What `script` writes in a pod of its own.
-fn said(node: &TestNode, name: &str, script: &str, change: impl FnOnce(&mut Value)) -> String {
+pub fn said(node: &TestNode, name: &str, script: &str, change: impl FnOnce(&mut Value)) -> String {
     let mut object = pod(name, "Never", script);
     change(&mut object);
     apply(node, &object);
@@ -38,7 +38,7 @@ fn said(node: &TestNode, name: &str, script: &str, change: impl FnOnce(&mut Valu
 }
 
 /// The names of a test, from busybox's nslookup: the answers without the server's own lines.
-fn lookup(names: &[&str]) -> String {
+pub fn lookup(names: &[&str]) -> String {
     let one =
         |name: &&str| format!("echo {name}; busybox nslookup {name} 2>&1 | busybox sed '1,3d;/^$/d;/^\\*\\*/s/:.*//'");
     names.iter().map(one).collect::<Vec<_>>().join("; ")

@@ -162,12 +162,24 @@ async fn pods_get_addresses_of_the_range_that_the_client_tells() {
     node.start_wharfd();
     let mut client = Client::of(&node).await;
     let id = client.run_pod(pod(&node, "web")).await;
-    assert!(client.address(&id).await.starts_with("10.78.3."));
+    let addresses = client.addresses(&id).await;
+    let number = addresses[0].strip_prefix("10.78.3.").unwrap().parse::<u8>().unwrap();
+    assert_eq!(addresses[1..], [format!("fd00:3::{number:x}")]);
 
-    client.runtime.update_runtime_config(request("10.78.3.0/24")).await.unwrap();
-    let error = client.runtime.update_runtime_config(request("10.78.4.0/24")).await.unwrap_err();
-    assert!(error.code() == tonic::Code::FailedPrecondition && error.message().contains(&id), "{error}");
-    for wrong in ["fd00::/64", "10.78.4.0", "10.78.4.1/24", "x"] {
+    client.runtime.update_runtime_config(request("fd00:3::/64, 10.78.3.0/24")).await.unwrap();
+    for other in ["10.78.4.0/24", "10.78.3.0/24", "10.78.3.0/24,fd00:4::/64"] {
+        let error = client.runtime.update_runtime_config(request(other)).await.unwrap_err();
+        assert!(error.code() == tonic::Code::FailedPrecondition && error.message().contains(&id), "{error}");
+    }
+    for wrong in [
+        "fd00::/64",
+        "10.78.4.0",
+        "10.78.4.1/24",
+        "x",
+        "10.78.4.0/24,fd00::/128",
+        "10.78.4.0/24,fe80::/64",
+        "10.78.4.0/24,::/0",
+    ] {
         let error = client.runtime.update_runtime_config(request(wrong)).await.unwrap_err();
         assert_eq!(error.code(), tonic::Code::InvalidArgument, "{wrong}");
         assert!(error.message().starts_with("runtime_config.network_config.pod_cidr: "), "{error}");
@@ -175,7 +187,8 @@ async fn pods_get_addresses_of_the_range_that_the_client_tells() {
     client.remove_pod(&id).await;
     client.runtime.update_runtime_config(request("10.78.4.0/24")).await.unwrap();
     let id = client.run_pod(pod(&node, "web")).await;
-    assert!(client.address(&id).await.starts_with("10.78.4."));
+    let addresses = client.addresses(&id).await;
+    assert!(addresses.len() == 1 && addresses[0].starts_with("10.78.4."), "{addresses:?}");
     client.remove_pod(&id).await;
     node.terminate_wharfd();
     assert_eq!(node.leftovers(), Vec::<String>::new());

@@ -54,7 +54,9 @@ pub fn cluster_ip(node: &TestNode, name: &str) -> String {
 }
 
 pub fn rules(node: &TestNode) -> String {
-    String::from_utf8(node.inside(&["nft", "list", "table", "ip", TABLE]).stdout).unwrap()
+    // A node has one of them: with IPv6, or without.
+    let tables = ["ip", "inet"].map(|family| node.inside(&["nft", "list", "table", family, TABLE]).stdout);
+    String::from_utf8(tables.concat()).unwrap()
 }
 
 /// Waits until the rules lead to so many endpoints.
@@ -84,7 +86,9 @@ pub fn refused(node: &TestNode, address: &str) -> ErrorKind {
 
 /// One request out of a container.
 pub async fn fetch_from(client: &mut Client, container: &str, target: &str) -> String {
-    let script = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {}", target.replace(':', " "));
+    let (address, port) = target.rsplit_once(':').unwrap();
+    let address = address.trim_matches(['[', ']']);
+    let script = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} {port}");
     let output = client.exec(container, &["sh", "-c", &script], 10).await.unwrap();
     String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
 }

@@ -246,7 +246,12 @@ impl TestNode {
 
     /// Runs `work` on a thread of its own in the node's network namespace.
     pub fn inside_thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
+        self.inside_thread_of(self.holder.id().into(), work)
+    }
+
+    /// As [`inside_thread`](Self::inside_thread), in the network namespace of a process: of a container, say.
+    pub fn inside_thread_of<T: Send + 'static>(&self, pid: i64, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
         let thread = std::thread::spawn(move || {
             use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
             move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network)).unwrap();
@@ -609,6 +614,14 @@ impl Client {
         let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: false };
         let answer = self.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
         answer.status.unwrap().network.unwrap().ip
+    }
+
+    /// Of both families, where the pod has them.
+    pub async fn addresses(&mut self, pod: &str) -> Vec<String> {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: false };
+        let answer = self.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
+        let network = answer.status.unwrap().network.unwrap();
+        [network.ip].into_iter().chain(network.additional_ips.into_iter().map(|ip| ip.ip)).collect()
     }
 
     pub async fn stop(&mut self, container: &str, timeout: i64) {

@@ -12,7 +12,7 @@ fn mapping() -> Vec<cri::IdMapping> {
     vec![cri::IdMapping { container_id: 0, host_id: HOST_ROOT, length: 65536 }]
 }
 
-fn options(pid: cri::NamespaceMode) -> cri::NamespaceOption {
+pub fn options(pid: cri::NamespaceMode) -> cri::NamespaceOption {
     let users = cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: mapping(), gids: mapping() };
     cri::NamespaceOption { pid: pid.into(), userns_options: Some(users), ..own_namespaces() }
 }

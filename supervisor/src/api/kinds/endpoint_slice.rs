@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::pod_fields::unsupported;
+use super::service_addresses::special;
 use super::service_causes::{duplicate, one_of};
 use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, is_dns_label, is_dns_subdomain, pod, set_default, text};
 use crate::api::status::Cause;
@@ -109,11 +110,10 @@ fn endpoint_causes(endpoint: &Value, address_type: &str, path: &str) -> Vec<Caus
             _ => is_dns_subdomain(shown),
         };
         let path = format!("{path}.addresses[{index}]");
-        let reserved = |ip: &IpAddr| ip.is_loopback() || ip.is_unspecified() || ip.is_multicast();
         if !fits {
             causes.push(Cause::invalid(path, address, &format!("must be a valid {address_type} address")));
-        } else if parsed.as_ref().is_ok_and(reserved) {
-            causes.push(Cause::invalid(path, address, "may not be loopback, unspecified or multicast"));
+        } else if let Some(reason) = parsed.ok().and_then(special) {
+            causes.push(Cause::invalid(path, address, reason));
         }
     }
     let name = text(endpoint, "/hostname");
@@ -171,12 +171,18 @@ mod tests {
             ("endpoints", json!([{"addresses": ["fd00::1"]}]), "endpoints[0].addresses[0]"),
             ("endpoints", json!([{"addresses": ["127.0.0.1"]}]), "endpoints[0].addresses[0]"),
             ("endpoints", json!([{"addresses": ["10.0.0.1"], "hostname": "A"}]), "endpoints[0].hostname"),
+            ("addressType", json!("IPv6"), "endpoints[0].addresses[0]"),
             ("ports", json!([{"port": 0}]), "ports[0].port"),
             ("ports", json!([{"name": "a"}, {"name": "a"}]), "ports[1].name"),
         ] {
             let mut slice = good.clone();
             slice[field] = value;
             assert_eq!(fields(slice)[0], named, "{field}");
+        }
+        let six = |address: &str| json!({"addressType": "IPv6", "endpoints": [{"addresses": [address]}]});
+        assert_eq!(fields(six("fd00::1")), Vec::<String>::new());
+        for wrong in ["::1", "::", "fe80::1", "fe80::1%eth0", "ff02::1", "::ffff:10.0.0.1"] {
+            assert_eq!(fields(six(wrong)), ["endpoints[0].addresses[0]"], "{wrong}");
         }
     }
 

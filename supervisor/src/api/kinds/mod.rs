@@ -31,6 +31,7 @@ pub mod role_binding;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+pub(crate) mod service_addresses;
 mod service_causes;
 pub mod storage_class;
 pub mod volume_fields;

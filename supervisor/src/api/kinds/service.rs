@@ -1,5 +1,7 @@
 //! `v1` Service: a name and an address that stay while the pods behind them come and go.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, pod, service_causes, set_default, text};
@@ -35,6 +37,9 @@ const AFFINITY_SECONDS: i64 = 10_800;
 /// `clusterIP` of a Service whose endpoints are looked up by name and which has no address of its own.
 pub const HEADLESS: &str = "None";
 
+pub const IPV4: &str = "IPv4";
+pub const IPV6: &str = "IPv6";
+
 /// Whether Services of this type have a port on the node.
 pub fn has_node_ports(service_type: &str) -> bool {
     matches!(service_type, "NodePort" | "LoadBalancer")
@@ -43,6 +48,29 @@ pub fn has_node_ports(service_type: &str) -> bool {
 /// Of a Service that has one.
 pub fn cluster_ip(service: &Value) -> Option<&str> {
     Some(text(service, "/spec/clusterIP")).filter(|ip| !ip.is_empty() && *ip != HEADLESS)
+}
+
+/// Its addresses, the first of them in [`cluster_ip`], too.
+pub fn cluster_ips(service: &Value) -> Vec<IpAddr> {
+    let parsed = |ip: &Value| ip.as_str()?.parse().ok();
+    match pod::items(&service["spec"], "clusterIPs") {
+        [] => parsed(&service["spec"]["clusterIP"]).into_iter().collect(),
+        ips => ips.iter().filter_map(parsed).collect(),
+    }
+}
+
+/// A family of addresses, as Services name it.
+pub fn family_of(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { IPV4 } else { IPV6 }
+}
+
+/// The families that a Service has addresses and endpoints of; one that was made before there were two has the first.
+pub fn families(service: &Value) -> Vec<&'static str> {
+    let known = |family: &Value| [IPV4, IPV6].into_iter().find(|known| family == known);
+    match pod::items(&service["spec"], "ipFamilies") {
+        [] => vec![IPV4],
+        families => families.iter().filter_map(known).collect(),
+    }
 }
 
 pub fn is_headless(service: &Value) -> bool {
@@ -82,8 +110,6 @@ fn set_defaults(service: &mut Value) {
         return;
     }
     set_default(spec, "internalTrafficPolicy", "Cluster");
-    set_default(spec, "ipFamilies", json!(["IPv4"]));
-    set_default(spec, "ipFamilyPolicy", "SingleStack");
     // Two fields for the same: each is made from the other.
     let (one, all) = (text(spec, "/clusterIP").to_owned(), pod::items(spec, "clusterIPs").to_vec());
     match all.first().and_then(Value::as_str) {
@@ -176,7 +202,6 @@ mod tests {
             service["spec"],
             json!({"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"], "sessionAffinity": "ClientIP",
                 "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10800}}, "internalTrafficPolicy": "Cluster",
-                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
                 "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]})
         );
     }

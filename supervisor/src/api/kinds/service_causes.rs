@@ -1,13 +1,12 @@
 //! What is wrong with a Service, in Kubernetes' words.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 use super::pod_fields::unsupported;
 use super::service::{HEADLESS, has_node_ports};
-use super::{integer, is_dns_label, is_dns_subdomain, pod, text};
+use super::service_addresses::{address_causes, kept_causes};
+use super::{integer, is_dns_label, pod, text};
 use crate::api::status::Cause;
 
 /// Fields of the specification that are carried out.
@@ -84,74 +83,6 @@ pub(super) fn validate(service: &Value) -> Vec<Cause> {
     causes.extend(policy_causes(spec, service_type));
     if let Some(distribution) = spec.get("trafficDistribution").and_then(Value::as_str) {
         causes.extend(one_of("spec.trafficDistribution", distribution, DISTRIBUTIONS));
-    }
-    causes
-}
-
-fn address_causes(spec: &Value, service_type: &str) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let addresses = pod::items(spec, "clusterIPs");
-    if service_type == "ExternalName" {
-        let name = text(spec, "/externalName");
-        match name.strip_suffix('.').unwrap_or(name) {
-            "" => causes.push(Cause::required("spec.externalName", "must be a lowercase RFC 1123 subdomain")),
-            bare if !is_dns_subdomain(bare) => {
-                let message = "must be a lowercase RFC 1123 subdomain";
-                causes.push(Cause::invalid("spec.externalName", format_args!("{name:?}"), message));
-            }
-            _ => {}
-        }
-        if !addresses.is_empty() || !text(spec, "/clusterIP").is_empty() {
-            causes.push(Cause::forbidden("spec.clusterIPs", "may not be set for ExternalName services"));
-        }
-        return causes;
-    }
-    for (index, family) in pod::items(spec, "ipFamilies").iter().enumerate() {
-        match family.as_str() {
-            Some("IPv4") if index == 0 => {}
-            Some("IPv4" | "IPv6") => {
-                let message = "not configured on this cluster";
-                causes.push(Cause::invalid(format!("spec.ipFamilies[{index}]"), family, message));
-            }
-            other => {
-                causes.extend(one_of(format!("spec.ipFamilies[{index}]"), other.unwrap_or_default(), &["IPv4", "IPv6"]))
-            }
-        }
-    }
-    match text(spec, "/ipFamilyPolicy") {
-        "RequireDualStack" => causes.push(Cause::invalid(
-            "spec.ipFamilyPolicy",
-            "\"RequireDualStack\"",
-            "this cluster is not configured for dual-stack services",
-        )),
-        policy => causes.extend(one_of(
-            "spec.ipFamilyPolicy",
-            policy,
-            &["PreferDualStack", "RequireDualStack", "SingleStack"],
-        )),
-    }
-    for (index, address) in addresses.iter().enumerate() {
-        let (path, shown) = (format!("spec.clusterIPs[{index}]"), address.as_str().unwrap_or_default());
-        if index > 0 {
-            causes.push(Cause::invalid(path, address, "may only hold one value: the node has IPv4 alone"));
-        } else if shown == HEADLESS {
-            if has_node_ports(service_type) {
-                let message = format!("may not be set to 'None' for {service_type} services");
-                causes.push(Cause::invalid(path, address, &message));
-            }
-        } else if shown.parse::<IpAddr>().is_err() {
-            causes.push(Cause::invalid(path, address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
-        }
-    }
-    if addresses.first().and_then(Value::as_str).unwrap_or_default() != text(spec, "/clusterIP") {
-        causes.push(Cause::invalid("spec.clusterIP", &spec["clusterIP"], "must be the first of clusterIPs"));
-    }
-    for (index, address) in pod::items(spec, "externalIPs").iter().enumerate() {
-        let usable = |ip: IpAddr| ip.is_ipv4() && !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast();
-        if !address.as_str().and_then(|ip| ip.parse().ok()).is_some_and(usable) {
-            let message = "must be a valid IPv4 address, neither loopback nor unspecified nor multicast";
-            causes.push(Cause::invalid(format!("spec.externalIPs[{index}]"), address, message));
-        }
     }
     causes
 }
@@ -256,10 +187,8 @@ pub(super) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
     let is_addressed = |service: &Value| text(service, "/spec/type") != "ExternalName";
     let mut causes = Vec::new();
     if is_addressed(old) && is_addressed(new) {
-        let (before, after) = (text(old, "/spec/clusterIP"), text(new, "/spec/clusterIP"));
-        if !before.is_empty() && before != after {
-            let shown = new["spec"]["clusterIPs"].to_string();
-            causes.push(Cause::invalid("spec.clusterIPs[0]", shown, "may not change once set"));
+        for (field, item) in [("clusterIPs", "clusterIP"), ("ipFamilies", "ipFamily")] {
+            causes.extend(kept_causes(old, new, field, item));
         }
     }
     let class = |service: &Value| service["spec"]["loadBalancerClass"].clone();
@@ -299,13 +228,28 @@ mod tests {
             ("ports", json!([{"port": 1, "targetPort": "a--b"}]), "spec.ports[0].targetPort"),
             ("ports", json!([{"port": 1, "nodePort": 30000}]), "spec.ports[0].nodePort"),
             ("clusterIP", json!("10.0.0"), "spec.clusterIPs[0]"),
-            ("ipFamilies", json!(["IPv6"]), "spec.ipFamilies[0]"),
-            ("ipFamilyPolicy", json!("RequireDualStack"), "spec.ipFamilyPolicy"),
+            ("clusterIP", json!("fd00::1%eth0"), "spec.clusterIPs[0]"),
+            ("clusterIP", json!("1".repeat(100_000)), "spec.clusterIPs[0]"),
+            ("ipFamilies", json!(["IPv5"]), "spec.ipFamilies[0]"),
+            ("ipFamilies", json!(["IPv6", "IPv6"]), "spec.ipFamilies[1]"),
+            ("ipFamilies", json!(vec!["IPv6"; 100_000]), "spec.ipFamilies"),
+            ("ipFamilyPolicy", json!("DualStack"), "spec.ipFamilyPolicy"),
+            ("ipFamilyPolicy", json!(""), "spec.ipFamilyPolicy"),
+            ("clusterIPs", json!(["10.96.0.1", "fd00::1", "fd00::2"]), "spec.clusterIPs"),
+            ("clusterIPs", json!(["10.96.0.1", "10.96.0.2"]), "spec.clusterIPs"),
+            ("clusterIPs", json!(["None", "fd00::1"]), "spec.clusterIPs"),
+            ("clusterIPs", json!(["10.96.0.1", "None"]), "spec.clusterIPs"),
+            ("clusterIPs", json!(["10.96.0.1", "x"]), "spec.clusterIPs[1]"),
             ("sessionAffinity", json!("Cookie"), "spec.sessionAffinity"),
             ("sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 5}}), "spec.sessionAffinityConfig"),
             ("externalTrafficPolicy", json!("Local"), "spec.externalTrafficPolicy"),
             ("internalTrafficPolicy", json!("Near"), "spec.internalTrafficPolicy"),
             ("externalIPs", json!(["127.0.0.1"]), "spec.externalIPs[0]"),
+            ("externalIPs", json!(["2001:db8::1", "fe80::1"]), "spec.externalIPs[1]"),
+            ("externalIPs", json!(["::ffff:192.0.2.1"]), "spec.externalIPs[0]"),
+            ("externalIPs", json!(["::"]), "spec.externalIPs[0]"),
+            ("externalIPs", json!(["ff02::1"]), "spec.externalIPs[0]"),
+            ("externalIPs", json!(["fe80::1%eth0"]), "spec.externalIPs[0]"),
             ("loadBalancerSourceRanges", json!(["10.0.0.0/8"]), "spec.loadBalancerSourceRanges"),
             ("loadBalancerClass", json!("x.test/y"), "spec.loadBalancerClass"),
             ("trafficDistribution", json!("Anywhere"), "spec.trafficDistribution"),
@@ -322,16 +266,10 @@ mod tests {
         assert_eq!(fields(json!({"type": "ExternalName", "externalName": "a.test."})), Vec::<String>::new());
         let both = json!({"type": "ExternalName", "externalName": "a.test", "clusterIP": "10.96.0.1"});
         assert_eq!(fields(both), ["spec.clusterIPs"]);
+        let family = json!({"type": "ExternalName", "externalName": "a.test", "ipFamilies": ["IPv6"]});
+        assert_eq!(fields(family), ["spec.ipFamilies"]);
         let headless = json!({"type": "NodePort", "clusterIP": "None", "ports": [{"port": 1}]});
         assert_eq!(fields(headless), ["spec.clusterIPs[0]"]);
         assert_eq!(fields(json!({"clusterIP": "None", "selector": {"a": "b"}})), Vec::<String>::new());
-    }
-
-    #[test]
-    fn an_address_stays() {
-        let service = |ip: &str| json!({"spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip]}});
-        assert_eq!(validate_update(&service("10.96.0.1"), &service("10.96.0.1")), []);
-        let causes = validate_update(&service("10.96.0.1"), &service("10.96.0.2"));
-        assert_eq!(causes[0].message, "Invalid value: [\"10.96.0.2\"]: may not change once set");
     }
 }

@@ -8,10 +8,18 @@ use crate::api::objects::{Half, Propagation};
 use crate::api::status::ApiError;
 
 async fn objects(subnet: &str, node_ports: &str) -> (tempfile::TempDir, Objects) {
+    dual_objects(subnet, None, node_ports).await
+}
+
+async fn dual_objects(four: &str, six: Option<&str>, node_ports: &str) -> (tempfile::TempDir, Objects) {
     let folder = tempfile::tempdir().unwrap();
     let store = ObjectStore::open(&folder.path().join("objects.redb")).unwrap();
-    let network =
-        NetworkConfig { service_subnet: subnet.into(), node_ports: node_ports.into(), ..NetworkConfig::default() };
+    let network = NetworkConfig {
+        service_subnet: four.into(),
+        service_subnet6: six.map(str::to_owned),
+        node_ports: node_ports.into(),
+        ..NetworkConfig::default()
+    };
     let objects = Objects::open(store, "node").await.unwrap();
     (folder, objects.with_service_ranges(ServiceRanges::of_config(&network).unwrap()))
 }
@@ -92,6 +100,71 @@ async fn an_update_that_leaves_them_out_keeps_them_and_a_change_of_type_gives_th
     back["spec"]["type"] = "ClusterIP".into();
     let back = replace(back).await.unwrap();
     assert!(text(&back, "/spec/clusterIP").starts_with("10.9.8."), "{back}");
+}
+
+async fn replace(objects: &Objects, service: Value) -> Result<Value, String> {
+    let change = move |_: Value| Ok::<Value, ApiError>(service);
+    let replaced = objects.update(&service::KIND, "default", "a", Half::Desired, change).await;
+    replaced.map(|service| service["spec"].clone()).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_service_of_both_families_has_an_address_of_each() {
+    let (_folder, objects) = dual_objects("10.9.8.0/24", Some("fd00:9::/126"), "30000-32767").await;
+    let both = create(&objects, node_port("a", json!({"ipFamilyPolicy": "PreferDualStack"}))).await.unwrap();
+    assert_eq!(both["ipFamilies"], json!(["IPv4", "IPv6"]));
+    let [four, six] = [0, 1].map(|index| both["clusterIPs"][index].as_str().unwrap().to_owned());
+    assert!(both["clusterIP"] == *four && four.starts_with("10.9.8.") && six.starts_with("fd00:9::"), "{both}");
+    // Whoever names it otherwise names the same.
+    let same = format!("FD00:0009::000{}", &six[8..]);
+    let taken = create(&objects, node_port("b", json!({"clusterIP": same, "ipFamilies": ["IPv6"]}))).await.unwrap_err();
+    assert!(taken.contains("provided IP is already allocated"), "{taken}");
+    for name in ["c", "d"] {
+        let one = create(&objects, node_port(name, json!({"ipFamilies": ["IPv6"]}))).await.unwrap();
+        assert!(one["clusterIPs"].as_array().unwrap().len() == 1 && one["ipFamilyPolicy"] == "SingleStack", "{one}");
+    }
+    let full = create(&objects, node_port("e", json!({"ipFamilies": ["IPv6"]}))).await.unwrap_err();
+    assert!(full.contains("failed to allocate a serviceIP: range is full: fd00:9::/126"), "{full}");
+    for outside in ["fd00:9::", "fd00:9::4", "::ffff:10.9.8.9", "::", "fe80::1"] {
+        let asked = json!({"clusterIP": outside, "ipFamilies": ["IPv6"]});
+        let refused = create(&objects, node_port("e", asked)).await.unwrap_err();
+        assert!(refused.contains("is not in the valid range. The range of valid IPs is fd00:9::/126"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_address_comes_and_goes_with_the_policy() {
+    let (_folder, objects) = dual_objects("10.9.8.0/24", Some("fd00:9::/108"), "30000-32767").await;
+    let one = create(&objects, node_port("a", json!({}))).await.unwrap();
+    assert_eq!((&one["ipFamilies"], &one["ipFamilyPolicy"]), (&json!(["IPv4"]), &json!("SingleStack")));
+    let both = replace(&objects, node_port("a", json!({"ipFamilyPolicy": "RequireDualStack"}))).await.unwrap();
+    assert!(both["clusterIP"] == one["clusterIP"] && both["clusterIPs"].as_array().unwrap().len() == 2, "{both}");
+    // A client that knows of nothing but the first field changes something else.
+    let old = json!({"clusterIP": one["clusterIP"], "selector": {"app": "web"}});
+    let kept = replace(&objects, node_port("a", old)).await.unwrap();
+    assert_eq!((&kept["clusterIPs"], &kept["ipFamilies"]), (&both["clusterIPs"], &both["ipFamilies"]));
+    let other = json!({"clusterIPs": [one["clusterIP"], "fd00:9::77"]});
+    let refused = replace(&objects, node_port("a", other)).await.unwrap_err();
+    assert!(refused.contains("spec.clusterIPs[1]") && refused.contains("may not change once set"), "{refused}");
+    let refused = replace(&objects, node_port("a", json!({"clusterIPs": [one["clusterIP"]]}))).await.unwrap_err();
+    assert!(refused.contains("must be set to 'SingleStack' when releasing the secondary clusterIP"), "{refused}");
+    let again = replace(&objects, node_port("a", json!({"ipFamilyPolicy": "SingleStack"}))).await.unwrap();
+    assert_eq!((&again["clusterIPs"], &again["ipFamilies"]), (&one["clusterIPs"], &one["ipFamilies"]));
+}
+
+#[tokio::test]
+async fn a_service_stays_as_it_is_where_the_node_has_other_families_by_now() {
+    let (folder, objects) = dual_objects("10.9.8.0/24", Some("fd00:9::/108"), "30000-32767").await;
+    let both = create(&objects, node_port("a", json!({"ipFamilyPolicy": "PreferDualStack"}))).await.unwrap();
+    let single = NetworkConfig { service_subnet: "10.9.7.0/24".into(), ..NetworkConfig::default() };
+    let objects = objects.with_service_ranges(ServiceRanges::of_config(&single).unwrap());
+    let mut labelled = node_port("a", json!({}));
+    labelled["spec"] = both.clone();
+    labelled["metadata"]["labels"] = json!({"app": "web"});
+    assert_eq!(replace(&objects, labelled).await.unwrap(), both);
+    let refused = create(&objects, node_port("b", json!({"ipFamilyPolicy": "RequireDualStack"}))).await.unwrap_err();
+    assert!(refused.contains("this cluster is not configured for dual-stack services"), "{refused}");
+    drop(folder);
 }
 
 #[test]

@@ -132,8 +132,8 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "web-1", "labels": {"app": "web"}}, "spec": {"containers": [container]}}))
         .unwrap();
-        let facts =
-            Facts { node_name: "node", pod_ip: "10.0.0.2".parse().ok(), host_ip: None, capacity: Capacity::of_node() };
+        let pod_ips = ["10.0.0.2", "fd00::2"].map(|ip| ip.parse().unwrap()).to_vec();
+        let facts = Facts { node_name: "node", pod_ips, host_ips: &[], capacity: Capacity::of_node() };
         let sources = Sources { objects: &objects, namespace: "default", api: None };
         resolve(&pod, &pod.spec.as_ref().unwrap().containers[0], &sources, &facts)
     }
@@ -152,14 +152,15 @@ mod tests {
             "envFrom": [{"prefix": "P_", "secretRef": {"name": "key"}}, {"configMapRef": {"name": "none", "optional": true}}],
             "env": [
                 {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "IPS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIPs"}}},
                 {"name": "CPUS", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
                 {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
                 {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "map", "key": "B"}}},
                 {"name": "NONE", "valueFrom": {"secretKeyRef": {"name": "key", "key": "x", "optional": true}}},
-                {"name": "ALL", "value": "$(IP) $(CPUS) $(APP) $(B) $(P_B) $(NONE)"}]}))
+                {"name": "ALL", "value": "$(IP) $(IPS) $(CPUS) $(APP) $(B) $(P_B) $(NONE)"}]}))
         .await
         .unwrap();
-        assert_eq!(env.last().unwrap().1, "10.0.0.2 3 web 2 hidden $(NONE)");
+        assert_eq!(env.last().unwrap().1, "10.0.0.2 10.0.0.2,fd00::2 3 web 2 hidden $(NONE)");
     }
 
     #[tokio::test]

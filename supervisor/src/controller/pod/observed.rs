@@ -86,7 +86,7 @@ impl Observed {
 /// What else the status says.
 pub(super) struct PodFacts {
     pub(super) addresses: Vec<IpAddr>,
-    pub(super) host_ip: Option<IpAddr>,
+    pub(super) host_ips: Vec<IpAddr>,
     pub(super) ephemeral: Vec<Observed>,
     /// Set when the pod failed as a whole.
     pub(super) failure: Option<(String, String)>,
@@ -120,13 +120,12 @@ pub(super) fn status(object: &Value, init: &[Observed], containers: &[Observed],
         let statuses = container_statuses(object, "ephemeralContainers", &facts.ephemeral, true);
         status["ephemeralContainerStatuses"] = statuses.into();
     }
-    if let Some(address) = facts.addresses.first() {
-        status["podIP"] = address.to_string().into();
-        let all = facts.addresses.iter().map(|address| json!({"ip": address.to_string()}));
-        status["podIPs"] = all.collect::<Vec<_>>().into();
-    }
-    if let Some(address) = facts.host_ip {
-        status["hostIP"] = address.to_string().into();
+    for (one, all, addresses) in [("podIP", "podIPs", &facts.addresses), ("hostIP", "hostIPs", &facts.host_ips)] {
+        if let Some(address) = addresses.first() {
+            status[one] = address.to_string().into();
+            let listed = addresses.iter().map(|address| json!({"ip": address.to_string()}));
+            status[all] = listed.collect::<Vec<_>>().into();
+        }
     }
     if let Some((reason, message)) = &facts.failure {
         status["reason"] = reason.as_str().into();

@@ -35,7 +35,8 @@ fn of_service(service: &Value) -> Environment {
     let name = variable_name(text(service, "/metadata/name"));
     let url = |port: &Value| {
         let protocol = text(port, "/protocol").to_lowercase();
-        format!("{protocol}://{ip}:{}", integer(port, "/port"))
+        let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+        format!("{protocol}://{host}:{}", integer(port, "/port"))
     };
     let mut env = vec![
         (format!("{name}_SERVICE_HOST"), ip.to_owned()),
@@ -91,6 +92,8 @@ mod tests {
         );
         let named = json!({"metadata": {"name": "a"}, "spec": {"clusterIP": "10.96.0.1",
             "ports": [{"name": "dns-udp", "port": 53, "protocol": "UDP"}]}});
+        let six = json!({"metadata": {"name": "a"}, "spec": {"clusterIP": "fd96::1", "ports": [{"port": 53, "protocol": "UDP"}]}});
+        assert!(of_service(&six).contains(&("A_PORT".into(), "udp://[fd96::1]:53".into())));
         assert!(of_service(&named).contains(&("A_SERVICE_PORT_DNS_UDP".into(), "53".into())));
     }
 }

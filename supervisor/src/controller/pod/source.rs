@@ -17,9 +17,16 @@ use crate::api::tls::PodApi;
 /// What a pod's containers may name of the pod and its node.
 pub(super) struct Facts<'a> {
     pub(super) node_name: &'a str,
-    pub(super) pod_ip: Option<IpAddr>,
-    pub(super) host_ip: Option<IpAddr>,
+    /// The first is the one that is meant where there can be but one.
+    pub(super) pod_ips: Vec<IpAddr>,
+    pub(super) host_ips: &'a [IpAddr],
     pub(super) capacity: Capacity,
+}
+
+impl Facts<'_> {
+    pub(super) fn pod_ip(&self) -> Option<IpAddr> {
+        self.pod_ips.first().copied()
+    }
 }
 
 /// Where a pod's values come from.
@@ -69,7 +76,8 @@ impl Sources<'_> {
 
 /// The value of a field of the pod that a container may name; `None` for one that it may not.
 pub(super) fn pod_field(pod: &Pod, path: &str, facts: &Facts<'_>) -> Option<String> {
-    let ip = |address: Option<IpAddr>| address.map(|address| address.to_string()).unwrap_or_default();
+    let listed = |all: &[IpAddr]| all.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
+    let first = |all: &[IpAddr]| all.first().map(IpAddr::to_string).unwrap_or_default();
     let metadata = &pod.metadata;
     let quoted_key = |name: &str| path.strip_prefix(name)?.strip_prefix("['")?.strip_suffix("']");
     if let Some(key) = quoted_key("metadata.labels") {
@@ -85,8 +93,10 @@ pub(super) fn pod_field(pod: &Pod, path: &str, facts: &Facts<'_>) -> Option<Stri
         "metadata.labels" => lines(metadata.labels.as_ref()),
         "metadata.annotations" => lines(metadata.annotations.as_ref()),
         "spec.nodeName" => facts.node_name.into(),
-        "status.podIP" | "status.podIPs" => ip(facts.pod_ip),
-        "status.hostIP" | "status.hostIPs" => ip(facts.host_ip),
+        "status.podIP" => first(&facts.pod_ips),
+        "status.podIPs" => listed(&facts.pod_ips),
+        "status.hostIP" => first(facts.host_ips),
+        "status.hostIPs" => listed(facts.host_ips),
         _ => return None,
     })
 }

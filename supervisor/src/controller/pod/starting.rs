@@ -156,7 +156,7 @@ impl Worker {
             tracing::info!(pod = self.name, container = container.name, attempt, "container restarted");
         }
         if let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) {
-            let target = self.target(container, &id, self.facts(sandbox).pod_ip);
+            let target = self.target(container, &id, self.facts(sandbox).pod_ip());
             let hook = async {
                 let ran = hook::run(hook, &target).await;
                 ran.map_err(|message| ImageFailure { reason: "PostStartHookError", message })
@@ -210,7 +210,7 @@ impl Worker {
         let subject = self.subject(role, container);
         let known = self.probes.get(&container.name).filter(|probes| probes.container == status.id);
         let Some(verdict) = known.map(Probes::verdict) else {
-            let target = self.target(container, &status.id, self.facts(sandbox).pod_ip);
+            let target = self.target(container, &status.id, self.facts(sandbox).pod_ip());
             let before = self.verdict_before(pod, status);
             let told = (self.recorder.clone(), subject);
             let probes = Probes::begin(container, status, target, before, told, self.wake.clone());
@@ -258,7 +258,7 @@ impl Worker {
 
     pub(super) fn ending(&self, role: Role, container: &Container, status: &ContainerStatus, turn: usize) -> Ending {
         let sandbox = self.context.node.sandbox(&status.sandbox).ok();
-        let address = sandbox.and_then(|sandbox| self.facts(&sandbox).pod_ip);
+        let address = sandbox.and_then(|sandbox| self.facts(&sandbox).pod_ip());
         Ending {
             target: self.target(container, &status.id, address),
             hook: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.clone()),

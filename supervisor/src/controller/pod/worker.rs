@@ -222,12 +222,12 @@ impl Worker {
     }
 
     pub(super) fn facts(&self, sandbox: &SandboxStatus) -> Facts<'_> {
-        let host_ip = Some(self.context.host_ip);
-        let pod_ip = match sandbox.config.host_network {
-            true => host_ip,
-            false => sandbox.addresses.first().copied(),
+        let host_ips = &*self.context.host_ips;
+        let pod_ips = match sandbox.config.host_network {
+            true => host_ips.to_vec(),
+            false => sandbox.addresses.clone(),
         };
-        Facts { node_name: &self.context.node_name, pod_ip, host_ip, capacity: Capacity::of_node() }
+        Facts { node_name: &self.context.node_name, pod_ips, host_ips, capacity: Capacity::of_node() }
     }
 
     /// Does what can be done now; gives back when the next thing may be due.
@@ -333,15 +333,15 @@ impl Worker {
         let (init, containers) = self.observe_all(&spec);
         let ephemeral = ephemeral(&spec).iter().map(|container| self.observe(Role::Ephemeral, container)).collect();
         let sandbox = self.sandboxes().into_iter().rev().find(|sandbox| sandbox.state == SandboxState::Ready);
-        let host_ip = Some(self.context.host_ip);
+        let host_ips = self.context.host_ips.to_vec();
         let addresses = match sandbox {
-            Some(sandbox) if sandbox.config.host_network => host_ip.into_iter().collect(),
+            Some(sandbox) if sandbox.config.host_network => host_ips.clone(),
             Some(sandbox) => sandbox.addresses,
             None => Vec::new(),
         };
         let facts = PodFacts {
             addresses,
-            host_ip,
+            host_ips,
             ephemeral,
             failure,
             resize: self.resize.clone(),

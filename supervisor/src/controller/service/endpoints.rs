@@ -1,7 +1,7 @@
 //! The endpoints of a Service: its pods, with what each of them is ready for.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -38,34 +38,50 @@ pub(super) fn labels(service: &Value) -> Value {
     labels
 }
 
-/// What the slices of a Service have: ports and endpoints. Pods that have given a port's name to different numbers are in
-/// different slices. A Service without pods has one without endpoints.
-pub(super) fn slices(service: &Value, pods: &[Arc<Value>]) -> Vec<(Value, Vec<Value>)> {
+/// What a slice of a Service has.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Slice {
+    /// The family of its addresses, as Services name it.
+    pub(super) family: &'static str,
+    pub(super) ports: Value,
+    pub(super) endpoints: Vec<Value>,
+}
+
+/// The slices of a Service: for each family of addresses that it has, those of its pods. Pods that have given a port's name
+/// to different numbers are in different slices. Without pods there is one slice without endpoints.
+pub(super) fn slices(service: &Value, pods: &[Arc<Value>]) -> Vec<Slice> {
     let Some(selector) = selector(service) else { return Vec::new() };
+    let mut selected: Vec<&Value> = pods.iter().map(|pod| &**pod).collect();
+    selected.retain(|pod| selector.matches(&pod["metadata"]["labels"]));
+    service::families(service).into_iter().flat_map(|family| slices_of(family, service, &selected)).collect()
+}
+
+fn slices_of(family: &'static str, service: &Value, pods: &[&Value]) -> Vec<Slice> {
     let mut groups: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| selector.matches(&pod["metadata"]["labels"])) {
-        let Some(endpoint) = endpoint(service, pod) else { continue };
+    for pod in pods {
+        let Some(endpoint) = endpoint(family, service, pod) else { continue };
         let ports = ports(service, pod);
         groups.entry(ports.to_string()).or_insert_with(|| (ports, Vec::new())).1.push(endpoint);
     }
     if groups.is_empty() {
-        return vec![(Value::Null, Vec::new())];
+        return vec![Slice { family, ports: Value::Null, endpoints: Vec::new() }];
     }
     let chunks = groups.into_values().flat_map(|(ports, endpoints)| {
         let chunks: Vec<Vec<Value>> = endpoints.chunks(SLICE_ENDPOINTS).map(<[Value]>::to_vec).collect();
-        chunks.into_iter().map(move |chunk| (ports.clone(), chunk))
+        chunks.into_iter().map(move |endpoints| Slice { family, ports: ports.clone(), endpoints })
     });
     chunks.collect()
 }
 
-/// A pod as an endpoint; `None` for one that has no address, or none any more.
-fn endpoint(service: &Value, pod: &Value) -> Option<Value> {
+/// A pod as an endpoint; `None` for one that has no address of the family, or none any more.
+fn endpoint(family: &str, service: &Value, pod: &Value) -> Option<Value> {
     if matches!(text(pod, "/status/phase"), "Succeeded" | "Failed") {
         return None;
     }
     let further = pod::items(&pod["status"], "podIPs").iter().map(|address| text(address, "/ip"));
     let mut addresses = [text(pod, "/status/podIP")].into_iter().chain(further);
-    let address = addresses.find(|ip| ip.parse::<Ipv4Addr>().is_ok_and(|ip| !ip.is_loopback()))?;
+    let is_one = |ip: IpAddr| service::family_of(ip) == family && !ip.is_loopback();
+    let address = addresses.find(|ip| ip.parse().is_ok_and(is_one))?;
     let is_true = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
     let serving = pod::items(&pod["status"], "conditions").iter().any(is_true);
     let terminating = !text(pod, "/metadata/deletionTimestamp").is_empty();
@@ -133,8 +149,8 @@ mod tests {
         service
     }
 
-    fn conditions(slices: &[(Value, Vec<Value>)]) -> Vec<(bool, bool, bool)> {
-        let all = slices.iter().flat_map(|(_, endpoints)| endpoints);
+    fn conditions(slices: &[Slice]) -> Vec<(bool, bool, bool)> {
+        let all = slices.iter().flat_map(|slice| &slice.endpoints);
         let is = |endpoint: &Value, name: &str| endpoint["conditions"][name] == true;
         all.map(|endpoint| (is(endpoint, "ready"), is(endpoint, "serving"), is(endpoint, "terminating"))).collect()
     }
@@ -152,12 +168,13 @@ mod tests {
         let all = all.map(Arc::new);
         let found = slices(&service(json!({})), &all);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].0, json!([{"name": "", "port": 8080, "protocol": "TCP"}]));
+        assert_eq!(found[0].ports, json!([{"name": "", "port": 8080, "protocol": "TCP"}]));
         assert_eq!(conditions(&found), [(true, true, false), (false, false, false), (false, true, true)]);
         let published = slices(&service(json!({"publishNotReadyAddresses": true})), &all);
         assert_eq!(conditions(&published), [(true, true, false), (true, true, false), (true, true, true)]);
         assert_eq!(slices(&service(json!({"selector": null})), &all), []);
-        assert_eq!(slices(&service(json!({"selector": {"app": "none"}})), &all), [(Value::Null, Vec::new())]);
+        let none = Slice { family: "IPv4", ports: Value::Null, endpoints: Vec::new() };
+        assert_eq!(slices(&service(json!({"selector": {"app": "none"}})), &all), [none]);
     }
 
     #[test]
@@ -167,7 +184,27 @@ mod tests {
         let many = (0..101).map(|index| pod(&format!("p{index}"), &format!("10.0.1.{index}"), "True"));
         let all: Vec<Arc<Value>> = many.chain([other]).map(Arc::new).collect();
         let found = slices(&service(json!({})), &all);
-        let sizes: Vec<(i64, usize)> = found.iter().map(|(p, e)| (integer(p, "/0/port"), e.len())).collect();
+        let sizes: Vec<(i64, usize)> =
+            found.iter().map(|s| (integer(&s.ports, "/0/port"), s.endpoints.len())).collect();
         assert_eq!(sizes, [(8080, 100), (8080, 1), (9090, 1)]);
+    }
+
+    #[test]
+    fn each_family_of_a_service_has_slices_of_its_own() {
+        let mut dual = pod("a", "10.0.0.1", "True");
+        dual["status"]["podIPs"] = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]);
+        let all = [dual, pod("b", "10.0.0.2", "True"), pod("c", "fd00::3", "True")].map(Arc::new);
+        let shown = |families: Value| -> Vec<(&str, Vec<String>)> {
+            let slices = slices(&service(json!({"ipFamilies": families})), &all);
+            let address = |endpoint: &Value| text(endpoint, "/addresses/0").to_owned();
+            slices.iter().map(|slice| (slice.family, slice.endpoints.iter().map(address).collect())).collect()
+        };
+        let four = ("IPv4", vec!["10.0.0.1".to_owned(), "10.0.0.2".into()]);
+        let six = ("IPv6", vec!["fd00::1".to_owned(), "fd00::3".into()]);
+        assert_eq!(shown(json!(["IPv4"])), std::slice::from_ref(&four));
+        assert_eq!(shown(json!(["IPv6"])), std::slice::from_ref(&six));
+        assert_eq!(shown(json!(["IPv6", "IPv4"])), [six, four.clone()]);
+        // One that was stored before there were families.
+        assert_eq!(shown(Value::Null), [four]);
     }
 }

@@ -1,46 +1,56 @@
 //! What is at a Service's ports: which of its endpoints serve.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::api::kinds::service_addresses::special;
 use crate::api::kinds::{endpoint_slice, integer, pod, service, text};
 use crate::network::services::{Backends, Frontend};
 use crate::pod::spec::Protocol;
 
-/// The ports of all `services`, with the endpoints that `slices` have for them. `node` is this one's name.
+/// The ports of all `services` at each of their addresses, with the endpoints that `slices` have for them. `node` is this
+/// one's name.
 pub(super) fn frontends(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Vec<Frontend> {
-    let addressed = services.iter().filter_map(|service| Some((service, service::cluster_ip(service)?.parse().ok()?)));
-    let ports = addressed.flat_map(|(service, ip)| {
+    let of_service = |service: &Arc<Value>| {
         let own: Vec<&Value> = slices.iter().filter(|slice| is_of(slice, service)).map(|slice| &**slice).collect();
-        let ports = pod::items(&service["spec"], "ports").iter();
-        ports.filter_map(|port| frontend(service, ip, port, &own, node)).collect::<Vec<_>>()
-    });
-    ports.collect()
+        let mut made = Vec::new();
+        for ip in service::cluster_ips(service) {
+            let family = service::family_of(ip);
+            let own: Vec<&Value> = own.iter().copied().filter(|slice| slice["addressType"] == family).collect();
+            let ports = pod::items(&service["spec"], "ports").iter();
+            made.extend(ports.filter_map(|port| frontend(service, ip, port, &own, node)));
+        }
+        made
+    };
+    services.iter().flat_map(of_service).collect()
 }
 
 fn is_of(slice: &Value, service: &Value) -> bool {
     slice["metadata"]["namespace"] == service["metadata"]["namespace"]
         && slice["metadata"]["labels"].get(endpoint_slice::SERVICE_LABEL) == Some(&service["metadata"]["name"])
-        && slice["addressType"] == "IPv4"
 }
 
-fn frontend(service: &Value, cluster_ip: Ipv4Addr, port: &Value, slices: &[&Value], node: &str) -> Option<Frontend> {
+fn frontend(service: &Value, cluster_ip: IpAddr, port: &Value, slices: &[&Value], node: &str) -> Option<Frontend> {
     let spec = &service["spec"];
     let protocol = match text(port, "/protocol") {
         "UDP" => Protocol::Udp,
         "SCTP" => Protocol::Sctp,
         _ => Protocol::Tcp,
     };
-    let endpoints = endpoints(slices, port, node);
+    let is_of_family = |ip: &IpAddr| ip.is_ipv4() == cluster_ip.is_ipv4();
+    let mut endpoints = endpoints(slices, port, node);
+    endpoints.retain(|endpoint| is_of_family(&endpoint.address.ip()));
     let backends = |policy: &str| choose(&endpoints, text(spec, policy) == "Local");
     let external = pod::items(spec, "externalIPs").iter().flat_map(Value::as_str);
     let ingress = pod::items(&service["status"]["loadBalancer"], "ingress").iter();
     // One that is not virtual sends to the node's port by itself.
     let virtual_ones = ingress.filter(|ingress| ingress["ipMode"] != "Proxy").map(|ingress| text(ingress, "/ip"));
-    let external_ips: BTreeSet<Ipv4Addr> = external.chain(virtual_ones).flat_map(str::parse).collect();
+    let parsed = external.chain(virtual_ones).flat_map(str::parse::<IpAddr>);
+    // Of what is written into the status nothing is checked before.
+    let external_ips: BTreeSet<IpAddr> = parsed.filter(|ip| is_of_family(ip) && special(*ip).is_none()).collect();
     Some(Frontend {
         service: format!("{}/{}", text(service, "/metadata/namespace"), text(service, "/metadata/name")),
         protocol,
@@ -62,7 +72,7 @@ fn number(port: i64) -> Option<u16> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Endpoint {
-    address: SocketAddrV4,
+    address: SocketAddr,
     state: State,
     local: bool,
 }
@@ -96,7 +106,7 @@ fn endpoints(slices: &[&Value], service_port: &Value, node: &str) -> Vec<Endpoin
                 continue;
             };
             let local = text(endpoint, "/nodeName") == node;
-            found.insert(Endpoint { address: SocketAddrV4::new(ip, port), state, local });
+            found.insert(Endpoint { address: SocketAddr::new(ip, port), state, local });
         }
     }
     found.into_iter().collect()
@@ -134,7 +144,7 @@ mod tests {
     }
 
     fn addresses(backends: &Backends) -> Vec<String> {
-        backends.endpoints.iter().map(SocketAddrV4::to_string).collect()
+        backends.endpoints.iter().map(SocketAddr::to_string).collect()
     }
 
     #[test]
@@ -166,7 +176,30 @@ mod tests {
             "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}),
             json!([]),
         );
-        assert_eq!(given[0].external_ips, ["192.0.2.7".parse::<Ipv4Addr>().unwrap()]);
+        assert_eq!(given[0].external_ips, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
         assert_eq!((given[0].affinity_seconds, given[0].node_port), (Some(60), Some(30_080)));
+    }
+
+    #[test]
+    fn a_service_of_both_families_is_served_at_both_addresses_by_endpoints_of_its_own() {
+        let service = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {
+            "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9", "fd96::9"],
+            "externalIPs": ["192.0.2.7", "2001:db8::7", "::ffff:192.0.2.8"],
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}});
+        let slice = |family: &str, address: &str| {
+            json!({"metadata": {"namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": family, "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+                "endpoints": [{"addresses": [address]}]})
+        };
+        // One says that it is of the other family.
+        let slices = [slice("IPv4", "10.0.0.1"), slice("IPv6", "fd00::1"), slice("IPv6", "10.0.0.2")].map(Arc::new);
+        let made = frontends(&[Arc::new(service)], &slices, "node");
+        let shown = |frontend: &Frontend| {
+            let external: Vec<String> = frontend.external_ips.iter().map(IpAddr::to_string).collect();
+            (frontend.cluster_ip.to_string(), external.join(" "), addresses(&frontend.internal).join(" "))
+        };
+        let shown: Vec<_> = made.iter().map(shown).collect();
+        let expected = [("10.96.0.9", "192.0.2.7", "10.0.0.1:8080"), ("fd96::9", "2001:db8::7", "[fd00::1]:8080")];
+        assert_eq!(shown, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
     }
 }

@@ -86,16 +86,18 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(),
     let wanted = endpoints::slices(&service, &objects.list(&pod::KIND, Some(namespace)).0);
     let labels = endpoints::labels(&service);
     let mut present = own_slices(objects, &service);
-    for (ports, addresses) in wanted {
-        // The one that fits best is changed least.
-        let same = present.iter().position(|slice| ports_of(slice) == ports);
-        let content = json!({"ports": ports, "endpoints": addresses});
-        match same.or(if present.is_empty() { None } else { Some(0) }).map(|index| present.remove(index)) {
+    for endpoints::Slice { family, ports, endpoints } in wanted {
+        // The one that fits best is changed least; what its addresses are stays.
+        let of_family = |slice: &&Arc<Value>| slice["addressType"] == family;
+        let is_same = |slice: &Arc<Value>| of_family(&slice) && ports_of(slice) == ports;
+        let found = present.iter().position(is_same).or_else(|| present.iter().position(|slice| of_family(&slice)));
+        let content = json!({"ports": ports, "endpoints": endpoints});
+        match found.map(|index| present.remove(index)) {
             Some(slice) => update(objects, &slice, &labels, content).await?,
             None => {
                 let metadata = json!({"generateName": format!("{name}-"), "labels": labels,
                     "ownerReferences": [owner_reference(&service::KIND, &service)]});
-                let slice = json!({"metadata": metadata, "addressType": "IPv4", "ports": content["ports"],
+                let slice = json!({"metadata": metadata, "addressType": family, "ports": content["ports"],
                     "endpoints": content["endpoints"]});
                 objects.create(&endpoint_slice::KIND, namespace, slice).await?;
             }

@@ -1,10 +1,11 @@
 //! The bridge and the node's ends of the pods' cables, over rtnetlink.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::{fs, io};
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkMessage};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::sys::Socket;
@@ -14,7 +15,8 @@ use rustix::io::Errno;
 
 use crate::network::netlink_message::{NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attribute, message, messages};
 use crate::network::subnet::Subnet;
-use crate::network::{NetworkError, Result};
+use crate::network::sysctl::sysctl;
+use crate::network::{NetworkError, Result, ipv6};
 
 /// The kernel's limit on an interface's name (IFNAMSIZ, with the terminator).
 const NAME_BYTES: usize = 15;
@@ -97,8 +99,7 @@ impl Bridge {
         netlink.handle.link().add(message).execute().await.map_err(failed("add"))?;
         let index = netlink.link(&self.name).await?.map(|link| link.header.index);
         let index = index.ok_or_else(|| NetworkError::kernel(format!("add bridge {}", self.name), "it is gone"))?;
-        let address = IpAddr::V4(subnet.gateway());
-        let outcome = netlink.handle.address().add(index, address, subnet.prefix()).execute().await;
+        let outcome = netlink.handle.address().add(index, subnet.gateway(), subnet.prefix()).execute().await;
         if let Err(error) = outcome {
             // Half a bridge would be taken for a whole one the next time.
             let _ = netlink.handle.link().del(index).execute().await;
@@ -107,7 +108,30 @@ impl Bridge {
         sysctl("net/ipv4/ip_forward", "1")?;
         // Replies to connections from 127.0.0.1 that a host port sent to a pod come back here.
         sysctl(&format!("net/ipv4/conf/{}/route_localnet", self.name), "1")?;
+        // A pod is no router of the node's, whatever it says.
+        ipv6::ignore_routers(&self.name)?;
         Ok(true)
+    }
+
+    pub(super) async fn is_there(&self) -> Result<bool> {
+        Ok(Netlink::open()?.link(&self.name).await?.is_some())
+    }
+
+    /// Gives the bridge its address of IPv6, should it not have it, and lets the node forward.
+    pub(super) async fn ensure6(&self, subnet: &Subnet) -> Result<()> {
+        let netlink = Netlink::open()?;
+        let Some(link) = netlink.link(&self.name).await? else { return Ok(()) };
+        ipv6::ignore_routers(&self.name)?;
+        let mut add = netlink.handle.address().add(link.header.index, subnet.gateway(), subnet.prefix());
+        // Of use at once: nobody else has it.
+        add.message_mut().header.flags = AddressHeaderFlags::Nodad;
+        match add.execute().await {
+            Err(error) if !is(&error, Errno::EXIST) => {
+                let operation = format!("give {}/{} to bridge {}", subnet.gateway(), subnet.prefix(), self.name);
+                Err(NetworkError::kernel(operation, error))
+            }
+            _ => ipv6::forward(),
+        }
     }
 
     /// A route to `subnet` by the bridge, if there is one.
@@ -172,11 +196,18 @@ impl Bridge {
 }
 
 fn route_to(subnet: &Subnet, interface: u32) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(subnet.network(), subnet.prefix())
-        .output_interface(interface)
-        .scope(RouteScope::Link)
-        .build()
+    let prefix = subnet.prefix();
+    match subnet.network() {
+        IpAddr::V4(network) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(network, prefix)
+            .output_interface(interface)
+            .scope(RouteScope::Link)
+            .build(),
+        IpAddr::V6(network) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(network, prefix)
+            .output_interface(interface)
+            .build(),
+    }
 }
 
 /// False where there is no such interface. The kernel answers once everybody has let go of it, after some 20 ms: this
@@ -208,16 +239,10 @@ fn delete_blocking(interface: &str) -> io::Result<bool> {
 /// Of its own: otherwise a bridge takes the lowest of its ports', and changes it while pods come and go.
 fn own_mac(subnet: &Subnet) -> Vec<u8> {
     let mut mac = vec![0x02, 0x57];
-    mac.extend(subnet.gateway().octets());
-    mac
-}
-
-fn sysctl(path: &str, value: &str) -> Result<()> {
-    let path = format!("/proc/sys/{path}");
-    if fs::read_to_string(&path).is_ok_and(|current| current.trim() == value) {
-        return Ok(());
+    if let IpAddr::V4(gateway) = subnet.gateway() {
+        mac.extend(gateway.octets());
     }
-    fs::write(&path, value).map_err(|error| NetworkError::kernel(format!("write {value} to {path}"), error))
+    mac
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
-//! Which pod has which address and which host ports: `RUN/network/leases.json`.
+//! Which pod has which addresses and which host ports: `RUN/network/leases.json`.
+//!
+//! A pod's address of IPv6 has the number in its subnet that the one of IPv4 has in its own, so that one search finds both.
 //!
 //! Leases are worth nothing after a reboot, and RUN may be on a disk: the file carries the boot's id.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +18,27 @@ use crate::pod::spec::PortMapping;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Lease {
-    pub(super) address: Ipv4Addr,
+    /// Of IPv4.
+    pub(super) address: IpAddr,
+    /// Of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) address6: Option<IpAddr>,
     pub(super) ports: Vec<PortMapping>,
+}
+
+impl fmt::Display for Subnets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.six {
+            Some(six) => write!(f, "{} and {six}", self.four),
+            None => self.four.fmt(f),
+        }
+    }
+}
+
+impl Lease {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(self.address), self.address6].into_iter().flatten()
+    }
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -28,6 +50,16 @@ struct Document {
     /// Told by a client; goes before the configuration's.
     #[serde(default)]
     subnet: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subnet6: Option<String>,
+}
+
+/// Where addresses of pods come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subnets {
+    pub(super) four: Subnet,
+    /// Has an address for each of those of IPv4.
+    pub(super) six: Option<Subnet>,
 }
 
 #[derive(Debug)]
@@ -59,21 +91,22 @@ impl LeaseStore {
         Ok(Self { path, document })
     }
 
-    /// The subnet that a client told, if one did since the machine was started.
-    pub(super) fn subnet(&self) -> Option<&str> {
-        self.document.subnet.as_deref()
+    /// The subnets of IPv4 and IPv6 that a client told, if one did since the machine was started.
+    pub(super) fn told(&self) -> (Option<&str>, Option<&str>) {
+        (self.document.subnet.as_deref(), self.document.subnet6.as_deref())
     }
 
-    pub(super) fn set_subnet(&mut self, subnet: &Subnet) -> Result<()> {
-        self.document.subnet = Some(subnet.to_string());
+    pub(super) fn tell(&mut self, four: &Subnet, six: Option<&Subnet>) -> Result<()> {
+        self.document.subnet = Some(four.to_string());
+        self.document.subnet6 = six.map(Subnet::to_string);
         self.document.next = 0;
         self.save()
     }
 
-    /// Gives `pod` an address, or the one it has; refuses host ports that another pod has.
-    pub(super) fn take(&mut self, pod: &str, subnet: &Subnet, ports: &[PortMapping]) -> Result<Ipv4Addr> {
-        if let Some(lease) = self.document.leases.get(pod) {
-            return Ok(lease.address);
+    /// Gives `pod` addresses, or those it has; refuses host ports that another pod has.
+    pub(super) fn take(&mut self, pod: &str, subnets: &Subnets, ports: &[PortMapping]) -> Result<&Lease> {
+        if self.document.leases.contains_key(pod) {
+            return Ok(&self.document.leases[pod]);
         }
         let ports: Vec<PortMapping> = ports.iter().filter(|port| port.host_port != 0).cloned().collect();
         for (other, lease) in &self.document.leases {
@@ -83,16 +116,29 @@ impl LeaseStore {
                 return Err(NetworkError::PortInUse { port, pod: other.clone() });
             }
         }
-        let taken: BTreeSet<Ipv4Addr> = self.document.leases.values().map(|lease| lease.address).collect();
-        let count = subnet.pod_count();
-        let address = (0..count)
-            .map(|step| subnet.pod_address((self.document.next % count) + step))
-            .find(|address| !taken.contains(address))
-            .ok_or_else(|| NetworkError::Exhausted { subnet: subnet.to_string() })?;
-        self.document.next = subnet.pod_index(address).map_or(0, |index| index + 1);
-        self.document.leases.insert(pod.into(), Lease { address, ports });
+        let taken: BTreeSet<IpAddr> = self.leases().flat_map(Lease::addresses).collect();
+        let count = subnets.four.pod_count();
+        let of_index = |index: u32| (subnets.four.pod_address(index), subnets.six.map(|six| six.pod_address(index)));
+        let first = self.document.next % count;
+        let free = (0..count).map(|step| (first + step) % count).find(|index| {
+            let (address, address6) = of_index(*index);
+            // That of IPv6 is another's where pods have addresses of an earlier subnet.
+            !taken.contains(&address) && address6.is_none_or(|address6| !taken.contains(&address6))
+        });
+        let index = free.ok_or_else(|| NetworkError::Exhausted { subnet: subnets.four.to_string() })?;
+        let (address, address6) = of_index(index);
+        self.document.next = index + 1;
+        self.document.leases.insert(pod.into(), Lease { address, address6, ports });
         self.save()?;
-        Ok(address)
+        Ok(&self.document.leases[pod])
+    }
+
+    /// Takes the address of IPv6 back from a pod that goes without.
+    pub(super) fn forget_six(&mut self, pod: &str) -> Result<()> {
+        if let Some(lease) = self.document.leases.get_mut(pod) {
+            lease.address6 = None;
+        }
+        self.save()
     }
 
     /// False where `pod` had none.
@@ -151,16 +197,43 @@ mod tests {
         PortMapping { protocol: Protocol::Tcp, container_port: 80, host_port, host_ip }
     }
 
+    fn subnets(four: &str, six: Option<&str>) -> Subnets {
+        let six = six.map(|six| Subnet::parse6("subnet6", six).unwrap());
+        Subnets { four: Subnet::parse("subnet", four).unwrap(), six }
+    }
+
+    #[test]
+    fn an_address_of_ipv6_has_the_number_of_the_other_and_is_nobody_else_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = LeaseStore::open_in_boot(dir.path(), "one").unwrap();
+        let shown = |lease: &Lease| lease.addresses().map(|address| address.to_string()).collect::<Vec<_>>();
+        let alone = subnets("10.9.0.0/16", None);
+        assert_eq!(shown(store.take("a", &alone, &[]).unwrap()), ["10.9.0.2"]);
+        let dual = subnets("10.9.0.0/16", Some("fd00:9::/64"));
+        // It goes on with what it has.
+        assert_eq!(shown(store.take("a", &dual, &[]).unwrap()), ["10.9.0.2"]);
+        assert_eq!(shown(store.take("b", &dual, &[]).unwrap()), ["10.9.0.3", "fd00:9::3"]);
+        store.document.next = 300;
+        assert_eq!(shown(store.take("c", &dual, &[]).unwrap()), ["10.9.1.46", "fd00:9::12e"]);
+        let mut store = LeaseStore::open_in_boot(dir.path(), "one").unwrap();
+        assert_eq!(shown(store.get("c").unwrap()), ["10.9.1.46", "fd00:9::12e"]);
+        // The subnets have changed meanwhile, and overlap with those of before.
+        store.document.next = 0;
+        let moved = subnets("10.8.0.0/16", Some("fd00:9::/96"));
+        assert_eq!(shown(store.take("d", &moved, &[]).unwrap()), ["10.8.0.2", "fd00:9::2"]);
+        assert_eq!(shown(store.take("e", &moved, &[]).unwrap()), ["10.8.0.4", "fd00:9::4"]);
+    }
+
     #[test]
     fn addresses_go_round_and_survive_a_restart_but_not_a_reboot() {
         let dir = tempfile::tempdir().unwrap();
-        let subnet = Subnet::parse("subnet", "10.9.8.0/29").unwrap();
+        let subnet = subnets("10.9.8.0/29", None);
         let mut store = LeaseStore::open_in_boot(dir.path(), "one").unwrap();
-        let first = store.take("a", &subnet, &[]).unwrap();
-        assert_eq!(store.take("a", &subnet, &[]).unwrap(), first);
+        let first = store.take("a", &subnet, &[]).unwrap().clone();
+        assert_eq!(*store.take("a", &subnet, &[]).unwrap(), first);
         assert!(store.release("a").unwrap());
         assert!(!store.release("a").unwrap());
-        assert_ne!(store.take("b", &subnet, &[]).unwrap(), first, "given again at once");
+        assert_ne!(*store.take("b", &subnet, &[]).unwrap(), first, "given again at once");
 
         let mut store = LeaseStore::open_in_boot(dir.path(), "one").unwrap();
         for pod in ["c", "d", "e", "f"] {
@@ -173,7 +246,7 @@ mod tests {
     #[test]
     fn a_host_port_is_given_once_for_each_address() {
         let dir = tempfile::tempdir().unwrap();
-        let subnet = Subnet::parse("subnet", "10.9.0.0/16").unwrap();
+        let subnet = subnets("10.9.0.0/16", None);
         let mut store = LeaseStore::open_in_boot(dir.path(), "one").unwrap();
         store.take("a", &subnet, &[port(80, Some("10.0.0.1"))]).unwrap();
         store.take("b", &subnet, &[port(80, Some("10.0.0.2")), port(0, None)]).unwrap();

@@ -6,6 +6,8 @@
 //!    └─ nftables table `wharf-wharf0`: masquerade outwards, port mappings inwards
 //! ```
 //!
+//! All of it twice where there is a subnet of IPv6: each pod has an address of either, and the table sees both.
+//!
 //! [`Embedded::attach`] and [`Embedded::detach`] mirror each other; detach is complete from any point of attach. The kernel
 //! takes 10 ms and more to let an interface go, for which nobody waits: see [`leaving`].
 
@@ -19,42 +21,37 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Mutex;
 
+use super::nft::{Table, present};
 use super::subnet::Subnet;
-use super::{NetworkConfig, NetworkError, Result};
+use super::{NetworkConfig, NetworkError, Result, ipv6};
 use crate::pod::spec::{PortMapping, SandboxConfig};
 use bridge::Bridge;
-use lease::{Lease, LeaseStore};
+use lease::{Lease, LeaseStore, Subnets};
 use leaving::Leaving;
-
-/// Refuses what only a plugin can do: its pods have IPv4 addresses, and those that it chooses.
-pub(super) fn check_pod(config: &SandboxConfig) -> Result<()> {
-    if let Some(annotation) = super::cni::asked_of_plugins(config) {
-        return Err(NetworkError::NeedsCni { what: format!("annotation {annotation}") });
-    }
-    let other =
-        |port: &PortMapping| port.host_port != 0 && port.host_ip.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified());
-    match config.ports.iter().position(other) {
-        Some(index) => Err(NetworkError::NeedsCni { what: format!("config.port_mappings[{index}].host_ip of IPv6") }),
-        None => Ok(()),
-    }
-}
 
 pub(super) struct Embedded {
     bridge: Bridge,
+    /// Of the configuration; holds where a client tells none.
+    subnet6: Option<Subnet>,
+    /// Whether pods to come have addresses of IPv6.
+    is_dual: AtomicBool,
     /// Held for the moments in which leases and rules change together, never while a pod's namespace is entered.
     state: Mutex<State>,
     leaving: Leaving,
 }
 
 struct State {
-    /// Changes only while there are no leases.
-    subnet: Subnet,
+    /// Change only while there are no leases.
+    subnets: Subnets,
     leases: LeaseStore,
-    /// Has a route by the bridge, as long as there is one.
-    routed: Option<Subnet>,
+    /// Have a route by the bridge, as long as there is one.
+    routed: Vec<Subnet>,
+    /// The bridge that is there has its address of IPv6, if it is to have one.
+    is_bridge_dual: bool,
     /// What the table of rules was last made from.
     written: Option<String>,
     /// See [`Embedded::set_watched`].
@@ -63,13 +60,39 @@ struct State {
 
 impl Embedded {
     /// Reads the leases; touches nothing of the kernel's before the first pod.
+    ///
+    /// # Errors
+    /// Subnets that are none, or one of IPv6 on a machine without it.
     pub(super) fn open(config: &NetworkConfig, directory: &Path) -> Result<Self> {
         let bridge = Bridge::new(&config.bridge)?;
         let leases = LeaseStore::open(directory)?;
-        let subnet = Subnet::parse("subnet", &config.subnet)?;
-        let subnet = leases.subnet().and_then(|told| Subnet::parse("subnet", told).ok()).unwrap_or(subnet);
-        let state = State { subnet, leases, routed: None, written: None, is_watched: false };
-        Ok(Self { bridge, state: Mutex::new(state), leaving: Leaving::default() })
+        let (told, told6) = leases.told();
+        let four = Subnet::parse("subnet", &config.subnet)?;
+        let four = told.and_then(|told| Subnet::parse("subnet", told).ok()).unwrap_or(four);
+        let subnet6 = config.subnet6.as_deref().map(|text| Subnet::parse6("subnet6", text)).transpose()?;
+        let six = told6.and_then(|told| Subnet::parse6("subnet6", told).ok()).or(subnet6);
+        let subnets = checked(four, six)?;
+        let state =
+            State { subnets, leases, routed: Vec::new(), is_bridge_dual: false, written: None, is_watched: false };
+        let is_dual = AtomicBool::new(six.is_some());
+        Ok(Self { bridge, subnet6, is_dual, state: Mutex::new(state), leaving: Leaving::default() })
+    }
+
+    /// Refuses what only a plugin can do: its pods have the addresses that it chooses.
+    pub(super) fn check_pod(&self, config: &SandboxConfig) -> Result<()> {
+        if let Some(annotation) = super::cni::asked_of_plugins(config) {
+            return Err(NetworkError::NeedsCni { what: format!("annotation {annotation}") });
+        }
+        let of_ipv6 = |port: &PortMapping| {
+            port.host_port != 0 && port.host_ip.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified())
+        };
+        match config.ports.iter().position(of_ipv6) {
+            Some(index) if !self.is_dual.load(Ordering::Relaxed) => {
+                let what = format!("config.port_mappings[{index}].host_ip of IPv6 without network.subnet6");
+                Err(NetworkError::NeedsCni { what })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a pod can be connected now, and if not, why.
@@ -81,54 +104,77 @@ impl Embedded {
         Err(NetworkError::NoNft("it is not in PATH".into()))
     }
 
-    /// The bridge's address.
+    /// The bridge's address of IPv4.
     pub(super) async fn gateway(&self) -> IpAddr {
-        self.state.lock().await.subnet.gateway().into()
+        self.state.lock().await.subnets.four.gateway()
     }
 
-    /// Takes another subnet for pods to come.
+    /// Where pods to come have their addresses of IPv6.
+    pub(super) async fn subnet6(&self) -> Option<Subnet> {
+        self.state.lock().await.subnets.six
+    }
+
+    /// Takes other subnets for pods to come; that of the configuration where there is none of IPv6.
     ///
     /// # Errors
-    /// It is none, or there are pods in the present one.
-    pub(super) async fn set_subnet(&self, text: &str) -> Result<()> {
-        let subnet = Subnet::parse("subnet", text)?;
-        if subnet == self.state.lock().await.subnet {
+    /// One is none, or there are pods in the present ones.
+    pub(super) async fn set_subnets(&self, four: &str, six: Option<&str>) -> Result<()> {
+        let four = Subnet::parse("subnet", four)?;
+        let told6 = six.map(|six| Subnet::parse6("subnet6", six)).transpose()?;
+        let subnets = checked(four, told6.or(self.subnet6))?;
+        if subnets == self.state.lock().await.subnets {
             return Ok(());
         }
         self.leaving.settled().await;
         let mut state = self.state.lock().await;
         if let Some(pod) = state.leases.pods().next() {
-            return Err(NetworkError::SubnetInUse { subnet: state.subnet.to_string(), pod: pod.clone() });
+            return Err(NetworkError::SubnetInUse { subnet: state.subnets.to_string(), pod: pod.clone() });
         }
-        // The bridge has an address of the old one.
+        // The bridge has addresses of the old ones.
         self.remove_shared_locked(&mut state).await?;
-        state.leases.set_subnet(&subnet)?;
-        state.subnet = subnet;
+        state.leases.tell(&four, told6.as_ref())?;
+        state.subnets = subnets;
+        self.is_dual.store(subnets.six.is_some(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Interface, address, default route, port mappings.
+    /// Interface, addresses, default routes, port mappings.
     pub(super) async fn attach(&self, id: &str, namespace: OwnedFd, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
         if self.state.lock().await.is_full() {
             self.leaving.settled().await;
         }
-        let (address, subnet) = {
+        let homes = {
             let mut state = self.state.lock().await;
-            let subnet = state.subnet;
-            if self.bridge.ensure(&subnet).await?
-                && let Some(routed) = &state.routed
-            {
-                self.bridge.route(routed).await?;
+            let Subnets { four, six } = state.subnets;
+            let is_new = self.bridge.ensure(&four).await?;
+            if is_new {
+                state.is_bridge_dual = false;
+                for routed in &state.routed {
+                    self.bridge.route(routed).await?;
+                }
             }
-            let address = state.leases.take(id, &subnet, ports)?;
+            if let Some(six) = six.filter(|_| !state.is_bridge_dual) {
+                self.bridge.ensure6(&six).await?;
+                state.is_bridge_dual = true;
+            }
+            let subnets = state.subnets;
+            let lease = state.leases.take(id, &subnets, ports)?;
+            let of_six = lease.address6.zip(six).filter(|(address, six)| six.has(*address));
+            let homes: Vec<namespace::Home> = [(lease.address, four)].into_iter().chain(of_six).collect();
             // The lease comes first: a daemon that dies here finds it and takes it back.
             self.write_rules(&mut state).await?;
-            (address, subnet)
+            homes
         };
-        let interface = interface_of(id);
+        let (interface, count) = (interface_of(id), homes.len());
         self.bridge.connect(&interface, &namespace).await?;
-        namespace::configure(namespace, address, subnet).await?;
-        Ok(vec![IpAddr::V4(address)])
+        let addresses = namespace::configure(namespace, homes).await?;
+        if addresses.len() < count {
+            // Nothing is to be sent to the address that the pod does not want.
+            let mut state = self.state.lock().await;
+            state.leases.forget_six(id)?;
+            self.write_rules(&mut state).await?;
+        }
+        Ok(addresses)
     }
 
     /// Takes everything of pod `id` back; what is gone already is fine. Of a pod without host ports, which the next one may
@@ -164,9 +210,9 @@ impl Embedded {
         self.write_rules(&mut state).await
     }
 
-    /// Name of its table of rules.
-    pub(super) fn table(&self) -> String {
-        nft::table(self.bridge.name())
+    /// Its table of rules.
+    pub(super) fn table(&self) -> Table {
+        nft::table(self.bridge.name(), self.is_dual.load(Ordering::Relaxed))
     }
 
     /// Writes the rules anew, where there are pods that need them.
@@ -196,19 +242,25 @@ impl Embedded {
         Ok(())
     }
 
-    /// Has the node's own processes find a way to `subnet`, whose addresses are translated before anything is sent there:
+    /// Has the node's own processes find a way to `subnets`, whose addresses are translated before anything is sent there:
     /// by the bridge, so that pods see its address, as soon as there is one.
-    pub(super) async fn route(&self, subnet: &Subnet) -> Result<()> {
+    pub(super) async fn route(&self, subnets: &[Subnet]) -> Result<()> {
         let mut state = self.state.lock().await;
-        state.routed = Some(*subnet);
-        self.bridge.route(subnet).await
+        state.routed = subnets.to_vec();
+        for subnet in subnets {
+            self.bridge.route(subnet).await?;
+        }
+        Ok(())
     }
 
     /// Takes that back; gone already is fine.
-    pub(super) async fn unroute(&self, subnet: &Subnet) -> Result<()> {
+    pub(super) async fn unroute(&self, subnets: &[Subnet]) -> Result<()> {
         let mut state = self.state.lock().await;
-        state.routed = None;
-        self.bridge.unroute(subnet).await
+        state.routed.clear();
+        for subnet in subnets {
+            self.bridge.unroute(subnet).await?;
+        }
+        Ok(())
     }
 
     /// Takes back what belongs to pods that are not `known` any more.
@@ -222,7 +274,23 @@ impl Embedded {
             self.take_back(&pod).await?;
         }
         let mut state = self.state.lock().await;
-        if state.leases.is_empty() { Ok(()) } else { self.write_rules(&mut state).await }
+        if !state.leases.is_empty() {
+            self.write_rules(&mut state).await?;
+        }
+        if let Err(error) = self.take_over(&state).await {
+            tracing::warn!(%error, "take over the bridge of an earlier daemon");
+        }
+        Ok(())
+    }
+
+    /// What an earlier daemon has left that was told otherwise of IPv6, or knew nothing of it.
+    async fn take_over(&self, state: &State) -> Result<()> {
+        if !self.bridge.is_there().await? {
+            return Ok(());
+        }
+        ipv6::ignore_routers(self.bridge.name())?;
+        let other = nft::table(self.bridge.name(), state.subnets.six.is_some()).other();
+        if present(&[&other]).await?.is_empty() { Ok(()) } else { nft::run(&other.deletion()).await }
     }
 
     /// Removes what serves all pods; without pods there is nothing to serve.
@@ -233,21 +301,35 @@ impl Embedded {
     }
 
     async fn remove_shared_locked(&self, state: &mut State) -> Result<()> {
-        state.written = None;
+        (state.written, state.is_bridge_dual) = (None, false);
         // Nothing was set up where the bridge is not there.
-        if self.bridge.remove().await? { nft::run(&nft::clear(self.bridge.name())).await } else { Ok(()) }
+        let table = nft::table(self.bridge.name(), state.subnets.six.is_some());
+        if self.bridge.remove().await? { nft::run(&table.deletion()).await } else { Ok(()) }
     }
 
     fn rules<'a>(&'a self, state: &'a State) -> nft::Rules<'a> {
         let leases = state.leases.leases().collect::<Vec<&Lease>>();
-        nft::Rules { bridge: self.bridge.name(), subnet: state.subnet, leases }
+        nft::Rules { bridge: self.bridge.name(), subnets: state.subnets, leases }
     }
 }
 
 impl State {
     /// Whether no address is left.
     fn is_full(&self) -> bool {
-        self.leases.len() as u64 >= u64::from(self.subnet.pod_count())
+        self.leases.len() as u64 >= u64::from(self.subnets.four.pod_count())
+    }
+}
+
+/// The subnets together, if pods can have addresses of both.
+fn checked(four: Subnet, six: Option<Subnet>) -> Result<Subnets> {
+    let refused = |reason: String| Err(NetworkError::Config { key: "subnet6", reason });
+    match six {
+        Some(six) if !six.is_as_large_as(&four) => refused(format!("\"{six}\" has fewer addresses than {four}")),
+        Some(six) => match ipv6::obstacle() {
+            Some(obstacle) => refused(format!("\"{six}\" cannot be used: {obstacle}")),
+            None => Ok(Subnets { four, six: Some(six) }),
+        },
+        None => Ok(Subnets { four, six }),
     }
 }
 

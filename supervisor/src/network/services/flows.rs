@@ -2,7 +2,7 @@
 //! sent the first packet, though the endpoint is gone. So what it remembers of such is taken away (ctnetlink).
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket};
@@ -24,21 +24,24 @@ const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const UDP: u8 = 17;
-/// `nfgenmsg` of IPv4.
-const FAMILY: [u8; 4] = [2, 0, 0, 0];
+/// `nfgenmsg`: the family of addresses, here any, and what is of no use.
+const ANY_FAMILY: [u8; 4] = [0; 4];
 
 /// What has changed at one destination.
 #[derive(Debug, PartialEq, Eq)]
 struct Change {
     /// `None` for any address of the node.
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
+    is_ipv4: bool,
     port: u16,
     /// Endpoints that are behind it no more.
-    lost: Vec<SocketAddrV4>,
+    lost: Vec<SocketAddr>,
     /// Whether there are any now.
     served: bool,
 }
@@ -47,13 +50,15 @@ struct Change {
 #[derive(Debug, PartialEq, Eq)]
 struct Flow {
     /// Where the client sends to, and where that is brought.
-    to: SocketAddrV4,
-    brought: SocketAddrV4,
+    to: SocketAddr,
+    brought: SocketAddr,
 }
 
 impl Change {
     fn ends(&self, flow: &Flow) -> bool {
-        let is_here = self.port == flow.to.port() && self.address.is_none_or(|address| address == *flow.to.ip());
+        let is_here = self.port == flow.to.port()
+            && self.is_ipv4 == flow.to.is_ipv4()
+            && self.address.is_none_or(|address| address == flow.to.ip());
         // Sent before there was an endpoint: to nowhere, for as long as it goes on.
         let untranslated = self.address.is_some() && self.served && flow.brought == flow.to;
         is_here && (untranslated || self.lost.contains(&flow.brought))
@@ -69,7 +74,7 @@ pub(super) async fn forget(before: &[Frontend], after: &[Frontend]) -> io::Resul
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
     socket.socket_mut().bind_auto()?;
     let mut deletions = Vec::new();
-    send(&socket, &message(IPCTNL_MSG_CT_GET, NLM_F_REQUEST | NLM_F_DUMP, &FAMILY)).await?;
+    send(&socket, &message(IPCTNL_MSG_CT_GET, NLM_F_REQUEST | NLM_F_DUMP, &ANY_FAMILY)).await?;
     answers(&socket, |body| deletions.extend(deletion(body, &changes))).await?;
     for deletion in deletions {
         send(&socket, &deletion).await?;
@@ -86,16 +91,20 @@ fn changes(before: &[Frontend], after: &[Frontend]) -> Vec<Change> {
     let is_udp = |frontend: &&Frontend| frontend.protocol == Protocol::Udp;
     let mut changes = Vec::new();
     for old in before.iter().chain(after).filter(is_udp) {
-        let new = after.iter().filter(is_udp).find(|new| new.service == old.service && new.port == old.port);
-        let was = before.iter().filter(is_udp).find(|was| was.service == old.service && was.port == old.port);
+        let is_ipv4 = old.cluster_ip.is_ipv4();
+        let is_same = |other: &&Frontend| {
+            other.service == old.service && other.port == old.port && other.cluster_ip.is_ipv4() == is_ipv4
+        };
+        let new = after.iter().filter(is_udp).find(is_same);
+        let was = before.iter().filter(is_udp).find(is_same);
         if new == was {
             continue;
         }
         let mut note = |address, port, was: Option<&Backends>, new: Option<&Backends>| {
-            let now: &[SocketAddrV4] = new.map_or(&[], |new| &new.endpoints);
+            let now: &[SocketAddr] = new.map_or(&[], |new| &new.endpoints);
             let was = was.map_or(&[][..], |was| &was.endpoints);
             let lost = was.iter().filter(|endpoint| !now.contains(endpoint)).copied().collect();
-            let change = Change { address, port, lost, served: !now.is_empty() };
+            let change = Change { address, is_ipv4, port, lost, served: !now.is_empty() };
             if !changes.contains(&change) {
                 changes.push(change);
             }
@@ -136,7 +145,7 @@ async fn answers(socket: &TokioSocket, mut each: impl FnMut(&[u8])) -> io::Resul
 
 /// The request that takes a flow away, if one of the changes ends it.
 fn deletion(body: &[u8], changes: &[Change]) -> Option<Vec<u8>> {
-    let attributes = body.get(FAMILY.len()..)?;
+    let (family, attributes) = body.split_at_checked(ANY_FAMILY.len())?;
     let original = find(attributes, CTA_TUPLE_ORIG)?;
     let flow = flow(original, find(attributes, CTA_TUPLE_REPLY)?)?;
     if !changes.iter().any(|change| change.ends(&flow)) {
@@ -145,21 +154,24 @@ fn deletion(body: &[u8], changes: &[Change]) -> Option<Vec<u8>> {
     let tuple = attribute(CTA_TUPLE_ORIG | NESTED, original);
     // The id, so that no other is meant that has come in its place.
     let id = attribute(CTA_ID, find(attributes, CTA_ID)?);
-    Some(message(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST | NLM_F_ACK, &[&FAMILY[..], &tuple, &id].concat()))
+    Some(message(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST | NLM_F_ACK, &[&[family[0], 0, 0, 0][..], &tuple, &id].concat()))
 }
 
 /// `None` for what is no UDP.
 fn flow(original: &[u8], reply: &[u8]) -> Option<Flow> {
-    let end = |tuple, address, port| {
+    let end = |tuple, [four, six]: [u16; 2], port| {
         let (ip, protocol) = (find(tuple, CTA_TUPLE_IP)?, find(tuple, CTA_TUPLE_PROTO)?);
         if find(protocol, CTA_PROTO_NUM)? != [UDP] {
             return None;
         }
-        let ip = Ipv4Addr::from(*find(ip, address)?.first_chunk::<4>()?);
-        Some(SocketAddrV4::new(ip, u16::from_be_bytes(*find(protocol, port)?.first_chunk()?)))
+        let ip = match find(ip, four) {
+            Some(bytes) => IpAddr::from(Ipv4Addr::from(*bytes.first_chunk::<4>()?)),
+            None => IpAddr::from(Ipv6Addr::from(*find(ip, six)?.first_chunk::<16>()?)),
+        };
+        Some(SocketAddr::new(ip, u16::from_be_bytes(*find(protocol, port)?.first_chunk()?)))
     };
-    let to = end(original, CTA_IP_V4_DST, CTA_PROTO_DST_PORT)?;
-    Some(Flow { to, brought: end(reply, CTA_IP_V4_SRC, CTA_PROTO_SRC_PORT)? })
+    let to = end(original, [CTA_IP_V4_DST, CTA_IP_V6_DST], CTA_PROTO_DST_PORT)?;
+    Some(Flow { to, brought: end(reply, [CTA_IP_V4_SRC, CTA_IP_V6_SRC], CTA_PROTO_SRC_PORT)? })
 }
 
 #[cfg(test)]
@@ -196,5 +208,29 @@ mod tests {
         // Somebody else's at the same port.
         assert!(!ends("192.0.2.1:30053", "192.0.2.1:30053"));
         assert_eq!(super::changes(&before, &before), []);
+    }
+
+    #[test]
+    fn flows_of_ipv6_are_read_and_are_of_their_own_address() {
+        let six = |endpoints: &[&str]| Frontend { cluster_ip: "fd96::a".parse().unwrap(), ..frontend(endpoints) };
+        let (four, before) = (frontend(&["10.0.0.1:53"]), six(&["[fd00::1]:53", "[fd00::2]:53"]));
+        let changes = changes(&[four.clone(), before], &[four, six(&["[fd00::2]:53"])]);
+        let tuple = |address: u16, ip: &str, port: u16, number: u16| {
+            let ip: Ipv6Addr = ip.parse().unwrap();
+            let ip = attribute(CTA_TUPLE_IP | NESTED, &attribute(address, &ip.octets()));
+            let ports = [attribute(CTA_PROTO_NUM, &[UDP]), attribute(port, &number.to_be_bytes())].concat();
+            [ip, attribute(CTA_TUPLE_PROTO | NESTED, &ports)].concat()
+        };
+        let told = |to: &str, port: u16, brought: &str| {
+            let original = attribute(CTA_TUPLE_ORIG, &tuple(CTA_IP_V6_DST, to, CTA_PROTO_DST_PORT, port));
+            let reply = attribute(CTA_TUPLE_REPLY, &tuple(CTA_IP_V6_SRC, brought, CTA_PROTO_SRC_PORT, 53));
+            let body = [vec![10, 0, 0, 0], original, reply, attribute(CTA_ID, &[1, 2, 3, 4])].concat();
+            deletion(&body, &changes).map(|deletion| messages(&deletion).next().unwrap().1[0])
+        };
+        assert_eq!(told("fd96::a", 53, "fd00::1"), Some(10));
+        assert_eq!(told("2001:db8::7", 30_053, "fd00::1"), Some(10));
+        assert_eq!(told("fd96::a", 53, "fd00::2"), None);
+        assert_eq!(told("fd96::b", 53, "fd00::1"), None);
+        assert_eq!(deletion(&[10], &changes), None);
     }
 }

@@ -6,30 +6,32 @@
 //! idle, idle-node-ports: the same of Services without endpoints ─▶ refused or dropped
 //! ```
 //!
+//! With addresses of IPv6 the table sees both families, and has each of these twice, the other as `services6` and so on.
+//!
 //! Every change is one transaction of the whole table, in which chains are filled anew and sets stay: they hold who was
 //! sent where (session affinity). Connections that are made already go on where they went, whatever the table says.
 
 mod flows;
 mod rules;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::sync::Mutex;
 
-use super::nft::{self, Contents};
-use super::{NetworkConfig, NetworkError, Result, Subnet};
+use super::nft::{self, Contents, Family, Table};
+use super::{NetworkConfig, NetworkError, Result, Subnet, ipv6};
 use crate::pod::spec::Protocol;
 
-/// One port of a Service.
+/// One port of a Service, at its address of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frontend {
     /// `NAMESPACE/NAME`.
     pub service: String,
     pub protocol: Protocol,
     pub port: u16,
-    pub cluster_ip: Ipv4Addr,
-    /// Further addresses: external ones, and those of a load balancer.
-    pub external_ips: Vec<Ipv4Addr>,
+    pub cluster_ip: IpAddr,
+    /// Further addresses of the family: external ones, and those of a load balancer.
+    pub external_ips: Vec<IpAddr>,
     pub node_port: Option<u16>,
     /// How long a client stays with its endpoint after it was last heard of; `None` without session affinity.
     pub affinity_seconds: Option<u32>,
@@ -42,7 +44,7 @@ pub struct Frontend {
 /// Where connections go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backends {
-    pub endpoints: Vec<SocketAddrV4>,
+    pub endpoints: Vec<SocketAddr>,
     /// Only endpoints of this node are asked for, which see the client's own address.
     pub local_only: bool,
     /// Some of them are no pods of this node: they answer to whom they see, which has to be the node.
@@ -58,10 +60,28 @@ struct Wanted {
     masquerade_all: bool,
 }
 
+/// Where Services have their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceSubnets {
+    pub four: Subnet,
+    pub six: Option<Subnet>,
+}
+
+impl ServiceSubnets {
+    pub fn of_config(config: &NetworkConfig) -> Result<Self> {
+        let six = config.service_subnet6.as_deref().map(|text| Subnet::parse6("service_subnet6", text));
+        Ok(Self { four: Subnet::parse("service_subnet", &config.service_subnet)?, six: six.transpose()? })
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = Subnet> + use<> {
+        [Some(self.four), self.six].into_iter().flatten()
+    }
+}
+
 /// The table of Services.
 pub(super) struct Services {
-    table: String,
-    subnet: Subnet,
+    table: Table,
+    subnets: ServiceSubnets,
     state: Mutex<State>,
 }
 
@@ -74,16 +94,32 @@ struct State {
 
 impl Services {
     pub(super) fn open(config: &NetworkConfig) -> Result<Self> {
-        let subnet = Subnet::parse("service_subnet", &config.service_subnet)?;
-        Ok(Self { table: table(&config.bridge), subnet, state: Mutex::default() })
+        let subnets = ServiceSubnets::of_config(config)?;
+        if let (Some(six), Some(obstacle)) = (&subnets.six, ipv6::obstacle()) {
+            let reason = format!("\"{six}\" cannot be used: {obstacle}");
+            return Err(NetworkError::Config { key: "service_subnet6", reason });
+        }
+        let table = Table { family: Family::of(subnets.six.is_some()), name: table(&config.bridge) };
+        Ok(Self { table, subnets, state: Mutex::default() })
     }
 
-    pub(super) fn table(&self) -> &str {
+    pub(super) fn table(&self) -> &Table {
         &self.table
     }
 
-    pub(super) fn subnet(&self) -> Subnet {
-        self.subnet
+    pub(super) fn subnets(&self) -> &ServiceSubnets {
+        &self.subnets
+    }
+
+    /// Refuses a subnet of pods of IPv6 that has addresses of Services.
+    pub(super) fn check_apart_from(&self, pods: &Subnet) -> Result<()> {
+        match self.subnets.six.filter(|six| six.overlaps(pods)) {
+            Some(six) => {
+                let reason = format!("\"{pods}\" and service_subnet6 \"{six}\" have addresses in common");
+                Err(NetworkError::Config { key: "subnet6", reason })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Makes the table what `frontends` say; without any there is none.
@@ -120,7 +156,7 @@ impl Services {
     }
 
     /// Every endpoint that connections are sent to, as `nft` shows it.
-    pub(super) async fn endpoints(&self) -> Vec<SocketAddrV4> {
+    pub(super) async fn endpoints(&self) -> Vec<SocketAddr> {
         let state = self.state.lock().await;
         let frontends = state.wanted.iter().flat_map(|wanted| &wanted.frontends);
         let backends = frontends.flat_map(|frontend| [&frontend.internal, &frontend.external]);
@@ -130,20 +166,33 @@ impl Services {
     async fn write(&self, state: &mut State) -> Result<()> {
         let Some(wanted) = &state.wanted else { return Ok(()) };
         // Taken: after a failure nothing is known.
-        let before = match state.contents.take() {
-            Some(contents) => contents,
-            None => match nft::contents(&self.table).await {
+        let (mut script, before) = match state.contents.take() {
+            Some(contents) => (String::new(), contents),
+            None => match self.take_over().await {
                 // Who has no Services needs no nft.
                 Err(NetworkError::NoNft(_)) if wanted.frontends.is_empty() => return Ok(()),
-                contents => contents?,
+                found => found?,
             },
         };
-        let (script, contents) = rules::render(&self.table, &self.subnet, wanted, &before);
+        let (rules, contents) = rules::render(&self.table, &self.subnets, wanted, &before);
+        script.push_str(&rules);
         if !script.is_empty() {
             nft::run(&script).await?;
         }
         state.contents = Some(contents);
         Ok(())
+    }
+
+    /// What the table has that an earlier daemon left. One that was told otherwise of IPv6, or knew nothing of it, had
+    /// another: what deletes that comes first.
+    async fn take_over(&self) -> Result<(String, Contents)> {
+        let other = self.table.other();
+        let present = nft::present(&[&self.table, &other]).await?;
+        let deletion = if present.contains(&&other) { other.deletion() } else { String::new() };
+        match present.contains(&&self.table) {
+            true => Ok((deletion, nft::contents(&self.table).await?)),
+            false => Ok((deletion, Contents::default())),
+        }
     }
 }
 

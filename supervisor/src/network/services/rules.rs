@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
-use super::{Backends, Frontend, Wanted};
+use super::{Backends, Frontend, ServiceSubnets, Wanted};
 use crate::network::Subnet;
-use crate::network::nft::Contents;
+use crate::network::nft::{Contents, Table};
 
 /// Says of a packet that it shall leave with the node's address: the bit that Kubernetes' own components use.
 const MASQUERADE_MARK: &str = "0x4000";
@@ -16,37 +16,40 @@ const MAX_CLIENTS: u32 = 65_535;
 /// Chains that every table has. Destinations are translated where packets come in and where the node's own processes send
 /// them; those of Services without endpoints are answered where packets are filtered, before anything else is.
 const BASE: &str = "\
-add map ip TABLE services { type ipv4_addr . inet_proto . inet_service : verdict; }
-add map ip TABLE node-ports { type inet_proto . inet_service : verdict; }
-add map ip TABLE idle { type ipv4_addr . inet_proto . inet_service : verdict; }
-add map ip TABLE idle-node-ports { type inet_proto . inet_service : verdict; }
-add chain ip TABLE prerouting { type nat hook prerouting priority -100; policy accept; }
-add chain ip TABLE output { type nat hook output priority -100; policy accept; }
-add chain ip TABLE postrouting { type nat hook postrouting priority 100; policy accept; }
-add chain ip TABLE filter-input { type filter hook input priority -110; policy accept; }
-add chain ip TABLE filter-forward { type filter hook forward priority -110; policy accept; }
-add chain ip TABLE filter-output { type filter hook output priority -99; policy accept; }
-add chain ip TABLE dispatch
-add chain ip TABLE unserved
-add chain ip TABLE refuse
-flush table ip TABLE
-flush map ip TABLE services
-flush map ip TABLE node-ports
-flush map ip TABLE idle
-flush map ip TABLE idle-node-ports
-add rule ip TABLE prerouting jump dispatch
-add rule ip TABLE output jump dispatch
-add rule ip TABLE dispatch ip daddr . meta l4proto . th dport vmap @services
-add rule ip TABLE dispatch fib daddr type localNODES meta l4proto . th dport vmap @node-ports
-add rule ip TABLE postrouting meta mark and MARK == MARK ct status dnat meta mark set meta mark xor MARK masquerade
-add rule ip TABLE filter-input ct state new jump unserved
-add rule ip TABLE filter-forward ct state new jump unserved
-add rule ip TABLE filter-output ct state new jump unserved
-add rule ip TABLE unserved ip daddr . meta l4proto . th dport vmap @idle
-add rule ip TABLE unserved fib daddr type local meta l4proto . th dport vmap @idle-node-ports
-add rule ip TABLE unserved ip daddr SUBNET jump refuse
-add rule ip TABLE refuse meta l4proto tcp reject with tcp reset
-add rule ip TABLE refuse reject
+add chain TABLE prerouting { type nat hook prerouting priority -100; policy accept; }
+add chain TABLE output { type nat hook output priority -100; policy accept; }
+add chain TABLE postrouting { type nat hook postrouting priority 100; policy accept; }
+add chain TABLE filter-input { type filter hook input priority -110; policy accept; }
+add chain TABLE filter-forward { type filter hook forward priority -110; policy accept; }
+add chain TABLE filter-output { type filter hook output priority -99; policy accept; }
+add chain TABLE dispatch
+add chain TABLE unserved
+add chain TABLE refuse
+flush table TABLE
+add rule TABLE prerouting jump dispatch
+add rule TABLE output jump dispatch
+add rule TABLE postrouting meta mark and MARK == MARK ct status dnat meta mark set meta mark xor MARK masquerade
+add rule TABLE filter-input ct state new jump unserved
+add rule TABLE filter-forward ct state new jump unserved
+add rule TABLE filter-output ct state new jump unserved
+add rule TABLE refuse meta l4proto tcp reject with tcp reset
+add rule TABLE refuse reject
+";
+/// What there is besides, for each family of addresses that Services have.
+const OF_FAMILY: &str = "\
+add map TABLE servicesSUFFIX { type ADDRESS . inet_proto . inet_service : verdict; }
+add map TABLE node-portsSUFFIX { type inet_proto . inet_service : verdict; }
+add map TABLE idleSUFFIX { type ADDRESS . inet_proto . inet_service : verdict; }
+add map TABLE idle-node-portsSUFFIX { type inet_proto . inet_service : verdict; }
+flush map TABLE servicesSUFFIX
+flush map TABLE node-portsSUFFIX
+flush map TABLE idleSUFFIX
+flush map TABLE idle-node-portsSUFFIX
+add rule TABLE dispatch FAMILY daddr . meta l4proto . th dport vmap @servicesSUFFIX
+add rule TABLE dispatch fib daddr type localNODES meta l4proto . th dport vmap @node-portsSUFFIX
+add rule TABLE unserved FAMILY daddr . meta l4proto . th dport vmap @idleSUFFIX
+add rule TABLE unserved fib daddr type localSEEN meta l4proto . th dport vmap @idle-node-portsSUFFIX
+add rule TABLE unserved FAMILY daddr SUBNET jump refuse
 ";
 const BASE_CHAINS: [&str; 9] = [
     "prerouting",
@@ -60,53 +63,104 @@ const BASE_CHAINS: [&str; 9] = [
     "refuse",
 ];
 
+/// How things are named of one family of addresses.
+struct Names {
+    family: &'static str,
+    address: &'static str,
+    /// Of maps and chains.
+    suffix: &'static str,
+}
+
+fn names(is_ipv4: bool) -> &'static Names {
+    match is_ipv4 {
+        true => &Names { family: "ip", address: "ipv4_addr", suffix: "" },
+        false => &Names { family: "ip6", address: "ipv6_addr", suffix: "6" },
+    }
+}
+
 /// The transaction that makes the table what is wanted, and what it has then. Chains and sets that it had `before` and
 /// has no more use for go.
-pub(super) fn render(table: &str, subnet: &Subnet, wanted: &Wanted, before: &Contents) -> (String, Contents) {
+pub(super) fn render(
+    table: &Table,
+    subnets: &ServiceSubnets,
+    wanted: &Wanted,
+    before: &Contents,
+) -> (String, Contents) {
     if wanted.frontends.is_empty() {
-        let script = format!("add table ip {table}\ndelete table ip {table}\n");
+        let script = format!("add table {table}\ndelete table {table}\n");
         return (if before.chains.is_empty() { String::new() } else { script }, Contents::default());
     }
-    let mut text = Text { table, script: format!("add table ip {table}\n"), after: Contents::default() };
-    // Without the embedded network's bridge nothing answers to the node's loopback.
-    let nodes = if wanted.masquerade_all { " ip daddr != 127.0.0.0/8" } else { "" };
-    let base = BASE.replace("TABLE", table).replace("NODES", nodes).replace("MARK", MASQUERADE_MARK);
-    text.script.push_str(&base.replace("SUBNET", &subnet.to_string()));
+    let mut text = Text { table, script: format!("add table {table}\n"), after: Contents::default() };
+    text.script.push_str(&BASE.replace("MARK", MASQUERADE_MARK).replace("TABLE", &table.to_string()));
+    for subnet in subnets.all() {
+        text.base_of(&subnet, wanted.masquerade_all);
+    }
     text.after.chains.extend(BASE_CHAINS.map(str::to_owned));
-    let mut maps: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for frontend in &wanted.frontends {
+    let mut maps: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    // Of IPv6 there is nothing in a table that does not see it: a Service may have an address of an earlier configuration.
+    let is_seen = |frontend: &&Frontend| frontend.cluster_ip.is_ipv4() || table.is_dual();
+    for frontend in wanted.frontends.iter().filter(is_seen) {
         text.frontend(frontend, wanted.masquerade_all, &mut maps);
     }
     for (map, elements) in maps {
-        let _ = writeln!(text.script, "add element ip {table} {map} {{ {} }}", elements.join(", "));
+        let _ = writeln!(text.script, "add element {table} {map} {{ {} }}", elements.join(", "));
     }
     for chain in before.chains.difference(&text.after.chains) {
-        let _ = writeln!(text.script, "delete chain ip {table} {chain}");
+        let _ = writeln!(text.script, "delete chain {table} {chain}");
     }
     for set in before.sets.difference(&text.after.sets) {
-        let _ = writeln!(text.script, "delete set ip {table} {set}");
+        let _ = writeln!(text.script, "delete set {table} {set}");
     }
     (text.script, text.after)
 }
 
 struct Text<'a> {
-    table: &'a str,
+    table: &'a Table,
     script: String,
     after: Contents,
 }
 
 impl Text<'_> {
+    fn base_of(&mut self, subnet: &Subnet, masquerade_all: bool) {
+        let names = names(subnet.network().is_ipv4());
+        let seen = match names.family {
+            // The kernel brings nothing back to the loopback of IPv6.
+            "ip6" => " ip6 daddr != ::1",
+            _ if self.table.is_dual() => " meta nfproto ipv4",
+            _ => "",
+        };
+        // Without the embedded network's bridge nothing answers to that of IPv4 either.
+        let no_bridge = masquerade_all && names.family == "ip";
+        let nodes = if no_bridge { " ip daddr != 127.0.0.0/8" } else { seen };
+        let (subnet, table) = (subnet.to_string(), self.table.to_string());
+        let mut base = OF_FAMILY.to_owned();
+        for (word, means) in [
+            ("SUFFIX", names.suffix),
+            ("FAMILY", names.family),
+            ("ADDRESS", names.address),
+            ("NODES", nodes),
+            ("SEEN", seen),
+            ("SUBNET", &subnet),
+            // It is somebody's choice, and last.
+            ("TABLE", &table),
+        ] {
+            base = base.replace(word, means);
+        }
+        self.script.push_str(&base);
+    }
+
     fn chain(&mut self, name: &str) {
-        let _ = writeln!(self.script, "add chain ip {} {name}", self.table);
+        let _ = writeln!(self.script, "add chain {} {name}", self.table);
         self.after.chains.insert(name.to_owned());
     }
 
     fn rule(&mut self, chain: &str, rule: impl std::fmt::Display) {
-        let _ = writeln!(self.script, "add rule ip {} {chain} {rule}", self.table);
+        let _ = writeln!(self.script, "add rule {} {chain} {rule}", self.table);
     }
 
-    fn frontend(&mut self, frontend: &Frontend, masquerade_all: bool, maps: &mut BTreeMap<&str, Vec<String>>) {
+    fn frontend(&mut self, frontend: &Frontend, masquerade_all: bool, maps: &mut BTreeMap<String, Vec<String>>) {
         let (protocol, port) = (frontend.protocol.name(), frontend.port);
+        let suffix = names(frontend.cluster_ip.is_ipv4()).suffix;
         let path = format!("{}/{protocol}/{port}", frontend.service);
         let endpoints = [&frontend.internal, &frontend.external].map(|backends| backends.endpoints.as_slice());
         if let Some(seconds) = frontend.affinity_seconds {
@@ -116,7 +170,7 @@ impl Text<'_> {
             if backends.endpoints.is_empty() {
                 return None;
             }
-            let chain = format!("{prefix}-{path}");
+            let chain = format!("{prefix}{suffix}-{path}");
             self.balanced(&chain, &path, frontend, backends, masquerade_all);
             Some(chain)
         };
@@ -130,9 +184,9 @@ impl Text<'_> {
                 None if backends.local_only => (map[1], "drop".into()),
                 None => (map[1], "goto refuse".into()),
             };
-            maps.entry(map).or_default().push(format!("{key} : {verdict}"));
+            maps.entry(format!("{map}{suffix}")).or_default().push(format!("{key} : {verdict}"));
         };
-        let by_address = |ip: &Ipv4Addr| format!("{ip} . {protocol} . {port}");
+        let by_address = |ip: &IpAddr| format!("{ip} . {protocol} . {port}");
         add(["services", "idle"], by_address(&frontend.cluster_ip), &internal, &frontend.internal);
         for ip in &frontend.external_ips {
             add(["services", "idle"], by_address(ip), &external, &frontend.external);
@@ -143,20 +197,21 @@ impl Text<'_> {
     }
 
     /// A chain for each endpoint that remembers who was sent there.
-    fn remembering(&mut self, path: &str, protocol: &str, mut endpoints: Vec<SocketAddrV4>, seconds: u32) {
+    fn remembering(&mut self, path: &str, protocol: &str, mut endpoints: Vec<SocketAddr>, seconds: u32) {
         endpoints.sort_unstable();
         endpoints.dedup();
         for endpoint in endpoints {
             let set = clients(path, endpoint, seconds);
+            let Names { family, address, .. } = names(endpoint.is_ipv4());
             let _ = writeln!(
                 self.script,
-                "add set ip {} {set} {{ type ipv4_addr; size {MAX_CLIENTS}; flags dynamic,timeout; timeout {seconds}s; }}",
+                "add set {} {set} {{ type {address}; size {MAX_CLIENTS}; flags dynamic,timeout; timeout {seconds}s; }}",
                 self.table
             );
             let chain = endpoint_chain(path, endpoint);
             self.chain(&chain);
-            self.rule(&chain, format_args!("update @{set} {{ ip saddr }}"));
-            self.rule(&chain, format_args!("meta l4proto {protocol} dnat ip to {endpoint}"));
+            self.rule(&chain, format_args!("update @{set} {{ {family} saddr }}"));
+            self.rule(&chain, format_args!("meta l4proto {protocol} dnat {family} to {endpoint}"));
             self.after.sets.insert(set);
         }
     }
@@ -169,17 +224,19 @@ impl Text<'_> {
             false => self.rule(chain, format_args!("fib saddr type local {set_mark}")),
         }
         let count = backends.endpoints.len();
+        let family = names(frontend.cluster_ip.is_ipv4()).family;
         let numbered = backends.endpoints.iter().enumerate();
         let Some(seconds) = frontend.affinity_seconds else {
             let targets: Vec<String> =
                 numbered.map(|(index, e)| format!("{index} : {} . {}", e.ip(), e.port())).collect();
             let (protocol, targets) = (frontend.protocol.name(), targets.join(", "));
-            let to = format_args!("meta l4proto {protocol} dnat ip to numgen random mod {count} map {{ {targets} }}");
+            let to =
+                format_args!("meta l4proto {protocol} dnat {family} to numgen random mod {count} map {{ {targets} }}");
             return self.rule(chain, to);
         };
         for endpoint in &backends.endpoints {
             let (set, goto) = (clients(path, *endpoint, seconds), endpoint_chain(path, *endpoint));
-            self.rule(chain, format_args!("ip saddr @{set} goto {goto}"));
+            self.rule(chain, format_args!("{family} saddr @{set} goto {goto}"));
         }
         let targets = numbered.map(|(index, endpoint)| format!("{index} : goto {}", endpoint_chain(path, *endpoint)));
         let targets = targets.collect::<Vec<_>>().join(", ");
@@ -187,18 +244,24 @@ impl Text<'_> {
     }
 }
 
-fn endpoint_chain(path: &str, endpoint: SocketAddrV4) -> String {
-    format!("ep-{path}-{}/{}", endpoint.ip(), endpoint.port())
+fn endpoint_chain(path: &str, endpoint: SocketAddr) -> String {
+    format!("ep-{path}-{}/{}", in_a_name(endpoint), endpoint.port())
 }
 
 /// The set of those who were sent to an endpoint; a set has one timeout for good, so that is in its name.
-fn clients(path: &str, endpoint: SocketAddrV4, seconds: u32) -> String {
-    format!("cl-{path}-{}/{}/{seconds}", endpoint.ip(), endpoint.port())
+fn clients(path: &str, endpoint: SocketAddr, seconds: u32) -> String {
+    format!("cl-{path}-{}/{}/{seconds}", in_a_name(endpoint), endpoint.port())
+}
+
+/// Names have no colons.
+fn in_a_name(endpoint: SocketAddr) -> String {
+    endpoint.ip().to_string().replace(':', "-")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::nft::Family;
     use crate::pod::spec::Protocol;
 
     fn frontend(endpoints: &[&str]) -> Frontend {
@@ -217,9 +280,49 @@ mod tests {
         }
     }
 
+    fn rendered_in(six: Option<&str>, frontends: Vec<Frontend>, before: &Contents) -> (String, Contents) {
+        let four = Subnet::parse("service_subnet", "10.96.0.0/16").unwrap();
+        let six = six.map(|six| Subnet::parse6("service_subnet6", six).unwrap());
+        let table = Table { family: Family::of(six.is_some()), name: "t".into() };
+        render(&table, &ServiceSubnets { four, six }, &Wanted { frontends, masquerade_all: false }, before)
+    }
+
     fn rendered(frontends: Vec<Frontend>, before: &Contents) -> (String, Contents) {
-        let subnet = Subnet::parse("service_subnet", "10.96.0.0/16").unwrap();
-        render("t", &subnet, &Wanted { frontends, masquerade_all: false }, before)
+        rendered_in(None, frontends, before)
+    }
+
+    #[test]
+    fn a_service_of_both_families_has_chains_of_each() {
+        let four = frontend(&["10.88.0.2:80"]);
+        let six = Frontend {
+            cluster_ip: "fd96::9".parse().unwrap(),
+            affinity_seconds: Some(60),
+            ..frontend(&["[fd88::2]:80", "[fd88::3]:80"])
+        };
+        let idle = Frontend { port: 81, cluster_ip: "fd96::9".parse().unwrap(), ..frontend(&[]) };
+        let both = vec![four, six, idle];
+        let (script, contents) = rendered_in(Some("fd96::/108"), both.clone(), &Contents::default());
+        for line in [
+            "add map inet t services6 { type ipv6_addr . inet_proto . inet_service : verdict; }",
+            "add rule inet t dispatch fib daddr type local meta nfproto ipv4 meta l4proto . th dport vmap @node-ports",
+            "add rule inet t dispatch fib daddr type local ip6 daddr != ::1 meta l4proto . th dport vmap @node-ports6",
+            "add rule inet t unserved ip6 daddr fd96::/108 jump refuse",
+            "add element inet t services { 10.96.0.9 . tcp . 80 : goto in-default/web/tcp/80 }",
+            "add element inet t services6 { fd96::9 . tcp . 80 : goto in6-default/web/tcp/80 }",
+            "add element inet t node-ports6 { tcp . 30080 : goto ex6-default/web/tcp/80 }",
+            "add element inet t idle6 { fd96::9 . tcp . 81 : goto refuse }",
+            "add set inet t cl-default/web/tcp/80-fd88--2/80/60 { type ipv6_addr; size 65535; flags dynamic,timeout; timeout 60s; }",
+            "add rule inet t in6-default/web/tcp/80 ip6 saddr @cl-default/web/tcp/80-fd88--3/80/60 goto ep-default/web/tcp/80-fd88--3/80",
+            "add rule inet t ep-default/web/tcp/80-fd88--2/80 meta l4proto tcp dnat ip6 to [fd88::2]:80",
+        ] {
+            assert!(script.lines().any(|found| found == line), "{line}: {script}");
+        }
+        assert!(
+            contents.chains.contains("in-default/web/tcp/80") && contents.chains.contains("in6-default/web/tcp/80")
+        );
+        // Without a subnet of IPv6 the table sees none of it.
+        let (script, _) = rendered(both, &Contents::default());
+        assert!(!script.contains("ip6") && !script.contains("fd96"), "{script}");
     }
 
     #[test]
