@@ -163,3 +163,17 @@ fn an_object_has_a_bound() {
     let error = decode(&body("v1", "Pod", &[bytes(2, containers)])).unwrap_err().to_string();
     assert!(error.ends_with("the object has too many values"), "{error}");
 }
+
+#[test]
+fn lists_that_are_values_of_a_map_stand_in_a_message_of_their_own() {
+    let extra = |values: Vec<u8>| bytes(5, [bytes(1, "k"), bytes(2, values)].concat());
+    let review = |values| {
+        let spec = [bytes(3, "alice"), extra(values)].concat();
+        decode(&body("authorization.k8s.io/v1", "SubjectAccessReview", &[bytes(2, spec)]))
+    };
+    let two = review([bytes(1, "a"), bytes(1, "b")].concat()).unwrap().object;
+    assert_eq!(two["spec"], json!({"user": "alice", "extra": {"k": ["a", "b"]}}));
+    assert_eq!(review(Vec::new()).unwrap().object["spec"]["extra"], json!({"k": []}));
+    let wrong = review(bytes(2, "a")).unwrap_err().to_string();
+    assert_eq!(wrong, "spec.extra.k: has a list with more than items");
+}
