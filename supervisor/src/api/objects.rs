@@ -89,7 +89,7 @@ impl Objects {
 
     /// Which Services are given only where they ask for it.
     pub fn first_service_address(&self) -> String {
-        self.service_ranges.subnet.host(0).to_string()
+        self.service_ranges.subnets.four.host(0).to_string()
     }
 
     pub(super) fn service_ranges(&self) -> &ServiceRanges {
