@@ -28,7 +28,7 @@ fn generate_cri() {
 /// not in the programs: code that builds schemas is needed once.
 #[cfg(feature = "manifest")]
 fn generate_schemas() {
-    use k8s_openapi::api::{apps, autoscaling, batch, core, discovery, policy, storage};
+    use k8s_openapi::api::{apps, autoscaling, batch, coordination, core, discovery, events, policy, storage};
     use k8s_openapi::apimachinery::pkg::apis::meta;
     use std::io::Write;
 
@@ -43,6 +43,7 @@ fn generate_schemas() {
         apps::v1::ReplicaSet,
         autoscaling::v1::Scale,
         batch::v1::Job,
+        coordination::v1::Lease,
         core::v1::ConfigMap,
         core::v1::Event,
         core::v1::Namespace,
@@ -54,6 +55,7 @@ fn generate_schemas() {
         core::v1::Service,
         core::v1::ServiceAccount,
         discovery::v1::EndpointSlice,
+        events::v1::Event,
         meta::v1::DeleteOptions,
         meta::v1::ListMeta,
         meta::v1::Status,

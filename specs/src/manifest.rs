@@ -6,10 +6,12 @@
 use crate::json_path::path_at;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::events::v1::Event as RegardingEvent;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -67,6 +69,7 @@ const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<Deployment>("apps/v1", "Deployment"),
     KnownKind::of::<ReplicaSet>("apps/v1", "ReplicaSet"),
     KnownKind::of::<Job>("batch/v1", "Job"),
+    KnownKind::of::<Lease>("coordination.k8s.io/v1", "Lease"),
     KnownKind::of::<ConfigMap>("v1", "ConfigMap"),
     KnownKind::of::<Event>("v1", "Event"),
     KnownKind::of::<Namespace>("v1", "Namespace"),
@@ -78,6 +81,7 @@ const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<Service>("v1", "Service"),
     KnownKind::of::<ServiceAccount>("v1", "ServiceAccount"),
     KnownKind::of::<EndpointSlice>("discovery.k8s.io/v1", "EndpointSlice"),
+    KnownKind::of::<RegardingEvent>("events.k8s.io/v1", "Event"),
     KnownKind::of::<StorageClass>("storage.k8s.io/v1", "StorageClass"),
 ];
 

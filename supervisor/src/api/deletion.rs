@@ -133,14 +133,15 @@ impl Objects {
         let foreground = propagation == Propagation::Foreground && !waits;
         if !waits && !foreground && pod::items(&current["metadata"], "finalizers").is_empty() {
             let key = Key::new(&kind.resource(), namespace, name);
-            return self.store.remove(key).await.map_err(|error| api_error(kind, name, error));
+            let removed = self.store.remove(key).await.map_err(|error| api_error(kind, name, error));
+            return removed.map(|object| kind.show(object));
         }
         let key = Key::new(&kind.resource(), namespace, name);
         let marked = self.store.update(key, move |object| {
             mark_deleted(object, is_pod, foreground, grace_seconds);
             Ok::<(), ApiError>(())
         });
-        marked.await.map_err(|error| api_error(kind, name, error))?
+        marked.await.map_err(|error| api_error(kind, name, error))?.map(|object| kind.show(object))
     }
 
     /// Removes an object for good, if it is still the one with `uid`.

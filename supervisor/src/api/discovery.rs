@@ -6,7 +6,7 @@ use http::request::Parts;
 use serde_json::{Value, json};
 
 use super::accept;
-use super::kinds::{KINDS, Kind};
+use super::kinds::{Kind, served};
 use super::metrics;
 use super::status::ApiError;
 use super::subresource;
@@ -32,7 +32,7 @@ pub fn answer(parts: &Parts, core: bool) -> Result<Response, ApiError> {
 }
 
 fn group_names(core: bool) -> Vec<&'static str> {
-    let mut names: Vec<&str> = KINDS.iter().map(|kind| kind.group).filter(|name| name.is_empty() == core).collect();
+    let mut names: Vec<&str> = served().map(|kind| kind.group).filter(|name| name.is_empty() == core).collect();
     if !core {
         names.push(metrics::GROUP);
     }
@@ -46,7 +46,7 @@ fn aggregated(core: bool) -> Value {
         if name == metrics::GROUP {
             return metrics::aggregated();
         }
-        let kinds: Vec<&Kind> = KINDS.iter().copied().filter(|kind| kind.group == name).collect();
+        let kinds: Vec<&Kind> = served().filter(|kind| kind.group == name).collect();
         let mut versions: Vec<&str> = kinds.iter().map(|kind| kind.version).collect();
         versions.dedup();
         let version = |version: &str| {
@@ -86,7 +86,7 @@ fn groups() -> Value {
 }
 
 pub fn group(name: &str) -> Result<Value, ApiError> {
-    if name != metrics::GROUP && !KINDS.iter().any(|kind| kind.group == name) {
+    if name != metrics::GROUP && !served().any(|kind| kind.group == name) {
         return Err(ApiError::NoSuchPath { path: format!("/apis/{name}") });
     }
     let mut object = group_object(name);
@@ -96,7 +96,7 @@ pub fn group(name: &str) -> Result<Value, ApiError> {
 }
 
 fn group_object(name: &str) -> Value {
-    let version = KINDS.iter().find(|kind| kind.group == name).map_or(metrics::VERSION, |kind| kind.version);
+    let version = served().find(|kind| kind.group == name).map_or(metrics::VERSION, |kind| kind.version);
     let served = json!({"groupVersion": format!("{name}/{version}"), "version": version});
     json!({"name": name, "versions": [served], "preferredVersion": served})
 }
@@ -105,7 +105,7 @@ pub fn resources(group: &str, version: &str) -> Result<Value, ApiError> {
     if (group, version) == (metrics::GROUP, metrics::VERSION) {
         return Ok(metrics::resources());
     }
-    let served: Vec<&Kind> = KINDS.iter().copied().filter(|k| k.group == group && k.version == version).collect();
+    let served: Vec<&Kind> = served().filter(|k| k.group == group && k.version == version).collect();
     let Some(first) = served.first() else {
         return Err(ApiError::NoSuchPath { path: format!("{group}/{version}") });
     };

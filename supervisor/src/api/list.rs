@@ -132,5 +132,6 @@ fn snapshot(
     version: u64,
 ) -> Result<Snapshot, ApiError> {
     let found = objects.store().list_at(&kind.resource(), namespace, version);
-    found.map(|objects| (objects, version)).map_err(|error| api_error(kind, "", error))
+    let shown = |objects: Vec<_>| objects.into_iter().map(|object| kind.show(object)).collect();
+    found.map(|objects| (shown(objects), version)).map_err(|error| api_error(kind, "", error))
 }

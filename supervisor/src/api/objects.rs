@@ -73,11 +73,12 @@ impl Objects {
 
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Value>, ApiError> {
         let key = Key::new(&kind.resource(), namespace, name);
-        self.store.get(&key).ok_or_else(|| not_found(kind, name))
+        self.store.get(&key).map(|object| kind.show(object)).ok_or_else(|| not_found(kind, name))
     }
 
     pub fn list(&self, kind: &Kind, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
-        self.store.list(&kind.resource(), namespace)
+        let (objects, version) = self.store.list(&kind.resource(), namespace);
+        (objects.into_iter().map(|object| kind.show(object)).collect(), version)
     }
 
     /// Refuses a version that this server has not reached yet.
@@ -103,12 +104,12 @@ impl Objects {
     ) -> Result<Arc<Value>, ApiError> {
         let mut object = self.prepare_create(kind, namespace, object)?;
         if let Some(writer) = &options.writer {
-            record_update(&kind.api_version(), kind.kind, &Value::Null, &mut object, writer);
+            record_update(&kind.stored().api_version(), kind.kind, &Value::Null, &mut object, writer);
         }
-        self.add(kind, namespace, object, options.dry_run).await
+        self.add(kind, namespace, object, options.dry_run).await.map(|object| kind.show(object))
     }
 
-    /// Adds an object that [`Objects::prepare_create`] has made.
+    /// Adds an object that [`Objects::prepare_create`] has made, and gives it back as it is stored.
     pub(super) async fn add(
         &self,
         kind: &'static Kind,
@@ -141,7 +142,7 @@ impl Objects {
         }
     }
 
-    /// As [`Objects::create`], up to the point where it would be written.
+    /// As [`Objects::create`], up to the point where it would be written: the object as it would be stored.
     pub(super) fn prepare_create(&self, kind: &Kind, namespace: &str, object: Value) -> Result<Value, ApiError> {
         let mut object = typed(kind, object)?;
         let metadata = metadata_of(&mut object)?;
@@ -189,7 +190,7 @@ impl Objects {
         {
             scheduling::bind(self, &mut object);
         }
-        match (kind.validate)(&object) {
+        match kind.new_causes(&object) {
             causes if causes.is_empty() => Ok(object),
             causes => Err(invalid(kind, &name, causes)),
         }

@@ -7,7 +7,7 @@ use http::header;
 use serde_json::{Map, Value, json};
 use wharf_specs::schema;
 
-use super::kinds::{KINDS, Kind};
+use super::kinds::{Kind, served};
 use super::patch::MEDIA_TYPES;
 use super::route::Document;
 use super::status::ApiError;
@@ -23,8 +23,7 @@ pub(super) fn answer(document: Document<'_>) -> Result<Response, ApiError> {
     let json = match document {
         Document::V3Index => index(),
         Document::V3 { group, version } => {
-            let kinds: Vec<&Kind> =
-                KINDS.iter().copied().filter(|kind| kind.group == group && kind.version == version).collect();
+            let kinds: Vec<&Kind> = served().filter(|kind| kind.group == group && kind.version == version).collect();
             if kinds.is_empty() {
                 return Err(ApiError::NoSuchPath { path: format!("/openapi/v3: {group}/{version}") });
             }
@@ -34,8 +33,9 @@ pub(super) fn answer(document: Document<'_>) -> Result<Response, ApiError> {
             })
         }
         Document::V2 => {
+            let kinds: Vec<&Kind> = served().collect();
             let document = json!({
-                "swagger": "2.0", "info": info(), "paths": paths(KINDS, false), "definitions": schemas(KINDS),
+                "swagger": "2.0", "info": info(), "paths": paths(&kinds, false), "definitions": schemas(&kinds),
             });
             let text = document.to_string().replace(V3_PREFIX, V2_PREFIX);
             return Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response());
@@ -50,9 +50,9 @@ fn info() -> Value {
 
 /// The documents of the groups. Clients keep each until its hash changes, which it does with the program.
 fn index() -> Value {
-    let hash = format!("{}-{}", env!("CARGO_PKG_VERSION"), KINDS.len());
+    let hash = format!("{}-{}", env!("CARGO_PKG_VERSION"), served().count());
     let mut index = Map::new();
-    for kind in KINDS {
+    for kind in served() {
         let path = root(kind);
         index.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
     }
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn documents_hold_all_that_they_refer_to() {
-        for kind in KINDS {
+        for kind in served() {
             let found = schemas(&[kind]);
             let mut names = Vec::new();
             found.values().for_each(|definition| collect_references(definition, &mut names));
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn lists_say_how_they_are_merged() {
-        let found = schemas(KINDS);
+        let found = schemas(&served().collect::<Vec<_>>());
         let containers = &found["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
         assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));

@@ -25,6 +25,7 @@ mod kills;
 mod kube_client;
 mod kube_controller;
 mod kube_doors;
+mod kube_groups;
 mod kubectl;
 mod kubectl_objects;
 mod kubectl_outputs;

@@ -126,6 +126,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("node", "jobs::"),
     ("node", "kube_client::"),
     ("node", "kube_controller::"),
+    ("node", "kube_groups::"),
     ("node", "pod_probes::"),
     ("node", "rollout_kills::"),
     ("node", "wharf_describe::"),
