@@ -6,7 +6,7 @@
 //! | `server.rs`, `subresource.rs` | verbs: get, list, watch, create, update, patch, delete |
 //! | `accept.rs`, `body.rs` | what is sent and wanted back: media types, sizes, unknown fields |
 //! | `objects.rs`, `update.rs`, `deletion.rs` | what the verbs mean for an object, whatever its kind |
-//! | `list.rs`, `watch.rs` | collections, at a version and from a version on |
+//! | `list.rs`, `watch.rs`, `field_labels.rs` | collections, at a version and from a version on, selected by labels and fields |
 //! | `patch/` | JSON patches, merge patches, strategic merge patches |
 //! | `apply/` | server-side apply and the managers of fields |
 //! | `discovery.rs`, `openapi.rs` | what is served, for clients that ask |
@@ -25,6 +25,7 @@ mod apply;
 mod body;
 pub mod deletion;
 pub mod discovery;
+mod field_labels;
 pub mod kinds;
 mod list;
 pub mod metrics;
