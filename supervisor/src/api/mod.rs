@@ -12,7 +12,7 @@
 //! | `discovery.rs`, `openapi.rs` | what is served, for clients that ask |
 //! | `object_store.rs` | durable storage, versions, change history |
 //! | `kinds/` | one file per kind: defaults, validation, table columns |
-//! | `scheduling.rs` | the node of a pod |
+//! | `scheduling.rs`, `requests.rs` | the node of a pod, and what it asks for of it |
 //! | `service_address.rs` | addresses and ports of Services |
 //! | `storage_admission.rs` | the class and the protection of claims and volumes |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
@@ -38,6 +38,7 @@ mod pod_stream;
 mod pod_why;
 pub mod quantity;
 mod query;
+pub mod requests;
 mod route;
 pub mod scheduling;
 pub mod selector;

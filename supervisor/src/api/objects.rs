@@ -123,12 +123,20 @@ impl Objects {
         if dry_run {
             return match self.store.get(&key) {
                 Some(_) => Err(ApiError::AlreadyExists { resource: kind.resource(), name }),
-                None => self.complete(kind, &mut object).map(|()| Arc::new(object)),
+                None => self.complete_new(kind, &mut object).map(|()| Arc::new(object)),
             };
         }
         let objects = self.clone();
-        let make = move || objects.complete(kind, &mut object).map(|()| object);
+        let make = move || objects.complete_new(kind, &mut object).map(|()| object);
         self.store.create_by(key, make).await.map_err(|error| api_error(kind, &name, error))?
+    }
+
+    /// As [`Objects::complete`], and gives a pod its node.
+    fn complete_new(&self, kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
+        if std::ptr::eq(kind, &pod::KIND) {
+            scheduling::place(self, object);
+        }
+        self.complete(kind, object)
     }
 
     /// Adds what depends on the other objects, which nobody changes meanwhile.
@@ -183,12 +191,6 @@ impl Objects {
         if kind.subresources.contains(&"status") && object.get("status").is_none() {
             // Clients read in it before a controller has written anything.
             object["status"] = Value::Object(Map::new());
-        }
-        if std::ptr::eq(kind, &pod::KIND)
-            && text(&object, "/spec/nodeName").is_empty()
-            && scheduling::obstacle(self, &object).is_none()
-        {
-            scheduling::bind(self, &mut object);
         }
         match kind.new_causes(&object) {
             causes if causes.is_empty() => Ok(object),

@@ -95,6 +95,13 @@ async fn a_pod_gets_its_node_unless_that_is_cordoned() {
     objects.bind_waiting("default", "second", "another").await.unwrap();
     assert_eq!(node_of("second"), "");
     objects.bind_waiting("default", "second", uid).await.unwrap();
+    assert_eq!(node_of("second"), "", "it is cordoned still, or again");
+    let uncordoned = |mut node: Value| {
+        node["spec"] = json!({});
+        Ok(node)
+    };
+    objects.update(&node::KIND, "", "node", Half::Desired, uncordoned).await.unwrap();
+    objects.bind_waiting("default", "second", uid).await.unwrap();
     assert_eq!(node_of("second"), "node");
 }
 

@@ -132,8 +132,8 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "web-1", "labels": {"app": "web"}}, "spec": {"containers": [container]}}))
         .unwrap();
-        let facts =
-            Facts { node_name: "node", pod_ip: "10.0.0.2".parse().ok(), host_ip: None, capacity: Capacity::of_node() };
+        let capacity = Capacity::of_node(folder.path());
+        let facts = Facts { node_name: "node", pod_ip: "10.0.0.2".parse().ok(), host_ip: None, capacity };
         let sources = Sources { objects: &objects, namespace: "default" };
         resolve(&pod, &pod.spec.as_ref().unwrap().containers[0], &sources, &facts)
     }
