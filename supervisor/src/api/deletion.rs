@@ -121,6 +121,10 @@ impl Objects {
     ) -> Result<Arc<Value>, ApiError> {
         let DeleteOptions { propagation, grace_seconds, dry_run, .. } = *options;
         let current = self.get(kind, namespace, name)?;
+        if std::ptr::eq(kind, &namespace::KIND) && namespace::KEPT.contains(&name) {
+            let message = "this namespace may not be deleted";
+            return Err(ApiError::Forbidden { resource: kind.resource(), name: name.into(), message });
+        }
         options.check(kind, &current)?;
         if dry_run {
             return Ok(current);

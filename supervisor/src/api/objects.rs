@@ -41,7 +41,7 @@ impl Objects {
         let ranges = ServiceRanges::of_config(&NetworkConfig::default());
         let ranges = ranges.map_err(|error| ApiError::Internal(error.to_string()))?;
         let objects = Self { store, node_name: node_name.into(), service_ranges: Arc::new(ranges) };
-        for name in ["default", "kube-system"] {
+        for name in namespace::KEPT {
             if objects.get(&namespace::KIND, "", name).is_err() {
                 let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
                 objects.create(&namespace::KIND, "", object).await?;

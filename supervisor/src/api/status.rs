@@ -21,6 +21,8 @@ pub enum ApiError {
     ApplyConflict { resource: String, name: String, message: String, causes: Vec<Cause> },
     #[error("{kind} {name:?} is invalid: {}", causes_text(.causes))]
     Invalid { kind: String, name: String, causes: Vec<Cause> },
+    #[error("{resource} {name:?} is forbidden: {message}")]
+    Forbidden { resource: String, name: String, message: &'static str },
     #[error("{0}")]
     BadRequest(String),
     #[error("Unauthorized")]
@@ -84,6 +86,7 @@ impl ApiError {
             Self::NotFound { .. } | Self::NoSuchPath { .. } => StatusCode::NOT_FOUND,
             Self::AlreadyExists { .. } | Self::Conflict { .. } | Self::ApplyConflict { .. } => StatusCode::CONFLICT,
             Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -102,6 +105,7 @@ impl ApiError {
             Self::AlreadyExists { .. } => "AlreadyExists",
             Self::Conflict { .. } | Self::ApplyConflict { .. } => "Conflict",
             Self::Invalid { .. } => "Invalid",
+            Self::Forbidden { .. } => "Forbidden",
             Self::BadRequest(_) => "BadRequest",
             Self::Unauthorized => "Unauthorized",
             Self::MethodNotAllowed { .. } => "MethodNotAllowed",
@@ -118,7 +122,8 @@ impl ApiError {
         match self {
             Self::NotFound { resource, name }
             | Self::AlreadyExists { resource, name }
-            | Self::Conflict { resource, name, .. } => json!({"name": name, "kind": resource}),
+            | Self::Conflict { resource, name, .. }
+            | Self::Forbidden { resource, name, .. } => json!({"name": name, "kind": resource}),
             Self::FutureVersion { .. } => json!({
                 "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
                 "retryAfterSeconds": 1,

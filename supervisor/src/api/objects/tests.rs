@@ -128,3 +128,14 @@ async fn metadata_that_is_no_object_is_refused() {
         assert!(matches!(refused, Err(ApiError::BadRequest(_))), "{wrong}: {refused:?}");
     }
 }
+
+#[tokio::test]
+async fn the_namespaces_of_every_node_stay() {
+    let (_folder, objects) = objects().await;
+    objects.create(&namespace::KIND, "", json!({"metadata": {"name": "side"}})).await.unwrap();
+    let delete = async |name: &str| objects.delete(&namespace::KIND, "", name, Propagation::Background, None).await;
+    let refused = delete("default").await.unwrap_err();
+    let message = "namespaces \"default\" is forbidden: this namespace may not be deleted";
+    assert_eq!((refused.code().as_u16(), refused.to_string().as_str()), (403, message));
+    assert!(delete("kube-system").await.is_err() && delete("side").await.is_ok());
+}
