@@ -29,7 +29,8 @@ fn generate_cri() {
 #[cfg(feature = "manifest")]
 fn generate_schemas() {
     use k8s_openapi::api::{
-        apps, authentication, authorization, autoscaling, batch, core, discovery, policy, rbac, storage,
+        apps, authentication, authorization, autoscaling, batch, coordination, core, discovery, events, policy, rbac,
+        storage,
     };
     use k8s_openapi::apimachinery::pkg::apis::meta;
     use std::io::Write;
@@ -52,6 +53,7 @@ fn generate_schemas() {
         authorization::v1::SubjectAccessReview,
         autoscaling::v1::Scale,
         batch::v1::Job,
+        coordination::v1::Lease,
         core::v1::ConfigMap,
         core::v1::Event,
         core::v1::Namespace,
@@ -63,6 +65,7 @@ fn generate_schemas() {
         core::v1::Service,
         core::v1::ServiceAccount,
         discovery::v1::EndpointSlice,
+        events::v1::Event,
         meta::v1::DeleteOptions,
         meta::v1::ListMeta,
         meta::v1::Status,

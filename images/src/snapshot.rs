@@ -198,11 +198,16 @@ impl Store {
         Ok(all)
     }
 
+    /// Where what a container writes lies: one of these is there.
+    pub fn written_folders(&self, container_id: &str) -> Result<[PathBuf; 2], SnapshotError> {
+        let dir = self.inner.layout.containers().join(ContainerId::parse(container_id)?);
+        Ok(["upper", "root"].map(|name| dir.join(name)))
+    }
+
     /// What a container has written, by walking its upper directory.
     pub fn snapshot_usage(&self, container_id: &str) -> Result<Usage, SnapshotError> {
-        let dir = self.inner.layout.containers().join(ContainerId::parse(container_id)?);
         let mut usage = Usage::default();
-        let mut pending = vec![dir.join("upper"), dir.join("root")];
+        let mut pending = self.written_folders(container_id)?.to_vec();
         while let Some(directory) = pending.pop() {
             // A container at work removes files under our eyes.
             let Ok(entries) = fs::read_dir(&directory) else {

@@ -10,10 +10,12 @@ use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
 };
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::events::v1::Event as RegardingEvent;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde::Serialize;
@@ -72,6 +74,7 @@ const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<Deployment>("apps/v1", "Deployment"),
     KnownKind::of::<ReplicaSet>("apps/v1", "ReplicaSet"),
     KnownKind::of::<Job>("batch/v1", "Job"),
+    KnownKind::of::<Lease>("coordination.k8s.io/v1", "Lease"),
     KnownKind::of::<ConfigMap>("v1", "ConfigMap"),
     KnownKind::of::<Event>("v1", "Event"),
     KnownKind::of::<Namespace>("v1", "Namespace"),
@@ -83,6 +86,7 @@ const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<Service>("v1", "Service"),
     KnownKind::of::<ServiceAccount>("v1", "ServiceAccount"),
     KnownKind::of::<EndpointSlice>("discovery.k8s.io/v1", "EndpointSlice"),
+    KnownKind::of::<RegardingEvent>("events.k8s.io/v1", "Event"),
     KnownKind::of::<ClusterRole>("rbac.authorization.k8s.io/v1", "ClusterRole"),
     KnownKind::of::<ClusterRoleBinding>("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
     KnownKind::of::<Role>("rbac.authorization.k8s.io/v1", "Role"),

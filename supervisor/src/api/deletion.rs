@@ -121,6 +121,10 @@ impl Objects {
     ) -> Result<Arc<Value>, ApiError> {
         let DeleteOptions { propagation, grace_seconds, dry_run, .. } = *options;
         let current = self.get(kind, namespace, name)?;
+        if std::ptr::eq(kind, &namespace::KIND) && namespace::KEPT.contains(&name) {
+            let message = "this namespace may not be deleted".into();
+            return Err(ApiError::Forbidden { resource: kind.resource(), name: name.into(), message });
+        }
         options.check(kind, &current)?;
         if dry_run {
             return Ok(current);
@@ -133,14 +137,15 @@ impl Objects {
         let foreground = propagation == Propagation::Foreground && !waits;
         if !waits && !foreground && pod::items(&current["metadata"], "finalizers").is_empty() {
             let key = Key::new(&kind.resource(), namespace, name);
-            return self.store.remove(key).await.map_err(|error| api_error(kind, name, error));
+            let removed = self.store.remove(key).await.map_err(|error| api_error(kind, name, error));
+            return removed.map(|object| kind.show(object));
         }
         let key = Key::new(&kind.resource(), namespace, name);
         let marked = self.store.update(key, move |object| {
             mark_deleted(object, is_pod, foreground, grace_seconds);
             Ok::<(), ApiError>(())
         });
-        marked.await.map_err(|error| api_error(kind, name, error))?
+        marked.await.map_err(|error| api_error(kind, name, error))?.map(|object| kind.show(object))
     }
 
     /// Removes an object for good, if it is still the one with `uid`.

@@ -6,7 +6,7 @@ use http::request::Parts;
 use serde_json::{Value, json};
 
 use super::accept;
-use super::kinds::{KINDS, Kind, REVIEWS};
+use super::kinds::{self, Kind, REVIEWS};
 use super::metrics;
 use super::status::ApiError;
 use super::subresource;
@@ -33,7 +33,7 @@ pub fn answer(parts: &Parts, core: bool) -> Result<Response, ApiError> {
 
 /// Kinds that are kept, and questions.
 fn served() -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().chain(REVIEWS).copied()
+    kinds::served().chain(REVIEWS.iter().copied())
 }
 
 fn group_names(core: bool) -> Vec<&'static str> {

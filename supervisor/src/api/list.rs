@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::accept::Form;
+use super::field_labels;
 use super::kinds::{Kind, text};
 use super::objects::{Objects, api_error};
 use super::query::Query;
@@ -21,12 +22,13 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn from_query(query: &Query) -> Result<Self, ApiError> {
-        let parse = |name: &str| {
-            let text = query.get(name).unwrap_or_default();
-            Selector::parse(text).map_err(|error| ApiError::BadRequest(format!("{name}: {error}")))
-        };
-        Ok(Self { labels: parse("labelSelector")?, fields: parse("fieldSelector")? })
+    /// For objects of `kind`, if they are stored.
+    pub(super) fn from_query(query: &Query, kind: Option<&Kind>) -> Result<Self, ApiError> {
+        let text = |name: &str| query.get(name).unwrap_or_default();
+        let bad = |name: &str, error: String| ApiError::BadRequest(format!("{name}: {error}"));
+        let labels = Selector::parse(text("labelSelector")).map_err(|error| bad("labelSelector", error))?;
+        let fields = field_labels::parse(text("fieldSelector"), kind).map_err(|error| bad("fieldSelector", error))?;
+        Ok(Self { labels, fields })
     }
 
     pub(super) fn matches(&self, object: &Value) -> bool {
@@ -78,7 +80,7 @@ pub(super) fn list(
     query: &Query,
     form: Form,
 ) -> Result<Value, ApiError> {
-    let filter = Filter::from_query(query)?;
+    let filter = Filter::from_query(query, Some(kind))?;
     let limit = query.number::<usize>("limit")?.unwrap_or(0);
     let from = query.get("continue").filter(|token| !token.is_empty()).map(Continue::parse).transpose()?;
     let (mut found, version) = match &from {
@@ -137,5 +139,6 @@ fn snapshot(
     version: u64,
 ) -> Result<Snapshot, ApiError> {
     let found = objects.store().list_at(&kind.resource(), namespace, version);
-    found.map(|objects| (objects, version)).map_err(|error| api_error(kind, "", error))
+    let shown = |objects: Vec<_>| objects.into_iter().map(|object| kind.show(object)).collect();
+    found.map(|objects| (shown(objects), version)).map_err(|error| api_error(kind, "", error))
 }

@@ -84,7 +84,7 @@ pub fn sum(metrics: &Value, resource: &str, read: fn(&str) -> Option<i64>) -> i6
 /// The answer to a request for figures.
 pub(super) async fn answer(api: &Api, parts: &Parts, wanted: Metrics<'_>, query: &Query) -> Result<Response, ApiError> {
     let form = accept::form(parts, query)?;
-    let filter = Filter::from_query(query)?;
+    let filter = Filter::from_query(query, None)?;
     let version = api.objects.store().version();
     let [nodes, pods] = &KINDS;
     let list = |kind: &Kind, items: Vec<Value>| {

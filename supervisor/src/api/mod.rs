@@ -6,13 +6,13 @@
 //! | `server.rs`, `subresource.rs` | verbs: get, list, watch, create, update, patch, delete |
 //! | `accept.rs`, `body.rs` | what is sent and wanted back: media types, sizes, unknown fields |
 //! | `objects.rs`, `update.rs`, `deletion.rs` | what the verbs mean for an object, whatever its kind |
-//! | `list.rs`, `watch.rs` | collections, at a version and from a version on |
+//! | `list.rs`, `watch.rs`, `field_labels.rs` | collections, at a version and from a version on, selected by labels and fields |
 //! | `patch/` | JSON patches, merge patches, strategic merge patches |
 //! | `apply/` | server-side apply and the managers of fields |
 //! | `discovery.rs`, `openapi.rs` | what is served, for clients that ask |
 //! | `object_store.rs` | durable storage, versions, change history |
 //! | `kinds/` | one file per kind: defaults, validation, table columns |
-//! | `scheduling.rs` | the node of a pod |
+//! | `scheduling.rs`, `requests.rs` | the node of a pod, and what it asks for of it |
 //! | `service_address.rs` | addresses and ports of Services |
 //! | `service_families.rs` | IPv4, IPv6 or both |
 //! | `account_admission.rs` | the service account of a pod, and its token |
@@ -30,6 +30,7 @@ mod apply;
 mod body;
 pub mod deletion;
 pub mod discovery;
+mod field_labels;
 pub mod kinds;
 mod list;
 pub mod metrics;
@@ -42,6 +43,7 @@ mod pod_stream;
 mod pod_why;
 pub mod quantity;
 mod query;
+pub mod requests;
 mod route;
 pub mod scheduling;
 pub mod selector;

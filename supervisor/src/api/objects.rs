@@ -47,7 +47,7 @@ impl Objects {
         let ranges = ranges.map_err(|error| ApiError::Internal(error.to_string()))?;
         let objects =
             Self { store, node_name: node_name.into(), service_ranges: Arc::new(ranges), tokens_for_pods: false };
-        for name in ["default", "kube-system"] {
+        for name in namespace::KEPT {
             if objects.get(&namespace::KIND, "", name).is_err() {
                 let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
                 objects.create(&namespace::KIND, "", object).await?;
@@ -107,11 +107,12 @@ impl Objects {
 
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Value>, ApiError> {
         let key = Key::new(&kind.resource(), namespace, name);
-        self.store.get(&key).ok_or_else(|| not_found(kind, name))
+        self.store.get(&key).map(|object| kind.show(object)).ok_or_else(|| not_found(kind, name))
     }
 
     pub fn list(&self, kind: &Kind, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
-        self.store.list(&kind.resource(), namespace)
+        let (objects, version) = self.store.list(&kind.resource(), namespace);
+        (objects.into_iter().map(|object| kind.show(object)).collect(), version)
     }
 
     /// Refuses a version that this server has not reached yet.
@@ -138,9 +139,9 @@ impl Objects {
         let mut object = self.prepare_create(kind, namespace, object)?;
         self.check_rights(options.author.as_deref(), kind, &Value::Null, &object)?;
         if let Some(writer) = &options.writer {
-            record_update(&kind.api_version(), kind.kind, &Value::Null, &mut object, writer);
+            record_update(&kind.stored().api_version(), kind.kind, &Value::Null, &mut object, writer);
         }
-        self.add(kind, namespace, object, options.dry_run).await
+        self.add(kind, namespace, object, options.dry_run).await.map(|object| kind.show(object))
     }
 
     /// Refuses what would give away rights that its author does not have.
@@ -154,7 +155,7 @@ impl Objects {
         author.map_or(Ok(()), |author| escalation::check(self, author, kind, old, new))
     }
 
-    /// Adds an object that [`Objects::prepare_create`] has made.
+    /// Adds an object that [`Objects::prepare_create`] has made, and gives it back as it is stored.
     pub(super) async fn add(
         &self,
         kind: &'static Kind,
@@ -168,12 +169,20 @@ impl Objects {
         if dry_run {
             return match self.store.get(&key) {
                 Some(_) => Err(ApiError::AlreadyExists { resource: kind.resource(), name }),
-                None => self.complete(kind, None, &mut object).map(|()| Arc::new(object)),
+                None => self.complete_new(kind, &mut object).map(|()| Arc::new(object)),
             };
         }
         let objects = self.clone();
-        let make = move || objects.complete(kind, None, &mut object).map(|()| object);
+        let make = move || objects.complete_new(kind, &mut object).map(|()| object);
         self.store.create_by(key, make).await.map_err(|error| api_error(kind, &name, error))?
+    }
+
+    /// As [`Objects::complete`], and gives a pod its node.
+    fn complete_new(&self, kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
+        if std::ptr::eq(kind, &pod::KIND) {
+            scheduling::place(self, object);
+        }
+        self.complete(kind, None, object)
     }
 
     /// Adds what depends on the other objects, which nobody changes meanwhile; `before` is what the object was.
@@ -187,7 +196,7 @@ impl Objects {
         }
     }
 
-    /// As [`Objects::create`], up to the point where it would be written.
+    /// As [`Objects::create`], up to the point where it would be written: the object as it would be stored.
     pub(super) fn prepare_create(&self, kind: &Kind, namespace: &str, object: Value) -> Result<Value, ApiError> {
         let mut object = typed(kind, object)?;
         let metadata = metadata_of(&mut object)?;
@@ -231,13 +240,7 @@ impl Objects {
             // Clients read in it before a controller has written anything.
             object["status"] = Value::Object(Map::new());
         }
-        if std::ptr::eq(kind, &pod::KIND)
-            && text(&object, "/spec/nodeName").is_empty()
-            && scheduling::obstacle(self, &object).is_none()
-        {
-            scheduling::bind(self, &mut object);
-        }
-        match (kind.validate)(&object) {
+        match kind.new_causes(&object) {
             causes if causes.is_empty() => Ok(object),
             causes => Err(invalid(kind, &name, causes)),
         }

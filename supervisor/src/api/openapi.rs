@@ -7,7 +7,7 @@ use http::header;
 use serde_json::{Map, Value, json};
 use wharf_specs::schema;
 
-use super::kinds::{KINDS, Kind, REVIEWS};
+use super::kinds::{self, Kind, REVIEWS};
 use super::patch::MEDIA_TYPES;
 use super::route::Document;
 use super::status::ApiError;
@@ -46,7 +46,7 @@ pub(super) fn answer(document: Document<'_>) -> Result<Response, ApiError> {
 
 /// Kinds that are kept, and questions.
 fn served() -> Vec<&'static Kind> {
-    KINDS.iter().chain(REVIEWS).copied().collect()
+    kinds::served().chain(REVIEWS.iter().copied()).collect()
 }
 
 fn info() -> Value {

@@ -41,6 +41,20 @@ pub fn milli(text: &str) -> Option<i64> {
     parse(text).map(|value| ((value * 1e6).round() / 1e3).ceil() as i64)
 }
 
+/// A number of bytes as Kubernetes writes it: in the largest unit in which it is whole.
+pub fn bytes_text(bytes: i64, binary: bool) -> String {
+    let (step, units) =
+        if binary { (1024, ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]) } else { (1000, ["k", "M", "G", "T", "P", "E"]) };
+    let (mut number, mut unit) = (bytes, "");
+    for larger in units {
+        if number == 0 || number % step != 0 {
+            break;
+        }
+        (number, unit) = (number / step, larger);
+    }
+    format!("{number}{unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +66,15 @@ mod tests {
         }
         for (text, expected) in [("500m", 500), ("2", 2000), ("0.1", 100), ("0.0001", 1)] {
             assert_eq!(milli(text), Some(expected), "{text}");
+        }
+        for (bytes, binary, expected) in [
+            (1 << 30, true, "1Gi"),
+            (1536 << 20, true, "1536Mi"),
+            (2_000_000, false, "2M"),
+            (1, true, "1"),
+            (0, true, "0"),
+        ] {
+            assert_eq!(bytes_text(bytes, binary), expected);
         }
         for wrong in ["", "lots", "1Q", "--1", "1 Gi", "e5"] {
             assert_eq!(parse(wrong), None, "{wrong}");

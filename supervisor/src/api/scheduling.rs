@@ -1,5 +1,7 @@
 //! Which node a pod is for. There is one, so that is settled when the pod is created, unless the
-//! node is cordoned or a claim of the pod is not ready.
+//! node is cordoned, a claim of the pod is not ready, or it asks for more than the other pods leave.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -7,6 +9,8 @@ use super::kinds::volume_fields::{ONE_POD, pod_claims, uses_claim};
 use super::kinds::{node, persistent_volume, persistent_volume_claim, pod, storage_class, text};
 use super::object_store::Key;
 use super::objects::{Objects, api_error, is_owned_by, now};
+use super::quantity;
+use super::requests::request_of;
 use super::status::ApiError;
 
 /// Why the node does not take a pod; `None` where it does.
@@ -15,9 +19,32 @@ pub fn obstacle(objects: &Objects, pod: &Value) -> Option<String> {
     let node = objects.get(&node::KIND, "", objects.node_name()).ok();
     let reason = match node.as_deref().is_some_and(node::is_cordoned) {
         true => Some("1 node(s) were unschedulable".to_owned()),
-        false => claims_obstacle(objects, pod, node.as_deref()),
+        false => claims_obstacle(objects, pod, node.as_deref())
+            .or_else(|| shortage(node.as_deref()?, pod, &objects.list(&pod::KIND, None).0)),
     };
     reason.map(|reason| format!("0/1 nodes are available: {reason}."))
+}
+
+/// Resources that pods ask for and a node has, in the order in which a shortage is told.
+const COUNTED: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
+
+/// What the node has too little of, beside the pods that have it already.
+fn shortage(node: &Value, pod: &Value, pods: &[Arc<Value>]) -> Option<String> {
+    let has_room = |other: &&Arc<Value>| {
+        let is_over = matches!(text(other, "/status/phase"), "Succeeded" | "Failed");
+        let is_other = text(other, "/metadata/uid") != text(pod, "/metadata/uid");
+        is_other && !is_over && text(other, "/spec/nodeName") == text(node, "/metadata/name")
+    };
+    let is_short = |resource: &&str| {
+        let wanted = request_of(pod, resource);
+        // A node that has not said yet what it has is not short of it.
+        let all = quantity::milli(text(node, &format!("/status/allocatable/{resource}"))).unwrap_or(i64::MAX);
+        let used = || pods.iter().filter(has_room).map(|other| request_of(other, resource));
+        wanted > 0 && wanted.saturating_add(used().fold(0, i64::saturating_add)) > all
+    };
+    let short: Vec<String> =
+        COUNTED.iter().copied().filter(is_short).map(|resource| format!("1 Insufficient {resource}")).collect();
+    (!short.is_empty()).then(|| short.join(", "))
 }
 
 /// What the pod's claims have against it.
@@ -81,8 +108,15 @@ pub fn exclusive_user(objects: &Objects, claim: &Value, pod: &Value) -> Option<S
     pods.iter().find(|other| uses(other)).map(|other| text(other, "/metadata/name").to_owned())
 }
 
+/// Gives a new pod to this node, if it takes it.
+pub(super) fn place(objects: &Objects, pod: &mut Value) {
+    if text(pod, "/spec/nodeName").is_empty() && obstacle(objects, pod).is_none() {
+        bind(objects, pod);
+    }
+}
+
 /// Gives the pod to this node.
-pub fn bind(objects: &Objects, pod: &mut Value) {
+fn bind(objects: &Objects, pod: &mut Value) {
     pod["spec"]["nodeName"] = objects.node_name().into();
 }
 
@@ -91,8 +125,9 @@ impl Objects {
     pub async fn bind_waiting(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiError> {
         let (objects, uid) = (self.clone(), uid.to_owned());
         let change = move |current: &mut Value| {
-            if text(current, "/metadata/uid") == uid && text(current, "/spec/nodeName").is_empty() {
-                bind(&objects, current);
+            // Others may have come meanwhile and taken what there was.
+            if text(current, "/metadata/uid") == uid {
+                place(&objects, current);
             }
             Ok::<(), ApiError>(())
         };
@@ -130,4 +165,35 @@ pub fn unschedulable(message: &str) -> Value {
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": now(),
         "message": message,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_has_too_little_says_of_what() {
+        let node = json!({"metadata": {"name": "n"}, "status": {"allocatable":
+            {"cpu": "1", "memory": "64Mi", "ephemeral-storage": "1Gi"}}});
+        let pod = |uid: &str, node: &str, phase: &str, requests: Value| {
+            Arc::new(json!({"metadata": {"uid": uid}, "status": {"phase": phase},
+                "spec": {"nodeName": node, "containers": [{"resources": {"requests": requests}}]}}))
+        };
+        let half = || json!({"cpu": "500m", "memory": "32Mi", "ephemeral-storage": "512Mi"});
+        let more = json!({"cpu": "501m", "memory": "33Mi", "ephemeral-storage": "513Mi"});
+        let there = [
+            pod("a", "n", "Running", half()),
+            pod("b", "n", "Succeeded", half()),
+            pod("c", "", "Pending", half()),
+            pod("d", "other", "Running", half()),
+        ];
+        assert_eq!(shortage(&node, &pod("e", "", "Pending", half()), &there), None);
+        let all = "1 Insufficient cpu, 1 Insufficient ephemeral-storage, 1 Insufficient memory";
+        assert_eq!(shortage(&node, &pod("e", "", "Pending", more.clone()), &there).as_deref(), Some(all));
+        assert_eq!(shortage(&node, &pod("a", "n", "Running", more.clone()), &there), None, "it has that itself");
+        let asks_nothing = pod("e", "", "Pending", json!({}));
+        let full = [pod("a", "n", "Running", json!({"cpu": "9"}))];
+        assert_eq!(shortage(&node, &asks_nothing, &full), None);
+        assert_eq!(shortage(&json!({"metadata": {"name": "n"}}), &pod("e", "", "Pending", more), &there), None);
+    }
 }

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::field_labels;
+
 /// Requirements that all must hold of an object's labels (or fields).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector {
@@ -60,24 +62,38 @@ impl Selector {
 
     /// Whether `labels`, a JSON object of strings, meet every requirement.
     pub fn matches(&self, labels: &Value) -> bool {
-        self.matches_with(|key| labels.get(key).and_then(Value::as_str).map(str::to_owned))
+        self.matches_by(|key| labels.get(key).and_then(Value::as_str).map(str::to_owned))
     }
 
-    /// As [`Selector::matches`], with keys such as `status.phase` looked up in the object itself.
+    /// As [`Selector::matches`], with keys such as `metadata.name` looked up in the object itself.
     pub fn matches_fields(&self, object: &Value) -> bool {
-        self.matches_with(|key| {
-            let value = object.pointer(&format!("/{}", key.replace('.', "/")));
-            Some(value.map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default())
-        })
+        self.matches_by(|key| Some(field_labels::value(key, object)))
     }
 
-    fn matches_with(&self, value_of: impl Fn(&str) -> Option<String>) -> bool {
+    /// As [`Selector::matches`], of what `value_of` says of each key.
+    fn matches_by(&self, value_of: impl Fn(&str) -> Option<String>) -> bool {
         self.requirements.iter().all(|requirement| match requirement {
             Requirement::In { key, values } => value_of(key).is_some_and(|v| values.contains(&v)),
             Requirement::NotIn { key, values } => value_of(key).is_none_or(|v| !values.contains(&v)),
             Requirement::Exists { key } => value_of(key).is_some(),
             Requirement::DoesNotExist { key } => value_of(key).is_none(),
         })
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.requirements.iter().map(|requirement| match requirement {
+            Requirement::In { key, .. }
+            | Requirement::NotIn { key, .. }
+            | Requirement::Exists { key }
+            | Requirement::DoesNotExist { key } => key.as_str(),
+        })
+    }
+
+    /// Whether each requirement compares with a value.
+    pub(super) fn compares_only(&self) -> bool {
+        self.requirements
+            .iter()
+            .all(|requirement| matches!(requirement, Requirement::In { .. } | Requirement::NotIn { .. }))
     }
 }
 
@@ -159,12 +175,5 @@ mod tests {
             assert!(Selector::parse(text).is_err(), "{text}");
         }
         assert!(Selector::from_label_selector(&json!({"matchExpressions": [{"key": "a", "operator": "In"}]})).is_err());
-    }
-
-    #[test]
-    fn field_selectors_look_into_the_object() {
-        let pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n"}});
-        assert!(Selector::parse("metadata.name=a,spec.nodeName!=m").unwrap().matches_fields(&pod));
-        assert!(!Selector::parse("status.phase=Running").unwrap().matches_fields(&pod));
     }
 }

@@ -118,7 +118,9 @@ async fn collection(
         Method::GET => {
             let form = accept::form(&parts, &query)?;
             match query.flag("watch") {
-                true => watch::stream(&api.objects, kind, namespace, &query, Filter::from_query(&query)?, form),
+                true => {
+                    watch::stream(&api.objects, kind, namespace, &query, Filter::from_query(&query, Some(kind))?, form)
+                }
                 false => Ok(axum::Json(list::list(&api.objects, kind, namespace, &query, form)?).into_response()),
             }
         }
@@ -137,7 +139,7 @@ async fn collection(
         }
         Method::DELETE => {
             let options = delete_options(&parts, body, &query).await?;
-            let filter = Filter::from_query(&query)?;
+            let filter = Filter::from_query(&query, Some(kind))?;
             let (mut objects, version) = api.objects.list(kind, namespace);
             objects.retain(|object| filter.matches(object));
             for object in &objects {

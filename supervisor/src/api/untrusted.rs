@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::apply::{self, Writer, record_update};
 use super::body::{PROTOBUF_TYPE, parse_value, read_json, read_yaml};
-use super::kinds::{KINDS, pod};
+use super::kinds::{pod, served};
 use super::patch::Patch;
 
 /// A pod with something of everything that patches merge.
@@ -65,7 +65,7 @@ pub fn protobuf(bytes: &[u8]) -> bool {
 /// Held against each kind with its defaults.
 fn is_valid(object: &Value) -> bool {
     let mut valid = false;
-    for kind in KINDS {
+    for kind in served() {
         if let Ok(mut typed) = super::update::typed(kind, object.clone()) {
             (kind.set_defaults)(&mut typed);
             valid |= (kind.validate)(&typed).is_empty();

@@ -63,17 +63,17 @@ impl Objects {
     ) -> Result<Arc<Value>, ApiError> {
         let (writer, author, objects) = (options.writer, options.author, self.clone());
         let change = move |current: &Value| {
-            let wanted = change(current.clone())?;
+            let wanted = change(kind.of_stored(current.clone()))?;
             let mut object = merge_update(kind, current, wanted, half)?;
             objects.check_rights(author.as_deref(), kind, current, &object)?;
             let is_managed = current["metadata"].get("managedFields").is_some();
             // What nobody manages, the node changes without becoming a manager.
             if let Some(writer) = writer.or_else(|| is_managed.then(Writer::node)) {
-                record_update(&kind.api_version(), kind.kind, current, &mut object, &writer);
+                record_update(&kind.stored().api_version(), kind.kind, current, &mut object, &writer);
             }
             Ok(object)
         };
-        self.write(kind, namespace, name, options.dry_run, change).await
+        self.write(kind, namespace, name, options.dry_run, change).await.map(|object| kind.show(object))
     }
 
     /// Has `writer` want the fields of `wanted`, in an object that is made if there is none. Tells whether it was.
@@ -87,29 +87,30 @@ impl Objects {
         apply: Apply,
     ) -> Result<(Arc<Value>, bool), ApiError> {
         let Apply { writer, force, dry_run, author, uncreatable } = apply;
+        let wanted = kind.to_stored(wanted);
         if half == Half::Desired && self.get(kind, namespace, name).is_err() {
             if let Some(refusal) = uncreatable {
                 return Err(refusal);
             }
-            let object = apply::apply(kind, &Value::Null, &wanted, &writer, force)?;
-            let mut created = self.prepare_create(kind, namespace, object.clone())?;
+            let object = apply::apply(kind.stored(), &Value::Null, &wanted, &writer, force)?;
+            let mut created = self.prepare_create(kind, namespace, kind.of_stored(object.clone()))?;
             self.check_rights(author.as_deref(), kind, &Value::Null, &created)?;
             // Defaults are nobody's.
             created["metadata"]["managedFields"] = object["metadata"]["managedFields"].clone();
             match self.add(kind, namespace, created, dry_run).await {
                 // Made by somebody else meanwhile: then it is there to be changed.
                 Err(ApiError::AlreadyExists { .. }) => {}
-                other => return other.map(|object| (object, true)),
+                other => return other.map(|object| (kind.show(object), true)),
             }
         }
         let objects = self.clone();
         let change = move |current: &Value| {
-            let applied = apply::apply(kind, current, &wanted, &writer, force)?;
-            let object = merge_update(kind, current, applied, half)?;
+            let applied = apply::apply(kind.stored(), current, &wanted, &writer, force)?;
+            let object = merge_update(kind, current, kind.of_stored(applied), half)?;
             objects.check_rights(author.as_deref(), kind, current, &object)?;
             Ok(object)
         };
-        self.write(kind, namespace, name, dry_run, change).await.map(|object| (object, false))
+        self.write(kind, namespace, name, dry_run, change).await.map(|object| (kind.show(object), false))
     }
 
     /// Writes what `change` makes of the newest state, and removes what that finishes.
@@ -172,7 +173,7 @@ impl Objects {
     }
 }
 
-/// Checks the object's type and reduces it to the fields of its kind.
+/// Checks the object's type and reduces it to the fields of its kind; gives it back as it is stored.
 pub(super) fn typed(kind: &Kind, mut object: Value) -> Result<Value, ApiError> {
     if !object.is_object() {
         return Err(ApiError::BadRequest(format!("{} must be an object", kind.kind)));
@@ -189,7 +190,7 @@ pub(super) fn typed(kind: &Kind, mut object: Value) -> Result<Value, ApiError> {
         }
     }
     match manifest::check(&kind.api_version(), kind.kind, &object) {
-        Ok(checked) => Ok(checked.object),
+        Ok(checked) => Ok(kind.to_stored(checked.object)),
         Err(ShapeError::Type { field, message }) => Err(ApiError::BadRequest(format!(
             "{} in version {:?} cannot be handled: {field}: {message}",
             kind.kind, kind.version
@@ -208,7 +209,7 @@ pub(super) fn check_version(kind: &Kind, current: &Value, wanted: &Value) -> Res
     Err(ApiError::Conflict { resource: kind.resource(), name: text(current, "/metadata/name").into(), message })
 }
 
-/// `wanted` with everything of `current` that a client may not change.
+/// `wanted`, of that kind, with everything of `current` that a client may not change: as it is stored.
 fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Result<Value, ApiError> {
     let name = text(current, "/metadata/name");
     check_version(kind, current, &wanted)?;

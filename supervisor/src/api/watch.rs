@@ -173,14 +173,15 @@ impl Watch {
         if !here {
             return None;
         }
-        let was = change.previous.as_ref().is_some_and(|object| self.filter.matches(object));
-        let is = change.change_type != ChangeType::Deleted && self.filter.matches(&change.object);
+        let (object, previous) = (self.kind.show(change.object.clone()), change.previous.clone());
+        let was = previous.is_some_and(|previous| self.filter.matches(&self.kind.show(previous)));
+        let is = change.change_type != ChangeType::Deleted && self.filter.matches(&object);
         match (was, is) {
-            (false, true) => Some(self.line("ADDED", &change.object)),
-            (true, true) => Some(self.line("MODIFIED", &change.object)),
+            (false, true) => Some(self.line("ADDED", &object)),
+            (true, true) => Some(self.line("MODIFIED", &object)),
             (true, false) => {
                 // The last state carries the version of the deletion, so that a client can go on from there.
-                let mut last = Value::clone(&change.object);
+                let mut last = Value::clone(&object);
                 last["metadata"]["resourceVersion"] = change.version.to_string().into();
                 Some(self.line("DELETED", &Arc::new(last)))
             }

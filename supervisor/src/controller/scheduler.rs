@@ -1,5 +1,5 @@
-//! Pods that were created while the node was cordoned or a claim of theirs was not ready: they get the node as soon as it
-//! takes them.
+//! Pods that were created while the node was cordoned, a claim of theirs was not ready, or others had what they ask for: they
+//! get the node as soon as it takes them.
 
 use serde_json::{Value, json};
 
@@ -31,14 +31,18 @@ fn waits(pod: &Value) -> bool {
 fn matters(change: &Change) -> bool {
     match change.key.resource.as_str() {
         resource if resource == pod::KIND.plural => {
-            // One that ends may free a claim that is for one pod alone.
+            // One that ends may free a claim that is for one pod alone, and what it had asked for; so does one that asks for less.
             let ends = matches!(text(&change.object, "/status/phase"), "Succeeded" | "Failed");
-            waits(&change.object) || ends || change.change_type == ChangeType::Deleted
+            let changes = change.previous.as_ref().is_some_and(|previous| previous["spec"] != change.object["spec"]);
+            waits(&change.object) || ends || changes || change.change_type == ChangeType::Deleted
         }
         resource if resource == persistent_volume_claim::KIND.plural => true,
-        // Its status changes often, and means nothing here.
+        // The rest of its status changes often, and means nothing here.
         resource if resource == node::KIND.plural => {
-            change.previous.as_ref().is_none_or(|previous| previous["spec"] != change.object["spec"])
+            let differs = |part: &str| {
+                change.previous.as_ref().is_none_or(|before| before.pointer(part) != change.object.pointer(part))
+            };
+            differs("/spec") || differs("/status/allocatable")
         }
         _ => false,
     }

@@ -54,6 +54,8 @@ async fn wrong_requests_get_the_status_that_kubernetes_gives() {
     let cases: &[Case<'_>] = &[
         ("GET", format!("{MAPS}/none"), &[], b"", 404, "NotFound", "configmaps \"none\" not found"),
         ("GET", "/api/v1/nothings".into(), &[], b"", 404, "NotFound", "could not find the requested resource"),
+        ("GET", format!("{MAPS}?fieldSelector=data%3Dx"), &[], b"", 400, "BadRequest", "not a known field selector"),
+        ("GET", "/api/v1/pods?fieldSelector=a%3Db".into(), &[], b"", 400, "BadRequest", "field label not supported: a"),
         ("GET", m.clone(), &["Accept: text/html"], b"", 406, "NotAcceptable", "application/json"),
         ("POST", MAPS.into(), &[JSON], br#"{"metadata":{"name":"m"}}"#, 409, "AlreadyExists", "already exists"),
         ("POST", MAPS.into(), &[JSON], b"{", 400, "BadRequest", "body is not JSON"),

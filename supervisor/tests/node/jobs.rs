@@ -166,3 +166,33 @@ async fn pods_that_a_job_takes_back_have_not_failed() {
     wharf(&node, &["delete", "job", "work", "--cascade", "foreground"]);
     assert_nothing_left(node);
 }
+
+#[tokio::test]
+async fn a_job_of_another_controller_is_left_to_it() {
+    let Some(node) = testnode::start("jobmanaged").await else { return };
+    let spec = json!({"managedBy": "example.com/other", "ttlSecondsAfterFinished": 0});
+    apply(&node, &job("foreign", "exit 0", spec));
+    apply(&node, &job("own", "exit 0", json!({"managedBy": "kubernetes.io/job-controller"})));
+    end(&node, "own", "Complete");
+    // What has been done of the one is not done of the other.
+    assert_eq!((object(&node, "foreign")["status"].clone(), pods(&node, "foreign").len()), (json!({}), 0));
+    let send = |path: &str, body: Value| {
+        let path = format!("/apis/batch/v1/namespaces/default/jobs/foreign{path}");
+        let headers = ["Content-Type: application/merge-patch+json"];
+        request(&node, "PATCH", &path, &headers, body.to_string().as_bytes())
+    };
+    let refused = send("", json!({"spec": {"managedBy": "example.com/third"}}));
+    assert_eq!((refused.code, &refused.body["details"]["causes"][0]["field"]), (422, &json!("spec.managedBy")));
+    assert_eq!(send("", json!({"spec": {"managedBy": null}})).code, 422);
+    // The end that it is given by its own controller is one.
+    let time = "2026-01-01T00:00:00Z";
+    let complete = json!({"type": "Complete", "status": "True", "lastTransitionTime": time});
+    assert_eq!(
+        send("/status", json!({"status": {"startTime": time, "completionTime": time, "conditions": [complete]}})).code,
+        200
+    );
+    wait_for("the end of what is not kept", LIMIT, || list(&node, "jobs").len() == 1);
+    wharf(&node, &["delete", "job", "own"]);
+    wait_for("the end of its pods", LIMIT, || list(&node, "pods").is_empty());
+    assert_nothing_left(node);
+}

@@ -25,7 +25,7 @@ fn map(name: &str, tier: &str) -> ConfigMap {
 }
 
 /// Code and reason of a refusal.
-fn refusal<T: std::fmt::Debug>(answer: Result<T, Error>) -> (u16, String) {
+pub fn refusal<T: std::fmt::Debug>(answer: Result<T, Error>) -> (u16, String) {
     match answer {
         Err(Error::Api(status)) => (status.code, status.reason.clone()),
         other => panic!("not refused: {other:?}"),

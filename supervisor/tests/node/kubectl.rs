@@ -69,6 +69,30 @@ impl Kubectl {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
+
+    /// What is shown on a terminal where `arguments` are typed after kubectl's name.
+    pub fn on_a_terminal(&self, arguments: &str) -> String {
+        let mut command = Command::new("script");
+        command.args(["-q", "-e", "-c", &self.line(arguments), "/dev/null"]);
+        self.output_at_home(command)
+    }
+
+    /// What `edit` says where `script` is the editor.
+    pub fn edit(&self, script: &Path, what: &str) -> String {
+        let mut command = Command::new("sh");
+        command.args(["-c", &self.line(&format!("edit {what}"))]).env("KUBE_EDITOR", script).env("TMPDIR", &self.home);
+        self.output_at_home(command)
+    }
+
+    fn line(&self, arguments: &str) -> String {
+        format!("{} --server http://{} {arguments}", self.program.display(), self.address)
+    }
+
+    fn output_at_home(&self, mut command: Command) -> String {
+        command.env("HOME", &self.home).env_remove("KUBECONFIG").stdin(Stdio::null());
+        let output = command.output().unwrap();
+        text(&[output.stdout, output.stderr].concat())
+    }
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -19,6 +19,8 @@ async fn kubectl_describes_every_kind_and_prints_figures_as_tables() {
     run(&["create", "secret", "generic", "login", "--from-literal=password=hidden"]);
     run(&["create", "deployment", "web", "--image", IMAGE, "--port", "80", "--", "sleep", "1000"]);
     run(&["expose", "deployment", "web", "--port", "80"]);
+    create(&json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "robot"},
+        "spec": {"holderIdentity": "robot-1", "leaseDurationSeconds": 15}}));
     run(&["create", "job", "once", "--image", IMAGE, "--", "true"]);
     run(&["create", "role", "reader", "--verb=get", "--resource=pods"]);
     run(&["create", "rolebinding", "readers", "--role=reader", "--user=alice"]);
@@ -42,6 +44,13 @@ async fn kubectl_describes_every_kind_and_prints_figures_as_tables() {
         let table = run(&["get", &kind.resource(), "--all-namespaces", "-o", "wide"]);
         assert!(table.lines().count() > 1, "{}: {table}", kind.plural);
     }
+    let leases = run(&["get", "leases"]);
+    let words: Vec<Vec<&str>> = leases.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((&words[0][..], &words[1][..2]), (&["NAME", "HOLDER", "AGE"][..], &["robot", "robot-1"][..]));
+    // Of two groups, one is meant where none is named.
+    let events = run(&["get", "events.events.k8s.io"]);
+    assert!(events.starts_with("LAST SEEN") && events.contains("SuccessfulCreate"), "{events}");
+    assert!(run(&["get", "events", "-o", "yaml"]).contains("\n  involvedObject:\n"));
     let described = run(&["describe", "pvc", "data"]);
     assert!(described.contains("Used By:       user") && described.contains("Bound"), "{described}");
 

@@ -143,7 +143,7 @@ async fn jobs_run_to_their_end_and_daemon_sets_roll() {
     run(&["wait", "--for=condition=complete", "job/indexed", "--timeout=30s"]);
     let described = run(&["describe", "job", "indexed"]);
     assert!(described.contains("Completed Indexes:  0-2"), "{described}");
-    let refused = job("no", "exit 0", json!({"managedBy": "example.com/other"}));
+    let refused = job("no", "exit 0", json!({"managedBy": "other"}));
     let (code, _, error) = outcome(&kubectl, &["create", "-f", "-"], &refused);
     assert!(code == 1 && error.contains("spec.managedBy"), "{error}");
     run(&["delete", "jobs", "--all"]);

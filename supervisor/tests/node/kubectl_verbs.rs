@@ -3,7 +3,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -21,18 +20,9 @@ fn end(mut node: TestNode, kubectl: &Kubectl) {
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
-fn executable(path: &Path, script: &str) {
+pub fn executable(path: &Path, script: &str) {
     std::fs::write(path, script).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// What is shown on a terminal where `arguments` are typed after kubectl's name.
-fn on_a_terminal(kubectl: &Kubectl, arguments: &str) -> String {
-    let line = format!("{} --server http://{} {arguments}", kubectl.program.display(), kubectl.address);
-    let mut command = Command::new("script");
-    command.args(["-q", "-e", "-c", &line, "/dev/null"]).env("HOME", &kubectl.home).env_remove("KUBECONFIG");
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[tokio::test]
@@ -50,8 +40,7 @@ async fn kubectl_runs_a_pod_and_talks_to_it_on_a_terminal() {
         (&json!("one"), &json!("Always"))
     );
 
-    let shown =
-        on_a_terminal(&kubectl, "exec -it web -- sh -c 'test -t 0 && test -t 1 && echo on a terminal: $COLOUR'");
+    let shown = kubectl.on_a_terminal("exec -it web -- sh -c 'test -t 0 && test -t 1 && echo on a terminal: $COLOUR'");
     assert!(shown.contains("on a terminal: red\r\n"), "{shown}");
     // One that is gone when it has answered, with its code.
     let arguments =
@@ -124,21 +113,9 @@ async fn kubectl_edits_sets_and_builds_from_kustomizations() {
     // An editor, whose change is sent as a patch; and one that changes nothing.
     let editor = node.path("editor");
     executable(&editor, "#!/bin/sh\nexec sed -i 's/replicas: 1/replicas: 2/' \"$1\"\n");
-    let with_editor = |script: &Path, what: &str| {
-        let line = format!(
-            "KUBE_EDITOR={} {} --server http://{} edit {what}",
-            script.display(),
-            kubectl.program.display(),
-            kubectl.address
-        );
-        let mut command = Command::new("sh");
-        command.args(["-c", &line]).env("HOME", &kubectl.home).env_remove("KUBECONFIG").stdin(Stdio::null());
-        let output = command.output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    };
-    assert!(with_editor(&editor, "deployment/site-web").contains("site-web edited"));
+    assert!(kubectl.edit(&editor, "deployment/site-web").contains("site-web edited"));
     assert_eq!(get(&kubectl, "deployment/site-web")["spec"]["replicas"], 2);
-    assert_eq!(with_editor(&editor, "deployment/site-web").trim(), "Edit cancelled, no changes made.");
+    assert_eq!(kubectl.edit(&editor, "deployment/site-web").trim(), "Edit cancelled, no changes made.");
     wait_ready(&node, 2);
     said(
         &kubectl,

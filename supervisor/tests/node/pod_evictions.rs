@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::api_requests::request;
-use crate::replicas::{LIMIT, apply, assert_nothing_left, container_id, is_ready, phase, pod, pod_object, wharf};
+use crate::replicas::{
+    LIMIT, apply, assert_nothing_left, container_id, is_ready, list, phase, pod, pod_object, wharf, wharf_with,
+};
 use crate::testnode::{self, wait_for};
 
 fn disruption(pod: &Value) -> Option<(String, String)> {
@@ -42,6 +44,87 @@ async fn a_pod_whose_volume_has_grown_too_large_is_evicted() {
     assert_eq!(pod_object(&node, "modest")["status"]["containerStatuses"][0]["restartCount"], 0);
     for name in ["modest", "greedy"] {
         wharf(&node, &["delete", "pod", name, "--grace-period", "0"]);
+    }
+    assert_nothing_left(node);
+}
+
+#[tokio::test]
+async fn a_pod_or_container_that_writes_more_than_its_limit_is_evicted() {
+    let Some(node) = testnode::start("evictedlimit").await else { return };
+    let fill = |file: &str, kib: u32| format!("busybox dd if=/dev/zero of={file} bs=1k count={kib}; exec sleep 1000");
+    let limited = |name: &str, script: &str| {
+        let mut object = with_scratch(name, script);
+        object["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
+        object["spec"]["containers"][0]["resources"] = json!({"limits": {"ephemeral-storage": "1Mi"}});
+        object
+    };
+    apply(&node, &limited("modest", &fill("/scratch/file", 900)));
+    // More than its own, and less than the two of the pod may have together.
+    let mut layer = limited("layer", &fill("/file", 1500));
+    let mut beside = limited("", "exec sleep 1000")["spec"]["containers"][0].clone();
+    beside["name"] = "beside".into();
+    layer["spec"]["containers"].as_array_mut().unwrap().push(beside);
+    apply(&node, &layer);
+    apply(&node, &limited("talker", "busybox yes 'a line' | busybox head -c 2000000; exec sleep 1000"));
+    // Its volume is nobody's by itself; another container of the pod has no limit.
+    let mut whole = limited("whole", "exec sleep 1000");
+    let mut beside = limited("", &fill("/scratch/file", 2000))["spec"]["containers"][0].clone();
+    beside["name"] = "beside".into();
+    beside.as_object_mut().unwrap().remove("resources");
+    whole["spec"]["containers"].as_array_mut().unwrap().push(beside);
+    apply(&node, &whole);
+    let of_container = "Container main exceeded its local ephemeral storage limit \"1Mi\".";
+    let of_pod = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi.";
+    for (name, message) in [("layer", of_container), ("talker", of_pod), ("whole", of_pod)] {
+        wait_for("the eviction", LIMIT, || phase(&node, name) == "Failed");
+        let status = pod_object(&node, name)["status"].clone();
+        assert_eq!((&status["reason"], &status["message"]), (&json!("Evicted"), &json!(message)), "{name}");
+    }
+    assert!(is_ready(&pod_object(&node, "modest")));
+    for name in ["modest", "layer", "talker", "whole"] {
+        wharf(&node, &["delete", "pod", name, "--grace-period", "0"]);
+    }
+    assert_nothing_left(node);
+}
+
+#[tokio::test]
+async fn a_pod_that_asks_for_more_than_the_node_has_left_waits() {
+    let Some(node) = testnode::start("insufficient").await else { return };
+    let asking = |name: &str, requests: Value| {
+        let mut object = pod(name, "Always", "exec sleep 1000");
+        object["spec"]["containers"][0]["resources"] = json!({"requests": requests});
+        object
+    };
+    wait_for("the node", LIMIT, || wharf(&node, &["get", "nodes"]).contains("Ready"));
+    let all = list(&node, "nodes")[0]["status"]["allocatable"].clone();
+    let message = |name: &str| {
+        let conditions = pod_object(&node, name)["status"]["conditions"].clone();
+        let found = conditions.as_array().and_then(|all| all.iter().find(|c| c["reason"] == "Unschedulable").cloned());
+        found.unwrap_or_default()["message"].as_str().unwrap_or_default().to_owned()
+    };
+    apply(&node, &asking("large", json!({"ephemeral-storage": "8Ei", "memory": "8Ei"})));
+    let expected = "0/1 nodes are available: 1 Insufficient ephemeral-storage, 1 Insufficient memory.";
+    wait_for("the reason", LIMIT, || message("large") == expected);
+    wait_for("the event", LIMIT, || {
+        wharf(&node, &["events", "--for", "pod/large"]).lines().any(|line| line.contains("FailedScheduling"))
+    });
+    // All of the disk is the first one's; the second has it after that.
+    let whole = json!({"ephemeral-storage": all["ephemeral-storage"]});
+    apply(&node, &asking("first", whole.clone()));
+    wait_for("the first", LIMIT, || is_ready(&pod_object(&node, "first")));
+    apply(&node, &asking("second", whole));
+    wait_for("the second's reason", LIMIT, || message("second").contains("1 Insufficient ephemeral-storage."));
+    wharf(&node, &["delete", "pod", "first"]);
+    wait_for("the second", LIMIT, || is_ready(&pod_object(&node, "second")));
+    let mut wrong = asking("wrong", json!({"ephemeral-storage": "2Gi"}));
+    wrong["spec"]["containers"][0]["resources"]["limits"] = json!({"ephemeral-storage": "1Gi"});
+    let output = wharf_with(&node, &["apply", "-f", "-"], &wrong.to_string());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let expected = "resources.requests.ephemeral-storage: Invalid value: \"2Gi\": must be less than or equal to \
+                    ephemeral-storage limit of 1Gi";
+    assert!(output.status.code() == Some(1) && said.contains(expected), "{said}");
+    for name in ["large", "second"] {
+        wharf(&node, &["delete", "pod", name]);
     }
     assert_nothing_left(node);
 }

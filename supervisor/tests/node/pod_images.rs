@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use crate::registry::{self, REGISTRY, Registry};
-use crate::replicas::{LIMIT, apply, assert_nothing_left, is_ready, list, pod, pod_object, wharf};
+use crate::replicas::{
+    LIMIT, apply, assert_nothing_left, container_id, is_ready, list, pod, pod_object, wharf, wharf_with,
+};
 use crate::testnode::{self, IMAGE, TestNode, wait_for};
 
 /// Reason and message of what was told of a pod's container, in the order of their times.
@@ -55,5 +57,47 @@ async fn a_pod_says_where_its_image_is_from() {
         wharf(&node, &["delete", "pod", name]);
     }
     drop(registry);
+    assert_nothing_left(node);
+}
+
+#[tokio::test]
+async fn a_pod_goes_on_with_another_image() {
+    let Some(node) = testnode::start("podimage").await else { return };
+    let other = "wharf.test/other:2";
+    wharf(&node, &["tag", IMAGE, other]);
+    let declare = |image: &str, policy: &str| {
+        // It does not run again by itself, however it ends.
+        let mut object = pod("web", "Never", "echo $0; trap 'exit 0' TERM; sleep 1000 & wait");
+        object["spec"]["terminationGracePeriodSeconds"] = 10.into();
+        object["spec"]["containers"][0]["image"] = image.into();
+        object["spec"]["containers"][0]["imagePullPolicy"] = policy.into();
+        wharf_with(&node, &["apply", "-f", "-"], &object.to_string())
+    };
+    assert!(declare("none.test/none:1", "Never").status.success());
+    let first_status = || pod_object(&node, "web")["status"]["containerStatuses"][0].clone();
+    wait_for("the failure", LIMIT, || first_status()["state"]["waiting"]["reason"] == "ErrImageNeverPull");
+    // A name that was wrong is set right, and nothing waits for the next try of the wrong one.
+    assert!(declare(IMAGE, "Never").status.success());
+    wait_for("the pod", LIMIT, || is_ready(&pod_object(&node, "web")));
+    let before = first_status();
+    assert_eq!((&before["restartCount"], &before["image"]), (&0.into(), &IMAGE.into()));
+    assert!(declare(other, "Never").status.success());
+    wait_for("the restart", LIMIT, || first_status()["restartCount"] == 1 && is_ready(&pod_object(&node, "web")));
+    let after = first_status();
+    assert_eq!((&after["image"], &after["lastState"]["terminated"]["exitCode"]), (&other.into(), &0.into()));
+    assert_eq!(pod_object(&node, "web")["status"]["phase"], "Running");
+    let message = "Container main definition changed, will be restarted";
+    wait_for("the event", LIMIT, || told(&node, "web").contains(&("Killing".into(), message.into())));
+    let refused = declare(other, "Always");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("pod updates may not change fields other than `spec.containers[*].image`"), "{said}");
+    // A daemon that comes later restarts nothing.
+    let id = container_id(&pod_object(&node, "web"));
+    let mut node = node;
+    node.kill_wharfd();
+    node.start_wharfd();
+    wait_for("the pod", LIMIT, || is_ready(&pod_object(&node, "web")));
+    assert_eq!(container_id(&pod_object(&node, "web")), id);
+    wharf(&node, &["delete", "pod", "web"]);
     assert_nothing_left(node);
 }

@@ -64,10 +64,11 @@ fn parent(node: &TestNode, name: &str) -> String {
 #[tokio::test]
 async fn pods_share_the_processors_by_their_class_of_service() {
     let Some(mut node) = testnode::start("qos").await else { return };
-    let half = json!({"requests": {"cpu": "500m"}});
+    // All of them fit on a node with one processor.
+    let most = json!({"requests": {"cpu": "375m"}});
     declare(&node, "sure", json!({"limits": {"cpu": "250m", "memory": "32Mi"}}));
-    declare(&node, "one", half.clone());
-    declare(&node, "two", half);
+    declare(&node, "one", most.clone());
+    declare(&node, "two", most);
     declare(&node, "rest", json!({}));
     let class = |name: &str| pod_object(&node, name)["status"]["qosClass"].as_str().unwrap().to_owned();
     assert_eq!(["sure", "one", "rest"].map(class), ["Guaranteed", "Burstable", "BestEffort"]);
@@ -76,7 +77,7 @@ async fn pods_share_the_processors_by_their_class_of_service() {
     assert!(parent(&node, "one").contains("burstable") && parent(&node, "rest").contains("besteffort"));
 
     let [container, pod, class] = &weights(&node, "one")[..] else { panic!("a group without a weight") };
-    assert!(is_weight(container, 512, 59) && is_weight(pod, 512, 59) && is_weight(class, 1024, 100), "{class:?}");
+    assert!(is_weight(container, 384, 47) && is_weight(pod, 384, 47) && is_weight(class, 768, 80), "{class:?}");
     assert!(is_weight(&weights(&node, "sure")[1], 256, 35), "{:?}", weights(&node, "sure"));
     assert!(weights(&node, "rest").iter().all(|weight| is_weight(weight, 2, 1)), "{:?}", weights(&node, "rest"));
     // The kernel's killer takes what is least sure of its memory.
@@ -85,8 +86,7 @@ async fn pods_share_the_processors_by_their_class_of_service() {
 
     // A pod that goes takes its part of the weight with it; a new daemon goes on from there.
     wharf(&node, &["delete", "pod", "two"]);
-    assert!(is_weight(&weights(&node, "one")[2], 512, 59), "{:?}", weights(&node, "one"));
-    // No more than a node with one processor has for all.
+    assert!(is_weight(&weights(&node, "one")[2], 384, 47), "{:?}", weights(&node, "one"));
     assert_eq!(resize(&node, "one", &[("main", json!({"requests": {"cpu": "250m"}}))]).code, 200);
     wait_for("the new weight", LIMIT, || is_weight(&weights(&node, "one")[2], 256, 35));
     let before = container_id(&pod_object(&node, "one"));

@@ -37,7 +37,9 @@ async fn every_kind_has_a_page() {
     for labels in ["/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
         *agent.pointer_mut(labels).unwrap() = json!({"app": "agent"});
     }
-    for object in [&map, &secret, &service, &claim, &web, &agent, &job] {
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "robot"},
+        "spec": {"holderIdentity": "robot-1"}});
+    for object in [&map, &secret, &service, &claim, &web, &agent, &job, &lease] {
         apply(&node, object);
     }
     wait_for("all of it", LIMIT, || {

@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::pod_fields::unsupported;
 use super::{
-    AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, job_policy, pod, set_default, text,
+    AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, job_policy, pod,
+    set_default, text,
 };
 use crate::api::status::Cause;
 use crate::api::table::short_duration;
@@ -39,6 +40,7 @@ const FIELDS: &[&str] = &[
     "backoffLimitPerIndex",
     "completionMode",
     "completions",
+    "managedBy",
     "manualSelector",
     "maxFailedIndexes",
     "parallelism",
@@ -62,8 +64,19 @@ const NUMBERS: [&str; 7] = [
     "ttlSecondsAfterFinished",
 ];
 
-const IMMUTABLE: [&str; 6] =
-    ["backoffLimitPerIndex", "completionMode", "podFailurePolicy", "selector", "successPolicy", "template"];
+const IMMUTABLE: [&str; 7] = [
+    "backoffLimitPerIndex",
+    "completionMode",
+    "managedBy",
+    "podFailurePolicy",
+    "selector",
+    "successPolicy",
+    "template",
+];
+
+/// The controller of Jobs that name none; Kubernetes' own name.
+const OWN_CONTROLLER: &str = "kubernetes.io/job-controller";
+const MAX_CONTROLLER_BYTES: usize = 63;
 
 /// Kubernetes' bounds of an indexed Job's numbers: what more completions than the first need is bounded by the second.
 const MANY: i64 = 100_000;
@@ -124,6 +137,7 @@ fn validate(job: &Value) -> Vec<Cause> {
         causes.push(Cause::unsupported("spec.manualSelector", message));
     }
     pod::one_of(spec, "spec", "completionMode", &["Indexed", "NonIndexed"], &mut causes);
+    manager_causes(spec, &mut causes);
     let replaced: &[&str] = match spec.get("podFailurePolicy").is_some_and(|policy| !policy.is_null()) {
         true => &["Failed"],
         false => &["Failed", "TerminatingOrFailed"],
@@ -146,6 +160,32 @@ fn validate(job: &Value) -> Vec<Cause> {
         causes.push(Cause::unsupported("spec.template.spec.restartPolicy", &message));
     }
     causes
+}
+
+/// Whether another controller than the node's brings the Job to its end.
+pub fn is_managed_elsewhere(job: &Value) -> bool {
+    !matches!(text(job, "/spec/managedBy"), "" | OWN_CONTROLLER)
+}
+
+fn manager_causes(spec: &Value, causes: &mut Vec<Cause>) {
+    let Some(manager) = spec.get("managedBy").and_then(Value::as_str) else { return };
+    let mut invalid =
+        |message: &str| causes.push(Cause::invalid("spec.managedBy", format_args!("{manager:?}"), message));
+    match manager.split_once('/') {
+        Some((domain, path)) if !domain.is_empty() && !path.is_empty() => {
+            if !is_dns_subdomain(domain) {
+                invalid("must be a domain-prefixed path: a lowercase RFC 1123 subdomain, / and a name");
+            }
+            if !path.chars().all(|c| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c)) {
+                invalid("must be a domain-prefixed path, of characters that a URL's path may have");
+            }
+        }
+        _ => invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"),
+    }
+    if manager.len() > MAX_CONTROLLER_BYTES {
+        let message = format!("Too long: may not be more than {MAX_CONTROLLER_BYTES} bytes");
+        causes.push(Cause { reason: "FieldValueTooLong", field: "spec.managedBy".into(), message });
+    }
 }
 
 /// What is wrong with the indexes of a Job, and with bounds that are of such alone.
@@ -282,7 +322,12 @@ mod tests {
         assert_eq!(fields(json!({"template": template("Always")})), ["spec.template.spec.restartPolicy"]);
         let never = template("Never");
         for (field, value) in [
-            ("managedBy", json!("example.com/other")),
+            ("managedBy", json!("")),
+            ("managedBy", json!("other")),
+            ("managedBy", json!("/other")),
+            ("managedBy", json!("Example.com/other")),
+            ("managedBy", json!("example.com/other one")),
+            ("managedBy", json!(format!("example.com/{}", "x".repeat(52)))),
             ("completionMode", json!("Sorted")),
             ("manualSelector", json!(true)),
             ("backoffLimit", json!(-1)),
@@ -329,6 +374,16 @@ mod tests {
         assert_eq!((validate(&made), &made["spec"]["podReplacementPolicy"]), (vec![], &json!("Failed")));
         made["spec"]["podReplacementPolicy"] = "TerminatingOrFailed".into();
         assert_eq!(validate(&made)[0].field, "spec.podReplacementPolicy");
+    }
+
+    #[test]
+    fn a_job_may_be_another_controllers_for_good() {
+        let of = |manager: &str| job(json!({"managedBy": manager, "template": template("Never")}));
+        let other = of("example.com/other");
+        assert_eq!(validate(&other), []);
+        assert!(is_managed_elsewhere(&other) && !is_managed_elsewhere(&of("kubernetes.io/job-controller")));
+        assert!(!is_managed_elsewhere(&job(json!({"template": template("Never")}))));
+        assert_eq!(validate_update(&other, &of("example.com/another"))[0].field, "spec.managedBy");
     }
 
     #[test]

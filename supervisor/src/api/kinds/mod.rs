@@ -11,6 +11,7 @@ pub mod event;
 pub mod job;
 pub mod job_index;
 mod job_policy;
+pub mod lease;
 pub mod namespace;
 pub mod node;
 pub mod persistent_volume;
@@ -23,7 +24,10 @@ mod pod_fields;
 mod pod_probe;
 pub mod pod_qos;
 pub(in crate::api) mod pod_resize;
+mod pod_resources;
 mod pod_source;
+mod pod_update;
+pub mod regarding_event;
 pub mod replica_set;
 pub mod review;
 pub mod role;
@@ -34,6 +38,7 @@ pub mod service_account;
 pub(crate) mod service_addresses;
 mod service_causes;
 pub mod storage_class;
+mod view;
 pub mod volume_fields;
 
 use serde_json::Value;
@@ -78,7 +83,7 @@ pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", 
 /// Of what the node makes itself and never gives away.
 pub const NODES_VERBS: &[&str] = &["get", "list", "patch", "update", "watch"];
 
-/// Every kind served, in the order of discovery.
+/// Every kind that objects are stored as, in the order of discovery.
 pub const KINDS: &[&Kind] = &[
     &namespace::KIND,
     &config_map::KIND,
@@ -95,6 +100,7 @@ pub const KINDS: &[&Kind] = &[
     &deployment::KIND,
     &replica_set::KIND,
     &job::KIND,
+    &lease::KIND,
     &endpoint_slice::KIND,
     &cluster_role::KIND,
     &cluster_role_binding::KIND,
@@ -113,15 +119,12 @@ pub const REVIEWS: &[&Kind] = &[
     &review::SUBJECT_ACCESS,
 ];
 
-impl Kind {
-    /// Name of the store's table: `deployments.apps`, `pods`.
-    pub fn resource(&self) -> String {
-        match self.group {
-            "" => self.plural.into(),
-            group => format!("{}.{group}", self.plural),
-        }
-    }
+/// Every kind that is served: those that are stored, and others that show the same objects.
+pub fn served() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().copied().chain(view::kinds())
+}
 
+impl Kind {
     pub fn api_version(&self) -> String {
         match self.group {
             "" => self.version.into(),
@@ -140,12 +143,12 @@ impl Kind {
 
     /// The kind that serves `group/version/plural`.
     pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-        KINDS.iter().copied().find(|k| k.group == group && k.version == version && k.plural == plural)
+        served().find(|k| k.group == group && k.version == version && k.plural == plural)
     }
 
     /// The kind of a manifest.
     pub fn of_manifest(api_version: &str, kind: &str) -> Option<&'static Kind> {
-        KINDS.iter().copied().find(|k| k.api_version() == api_version && k.kind == kind)
+        served().find(|k| k.api_version() == api_version && k.kind == kind)
     }
 }
 
@@ -157,6 +160,18 @@ pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 /// An integer in an object, 0 where there is none.
 pub fn integer(object: &Value, pointer: &str) -> i64 {
     object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// Whether a value says nothing: it and all that is in it are what they would be if they were left out.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+    }
 }
 
 /// Sets a field of a JSON object that is not there yet.

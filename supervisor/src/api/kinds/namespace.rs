@@ -28,6 +28,9 @@ pub static KIND: Kind = Kind {
     ],
 };
 
+/// Those that every node has, and keeps.
+pub const KEPT: [&str; 2] = ["default", "kube-system"];
+
 fn validate(object: &Value) -> Vec<Cause> {
     let name = text(object, "/metadata/name");
     if is_dns_label(name) {

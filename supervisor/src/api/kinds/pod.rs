@@ -6,13 +6,14 @@ use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
 use super::pod_probe::{probe_causes, probe_defaults, stop_signal_causes};
 use super::pod_resize::{policy_causes, policy_defaults};
+use super::pod_resources::{request_defaults, resource_causes};
 use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
+use super::pod_update::validate_update;
 use super::{
     AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, is_qualified_name,
     set_default, text,
 };
 use crate::api::access::service_account_token::DEFAULT_SECONDS;
-use crate::api::quantity;
 use crate::api::status::Cause;
 use serde_json::{Value, json};
 
@@ -64,14 +65,20 @@ pub const DEFAULT_GRACE_SECONDS: i64 = 30;
 fn set_defaults(object: &mut Value) {
     if let Some(spec) = object.get_mut("spec") {
         spec_defaults(spec);
-        // Of pods alone, as Kubernetes has it: a template stays as it was written.
-        for list in ["containers", "initContainers"] {
-            let containers = spec.get_mut(list).and_then(Value::as_array_mut);
-            containers.into_iter().flatten().for_each(policy_defaults);
-        }
+        own_defaults(spec);
     }
     if object.get("status").is_none_or(Value::is_null) {
         object["status"] = json!({"phase": "Pending"});
+    }
+}
+
+/// Of pods alone, as Kubernetes has it: a template stays as it was written.
+pub(super) fn own_defaults(spec: &mut Value) {
+    for list in ["containers", "initContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            policy_defaults(container);
+            request_defaults(container);
+        }
     }
 }
 
@@ -255,15 +262,7 @@ fn container_causes(container: &Value, path: &str, volumes: &[&str], causes: &mu
     }
     one_of(container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], causes);
     one_of(container, path, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"], causes);
-    for kind in ["limits", "requests"] {
-        for resource in ["cpu", "memory"] {
-            let Some(value) = container.pointer(&format!("/resources/{kind}/{resource}")) else { continue };
-            if quantity::parse(value.as_str().unwrap_or_default()).is_none_or(|q| q < 0.0) {
-                let message = "must be a quantity such as 500m, 2, 64Mi";
-                causes.push(Cause::invalid(format!("{path}.resources.{kind}.{resource}"), value, message));
-            }
-        }
-    }
+    resource_causes(container, path, causes);
     for (index, mount) in items(container, "volumeMounts").iter().enumerate() {
         let path = format!("{path}.volumeMounts[{index}]");
         if !volumes.contains(&text(mount, "/name")) {
@@ -323,14 +322,6 @@ pub fn service_account(pod: &Value) -> &str {
 /// The items of a list field, none where it is missing.
 pub fn items<'a>(object: &'a Value, field: &str) -> &'a [Value] {
     object.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// A pod that exists keeps its specification: images alone may change in Kubernetes, nothing here.
-fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
-    if old.get("spec") == new.get("spec") {
-        return Vec::new();
-    }
-    vec![Cause::forbidden("spec", "a pod's specification may not change: delete the pod and create it anew")]
 }
 
 #[cfg(test)]

@@ -38,6 +38,15 @@ pub(in crate::api) fn update_causes(old: &Value, new: &Value) -> Vec<Cause> {
                 causes.push(Cause::forbidden(&path, "only sidecar initContainers can be resized"));
             }
             for kind in ["limits", "requests"] {
+                let others = |container: &Value| {
+                    let mut amounts = container.pointer(&format!("/resources/{kind}")).cloned().unwrap_or_default();
+                    let fields = amounts.as_object_mut().map(std::mem::take).unwrap_or_default();
+                    fields.into_iter().filter(|(name, _)| !RESOURCES.contains(&name.as_str())).collect::<Vec<_>>()
+                };
+                if others(old) != others(new) {
+                    let message = "only cpu and memory resources are mutable";
+                    causes.push(Cause::forbidden(format!("{path}.{kind}"), message));
+                }
                 let has =
                     |container: &Value, name: &str| !text(container, &format!("/resources/{kind}/{name}")).is_empty();
                 let removed = RESOURCES.iter().any(|name| has(old, name) && !has(new, name));

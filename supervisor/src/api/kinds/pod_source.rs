@@ -92,14 +92,14 @@ pub(super) fn environment_causes(container: &Value, path: &str, causes: &mut Vec
 /// Resources of a container that it can name, and their divisors.
 fn resource_causes(selector: &Value, path: &str, causes: &mut Vec<Cause>) {
     const CPU: [&str; 2] = ["1m", "1"];
-    const MEMORY: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    const BYTES: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
     let resource = text(selector, "/resource");
     let divisors: &[&str] = match resource {
         "" => return causes.push(Cause::required(format!("{path}.resource"), "a request or limit of a container")),
         "limits.cpu" | "requests.cpu" => &CPU,
-        "limits.memory" | "requests.memory" => &MEMORY,
+        "limits.memory" | "requests.memory" | "limits.ephemeral-storage" | "requests.ephemeral-storage" => &BYTES,
         _ => {
-            let known = "limits.cpu, limits.memory, requests.cpu, requests.memory";
+            let known = "limits.cpu, limits.ephemeral-storage, limits.memory, requests.cpu, requests.ephemeral-storage, requests.memory";
             let message = format!("{resource:?}: supported values: {known}");
             return causes.push(Cause::unsupported(format!("{path}.resource"), &message));
         }

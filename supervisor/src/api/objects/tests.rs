@@ -95,6 +95,13 @@ async fn a_pod_gets_its_node_unless_that_is_cordoned() {
     objects.bind_waiting("default", "second", "another").await.unwrap();
     assert_eq!(node_of("second"), "");
     objects.bind_waiting("default", "second", uid).await.unwrap();
+    assert_eq!(node_of("second"), "", "it is cordoned still, or again");
+    let uncordoned = |mut node: Value| {
+        node["spec"] = json!({});
+        Ok(node)
+    };
+    objects.update(&node::KIND, "", "node", Half::Desired, uncordoned).await.unwrap();
+    objects.bind_waiting("default", "second", uid).await.unwrap();
     assert_eq!(node_of("second"), "node");
 }
 
@@ -120,4 +127,15 @@ async fn metadata_that_is_no_object_is_refused() {
         let refused = objects.create(&deployment::KIND, "default", wrong.clone()).await;
         assert!(matches!(refused, Err(ApiError::BadRequest(_))), "{wrong}: {refused:?}");
     }
+}
+
+#[tokio::test]
+async fn the_namespaces_of_every_node_stay() {
+    let (_folder, objects) = objects().await;
+    objects.create(&namespace::KIND, "", json!({"metadata": {"name": "side"}})).await.unwrap();
+    let delete = async |name: &str| objects.delete(&namespace::KIND, "", name, Propagation::Background, None).await;
+    let refused = delete("default").await.unwrap_err();
+    let message = "namespaces \"default\" is forbidden: this namespace may not be deleted";
+    assert_eq!((refused.code().as_u16(), refused.to_string().as_str()), (403, message));
+    assert!(delete("kube-system").await.is_err() && delete("side").await.is_ok());
 }

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use super::changes::{self, Again};
 use super::event::{EventType, Recorder};
 use super::replica_set::{condition, create_pod, delete_pod, is_ready, pod_of};
-use crate::api::kinds::job::has_condition;
+use crate::api::kinds::job::{has_condition, is_managed_elsewhere};
 use crate::api::kinds::{job, pod, text};
 use crate::api::objects::{Half, Objects, Propagation, is_owned_by, now};
 use crate::api::status::ApiError;
@@ -57,12 +57,16 @@ impl Controller<'_> {
             Err(ApiError::NotFound { .. }) => return self.release_strangers(namespace).await,
             Err(error) => return Err(error),
         };
+        if is_managed_elsewhere(&job) {
+            // How long one that has ended is kept is nobody's but the node's.
+            return if is_over(&job) { self.expire(&job).await } else { Ok(None) };
+        }
         let (mut pods, _) = self.objects.list(&pod::KIND, Some(namespace));
         pods.retain(|pod| is_owned_by(pod, text(&job, "/metadata/uid")));
         if !text(&job, "/metadata/deletionTimestamp").is_empty() {
             return self.release(&pods).await;
         }
-        if has_condition(&job, "Complete") || has_condition(&job, "Failed") {
+        if is_over(&job) {
             self.release(&pods).await?;
             return self.expire(&job).await;
         }
@@ -207,6 +211,11 @@ impl Controller<'_> {
             other => other,
         }
     }
+}
+
+/// Whether it has come to its end, and nothing of it runs any more.
+fn is_over(job: &Value) -> bool {
+    has_condition(job, "Complete") || has_condition(job, "Failed")
 }
 
 /// The conditions of a Job with this verdict, if there is one; `is_over` once it is carried out.

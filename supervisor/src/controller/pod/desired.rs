@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::environment::{Environment, expand};
 use super::resize::pod_limits;
 use super::resolver;
-use super::resource_field::Capacity;
+use super::resource_field::node_memory;
 use crate::api::kinds::pod_qos::QosClass;
 use crate::api::quantity;
 use crate::pod::qos::cpu_shares;
@@ -173,7 +173,7 @@ fn oom_score(spec: &PodSpec, container: &Container) -> i32 {
     if container.restart_policy.as_deref() == Some("Always") {
         wanted = spec.containers.iter().map(request).fold(wanted, i64::max);
     }
-    class_of(spec).oom_score(wanted, Capacity::of_node().memory_bytes)
+    class_of(spec).oom_score(wanted, node_memory())
 }
 
 /// A kernel with version 1 of control groups may have been told not to; with version 2 none is as good as no swap.

@@ -133,7 +133,8 @@ mod tests {
             "metadata": {"name": "web-1", "labels": {"app": "web"}}, "spec": {"containers": [container]}}))
         .unwrap();
         let pod_ips = ["10.0.0.2", "fd00::2"].map(|ip| ip.parse().unwrap()).to_vec();
-        let facts = Facts { node_name: "node", pod_ips, host_ips: &[], capacity: Capacity::of_node() };
+        let capacity = Capacity::of_node(folder.path());
+        let facts = Facts { node_name: "node", pod_ips, host_ips: &[], capacity };
         let sources = Sources { objects: &objects, namespace: "default", api: None };
         resolve(&pod, &pod.spec.as_ref().unwrap().containers[0], &sources, &facts)
     }

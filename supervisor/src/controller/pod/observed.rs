@@ -58,6 +58,8 @@ pub(super) struct Observed {
     /// What its probes say while it runs.
     pub(super) started: bool,
     pub(super) ready: bool,
+    /// The newest attempt is of another image than the pod wants by now: it is followed by one of that image.
+    pub(super) outdated: bool,
 }
 
 impl Observed {
@@ -69,8 +71,14 @@ impl Observed {
         self.current.as_ref().is_some_and(|c| c.state == ContainerState::Running)
     }
 
+    /// Whether it runs, or will again as soon as it can.
+    pub(super) fn goes_on(&self) -> bool {
+        self.is_running() || self.outdated
+    }
+
+    /// Of one that has ended for good, as far as it is up to itself.
     pub(super) fn exit_code(&self) -> Option<i32> {
-        let current = self.current.as_ref()?;
+        let current = self.current.as_ref().filter(|_| !self.outdated)?;
         matches!(current.state, ContainerState::Exited | ContainerState::Unknown).then_some(current.exit_code)
     }
 

@@ -16,11 +16,11 @@ pub(super) fn phase(restart_policy: &str, init: &[Observed], containers: &[Obser
     if !begun || !steps().all(Observed::has_succeeded) {
         return "Pending";
     }
-    let running = sidecars_run || containers.iter().any(Observed::is_running);
+    let running = sidecars_run || containers.iter().any(Observed::goes_on);
     let stopped = containers.iter().filter(|observed| observed.exit_code().is_some()).count();
     let clean = containers.iter().filter(|observed| observed.has_succeeded()).count();
     match restart_policy {
-        _ if stopped == 0 && !containers.iter().any(Observed::is_running) => "Pending",
+        _ if stopped == 0 && !containers.iter().any(Observed::goes_on) => "Pending",
         _ if running || stopped < containers.len() || restart_policy == "Always" => "Running",
         _ if clean == containers.len() => "Succeeded",
         "Never" => "Failed",

@@ -16,10 +16,11 @@ use super::desired;
 use super::observed::{Role, declared};
 use super::resource_field::Capacity;
 use super::termination;
-use super::worker::Worker;
+use super::worker::{Worker, is_outdated};
 use crate::api::kinds::pod::items;
-use crate::api::kinds::{pod, text};
+use crate::api::kinds::text;
 use crate::api::quantity;
+use crate::api::requests::request_of;
 use crate::pod::qos::cpu_shares;
 use crate::pod::spec::{PodLimits, Resources};
 use crate::pod::stats::Detail;
@@ -39,11 +40,12 @@ pub(super) fn accept(
     pod: &mut Pod,
     object: &Value,
     others: impl FnOnce() -> Vec<Arc<Value>>,
+    node: Capacity,
 ) -> Option<(&'static str, String)> {
     if !changes(object) {
         return None;
     }
-    let refusal = judge(object, &others(), Capacity::of_node())?;
+    let refusal = judge(object, &others(), node)?;
     let statuses = |list: &str| items(&object["status"], list).iter();
     let accepted: BTreeMap<&str, ResourceRequirements> = statuses("containerStatuses")
         .chain(statuses("initContainerStatuses"))
@@ -105,17 +107,6 @@ fn judge(object: &Value, others: &[Arc<Value>], node: Capacity) -> Option<(&'sta
         }
     }
     None
-}
-
-/// What a pod's containers and sidecars ask for together, in thousandths.
-fn request_of(object: &Value, name: &str) -> i64 {
-    let request = |container: &Value| {
-        let amount = |kind: &str| quantity::milli(text(container, &format!("/resources/{kind}/{name}")));
-        amount("requests").or_else(|| amount("limits")).unwrap_or(0)
-    };
-    let spec = &object["spec"];
-    let sidecars = items(spec, "initContainers").iter().filter(|container| pod::is_sidecar(container));
-    items(spec, "containers").iter().chain(sidecars).map(request).fold(0, i64::saturating_add)
 }
 
 /// Limits of a pod as a whole: as much as its containers may have at any time, where each of them has a limit; and its
@@ -193,6 +184,10 @@ impl Worker {
         for (role, container) in declared(&spec) {
             let running = self.attempts(&container.name).pop().filter(|last| last.state == ContainerState::Running);
             let Some(running) = running.filter(|running| !self.stops.contains_key(&running.id)) else { continue };
+            if role != Role::Step && is_outdated(container, &running) {
+                self.restart(pod, (role, container), &running, "definition changed, will be restarted");
+                continue;
+            }
             outcome = outcome.and(self.resize_container(pod, (role, container), &running).await);
         }
         if is_limited && outcome.is_ok() {
@@ -223,10 +218,7 @@ impl Worker {
         let cpu = change.cpu_shares.is_some() || change.cpu_quota_us.is_some();
         let memory = change.memory_limit_bytes.is_some();
         if (cpu && restarts(container, "cpu")) || (memory && restarts(container, "memory")) {
-            let message = format!("Container {} resize requires restart", container.name);
-            self.recorder.normal(&self.subject(role, container), "Killing", message);
-            let grace = termination::grace(&pod.spec.clone().unwrap_or_default());
-            self.end_one(self.ending(role, container, running, 0), grace);
+            self.restart(pod, (role, container), running, "resize requires restart");
             return Ok(());
         }
         if let Some(limit) = change.memory_limit_bytes {
@@ -238,6 +230,14 @@ impl Worker {
         updated.map_err(|error| format!("container {}: {error}", container.name))?;
         tracing::info!(pod = self.name, namespace = self.namespace, container = container.name, "resized");
         Ok(())
+    }
+
+    /// Ends a container, so that its next attempt is as the pod wants it.
+    fn restart(&mut self, pod: &Pod, (role, container): (Role, &Container), running: &ContainerStatus, why: &str) {
+        let message = format!("Container {} {why}", container.name);
+        self.recorder.normal(&self.subject(role, container), "Killing", message);
+        let grace = termination::grace(&pod.spec.clone().unwrap_or_default());
+        self.end_one(self.ending(role, container, running, 0), grace);
     }
 
     /// A limit below what is in use would have the kernel kill the container at once.
@@ -280,6 +280,8 @@ fn shown(wanted: &ResourceRequirements) -> Value {
 mod tests {
     use super::*;
 
+    const NODE: Capacity = Capacity { milli_cpus: 4000, memory_bytes: 1 << 30, storage_bytes: 1 << 30 };
+
     fn object(uid: &str, cpu: &str, has: &str) -> Value {
         json!({
             "metadata": {"uid": uid},
@@ -290,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_node_takes_what_it_has() {
-        let node = Capacity { milli_cpus: 4000, memory_bytes: 1 << 30 };
+        let node = NODE;
         let other = [Arc::new(object("b", "3", "3"))];
         assert_eq!(judge(&object("a", "1", "500m"), &other, node), None);
         assert!(matches!(judge(&object("a", "2", "500m"), &other, node), Some(("Deferred", _))));
@@ -303,11 +305,11 @@ mod tests {
     fn what_is_not_taken_leaves_the_pod_as_it_is() {
         let wanted = object("a", "99999", "500m");
         let mut pod: Pod = serde_json::from_value(wanted.clone()).unwrap();
-        assert!(accept(&mut pod, &wanted, Vec::new).is_some());
+        assert!(accept(&mut pod, &wanted, Vec::new, NODE).is_some());
         let requests = pod.spec.unwrap().containers[0].resources.clone().unwrap().requests.unwrap();
         assert_eq!(requests["cpu"].0, "500m");
         let same = object("a", "0.5", "500m");
-        assert_eq!(accept(&mut serde_json::from_value(same.clone()).unwrap(), &same, Vec::new), None);
+        assert_eq!(accept(&mut serde_json::from_value(same.clone()).unwrap(), &same, Vec::new, NODE), None);
     }
 
     #[test]

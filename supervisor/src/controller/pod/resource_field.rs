@@ -1,5 +1,7 @@
 //! A container's requests and limits, as it can name them itself (`resourceFieldRef`).
 
+use std::path::Path;
+
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
 use super::observed::declared;
@@ -10,18 +12,26 @@ use crate::api::quantity;
 pub(super) struct Capacity {
     pub(super) milli_cpus: i64,
     pub(super) memory_bytes: i64,
+    pub(super) storage_bytes: i64,
 }
 
 impl Capacity {
-    pub(super) fn of_node() -> Self {
+    /// `root` is on the disk that pods fill.
+    pub(super) fn of_node(root: &Path) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let info = rustix::system::sysinfo();
-        let memory = u128::from(info.totalram) * u128::from(info.mem_unit);
+        let disk = rustix::fs::statvfs(root).map_or(0, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
         Self {
             milli_cpus: i64::try_from(cpus).unwrap_or(1) * 1000,
-            memory_bytes: i64::try_from(memory).unwrap_or(i64::MAX),
+            memory_bytes: node_memory(),
+            storage_bytes: i64::try_from(disk).unwrap_or(i64::MAX),
         }
     }
+}
+
+/// Bytes.
+pub(super) fn node_memory() -> i64 {
+    let info = rustix::system::sysinfo();
+    i64::try_from(u128::from(info.totalram) * u128::from(info.mem_unit)).unwrap_or(i64::MAX)
 }
 
 /// The value that `selector` names, in units of its divisor, rounded up. Without a name it means `own`. `None` for a
@@ -61,6 +71,7 @@ fn value_of(container: &Container, selector: &ResourceFieldSelector, node: Capac
     let (amount, all, divisor) = match resource {
         "cpu" => (written.and_then(quantity::milli), node.milli_cpus, quantity::milli(divisor)?),
         "memory" => (written.and_then(quantity::whole), node.memory_bytes, quantity::whole(divisor)?),
+        "ephemeral-storage" => (written.and_then(quantity::whole), node.storage_bytes, quantity::whole(divisor)?),
         _ => return None,
     };
     let amount = amount.unwrap_or(if kind == "limits" { all } else { 0 });
@@ -77,13 +88,15 @@ mod tests {
         let container: Container = serde_json::from_value(json!({"name": "c", "resources": {
             "limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"memory": "1"}}}))
         .unwrap();
-        let node = Capacity { milli_cpus: 4000, memory_bytes: 8 << 30 };
+        let node = Capacity { milli_cpus: 4000, memory_bytes: 8 << 30, storage_bytes: 1 << 30 };
         for (resource, divisor, expected) in [
             ("limits.cpu", "0", Some("2")),
             ("limits.cpu", "1m", Some("1500")),
             ("requests.cpu", "1m", Some("1500")),
             ("limits.memory", "1Mi", Some("64")),
             ("requests.memory", "1Mi", Some("1")),
+            ("limits.ephemeral-storage", "1Mi", Some("1024")),
+            ("requests.ephemeral-storage", "1Mi", Some("0")),
             ("limits.hugepages-2Mi", "1", None),
             ("cpu", "1", None),
         ] {

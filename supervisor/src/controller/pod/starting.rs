@@ -31,6 +31,8 @@ pub(super) struct Record {
     pub(super) not_before: Option<Instant>,
     /// The attempt whose end the back-off has taken into account.
     pub(super) counted: Option<u32>,
+    /// Which image all that is about: with another one it begins anew.
+    image: Option<String>,
 }
 
 impl Worker {
@@ -41,6 +43,12 @@ impl Worker {
         (role, container): (Role, &Container),
         sandbox: &SandboxStatus,
     ) -> Option<Instant> {
+        let record = self.records.entry(container.name.clone()).or_default();
+        if record.image != container.image {
+            let is_first = record.image.is_none();
+            let earlier = std::mem::take(record);
+            *record = Record { image: container.image.clone(), ..if is_first { earlier } else { Record::default() } };
+        }
         let attempts = self.attempts(&container.name);
         let last = attempts.last();
         if let Some(running) = last.filter(|last| last.state == ContainerState::Running) {

@@ -130,7 +130,7 @@ impl Worker {
         self.context.pod_volumes.join(&self.uid)
     }
 
-    fn log_folder(&self) -> PathBuf {
+    pub(super) fn log_folder(&self) -> PathBuf {
         pod_log_folder(&self.context.pod_logs, &self.namespace, &self.name, &self.uid)
     }
 
@@ -142,7 +142,7 @@ impl Worker {
         let mut typed: Pod = serde_json::from_value(Value::clone(&object))
             .map_err(|error| PodError::internal("read pod object", error))?;
         let others = || self.context.objects.list(&pod::KIND, None).0;
-        self.resize.pending = resize::accept(&mut typed, &object, others);
+        self.resize.pending = resize::accept(&mut typed, &object, others, self.capacity());
         self.forget_ended();
         self.hear_last_words(&typed);
         self.keep_history(&typed);
@@ -171,7 +171,7 @@ impl Worker {
         }
         let spec = typed.spec.clone().unwrap_or_default();
         let (init, containers) = self.observe_all(&spec);
-        let look_again = self.look_at_disk(&typed).await;
+        let look_again = self.look_at_disk(&object).await;
         let evicted = self.eviction.cause.clone().map(|cause| Over::Failed(EVICTED.into(), cause));
         let grace = if evicted.is_some() { EVICTION_GRACE } else { grace(&spec) };
         let over = evicted.or_else(|| termination::over(&typed, &init, &containers, Timestamp::now()));
@@ -227,7 +227,11 @@ impl Worker {
             true => host_ips.to_vec(),
             false => sandbox.addresses.clone(),
         };
-        Facts { node_name: &self.context.node_name, pod_ips, host_ips, capacity: Capacity::of_node() }
+        Facts { node_name: &self.context.node_name, pod_ips, host_ips, capacity: self.capacity() }
+    }
+
+    fn capacity(&self) -> Capacity {
+        Capacity::of_node(&self.context.node.options().root)
     }
 
     /// Does what can be done now; gives back when the next thing may be due.
@@ -310,7 +314,9 @@ impl Worker {
         }
         let current = attempts.pop();
         let waiting = self.records.get(&container.name).and_then(|record| record.waiting.clone());
-        let mut observed = Observed { current, previous: attempts.pop(), waiting, role, ..Observed::default() };
+        let outdated = role != Role::Step && current.as_ref().is_some_and(|current| is_outdated(container, current));
+        let mut observed =
+            Observed { current, previous: attempts.pop(), waiting, role, outdated, ..Observed::default() };
         if let Some(running) = observed.current.as_ref().filter(|current| current.state == ContainerState::Running)
             && let Some(probes) = self.probes.get(&container.name).filter(|probes| probes.container == running.id)
             && !self.stops.contains_key(&running.id)
@@ -380,6 +386,12 @@ impl Worker {
 
 fn time_until(at: Timestamp) -> Duration {
     at.duration_since(Timestamp::now()).try_into().unwrap_or_default()
+}
+
+/// Whether an attempt was made of another image than its container has by now, as far as that is known.
+pub(super) fn is_outdated(container: &Container, attempt: &ContainerStatus) -> bool {
+    let made_of = &attempt.config.user_image;
+    !made_of.is_empty() && container.image.as_ref().is_some_and(|image| image != made_of)
 }
 
 fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {

@@ -127,6 +127,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("node", "jobs::"),
     ("node", "kube_client::"),
     ("node", "kube_controller::"),
+    ("node", "kube_groups::"),
     ("node", "pod_probes::"),
     ("node", "rights::"),
     ("node", "rollout_kills::"),
