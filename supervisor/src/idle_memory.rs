@@ -1,4 +1,4 @@
-//! Memory goes back to the kernel when the node comes to rest.
+//! Memory goes back to the kernel when the node comes to rest, and now and then where it does not.
 //!
 //! Bringing up and ending pods takes memory for moments, on many threads. The C library keeps what they have freed for
 //! the next time, page by page with what is still in use between; on a node that rests that is most of the daemon's heap.
@@ -13,14 +13,17 @@ use crate::pod::status::Event;
 /// No event for so long is rest.
 const REST: Duration = Duration::from_secs(2);
 
+/// Where there is no rest.
+const LONGEST: Duration = Duration::from_secs(10);
+
 /// Gives memory back each time `events` come to rest, until there can be no more of them.
 pub async fn give_back(mut events: Receiver<Event>) {
     while is_there_another(events.recv().await) {
-        while timeout(REST, events.recv()).await.is_ok_and(is_there_another) {}
+        let rest = async { while timeout(REST, events.recv()).await.is_ok_and(is_there_another) {} };
+        let _ = timeout(LONGEST, rest).await;
         // It holds the allocator's lock, one arena at a time.
-        match tokio::task::spawn_blocking(wharf_sys::memory::trim).await {
-            Ok(Err(error)) => tracing::warn!(%error, "give memory back"),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(wharf_sys::memory::trim).await {
+            tracing::warn!(%error, "give memory back");
         }
     }
 }

@@ -43,7 +43,7 @@ impl Attributes {
     pub fn of(route: &Route<'_>, path: &str, method: &Method, query: &Query) -> Self {
         match *route {
             Route::Collection { kind, namespace } => {
-                let filter = Filter::from_query(query).unwrap_or_default();
+                let filter = Filter::from_query(query, Some(kind)).unwrap_or_default();
                 let (verb, name) = match *method {
                     Method::GET | Method::HEAD => {
                         let verb = if query.flag("watch") { "watch" } else { "list" };

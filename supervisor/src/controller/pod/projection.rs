@@ -195,7 +195,8 @@ mod tests {
         }))
         .unwrap();
         let volume = &pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0];
-        let facts = Facts { node_name: "node", pod_ips: Vec::new(), host_ips: &[], capacity: Capacity::of_node() };
+        let facts =
+            Facts { node_name: "node", pod_ips: Vec::new(), host_ips: &[], capacity: Capacity::of_node(folder.path()) };
         let sources = Sources { objects: &objects, namespace: "default", api: Some(&api) };
         let look = || files(volume, &pod, &sources, &facts, folder.path()).map(|found| found.unwrap());
         assert!(look().unwrap_err().contains("not found"), "there is no account yet");
