@@ -6,6 +6,7 @@
 
 mod detect;
 mod devices;
+mod files;
 pub(crate) mod ownership;
 mod stats;
 mod systemd;

@@ -1,9 +1,10 @@
 //! Usage of a control group, in the form that runc's `events` prints.
 
+use super::files::Files;
 use super::{Cgroup, Error};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -173,6 +174,24 @@ enum Detail {
     All,
 }
 
+/// What [`Cgroup::summary`] has of `memory.stat`, of both versions.
+const SUMMARY_KEYS: [&str; 14] = [
+    "anon",
+    "cache",
+    "file",
+    "file_mapped",
+    "inactive_file",
+    "kernel",
+    "pgfault",
+    "pgmajfault",
+    "total_cache",
+    "total_inactive_file",
+    "total_mapped_file",
+    "total_pgfault",
+    "total_pgmajfault",
+    "total_rss",
+];
+
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
@@ -195,7 +214,7 @@ impl Cgroup {
     }
 
     /// The few of them that are asked for of all groups every few seconds: total processor time, memory and swap with
-    /// their limits, `memory.stat`, pressure.
+    /// their limits, the usual lines of `memory.stat`, pressure.
     ///
     /// # Errors
     /// If the group has gone.
@@ -203,23 +222,34 @@ impl Cgroup {
         self.read(Detail::Summary)
     }
 
+    fn v1_files(&self, controller: &str) -> Option<Files<'_>> {
+        self.v1(controller).map(Files::open)
+    }
+
     /// Processor time used in nanoseconds, from one file; `None` where the host does not count it, or the group has gone.
     pub fn cpu_time(&self) -> Option<u64> {
         match (self.v1("cpuacct"), &self.unified) {
-            (Some(path), _) => text(path, "cpuacct.usage").trim().parse().ok(),
-            (None, Some(path)) => keyed(path, "cpu.stat").get("usage_usec").map(|microseconds| microseconds * 1000),
+            (Some(path), _) => Files::open(path).text("cpuacct.usage").trim().parse().ok(),
+            (None, Some(path)) => {
+                Files::open(path).keyed("cpu.stat").get("usage_usec").map(|microseconds| microseconds * 1000)
+            }
             (None, None) => None,
         }
     }
 
     fn read(&self, detail: Detail) -> Result<Stats, Error> {
-        if let Some(path) = self.path().filter(|path| !path.exists()) {
+        let unified = self.unified.as_deref().map(Files::open);
+        let shown = match &unified {
+            Some(unified) if !self.is_legacy() => unified.is_there(),
+            _ => self.path().is_none_or(Path::exists),
+        };
+        if let Some(path) = self.path().filter(|_| !shown) {
             let source = io::Error::from(io::ErrorKind::NotFound);
             return Err(Error::Directory { operation: "read", path: path.to_path_buf(), source });
         }
         let mut stats = if self.is_legacy() { self.legacy_stats(detail) } else { Stats::default() };
-        if let Some(path) = &self.unified {
-            read_unified(path, &mut stats, !self.is_legacy(), detail);
+        if let Some(files) = &unified {
+            read_unified(files, &mut stats, !self.is_legacy(), detail);
         }
         Ok(stats)
     }
@@ -227,19 +257,19 @@ impl Cgroup {
     fn legacy_stats(&self, detail: Detail) -> Stats {
         let mut stats = Stats::default();
         let (more, all) = (detail >= Detail::Usage, detail == Detail::All);
-        if let Some(path) = self.v1("cpuacct") {
+        if let Some(files) = self.v1_files("cpuacct") {
             /// `USER_HZ` is 100 on every architecture Linux exports it for.
             const NANOSECONDS_PER_TICK: u64 = 10_000_000;
-            let ticks = if more { keyed(path, "cpuacct.stat") } else { BTreeMap::new() };
+            let ticks = if more { files.keyed("cpuacct.stat") } else { BTreeMap::new() };
             let tick = |key: &str| ticks.get(key).copied().unwrap_or(0) * NANOSECONDS_PER_TICK;
             let row = |file: &str| -> Vec<u64> {
                 if !all {
                     return Vec::new();
                 }
-                text(path, file).split_whitespace().filter_map(|word| word.parse().ok()).collect()
+                files.text(file).split_whitespace().filter_map(|word| word.parse().ok()).collect()
             };
             stats.cpu.usage = CpuUsage {
-                total: number(path, "cpuacct.usage"),
+                total: files.number("cpuacct.usage"),
                 percpu: row("cpuacct.usage_percpu"),
                 percpu_kernel: row("cpuacct.usage_percpu_sys"),
                 percpu_user: row("cpuacct.usage_percpu_user"),
@@ -247,8 +277,8 @@ impl Cgroup {
                 user: tick("user"),
             };
         }
-        if let Some(path) = self.v1("cpu").filter(|_| more) {
-            let values = keyed(path, "cpu.stat");
+        if let Some(files) = self.v1_files("cpu").filter(|_| more) {
+            let values = files.keyed("cpu.stat");
             let value = |key: &str| values.get(key).copied().unwrap_or(0);
             stats.cpu.throttling = Throttling {
                 periods: value("nr_periods"),
@@ -256,24 +286,24 @@ impl Cgroup {
                 throttled_time: value("throttled_time"),
             };
         }
-        if let Some(path) = self.v1("cpuset").filter(|_| all) {
+        if let Some(files) = self.v1_files("cpuset").filter(|_| all) {
             stats.cpuset = Cpuset {
-                cpus: index_list(&text(path, "cpuset.cpus")),
-                cpu_exclusive: number(path, "cpuset.cpu_exclusive"),
-                mems: index_list(&text(path, "cpuset.mems")),
-                mem_hardwall: number(path, "cpuset.mem_hardwall"),
-                mem_exclusive: number(path, "cpuset.mem_exclusive"),
-                memory_migrate: number(path, "cpuset.memory_migrate"),
-                memory_spread_page: number(path, "cpuset.memory_spread_page"),
-                memory_spread_slab: number(path, "cpuset.memory_spread_slab"),
-                memory_pressure: number(path, "cpuset.memory_pressure"),
-                sched_load_balance: number(path, "cpuset.sched_load_balance"),
-                sched_relax_domain_level: text(path, "cpuset.sched_relax_domain_level").trim().parse().unwrap_or(0),
+                cpus: index_list(&files.text("cpuset.cpus")),
+                cpu_exclusive: files.number("cpuset.cpu_exclusive"),
+                mems: index_list(&files.text("cpuset.mems")),
+                mem_hardwall: files.number("cpuset.mem_hardwall"),
+                mem_exclusive: files.number("cpuset.mem_exclusive"),
+                memory_migrate: files.number("cpuset.memory_migrate"),
+                memory_spread_page: files.number("cpuset.memory_spread_page"),
+                memory_spread_slab: files.number("cpuset.memory_spread_slab"),
+                memory_pressure: files.number("cpuset.memory_pressure"),
+                sched_load_balance: files.number("cpuset.sched_load_balance"),
+                sched_relax_domain_level: files.text("cpuset.sched_relax_domain_level").trim().parse().unwrap_or(0),
             };
         }
-        if let Some(path) = self.v1("memory") {
+        if let Some(files) = self.v1_files("memory") {
             let entry = |name: &str| {
-                let value = |file: &str| text(path, &format!("memory.{name}{file}")).trim().parse().ok();
+                let value = |file: &str| files.text(&format!("memory.{name}{file}")).trim().parse().ok();
                 let counted = |file: &str| if more { value(file).unwrap_or(0) } else { 0 };
                 Some(MemoryEntry {
                     usage: value("usage_in_bytes")?,
@@ -282,7 +312,7 @@ impl Cgroup {
                     failcnt: counted("failcnt"),
                 })
             };
-            let raw = keyed(path, "memory.stat");
+            let raw = files.keyed_if("memory.stat", |key| more || SUMMARY_KEYS.contains(&key));
             stats.memory = Memory {
                 cache: raw.get("cache").copied().unwrap_or(0),
                 usage: entry(""),
@@ -296,22 +326,22 @@ impl Cgroup {
         if !more {
             return stats;
         }
-        if let Some(path) = self.v1("pids") {
-            stats.pids = pids(path);
+        if let Some(files) = self.v1_files("pids") {
+            stats.pids = pids(&files);
         }
-        if let Some(path) = self.v1("blkio") {
+        if let Some(files) = self.v1_files("blkio") {
             let recursive = |name: &str| {
-                let own = entries(&text(path, &format!("blkio.bfq.{name}_recursive")));
-                if own.is_empty() { entries(&text(path, &format!("blkio.throttle.{name}_recursive"))) } else { own }
+                let own = entries(&files.text(&format!("blkio.bfq.{name}_recursive")));
+                if own.is_empty() { entries(&files.text(&format!("blkio.throttle.{name}_recursive"))) } else { own }
             };
             stats.blkio.io_service_bytes_recursive = recursive("io_service_bytes");
             stats.blkio.io_serviced_recursive = recursive("io_serviced");
         }
-        if let Some(path) = self.v1("hugetlb") {
-            stats.hugetlb = huge_pages(path, "usage_in_bytes", |size| HugePages {
-                usage: number(path, &format!("hugetlb.{size}.usage_in_bytes")),
-                max: number(path, &format!("hugetlb.{size}.max_usage_in_bytes")),
-                failcnt: number(path, &format!("hugetlb.{size}.failcnt")),
+        if let Some(files) = self.v1_files("hugetlb") {
+            stats.hugetlb = huge_pages(&files, "usage_in_bytes", |size| HugePages {
+                usage: files.number(&format!("hugetlb.{size}.usage_in_bytes")),
+                max: files.number(&format!("hugetlb.{size}.max_usage_in_bytes")),
+                failcnt: files.number(&format!("hugetlb.{size}.failcnt")),
             });
         }
         stats
@@ -380,18 +410,18 @@ impl AsFd for OomWatch {
 }
 
 /// The unified side; `all` if it has the controllers, otherwise (hybrid) only the ones v1 left it.
-fn read_unified(path: &Path, stats: &mut Stats, all: bool, detail: Detail) {
+fn read_unified(files: &Files<'_>, stats: &mut Stats, all: bool, detail: Detail) {
     let more = detail >= Detail::Usage;
     if more {
-        stats.hugetlb.extend(unified_huge_pages(path));
+        stats.hugetlb.extend(unified_huge_pages(files));
     }
-    let [cpu, memory, io] = ["cpu", "memory", "io"].map(|of| pressure(&text(path, &format!("{of}.pressure"))));
+    let [cpu, memory, io] = ["cpu", "memory", "io"].map(|of| pressure(&files.text(&format!("{of}.pressure"))));
     if !all {
         // Pressure needs no controller: the kernel keeps it for every group of this side.
         (stats.cpu.psi, stats.memory.psi, stats.blkio.psi) = (cpu, memory, io);
         return;
     }
-    let values = keyed(path, "cpu.stat");
+    let values = files.keyed("cpu.stat");
     let value = |key: &str| values.get(key).copied().unwrap_or(0);
     let nanoseconds = |key: &str| value(key) * 1000;
     stats.cpu = Cpu {
@@ -408,18 +438,18 @@ fn read_unified(path: &Path, stats: &mut Stats, all: bool, detail: Detail) {
         },
         psi: cpu,
     };
-    let raw = keyed(path, "memory.stat");
-    let hits = || keyed(path, "memory.events").get("max").copied().unwrap_or(0);
+    let raw = files.keyed_if("memory.stat", |key| more || SUMMARY_KEYS.contains(&key));
+    let hits = || files.keyed("memory.events").get("max").copied().unwrap_or(0);
     let usage = MemoryEntry {
-        limit: number(path, "memory.max"),
-        usage: number(path, "memory.current"),
-        max: if more { number(path, "memory.peak") } else { 0 },
+        limit: files.number("memory.max"),
+        usage: files.number("memory.current"),
+        max: if more { files.number("memory.peak") } else { 0 },
         failcnt: if more { hits() } else { 0 },
     };
     // Memory and swap together, as v1 counts and as runc's readers expect.
     let swap = MemoryEntry {
-        limit: number(path, "memory.swap.max").saturating_add(usage.limit),
-        usage: number(path, "memory.swap.current") + usage.usage,
+        limit: files.number("memory.swap.max").saturating_add(usage.limit),
+        usage: files.number("memory.swap.current") + usage.usage,
         ..MemoryEntry::default()
     };
     let cache = raw.get("file").copied().unwrap_or(0);
@@ -428,65 +458,30 @@ fn read_unified(path: &Path, stats: &mut Stats, all: bool, detail: Detail) {
     if !more {
         return;
     }
-    stats.cpuset.cpus = index_list(&text(path, "cpuset.cpus.effective"));
-    stats.cpuset.mems = index_list(&text(path, "cpuset.mems.effective"));
-    stats.pids = pids(path);
-    let devices = text(path, "io.stat");
+    stats.cpuset.cpus = index_list(&files.text("cpuset.cpus.effective"));
+    stats.cpuset.mems = index_list(&files.text("cpuset.mems.effective"));
+    stats.pids = pids(files);
+    let devices = files.text("io.stat");
     stats.blkio.io_service_bytes_recursive = unified_entries(&devices, [("rbytes", "Read"), ("wbytes", "Write")]);
     stats.blkio.io_serviced_recursive = unified_entries(&devices, [("rios", "Read"), ("wios", "Write")]);
 }
 
-fn unified_huge_pages(path: &Path) -> BTreeMap<String, HugePages> {
-    huge_pages(path, "current", |size| HugePages {
-        usage: number(path, &format!("hugetlb.{size}.current")),
-        max: number(path, &format!("hugetlb.{size}.max")),
-        failcnt: keyed(path, &format!("hugetlb.{size}.events")).get("max").copied().unwrap_or(0),
+fn unified_huge_pages(files: &Files<'_>) -> BTreeMap<String, HugePages> {
+    huge_pages(files, "current", |size| HugePages {
+        usage: files.number(&format!("hugetlb.{size}.current")),
+        max: files.number(&format!("hugetlb.{size}.max")),
+        failcnt: files.keyed(&format!("hugetlb.{size}.events")).get("max").copied().unwrap_or(0),
     })
 }
 
-fn pids(path: &Path) -> Pids {
-    let limit = text(path, "pids.max").trim().parse().unwrap_or(0);
-    Pids { current: number(path, "pids.current"), limit }
+fn pids(files: &Files<'_>) -> Pids {
+    let limit = files.text("pids.max").trim().parse().unwrap_or(0);
+    Pids { current: files.number("pids.current"), limit }
 }
 
-/// Absent files are empty: every controller is optional.
-fn text(path: &Path, file: &str) -> String {
-    /// More than any of them has, but for lists of many devices.
-    const USUAL_BYTES: usize = 8192;
-    let mut buffer = [0; USUAL_BYTES];
-    let Ok(mut file) = File::open(path.join(file)) else { return String::new() };
-    let mut bytes = match file.read(&mut buffer) {
-        Ok(length) => buffer[..length].to_vec(),
-        Err(_) => return String::new(),
-    };
-    // What is shorter than was asked for is all: the kernel makes such a text at once.
-    if bytes.len() == USUAL_BYTES && file.read_to_end(&mut bytes).is_err() {
-        return String::new();
-    }
-    String::from_utf8(bytes).unwrap_or_default()
-}
-
-fn number(path: &Path, file: &str) -> u64 {
-    match text(path, file).trim() {
-        "max" => u64::MAX,
-        text => text.parse().unwrap_or(0),
-    }
-}
-
-fn keyed(path: &Path, file: &str) -> BTreeMap<String, u64> {
-    let pair = |line: &str| {
-        let (key, value) = line.split_once(' ')?;
-        Some((key.to_string(), value.trim().parse().ok()?))
-    };
-    text(path, file).lines().filter_map(pair).collect()
-}
-
-fn huge_pages(path: &Path, file: &str, read: impl Fn(&str) -> HugePages) -> BTreeMap<String, HugePages> {
-    let size = |entry: io::Result<fs::DirEntry>| {
-        let name = entry.ok()?.file_name().into_string().ok()?;
-        Some(name.strip_prefix("hugetlb.")?.strip_suffix(file)?.strip_suffix('.')?.to_string())
-    };
-    let sizes = fs::read_dir(path).into_iter().flatten().filter_map(size).filter(|size| !size.ends_with(".rsvd"));
+fn huge_pages(files: &Files<'_>, file: &str, read: impl Fn(&str) -> HugePages) -> BTreeMap<String, HugePages> {
+    let size = |name: String| Some(name.strip_prefix("hugetlb.")?.strip_suffix(file)?.strip_suffix('.')?.to_string());
+    let sizes = files.names().filter_map(size).filter(|size| !size.ends_with(".rsvd"));
     sizes.map(|size| (size.clone(), read(&size))).collect()
 }
 
