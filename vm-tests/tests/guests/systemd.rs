@@ -19,7 +19,7 @@ fn the_suite_passes(test: &str, user: Option<&str>, hierarchy: Hierarchy) {
     let archive = debian::archive(&[]).expect("make the root file system");
     let start = Instant::now();
     let mut image = Image::debian(kernel, &init, archive, user).expect("image");
-    add_suites(&mut image, "", &built, |name| name == "runw_systemd").expect("add the suite");
+    add_suites(&mut image, "", &built, |name| name == "runw_systemd", "").expect("add the suite");
     let options = Options { timeout: LIMIT, hierarchy, memory_mib: 2048, ..Options::default() };
     let run = SuiteRun::on(&image, &options, None);
     run.print_counts(test, start.elapsed());

@@ -135,8 +135,15 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("node", "wharf_rollouts::"),
 ];
 
-/// Puts those suites into a guest that `wanted` names, and makes running them its command, after what `first` does.
-pub fn add_suites(image: &mut Image, first: &str, built: &Suites, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+/// Puts those suites into a guest that `wanted` names, and makes running them its command, after what `first` does; of
+/// their tests those that `picked` says in words for each.
+pub fn add_suites(
+    image: &mut Image,
+    first: &str,
+    built: &Suites,
+    wanted: impl Fn(&str) -> bool,
+    picked: &str,
+) -> anyhow::Result<()> {
     let mut script = format!("set -e; {first}\nset +e; failed=0\n");
     // By hand, some tests alone: words of their names.
     let some = std::env::var("WHARF_VM_TESTS").unwrap_or_default();
@@ -153,7 +160,7 @@ pub fn add_suites(image: &mut Image, first: &str, built: &Suites, wanted: impl F
         // One processor: more threads only add to the time a single test takes.
         writeln!(
             script,
-            "echo suite {name}; /suites/{name} {some} --test-threads=1 --show-output{skips} 2>&1 || {{ echo FAILED {name}; failed=1; }}"
+            "echo suite {name}; /suites/{name} {some} {picked} --test-threads=1 --show-output{skips} 2>&1 || {{ echo FAILED {name}; failed=1; }}"
         )?;
         image.file(file, &format!("/suites/{name}"))?;
     }
