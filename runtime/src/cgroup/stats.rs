@@ -277,7 +277,7 @@ impl Cgroup {
                 user: tick("user"),
             };
         }
-        if let Some(files) = self.v1_files("cpu").filter(|_| more) {
+        if more && let Some(files) = self.v1_files("cpu") {
             let values = files.keyed("cpu.stat");
             let value = |key: &str| values.get(key).copied().unwrap_or(0);
             stats.cpu.throttling = Throttling {
@@ -286,7 +286,7 @@ impl Cgroup {
                 throttled_time: value("throttled_time"),
             };
         }
-        if let Some(files) = self.v1_files("cpuset").filter(|_| all) {
+        if all && let Some(files) = self.v1_files("cpuset") {
             stats.cpuset = Cpuset {
                 cpus: index_list(&files.text("cpuset.cpus")),
                 cpu_exclusive: files.number("cpuset.cpu_exclusive"),
