@@ -28,7 +28,7 @@ type Made = Result<(ContainerRecord, u32)>;
 #[derive(Default)]
 pub(super) struct Creates {
     tasks: JoinSet<(String, Made)>,
-    waiting: HashMap<String, Waiting>,
+    waiting: HashMap<String, Box<Waiting>>,
 }
 
 struct Waiting {
@@ -126,7 +126,7 @@ impl Owner {
         let id = new_id();
         self.inner.table_mut().unfinished.insert(id.clone());
         let waiting = Waiting { config: config.clone(), replies: Vec::new(), exit: None };
-        self.creates.waiting.insert(id.clone(), waiting);
+        self.creates.waiting.insert(id.clone(), Box::new(waiting));
         let task = id.clone();
         self.creates.tasks.spawn(async move {
             let made = AssertUnwindSafe(maker.make(&task, config, pid_of)).catch_unwind().await;
@@ -172,7 +172,7 @@ impl Owner {
             }
         };
         self.inner.table_mut().unfinished.remove(&id);
-        let Some(Waiting { replies, exit, .. }) = waiting else { return };
+        let Some(Waiting { replies, exit, .. }) = waiting.map(|waiting| *waiting) else { return };
         if let (Some(exit), Ok(_)) = (exit, &answer) {
             self.container_exited(&id, exit);
         }
@@ -183,12 +183,12 @@ impl Owner {
 
     fn publish_created(&mut self, id: &str, record: ContainerRecord, pid: u32) {
         let status = record.status(id, &self.id, pid);
-        self.records.insert(id.into(), record);
+        self.records.insert(id.into(), Box::new(record));
         {
             let mut table = self.inner.table_mut();
             table.containers.insert(id.into(), self.id.clone());
             if let Some(entry) = table.pods.get_mut(&self.id) {
-                entry.containers.insert(id.into(), status);
+                entry.containers.insert(id.into(), Box::new(status));
             }
         }
         tracing::info!(pod = %self.id, container = %id, "container created");

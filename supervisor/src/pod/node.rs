@@ -91,7 +91,7 @@ impl Inner {
     pub(crate) fn published(&self, sandbox: &str) -> Option<(SandboxStatus, Vec<ContainerStatus>)> {
         let table = self.table();
         let entry = table.pods.get(sandbox)?;
-        Some((entry.status.clone(), entry.containers.values().cloned().collect()))
+        Some((entry.status.clone(), entry.containers.values().map(|status| (**status).clone()).collect()))
     }
 
     /// Has what pods that are gone left of CNI's networks taken back. On a task of its own: plugins take their time.
@@ -222,7 +222,7 @@ impl Node {
             shim: None,
             started: started.clone(),
         };
-        table.pods.insert(id.clone(), entry);
+        table.pods.insert(id.clone(), Box::new(entry));
         // A task of its own: a caller that goes away takes nothing down with it.
         tokio::spawn(sandbox::run(self.inner.clone(), id.clone(), config, inbox, commands, outcome));
         (id, started)
@@ -341,14 +341,15 @@ impl Node {
     }
 
     /// Of every container what `pick` makes of it; the node's table is locked meanwhile.
-    pub fn pick_containers<T>(&self, pick: impl FnMut(&ContainerStatus) -> Option<T>) -> Vec<T> {
+    pub fn pick_containers<T>(&self, mut pick: impl FnMut(&ContainerStatus) -> Option<T>) -> Vec<T> {
         let table = self.inner.table();
-        table.pods.values().flat_map(|entry| entry.containers.values()).filter_map(pick).collect()
+        table.pods.values().flat_map(|entry| entry.containers.values()).filter_map(|status| pick(status)).collect()
     }
 
     pub fn containers_of(&self, sandbox: &str) -> Vec<ContainerStatus> {
         let table = self.inner.table();
-        table.pods.get(sandbox).map(|entry| entry.containers.values().cloned().collect()).unwrap_or_default()
+        let containers = table.pods.get(sandbox).into_iter().flat_map(|entry| entry.containers.values());
+        containers.map(|status| (**status).clone()).collect()
     }
 
     /// By id or unique prefix.
@@ -381,7 +382,7 @@ impl Node {
     pub fn resolve_sandbox(&self, id: &str) -> Result<String> {
         let table = self.inner.table();
         let ids = table.pods.iter().filter(|(_, entry)| entry.is_listed()).map(|(id, _)| id);
-        resolve("pod sandbox", id, table.pods.get(id).is_some_and(PodEntry::is_listed), ids)
+        resolve("pod sandbox", id, table.pods.get(id).is_some_and(|entry| entry.is_listed()), ids)
     }
 
     /// The full id of the container that `id` is or uniquely begins.
@@ -409,7 +410,7 @@ impl Node {
         let commands = commands.ok_or_else(|| PodError::sandbox_not_found(sandbox))?;
         let (reply, answer) = oneshot::channel();
         // An owner that is gone means a sandbox that was removed a moment ago.
-        commands.send(command(reply)).await.map_err(|_| PodError::sandbox_not_found(sandbox))?;
+        commands.send(Box::new(command(reply))).await.map_err(|_| PodError::sandbox_not_found(sandbox))?;
         answer.await.map_err(|_| PodError::sandbox_not_found(sandbox))?
     }
 }

@@ -81,10 +81,10 @@ fn take_back(inner: &Arc<Inner>, id: String) -> oneshot::Receiver<()> {
     }
     let (done, answered) = oneshot::channel();
     tokio::spawn(async move {
-        let serves = take_up(&mut owner, phase, unfinished, commands).await;
+        let serves = Box::pin(take_up(&mut owner, phase, unfinished, commands)).await;
         let _ = done.send(());
         if serves {
-            owner.verify_network().await;
+            Box::pin(owner.verify_network()).await;
             owner.serve(inbox).await;
         }
     });
@@ -92,7 +92,7 @@ fn take_back(inner: &Arc<Inner>, id: String) -> oneshot::Receiver<()> {
 }
 
 /// False for a pod that is gone now.
-async fn take_up(owner: &mut Owner, phase: PodPhase, unfinished: bool, commands: mpsc::Sender<Command>) -> bool {
+async fn take_up(owner: &mut Owner, phase: PodPhase, unfinished: bool, commands: mpsc::Sender<Box<Command>>) -> bool {
     let id = owner.id.clone();
     if phase != PodPhase::Stopped
         && let Err(error) = owner.connect().await
@@ -128,7 +128,7 @@ fn owner_of(
     id: String,
     record: PodRecord,
     directory: PodDirectory,
-) -> (Owner, mpsc::Receiver<Command>, mpsc::Sender<Command>) {
+) -> (Owner, mpsc::Receiver<Box<Command>>, mpsc::Sender<Box<Command>>) {
     let (commands, inbox) = mpsc::channel(COMMAND_BACKLOG);
     let (_, from_shim) = mpsc::unbounded_channel();
     let owner = Owner {
@@ -151,11 +151,11 @@ fn owner_of(
     (owner, inbox, commands)
 }
 
-fn publish(owner: &Owner, commands: mpsc::Sender<Command>, pids: &HashMap<String, u32>) {
+fn publish(owner: &Owner, commands: mpsc::Sender<Box<Command>>, pids: &HashMap<String, u32>) {
     let (_, started) = watch::channel(Some(Ok(())));
     let containers = owner.records.iter().map(|(container, record)| {
         let pid = pids.get(container).copied().unwrap_or(0);
-        (container.clone(), record.status(container, &owner.id, pid))
+        (container.clone(), Box::new(record.status(container, &owner.id, pid)))
     });
     let status = SandboxStatus {
         id: owner.id.clone(),
@@ -168,11 +168,12 @@ fn publish(owner: &Owner, commands: mpsc::Sender<Command>, pids: &HashMap<String
     let entry = PodEntry { status, containers: containers.collect(), commands, shim: owner.shim.clone(), started };
     let mut table = owner.inner.table_mut();
     table.names.insert(owner.config.name.clone(), owner.id.clone());
-    table.containers.retain(|_, sandbox| *sandbox != owner.id);
-    for container in entry.containers.keys() {
-        table.containers.insert(container.clone(), owner.id.clone());
+    let added = entry.containers.keys().map(|container| (container.clone(), owner.id.clone())).collect::<Vec<_>>();
+    let before = table.pods.insert(owner.id.clone(), Box::new(entry));
+    for container in before.iter().flat_map(|entry| entry.containers.keys()) {
+        table.containers.remove(container);
     }
-    table.pods.insert(owner.id.clone(), entry);
+    table.containers.extend(added);
 }
 
 impl Owner {
@@ -180,7 +181,7 @@ impl Owner {
     fn read_records(&mut self) {
         for id in self.directory.container_ids() {
             if let Ok(record) = self.directory.read_container(&id) {
-                self.records.insert(id, record);
+                self.records.insert(id, Box::new(record));
             }
         }
     }
@@ -230,7 +231,7 @@ impl Owner {
             if let Err(error) = self.directory.write_container(&id, &record) {
                 tracing::warn!(pod = %self.id, container = %id, %error, "write container record");
             }
-            self.records.insert(id, record);
+            self.records.insert(id, Box::new(record));
         }
         (pids, ended)
     }

@@ -11,7 +11,6 @@ use super::bundle;
 use super::container::{EVENT_DEADLINE, START_ERROR_CODE, wrong_state};
 use super::error::{PodError, Result};
 use super::node::now;
-use super::record::ContainerRecord;
 use super::sandbox::{Owner, Reply};
 use super::session::SIGKILL;
 use super::shim_client::ShimClient;
@@ -133,7 +132,7 @@ impl Owner {
         if !matches!(state, ContainerState::Created | ContainerState::Running) {
             return Err(wrong_state(id, state, "a created or running one"));
         }
-        if self.records.get(id).is_some_and(ContainerRecord::waits_for_restore) {
+        if self.records.get(id).is_some_and(|record| record.waits_for_restore()) {
             return Err(wrong_state(id, state, "one whose checkpoint is restored"));
         }
         let Some(shim) = self.shim.clone() else { return Err(wrong_state(id, state, "one with a shim")) };

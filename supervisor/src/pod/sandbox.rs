@@ -101,8 +101,8 @@ pub(super) struct Owner {
     pub(super) shim_pid: u32,
     pub(super) from_shim: mpsc::UnboundedReceiver<FromPodShim>,
     /// For timers; weak, so that a removed pod's owner ends.
-    pub(super) to_self: mpsc::WeakSender<Command>,
-    pub(super) records: BTreeMap<String, ContainerRecord>,
+    pub(super) to_self: mpsc::WeakSender<Box<Command>>,
+    pub(super) records: BTreeMap<String, Box<ContainerRecord>>,
     pub(super) creates: Creates,
     pub(super) requests: Requests,
     pub(super) limit_changes: LimitChanges,
@@ -115,8 +115,8 @@ pub(crate) async fn run(
     inner: Arc<Inner>,
     id: String,
     config: SandboxConfig,
-    inbox: mpsc::Receiver<Command>,
-    commands: mpsc::Sender<Command>,
+    inbox: mpsc::Receiver<Box<Command>>,
+    commands: mpsc::Sender<Box<Command>>,
     outcome: watch::Sender<Option<Result<()>>>,
 ) {
     let to_self = commands.downgrade();
@@ -140,7 +140,8 @@ pub(crate) async fn run(
         limit_changes: LimitChanges::default(),
         stops: HashMap::new(),
     };
-    match owner.start().await {
+    // What each step needs is allocated for as long as it takes: the owner of a pod that rests is small.
+    match Box::pin(owner.start()).await {
         Ok(()) => {
             tracing::info!(pod = %owner.id, name = %owner.config.name.name, "pod sandbox ready");
             owner.publish(SandboxState::Ready);
@@ -149,7 +150,7 @@ pub(crate) async fn run(
             owner.serve(inbox).await;
         }
         Err(error) => {
-            for failure in owner.tear_down().await {
+            for failure in Box::pin(owner.tear_down()).await {
                 tracing::warn!(pod = %owner.id, %failure, "clear away a pod sandbox that failed to start");
             }
             owner.unpublish();
@@ -253,29 +254,31 @@ impl Owner {
 
     fn unpublish(&self) {
         let mut table = self.inner.table_mut();
-        table.pods.remove(&self.id);
+        let removed = table.pods.remove(&self.id);
         table.names.remove(&self.config.name);
-        table.containers.retain(|_, sandbox| *sandbox != self.id);
+        for container in removed.iter().flat_map(|entry| entry.containers.keys()) {
+            table.containers.remove(container);
+        }
     }
 
-    pub(super) async fn serve(mut self, mut inbox: mpsc::Receiver<Command>) {
+    pub(super) async fn serve(mut self, mut inbox: mpsc::Receiver<Box<Command>>) {
         loop {
             tokio::select! {
                 biased;
-                Some(message) = self.from_shim.recv() => self.on_shim(message).await,
-                Some(made) = self.creates.next() => self.created(made).await,
-                Some(answered) = self.requests.next() => self.answered(answered).await,
+                Some(message) = self.from_shim.recv() => Box::pin(self.on_shim(message)).await,
+                Some(made) = self.creates.next() => Box::pin(self.created(made)).await,
+                Some(answered) = self.requests.next() => Box::pin(self.answered(answered)).await,
                 Some(written) = self.limit_changes.next() => self.limits_written(written),
-                command = inbox.recv() => match command {
+                command = inbox.recv() => match command.map(|command| *command) {
                     Some(Command::Remove { reply }) => {
-                        let outcome = self.remove().await;
+                        let outcome = Box::pin(self.remove()).await;
                         let removed = outcome.is_ok();
                         let _ = reply.send(outcome);
                         if removed {
                             return;
                         }
                     }
-                    Some(command) => self.on_command(command).await,
+                    Some(command) => Box::pin(self.on_command(command)).await,
                     None => return,
                 },
             }
@@ -305,14 +308,12 @@ impl Owner {
 
     pub(super) async fn on_shim(&mut self, message: FromPodShim) {
         match message {
-            FromPodShim::Event(ShimEvent::Exited { container, exit }) => self.exit_told(&container, exit),
-            FromPodShim::Event(ShimEvent::Started { container, pid, at }) => {
-                self.container_started(&container, pid, at);
-            }
-            FromPodShim::Event(ShimEvent::Oom { container, .. }) => {
-                tracing::info!(pod = %self.id, %container, "out of memory");
-            }
-            FromPodShim::Event(ShimEvent::ExecExited { .. }) => {}
+            FromPodShim::Event(event) => match *event {
+                ShimEvent::Exited { container, exit } => self.exit_told(&container, exit),
+                ShimEvent::Started { container, pid, at } => self.container_started(&container, pid, at),
+                ShimEvent::Oom { container, .. } => tracing::info!(pod = %self.id, %container, "out of memory"),
+                ShimEvent::ExecExited { .. } => {}
+            },
             FromPodShim::Gone if self.shim.is_some() => {
                 tracing::error!(pod = %self.id, "the pod's shim died: its containers are ended");
                 self.shim_died().await;

@@ -35,9 +35,15 @@ const HURRIED_DEADLINE: Duration = Duration::from_secs(5);
 /// What the pod's owner hears of its shim.
 #[derive(Debug)]
 pub(crate) enum FromPodShim {
-    Event(Event),
+    Event(Box<Event>),
     /// The connection ended: the shim is dead or was shut down.
     Gone,
+}
+
+/// What is sent in one piece; descriptors go with its first byte.
+struct Frame {
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
 }
 
 type Outcome = (std::result::Result<Answer, Failure>, Vec<OwnedFd>);
@@ -45,7 +51,8 @@ type Outcome = (std::result::Result<Answer, Failure>, Vec<OwnedFd>);
 #[derive(Clone)]
 pub(crate) struct ShimClient {
     shared: Arc<Shared>,
-    outgoing: mpsc::UnboundedSender<(Vec<u8>, Vec<OwnedFd>)>,
+    /// Boxed, as all that goes over a channel that a pod keeps: it has room for 32 at the least.
+    outgoing: mpsc::UnboundedSender<Box<Frame>>,
 }
 
 struct Shared {
@@ -192,9 +199,9 @@ impl ShimClient {
             let reason = format!("the request has {} bytes, a shim takes {MAX_FRAME_BYTES}", body.len());
             return Err(PodError::invalid("config", reason));
         }
-        let mut frame = Vec::with_capacity(4 + body.len());
-        frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        frame.extend_from_slice(&body);
+        let mut bytes = Vec::with_capacity(4 + body.len());
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&body);
 
         let (reply, outcome) = oneshot::channel();
         {
@@ -204,7 +211,7 @@ impl ShimClient {
             }
             pending.replies.insert(request.id, reply);
         }
-        self.outgoing.send((frame, descriptors)).map_err(|_| gone(name, id))?;
+        self.outgoing.send(Box::new(Frame { bytes, descriptors })).map_err(|_| gone(name, id))?;
         Ok((request.id, outcome))
     }
 
@@ -294,9 +301,9 @@ fn answered(
     }
 }
 
-async fn write_frames(stream: Arc<UnixStream>, mut frames: mpsc::UnboundedReceiver<(Vec<u8>, Vec<OwnedFd>)>) {
-    while let Some((frame, descriptors)) = frames.recv().await {
-        if let Err(error) = write_frame(&stream, &frame, &descriptors).await {
+async fn write_frames(stream: Arc<UnixStream>, mut frames: mpsc::UnboundedReceiver<Box<Frame>>) {
+    while let Some(frame) = frames.recv().await {
+        if let Err(error) = write_frame(&stream, &frame.bytes, &frame.descriptors).await {
             tracing::debug!(%error, "write to shim");
             return;
         }
@@ -337,7 +344,7 @@ async fn read_frames(stream: Arc<UnixStream>, shared: Arc<Shared>) {
                 }
             }
             Ok(Some((FromShim::Event(event), _))) => {
-                let _ = shared.events.send(FromPodShim::Event(event));
+                let _ = shared.events.send(FromPodShim::Event(Box::new(event)));
             }
             Ok(None) => break,
             Err(error) => {
@@ -437,7 +444,8 @@ mod tests {
         let mut text = [0; 5];
         std::fs::File::from(fds.remove(0)).read_exact(&mut text).unwrap();
         assert_eq!(&text, b"hello");
-        assert!(matches!(heard.recv().await, Some(FromPodShim::Event(Event::Oom { .. }))));
+        let Some(FromPodShim::Event(event)) = heard.recv().await else { panic!("an event") };
+        assert!(matches!(*event, Event::Oom { .. }));
         shim.await.unwrap();
         assert!(matches!(heard.recv().await, Some(FromPodShim::Gone)));
         let error = client.done("version", "p", Operation::Version).await.unwrap_err();

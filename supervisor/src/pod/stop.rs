@@ -68,7 +68,7 @@ impl Owner {
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             if let Some(owner) = to_self.upgrade() {
-                let _ = owner.send(command).await;
+                let _ = owner.send(Box::new(command)).await;
             }
         });
     }
@@ -105,7 +105,7 @@ impl Owner {
             let exit = end_of(init).await;
             tokio::time::sleep(SIGNAL_DEADLINE).await;
             if let Some(owner) = to_self.upgrade() {
-                let _ = owner.send(Command::EndSeen { container, exit }).await;
+                let _ = owner.send(Box::new(Command::EndSeen { container, exit })).await;
             }
         });
     }

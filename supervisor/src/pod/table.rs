@@ -15,9 +15,11 @@ use super::spec::{SandboxConfig, SandboxName};
 use super::status::{ContainerStatus, SandboxStatus};
 
 /// What is answered from memory.
+///
+/// A node of a map of this kind has room for eleven values, whatever it holds: large ones are boxed.
 #[derive(Default)]
 pub(crate) struct Table {
-    pub(crate) pods: BTreeMap<String, PodEntry>,
+    pub(crate) pods: BTreeMap<String, Box<PodEntry>>,
     /// Sandbox of each container.
     pub(crate) containers: BTreeMap<String, String>,
     pub(crate) names: HashMap<SandboxName, String>,
@@ -27,8 +29,8 @@ pub(crate) struct Table {
 
 pub(crate) struct PodEntry {
     pub(crate) status: SandboxStatus,
-    pub(crate) containers: BTreeMap<String, ContainerStatus>,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) containers: BTreeMap<String, Box<ContainerStatus>>,
+    pub(crate) commands: mpsc::Sender<Box<Command>>,
     /// `None` before the shim was started and after it ended.
     pub(crate) shim: Option<ShimClient>,
     /// Holds the outcome of `run_sandbox` once it is known; lists leave out a pod without one.
@@ -62,7 +64,7 @@ impl Inner {
         let table = self.table();
         let sandbox = table.containers.get(id).ok_or_else(|| PodError::container_not_found(id))?;
         let entry = table.pods.get(sandbox).ok_or_else(|| PodError::sandbox_not_found(sandbox))?;
-        entry.containers.get(id).cloned().ok_or_else(|| PodError::container_not_found(id))
+        entry.containers.get(id).map(|status| (**status).clone()).ok_or_else(|| PodError::container_not_found(id))
     }
 
     /// The shim that holds container `id`.
