@@ -160,9 +160,7 @@ pub(crate) fn list(context: &Context) -> anyhow::Result<Comparison> {
             declared.clear()?;
             declared.deploy(CROWD)?;
         }
-        let begin = Instant::now();
-        declared.api.request("GET", PODS, None)?;
-        Ok(Sample::from([(Metric::Time, begin.elapsed().as_secs_f64())]))
+        Ok(Sample::from([(Metric::Time, declared.api.time_of(PODS)?.as_secs_f64())]))
     };
     Ok(Comparison {
         what: format!("List all pods while {CROWD} that were declared at once are brought to run."),

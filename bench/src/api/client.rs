@@ -25,6 +25,19 @@ impl Api {
     /// # Errors
     /// Nobody answers, or it is a refusal.
     pub(super) fn request(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        object_in(&self.answer(method, path, body)?).with_context(|| format!("{method} {path}"))
+    }
+
+    /// How long it takes until the whole answer is here; what the client makes of it takes its own time.
+    pub(super) fn time_of(&self, path: &str) -> anyhow::Result<Duration> {
+        let begin = Instant::now();
+        let answer = self.answer("GET", path, None)?;
+        let taken = begin.elapsed();
+        object_in(&answer).with_context(|| format!("GET {path}"))?;
+        Ok(taken)
+    }
+
+    fn answer(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Vec<u8>> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut stream = UnixStream::connect(&self.socket)?;
         // HTTP/1.0: the answer ends with the connection.
@@ -35,13 +48,7 @@ impl Api {
         )?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
-        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("an answer without an end")?;
-        let status: u16 = std::str::from_utf8(answer.get(9..12).unwrap_or_default())?.parse()?;
-        let object = serde_json::from_slice(&answer[end + 4..]).with_context(|| format!("{method} {path}"))?;
-        if status >= 300 {
-            bail!("{method} {path}: {status}: {object}");
-        }
-        Ok(object)
+        Ok(answer)
     }
 
     /// Waits until the object, a list too, is as `is_there` wants it.
@@ -55,4 +62,14 @@ impl Api {
         }
         Ok(())
     }
+}
+
+fn object_in(answer: &[u8]) -> anyhow::Result<Value> {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("an answer without an end")?;
+    let status: u16 = std::str::from_utf8(answer.get(9..12).unwrap_or_default())?.parse()?;
+    let object = serde_json::from_slice(&answer[end + 4..])?;
+    if status >= 300 {
+        bail!("{status}: {object}");
+    }
+    Ok(object)
 }

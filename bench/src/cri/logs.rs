@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::Path;
 use std::process::Command;
 
+use super::image::BUSYBOX;
 use super::node::Node;
 use super::{CONTAINERD, OURS, contestants};
 use crate::Context;
@@ -43,15 +44,17 @@ fn logged(node: &mut Node) -> anyhow::Result<Sample> {
 
 /// What the kernel needs for the bytes alone.
 fn cat() -> anyhow::Result<Contestant> {
-    const SCRIPT: &str = "cat lines | cat >out";
+    // Written by the program that writes it in the container.
+    let script = format!("{BUSYBOX} cat lines | cat >out");
     let disk = FileSystem::fresh()?;
     write_lines(&disk.path())?;
+    let command = script.clone();
     let run = move || {
-        let taken = measure::run(Command::new("sh").args(["-c", SCRIPT]).current_dir(disk.path()))?;
+        let taken = measure::run(Command::new("sh").args(["-c", &script]).current_dir(disk.path()))?;
         std::fs::remove_file(disk.path().join("out"))?;
         Ok(Sample::from([(Metric::Time, taken.time.as_secs_f64())]))
     };
-    Ok(Contestant { name: CAT, version: "coreutils".into(), command: SCRIPT.into(), run: Ok(Box::new(run)) })
+    Ok(Contestant { name: CAT, version: "coreutils".into(), command, run: Ok(Box::new(run)) })
 }
 
 /// From the start of a container to its end being told, all of its output being in the log.

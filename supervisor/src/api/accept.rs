@@ -1,15 +1,17 @@
-//! What a client wants back: the object, its row in a table, or its metadata alone.
+//! What a client wants back: the object, its row in a table, or its metadata alone. Objects are written out of the store
+//! as they are there: a list of hundreds is never copied.
 
 use std::sync::Arc;
 
 use http::header;
 use http::request::Parts;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::kinds::Kind;
 use super::query::Query;
 use super::status::ApiError;
-use super::table::{self, RowObject};
+use super::table::{RowObject, Table};
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,49 +82,107 @@ fn ranges(parts: &Parts) -> Vec<Range<'_>> {
     ranges.collect()
 }
 
+/// One object in the form that was asked for.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Shown<'a> {
+    Object(&'a Value),
+    Table(Table<'a>),
+    Metadata(PartialMetadata<'a>),
+}
+
+/// Objects in the form that was asked for.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum ShownList<'a> {
+    Items(Items<'a>),
+    Table(Table<'a>),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Items<'a> {
+    kind: String,
+    api_version: String,
+    metadata: ListMetadata,
+    items: Vec<Shown<'a>>,
+}
+
+/// `meta.k8s.io/v1` ListMeta.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListMetadata {
+    pub resource_version: String,
+    /// The token for the next part, where there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#continue: Option<String>,
+    /// How many more there are, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining_item_count: Option<usize>,
+}
+
+/// The metadata of an object as an object of its own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartialMetadata<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: &'a Value,
+}
+
+impl<'a> PartialMetadata<'a> {
+    pub fn of(object: &'a Value) -> Self {
+        Self { kind: "PartialObjectMetadata", api_version: META_VERSION, metadata: &object["metadata"] }
+    }
+}
+
+/// Of the forms that are not the object itself.
+pub(super) const META_VERSION: &str = "meta.k8s.io/v1";
+
 impl Form {
     /// One object.
-    pub fn show(self, kind: &Kind, object: &Arc<Value>, version: u64) -> Value {
+    pub fn show<'a>(self, kind: &Kind, object: &'a Arc<Value>, version: u64) -> Shown<'a> {
         match self {
-            Self::Object => Value::clone(object),
-            Self::Table(rows) => table::table(kind, std::slice::from_ref(object), version, rows),
-            Self::Metadata => metadata_of(object),
+            Self::Object => Shown::Object(object),
+            Self::Table(rows) => Shown::Table(Table::of(kind, std::slice::from_ref(object), at(version), rows)),
+            Self::Metadata => Shown::Metadata(PartialMetadata::of(object)),
         }
     }
 
     /// A list of them; `continued` where there are more: a token for the next part and their number.
-    pub fn list(
+    pub fn list<'a>(
         self,
         kind: &Kind,
-        objects: &[Arc<Value>],
+        objects: &'a [Arc<Value>],
         version: u64,
         continued: Option<(String, Option<usize>)>,
-    ) -> Value {
-        let mut list = match self {
-            Self::Table(rows) => table::table(kind, objects, version, rows),
-            Self::Object => json!({
-                "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-                "items": objects.iter().map(|object| &**object).collect::<Vec<_>>(),
-            }),
-            Self::Metadata => json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                "items": objects.iter().map(|object| metadata_of(object)).collect::<Vec<_>>(),
-            }),
-        };
-        list["metadata"] = json!({"resourceVersion": version.to_string()});
+    ) -> ShownList<'a> {
+        let mut metadata = at(version);
         if let Some((token, remaining)) = continued {
-            list["metadata"]["continue"] = token.into();
-            if let Some(remaining) = remaining {
-                list["metadata"]["remainingItemCount"] = remaining.into();
-            }
+            metadata.r#continue = Some(token);
+            metadata.remaining_item_count = remaining;
         }
-        list
+        let items = match self {
+            Self::Table(rows) => return ShownList::Table(Table::of(kind, objects, metadata, rows)),
+            Self::Object => Items {
+                kind: format!("{}List", kind.kind),
+                api_version: kind.api_version(),
+                metadata,
+                items: objects.iter().map(|object| Shown::Object(object)).collect(),
+            },
+            Self::Metadata => Items {
+                kind: "PartialObjectMetadataList".into(),
+                api_version: META_VERSION.into(),
+                metadata,
+                items: objects.iter().map(|object| Shown::Metadata(PartialMetadata::of(object))).collect(),
+            },
+        };
+        ShownList::Items(items)
     }
 }
 
-/// The metadata of an object as an object of its own.
-pub fn metadata_of(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+fn at(version: u64) -> ListMetadata {
+    ListMetadata { resource_version: version.to_string(), ..ListMetadata::default() }
 }
 
 #[cfg(test)]

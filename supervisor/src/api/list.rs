@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -79,7 +80,7 @@ pub(super) fn list(
     namespace: Option<&str>,
     query: &Query,
     form: Form,
-) -> Result<Value, ApiError> {
+) -> Result<Response, ApiError> {
     let filter = Filter::from_query(query, Some(kind))?;
     let limit = query.number::<usize>("limit")?.unwrap_or(0);
     let from = query.get("continue").filter(|token| !token.is_empty()).map(Continue::parse).transpose()?;
@@ -103,7 +104,7 @@ pub(super) fn list(
         let (namespace, name) = (text(last, "/metadata/namespace").into(), text(last, "/metadata/name").into());
         (Continue { version, namespace, name }.to_token(), filter.is_empty().then_some(rest))
     });
-    Ok(form.list(kind, &found, version, continued))
+    Ok(axum::Json(form.list(kind, &found, version, continued)).into_response())
 }
 
 /// The newest state, or that of `resourceVersion` where the query insists.

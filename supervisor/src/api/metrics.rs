@@ -89,12 +89,13 @@ pub(super) async fn answer(api: &Api, parts: &Parts, wanted: Metrics<'_>, query:
     let [nodes, pods] = &KINDS;
     let list = |kind: &Kind, items: Vec<Value>| {
         let items: Vec<Arc<Value>> = items.into_iter().map(Arc::new).collect();
-        form.list(kind, &items, version, None)
+        axum::Json(form.list(kind, &items, version, None)).into_response()
     };
-    let answer = match wanted {
+    let show = |kind: &Kind, item: Value| axum::Json(form.show(kind, &Arc::new(item), version)).into_response();
+    Ok(match wanted {
         Metrics::Node(name) => {
             let metrics = node_metrics(api, &*api.objects.get(&node::KIND, "", name)?).await?;
-            form.show(nodes, &Arc::new(metrics), version)
+            show(nodes, metrics)
         }
         Metrics::Nodes => {
             let mut items = Vec::new();
@@ -107,15 +108,14 @@ pub(super) async fn answer(api: &Api, parts: &Parts, wanted: Metrics<'_>, query:
             let pod = api.objects.get(&pod::KIND, namespace, name)?;
             let missing = || ApiError::NotFound { resource: format!("pods.{GROUP}"), name: name.into() };
             let metrics = pod_metrics(api, vec![pod]).await?.pop().ok_or_else(missing)?;
-            form.show(pods, &Arc::new(metrics), version)
+            show(pods, metrics)
         }
         Metrics::Pods { namespace } => {
             let (mut wanted, _) = api.objects.list(&pod::KIND, namespace);
             wanted.retain(|pod| filter.matches(pod));
             list(pods, pod_metrics(api, wanted).await?)
         }
-    };
-    Ok(axum::Json(answer).into_response())
+    })
 }
 
 /// Figures of those of `pods` that run.

@@ -121,7 +121,7 @@ async fn collection(
                 true => {
                     watch::stream(&api.objects, kind, namespace, &query, Filter::from_query(&query, Some(kind))?, form)
                 }
-                false => Ok(axum::Json(list::list(&api.objects, kind, namespace, &query, form)?).into_response()),
+                false => list::list(&api.objects, kind, namespace, &query, form),
             }
         }
         Method::POST => {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use super::accept::metadata_of;
+use super::accept::{ListMetadata, META_VERSION, PartialMetadata, Shown};
 use super::kinds::Kind;
 use super::query::Query;
 use super::status::ApiError;
@@ -31,29 +32,57 @@ impl RowObject {
     }
 }
 
-/// A table of `objects`.
-pub fn table(kind: &Kind, objects: &[Arc<Value>], version: u64, row_object: RowObject) -> Value {
-    let columns: Vec<Value> = kind
-        .columns
-        .iter()
-        .map(|c| {
-            let format = if c.name == "Name" { "name" } else { "" };
-            json!({"name": c.name, "type": c.data_type, "format": format, "description": "", "priority": c.priority})
-        })
-        .collect();
-    let rows: Vec<Value> = objects.iter().map(|object| row(kind, object, row_object)).collect();
-    json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": version.to_string()},
-        "columnDefinitions": columns, "rows": rows,
-    })
+/// The `meta.k8s.io/v1` Table of some objects.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Table<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: ListMetadata,
+    column_definitions: Vec<ColumnDefinition>,
+    rows: Vec<Row<'a>>,
 }
 
-fn row(kind: &Kind, object: &Value, row_object: RowObject) -> Value {
-    let cells: Vec<Value> = kind.columns.iter().map(|column| (column.cell)(object)).collect();
-    match row_object {
-        RowObject::None => json!({"cells": cells}),
-        RowObject::Metadata => json!({"cells": cells, "object": metadata_of(object)}),
-        RowObject::Object => json!({"cells": cells, "object": object}),
+#[derive(Serialize)]
+struct ColumnDefinition {
+    name: &'static str,
+    r#type: &'static str,
+    format: &'static str,
+    description: &'static str,
+    priority: u8,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    cells: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<Shown<'a>>,
+}
+
+impl<'a> Table<'a> {
+    pub fn of(kind: &Kind, objects: &'a [Arc<Value>], metadata: ListMetadata, row_object: RowObject) -> Self {
+        let columns = kind.columns.iter().map(|column| ColumnDefinition {
+            name: column.name,
+            r#type: column.data_type,
+            format: if column.name == "Name" { "name" } else { "" },
+            description: "",
+            priority: column.priority,
+        });
+        let rows = objects.iter().map(|object| Row {
+            cells: kind.columns.iter().map(|column| (column.cell)(object)).collect(),
+            object: match row_object {
+                RowObject::None => None,
+                RowObject::Metadata => Some(Shown::Metadata(PartialMetadata::of(object))),
+                RowObject::Object => Some(Shown::Object(object)),
+            },
+        });
+        Self {
+            kind: "Table",
+            api_version: META_VERSION,
+            metadata,
+            column_definitions: columns.collect(),
+            rows: rows.collect(),
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::accept::Form;
+use super::accept::{Form, Shown};
 use super::kinds::Kind;
 use super::list::Filter;
 use super::object_store::{Change, ChangeType, ObjectStore};
@@ -117,6 +118,13 @@ fn wants_initial(query: &Query, bookmarks: bool) -> Result<Option<bool>, ApiErro
     }
 }
 
+/// `meta.k8s.io/v1` WatchEvent.
+#[derive(Serialize)]
+struct WatchEvent<'a> {
+    r#type: &'a str,
+    object: Shown<'a>,
+}
+
 impl Watch {
     /// The next events as lines, or the end.
     async fn next(&mut self) -> Option<String> {
@@ -190,8 +198,9 @@ impl Watch {
     }
 
     fn line(&self, event_type: &str, object: &Arc<Value>) -> String {
-        let shown = self.form.show(self.kind, object, self.version);
-        json!({"type": event_type, "object": shown}).to_string() + "\n"
+        let event = WatchEvent { r#type: event_type, object: self.form.show(self.kind, object, self.version) };
+        // Of strings, numbers and objects nothing fails to be written.
+        serde_json::to_string(&event).unwrap_or_default() + "\n"
     }
 
     fn bookmark(&self, annotations: Value) -> String {

@@ -4,7 +4,7 @@
 //! same stream. A record is handed to the kernel in one `write`, so a reader never sees half of one.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use wharf_runtime::time::rfc3339;
@@ -57,11 +57,15 @@ impl CriLog {
         let pending = &mut self.pending[stream as usize];
         let prefix = record_prefix(now_nanoseconds, stream);
         self.records.clear();
-        while let Some(end) = output.iter().position(|&byte| byte == b'\n') {
-            push_line(&mut self.records, &prefix, pending, &output[..end], true);
-            output = &output[end + 1..];
+        while !output.is_empty() {
+            let all = output;
+            // Looks for the end of a line with the C library's widest registers; what is in memory does not fail.
+            let (line, ended) = match all[..output.skip_until(b'\n')?] {
+                [ref line @ .., b'\n'] => (line, true),
+                ref line => (line, false),
+            };
+            push_line(&mut self.records, &prefix, pending, line, ended);
         }
-        push_line(&mut self.records, &prefix, pending, output, false);
         self.file.write_all(&self.records)
     }
 
