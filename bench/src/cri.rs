@@ -23,6 +23,10 @@ const LIST_MAX_SECONDS: f64 = 0.005;
 const STATS_MAX_SECONDS: f64 = 0.050;
 const POD_MAX_BYTES: f64 = 0.35 * (1 << 20) as f64;
 const SETTLED: Duration = Duration::from_secs(1);
+const IDLE_PODS: usize = 200;
+const IDLE_SPAN: Duration = Duration::from_secs(20);
+/// Of one processor.
+const IDLE_MAX_SHARE: f64 = 0.01;
 const FEW_PODS: usize = 5;
 const CROWD: usize = 500;
 const DAEMON_MAX_BYTES: f64 = (12 << 20) as f64;
@@ -166,6 +170,27 @@ pub(crate) fn stats(context: &Context) -> anyhow::Result<Comparison> {
         bounds: vec![Bound { ours: OURS, metric: Metric::Time, at_most: Limit::Absolute(STATS_MAX_SECONDS) }],
         rounds: 40,
         warm_up: 4,
+    })
+}
+
+/// What the node's programs take while its pods do nothing.
+pub(crate) fn idle(context: &Context) -> anyhow::Result<Comparison> {
+    let prepare = |node: &mut Node| (0..IDLE_PODS / MANY).try_for_each(|_| node.start_pods(MANY).map(drop));
+    let job: Job = |node| {
+        let (before, begin) = (node.processor_time()?, Instant::now());
+        std::thread::sleep(IDLE_SPAN);
+        let used = node.processor_time()?.saturating_sub(before);
+        Ok(Sample::from([(Metric::Processor, used.as_secs_f64() / begin.elapsed().as_secs_f64())]))
+    };
+    Ok(Comparison {
+        what: format!(
+            "A node with {IDLE_PODS} pods that nobody asks anything: processor time of daemon and shims over {} s.",
+            IDLE_SPAN.as_secs()
+        ),
+        contestants: contestants(context, "nothing", prepare, job)?,
+        bounds: vec![Bound { ours: OURS, metric: Metric::Processor, at_most: Limit::Absolute(IDLE_MAX_SHARE) }],
+        rounds: 5,
+        warm_up: 1,
     })
 }
 

@@ -77,6 +77,7 @@ const BENCHES: &[(&str, Prepare)] = &[
     ("api-restart", api::restart),
     ("cri-end", cri::end),
     ("cri-growth", cri::growth),
+    ("cri-idle", cri::idle),
     ("cri-list", cri::list),
     ("cri-logs", cri::logs),
     ("cri-many", cri::many),

@@ -171,15 +171,12 @@ impl Node {
 
     /// Of the daemon, since it was started; to 10 ms.
     pub(crate) fn daemon_processor_time(&self) -> anyhow::Result<Duration> {
-        /// `USER_HZ` is 100 on every architecture Linux exports it for.
-        const TICK: Duration = Duration::from_millis(10);
-        let path = format!("/proc/{}/stat", self.daemon.pid());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        // After the name in parentheses, from the state on (proc_pid_stat(5)): utime and stime.
-        let fields =
-            text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2)).with_context(|| path)?;
-        let ticks = fields.map(str::parse::<u32>).sum::<Result<u32, _>>()?;
-        Ok(TICK * ticks)
+        processor_time_of(self.daemon.pid())
+    }
+
+    /// Of the daemon and all shims, since they were started; to 10 ms for each.
+    pub(super) fn processor_time(&self) -> anyhow::Result<Duration> {
+        self.processes()?.into_iter().map(processor_time_of).sum()
     }
 
     /// Proportional set size of the daemon, in bytes.
@@ -189,11 +186,17 @@ impl Node {
 
     /// Of everything that is the node's and no container's, in bytes.
     pub(super) fn memory_bytes(&self) -> anyhow::Result<u64> {
+        // One may be gone by now.
+        Ok(self.processes()?.into_iter().map(|pid| memory_of(pid).unwrap_or(0)).sum())
+    }
+
+    /// Whatever is the node's and no container's.
+    fn processes(&self) -> anyhow::Result<Vec<u32>> {
         let (daemon, shim, pause) = match self.kind {
             Kind::Wharf => ("wharfd", "wharf-shim", ""),
             Kind::Containerd => ("containerd", "containerd-shim", "busybox"),
         };
-        let mut bytes = 0;
+        let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
             let entry = entry?;
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
@@ -201,10 +204,10 @@ impl Node {
             let Ok(name) = std::fs::read_to_string(entry.path().join("comm")) else { continue };
             let name = name.trim();
             if [daemon, shim, pause].contains(&name) {
-                bytes += memory_of(pid).unwrap_or(0);
+                found.push(pid);
             }
         }
-        Ok(bytes)
+        Ok(found)
     }
 }
 
@@ -230,6 +233,18 @@ fn remove_groups(group: &Path) {
         }
     }
     let _ = std::fs::remove_dir(group);
+}
+
+fn processor_time_of(pid: u32) -> anyhow::Result<Duration> {
+    /// `USER_HZ` is 100 on every architecture Linux exports it for.
+    const TICK: Duration = Duration::from_millis(10);
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    // After the name in parentheses, from the state on (proc_pid_stat(5)): utime and stime.
+    let fields =
+        text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2)).with_context(|| path)?;
+    let ticks = fields.map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+    Ok(TICK * ticks)
 }
 
 fn memory_of(pid: u32) -> anyhow::Result<u64> {

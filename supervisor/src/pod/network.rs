@@ -36,7 +36,8 @@ impl Owner {
     /// Mirror of [`connect_network`](Self::connect_network), from any point of it. Borrows nothing: it can go on beside
     /// whatever else is done to the pod.
     pub(super) fn disconnect_network(&self) -> impl Future<Output = Result<(), String>> + use<> {
-        let (inner, id, has_network) = (self.inner.clone(), self.id.clone(), !self.config.host_network);
+        let (inner, id) = (self.inner.clone(), self.id.clone());
+        let has_network = !self.config.host_network && !self.is_disconnected;
         async move {
             if !has_network {
                 return Ok(());

@@ -138,6 +138,7 @@ fn owner_of(
         directory,
         created_at: record.created_at,
         addresses: record.addresses,
+        is_disconnected: false,
         shim: None,
         shim_pid: record.shim_pid,
         from_shim,

@@ -97,6 +97,8 @@ pub(super) struct Owner {
     pub(super) directory: PodDirectory,
     pub(super) created_at: i64,
     pub(super) addresses: Vec<IpAddr>,
+    /// Its network has been given back.
+    pub(super) is_disconnected: bool,
     pub(super) shim: Option<ShimClient>,
     pub(super) shim_pid: u32,
     pub(super) from_shim: mpsc::UnboundedReceiver<FromPodShim>,
@@ -130,6 +132,7 @@ pub(crate) async fn run(
         directory,
         created_at: node::now(),
         addresses: Vec::new(),
+        is_disconnected: false,
         shim: None,
         shim_pid: 0,
         from_shim,
@@ -412,6 +415,7 @@ impl Owner {
     async fn release_all(&mut self) -> Vec<String> {
         let network = self.disconnect_network();
         let (network, ()) = tokio::join!(network, self.shut_down_shim());
+        self.is_disconnected |= network.is_ok();
         let shared_memory =
             files::unmount_shm(&self.directory).map_err(|error| format!("unmount shared memory: {error}"));
         [network, shared_memory].into_iter().filter_map(Result::err).collect()
