@@ -25,6 +25,8 @@ const IDLE_MAX_BYTES: f64 = (30 << 20) as f64;
 const IDLE_MAX_SHARE: f64 = 0.005;
 const IDLE_SPAN: Duration = Duration::from_secs(20);
 const CROWD: usize = 300;
+/// Between two lists: all of them are spread over the time that the crowd takes.
+const LIST_PERIOD: Duration = Duration::from_millis(25);
 const LIST_MAX_SECONDS: f64 = 0.050;
 const RESTART_MAX_SECONDS: f64 = 0.100;
 const RESTART_PATIENCE: Duration = Duration::from_secs(10);
@@ -138,7 +140,7 @@ pub(crate) fn idle(context: &Context) -> anyhow::Result<Comparison> {
     };
     Ok(Comparison {
         what: format!(
-            "`wharfd` with {IDLE_PODS} pods of a Deployment while nothing happens: its processor time over {} s, its memory (PSS).",
+            "`wharfd` with {IDLE_PODS} pods of a Deployment while nothing happens: its processor time over {} s, its memory (RSS).",
             IDLE_SPAN.as_secs()
         ),
         contestants: alone(context, "Deployment", job)?,
@@ -160,6 +162,7 @@ pub(crate) fn list(context: &Context) -> anyhow::Result<Comparison> {
             declared.clear()?;
             declared.deploy(CROWD)?;
         }
+        std::thread::sleep(LIST_PERIOD);
         Ok(Sample::from([(Metric::Time, declared.api.time_of(PODS)?.as_secs_f64())]))
     };
     Ok(Comparison {

@@ -22,7 +22,8 @@ const LISTED_CONTAINERS: usize = 50;
 const LIST_MAX_SECONDS: f64 = 0.005;
 const STATS_MAX_SECONDS: f64 = 0.050;
 const POD_MAX_BYTES: f64 = 0.35 * (1 << 20) as f64;
-const SETTLED: Duration = Duration::from_secs(1);
+/// Longer than a node has to be at rest to give memory back.
+const SETTLED: Duration = Duration::from_secs(4);
 const IDLE_PODS: usize = 200;
 const IDLE_SPAN: Duration = Duration::from_secs(20);
 /// Of one processor.
@@ -198,26 +199,46 @@ pub(crate) fn idle(context: &Context) -> anyhow::Result<Comparison> {
 pub(crate) fn growth(context: &Context) -> anyhow::Result<Comparison> {
     const FEW: &str = "5 pods";
     const CROWDED: &str = "500 pods";
-    let job: Job = |node| {
-        let mut sample = started(node, 1)?;
-        sample.insert(Metric::Memory, node.daemon_memory_bytes()? as f64);
-        Ok(sample)
-    };
-    let with = |pods: usize| -> anyhow::Result<Node> {
-        let mut node = Node::wharf(context)?;
-        (0..pods / FEW_PODS).try_for_each(|_| node.start_pods(FEW_PODS).map(drop))?;
-        Ok(node)
-    };
-    let bound = |ours, metric, at_most| Bound { ours, metric, at_most };
+    let job: Job = |node| started(node, 1);
     Ok(Comparison {
-        what: format!("One more pod on a node that has {FEW_PODS} of them, and {CROWD}; memory (PSS) of the daemon."),
-        contestants: vec![contestant(CROWDED, with(CROWD)?, START, job), contestant(FEW, with(FEW_PODS)?, START, job)],
-        bounds: vec![
-            bound(CROWDED, Metric::Time, Limit::Times(1.3, &[FEW])),
-            bound(CROWDED, Metric::Memory, Limit::Absolute(CROWDED_DAEMON_MAX_BYTES)),
-            bound(FEW, Metric::Memory, Limit::Absolute(DAEMON_MAX_BYTES)),
+        what: format!("One more pod on a node that has {FEW_PODS} of them, and {CROWD}."),
+        contestants: vec![
+            contestant(CROWDED, crowded(context, CROWD)?, START, job),
+            contestant(FEW, crowded(context, FEW_PODS)?, START, job),
         ],
+        bounds: vec![Bound { ours: CROWDED, metric: Metric::Time, at_most: Limit::Times(1.3, &[FEW]) }],
         rounds: 40,
         warm_up: 4,
+    })
+}
+
+/// A node that has so many pods.
+fn crowded(context: &Context, pods: usize) -> anyhow::Result<Node> {
+    let mut node = Node::wharf(context)?;
+    (0..pods / FEW_PODS).try_for_each(|_| node.start_pods(FEW_PODS).map(drop))?;
+    Ok(node)
+}
+
+/// What the daemon itself takes in memory.
+pub(crate) fn daemon(context: &Context) -> anyhow::Result<Comparison> {
+    const EMPTY: &str = "no pods";
+    const CROWDED: &str = "500 pods";
+    let job: Job = |node| {
+        std::thread::sleep(SETTLED);
+        Ok(Sample::from([(Metric::Memory, node.daemon_memory_bytes()? as f64)]))
+    };
+    let bound = |ours, at_most| Bound { ours, metric: Metric::Memory, at_most: Limit::Absolute(at_most) };
+    Ok(Comparison {
+        what: format!(
+            "Memory (RSS) of `wharfd` on a node without pods, and on one with {CROWD}, {} s after the last of them was started.",
+            SETTLED.as_secs()
+        ),
+        contestants: vec![
+            contestant(EMPTY, crowded(context, 0)?, "nothing", job),
+            contestant(CROWDED, crowded(context, CROWD)?, "nothing", job),
+        ],
+        bounds: vec![bound(EMPTY, DAEMON_MAX_BYTES), bound(CROWDED, CROWDED_DAEMON_MAX_BYTES)],
+        rounds: 5,
+        warm_up: 0,
     })
 }

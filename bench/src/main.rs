@@ -75,6 +75,7 @@ const BENCHES: &[(&str, Prepare)] = &[
     ("api-idle", api::idle),
     ("api-list", api::list),
     ("api-restart", api::restart),
+    ("cri-daemon", cri::daemon),
     ("cri-end", cri::end),
     ("cri-growth", cri::growth),
     ("cri-idle", cri::idle),

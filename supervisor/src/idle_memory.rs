@@ -1,5 +1,7 @@
 //! Memory goes back to the kernel when the node comes to rest, and now and then where it does not.
 //!
+//! What the start has run of the program, and what no pod has needed since, goes too.
+//!
 //! Bringing up and ending pods takes memory for moments, on many threads. The C library keeps what they have freed for
 //! the next time, page by page with what is still in use between; on a node that rests that is most of the daemon's heap.
 
@@ -16,16 +18,24 @@ const REST: Duration = Duration::from_secs(2);
 /// Where there is no rest.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Gives memory back each time `events` come to rest, until there can be no more of them.
+/// Gives memory back after the start, and each time `events` come to rest, until there can be no more of them.
 pub async fn give_back(mut events: Receiver<Event>) {
-    while is_there_another(events.recv().await) {
+    loop {
         let rest = async { while timeout(REST, events.recv()).await.is_ok_and(is_there_another) {} };
         let _ = timeout(LONGEST, rest).await;
-        // It holds the allocator's lock, one arena at a time.
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(wharf_sys::memory::trim).await {
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(release).await {
             tracing::warn!(%error, "give memory back");
         }
+        if !is_there_another(events.recv().await) {
+            return;
+        }
     }
+}
+
+/// Trimming holds the allocator's lock, one arena at a time.
+fn release() -> std::io::Result<()> {
+    wharf_sys::memory::trim()?;
+    wharf_sys::memory::unmap_program()
 }
 
 /// Events that were missed have happened, too.

@@ -179,15 +179,15 @@ impl Node {
         self.processes()?.into_iter().map(processor_time_of).sum()
     }
 
-    /// Proportional set size of the daemon, in bytes.
+    /// All that is mapped in the daemon, in bytes: its PSS on a node where it is the only one, whatever runs beside it here.
     pub(crate) fn daemon_memory_bytes(&self) -> anyhow::Result<u64> {
-        memory_of(self.daemon.pid())
+        memory_of(self.daemon.pid(), "Rss:")
     }
 
     /// Of everything that is the node's and no container's, in bytes.
     pub(super) fn memory_bytes(&self) -> anyhow::Result<u64> {
         // One may be gone by now.
-        Ok(self.processes()?.into_iter().map(|pid| memory_of(pid).unwrap_or(0)).sum())
+        Ok(self.processes()?.into_iter().map(|pid| memory_of(pid, "Pss:").unwrap_or(0)).sum())
     }
 
     /// Whatever is the node's and no container's.
@@ -247,10 +247,11 @@ fn processor_time_of(pid: u32) -> anyhow::Result<Duration> {
     Ok(TICK * ticks)
 }
 
-fn memory_of(pid: u32) -> anyhow::Result<u64> {
+/// A line of proc_pid_smaps(5) for the process as a whole.
+fn memory_of(pid: u32, size: &str) -> anyhow::Result<u64> {
     let path = PathBuf::from(format!("/proc/{pid}/smaps_rollup"));
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(size)).with_context(|| format!("no {size}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
 }
 
