@@ -32,6 +32,7 @@ pub(crate) struct CriLog {
     path: PathBuf,
     file: File,
     pending: [Vec<u8>; 2],
+    /// Those of the last output; their room is kept for the next.
     records: Vec<u8>,
 }
 
@@ -55,18 +56,21 @@ impl CriLog {
     /// Takes output of the container and writes every whole line, and pieces of lines that are too long.
     pub(crate) fn append(&mut self, stream: Stream, now_nanoseconds: i64, mut output: &[u8]) -> io::Result<()> {
         let pending = &mut self.pending[stream as usize];
-        let prefix = record_prefix(now_nanoseconds, stream);
+        let prefixes = Prefixes::new(now_nanoseconds, stream);
         self.records.clear();
         while !output.is_empty() {
             let all = output;
             // Looks for the end of a line with the C library's widest registers; what is in memory does not fail.
-            let (line, ended) = match all[..output.skip_until(b'\n')?] {
-                [ref line @ .., b'\n'] => (line, true),
-                ref line => (line, false),
-            };
-            push_line(&mut self.records, &prefix, pending, line, ended);
+            let piece = &all[..output.skip_until(b'\n')?];
+            push_piece(&mut self.records, &prefixes, pending, piece);
         }
         self.file.write_all(&self.records)
+    }
+
+    /// Gives up the room for records, which is made again with the next output.
+    pub(crate) fn tidy_up(&mut self) {
+        self.records = Vec::new();
+        self.pending.iter_mut().for_each(Vec::shrink_to_fit);
     }
 
     /// Writes what stands unfinished when the stream has ended: a last line without its newline.
@@ -75,7 +79,7 @@ impl CriLog {
             let pending = std::mem::take(&mut self.pending[stream as usize]);
             if !pending.is_empty() {
                 self.records.clear();
-                push_record(&mut self.records, &record_prefix(now_nanoseconds, stream), b"P ", &[&pending]);
+                push_record(&mut self.records, &Prefixes::new(now_nanoseconds, stream).partial, &pending, b"\n");
                 self.file.write_all(&self.records)?;
             }
         }
@@ -87,37 +91,51 @@ fn open_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-/// Emits `pending` + `piece` as records; what is left of an unfinished line stays in `pending`.
-fn push_line(records: &mut Vec<u8>, prefix: &[u8], pending: &mut Vec<u8>, mut piece: &[u8], ended: bool) {
-    while pending.len() + piece.len() > MAX_RECORD_CONTENT_BYTES {
+/// How the records of one moment and stream begin.
+struct Prefixes {
+    partial: Vec<u8>,
+    full: Vec<u8>,
+}
+
+impl Prefixes {
+    fn new(now_nanoseconds: i64, stream: Stream) -> Self {
+        let mut partial = rfc3339(now_nanoseconds).into_bytes();
+        partial.push(b' ');
+        partial.extend_from_slice(stream.name());
+        let mut full = partial.clone();
+        partial.extend_from_slice(b" P ");
+        full.extend_from_slice(b" F ");
+        Self { partial, full }
+    }
+}
+
+/// Emits `pending` + `piece` as records; what is left of an unfinished line stays in `pending`. A piece has no newline but at
+/// its end.
+fn push_piece(records: &mut Vec<u8>, prefixes: &Prefixes, pending: &mut Vec<u8>, mut piece: &[u8]) {
+    let ended = piece.ends_with(b"\n");
+    while pending.len() + piece.len() - usize::from(ended) > MAX_RECORD_CONTENT_BYTES {
         let (head, rest) = piece.split_at(MAX_RECORD_CONTENT_BYTES - pending.len());
-        push_record(records, prefix, b"P ", &[pending, head]);
+        push_record(records, &prefixes.partial, pending, head);
+        records.push(b'\n');
         pending.clear();
         piece = rest;
     }
     if ended {
-        push_record(records, prefix, b"F ", &[pending, piece]);
+        push_record(records, &prefixes.full, pending, piece);
         pending.clear();
     } else {
         pending.extend_from_slice(piece);
     }
 }
 
-fn push_record(records: &mut Vec<u8>, prefix: &[u8], tag: &[u8], content: &[&[u8]]) {
+/// The end of the line comes with `rest`: most lines are one copy.
+fn push_record(records: &mut Vec<u8>, prefix: &[u8], pending: &[u8], rest: &[u8]) {
+    records.reserve(prefix.len() + pending.len() + rest.len());
     records.extend_from_slice(prefix);
-    records.extend_from_slice(tag);
-    for part in content {
-        records.extend_from_slice(part);
+    if !pending.is_empty() {
+        records.extend_from_slice(pending);
     }
-    records.push(b'\n');
-}
-
-fn record_prefix(now_nanoseconds: i64, stream: Stream) -> Vec<u8> {
-    let mut prefix = rfc3339(now_nanoseconds).into_bytes();
-    prefix.push(b' ');
-    prefix.extend_from_slice(stream.name());
-    prefix.push(b' ');
-    prefix
+    records.extend_from_slice(rest);
 }
 
 #[cfg(test)]

@@ -44,7 +44,8 @@ pub(crate) struct Pod {
     sandbox: Sandbox,
     /// `None`: the runtime in this process.
     foreign: Option<ForeignRuntime>,
-    containers: BTreeMap<String, PodContainer>,
+    /// Boxed: a node of the map has room for eleven.
+    containers: BTreeMap<String, Box<PodContainer>>,
     /// Checkpoints that are being written, by container.
     checkpoints: BTreeMap<String, Checkpoint>,
 }
@@ -64,7 +65,7 @@ impl Pod {
         match operation {
             Operation::Version => Ok(version().into()),
             Operation::Status => {
-                let containers = self.containers.values().map(PodContainer::state).collect();
+                let containers = self.containers.values().map(|container| container.state()).collect();
                 Ok(Answer::Status { containers }.into())
             }
             Operation::Namespaces => self.namespaces(),
@@ -107,7 +108,15 @@ impl Pod {
         let pod = &self.setup.id;
         self.containers
             .get_mut(id)
+            .map(Box::as_mut)
             .ok_or_else(|| failure(FailureKind::NotFound, format_args!("pod {pod} has no container {id}")))
+    }
+
+    /// Gives up room that only output needs that comes.
+    pub(crate) fn tidy_up(&mut self) {
+        for log in self.containers.values_mut().filter_map(|container| container.stdio.log.as_mut()) {
+            log.tidy_up();
+        }
     }
 
     pub(crate) fn stdio(&mut self, container: &str) -> Option<&mut Stdio> {

@@ -133,6 +133,7 @@ impl Server {
     fn tidy_up(&mut self) {
         self.untidy = false;
         self.buffer = Vec::new();
+        self.pod.tidy_up();
         if let Err(error) = memory::trim() {
             eprintln!("give memory back: {error}");
         }

@@ -63,7 +63,7 @@ impl Pod {
 
     fn take_in(&mut self, watch: &mut Watch, container: PodContainer) -> Result<(), Failure> {
         watch_container(watch, &container).map_err(internal)?;
-        self.containers.insert(container.id.clone(), container);
+        self.containers.insert(container.id.clone(), Box::new(container));
         Ok(())
     }
 
