@@ -6,7 +6,7 @@
 //!                         │           ▲     │                        ▲
 //!                         │     resume│     │pause                   │
 //!                         │           │     ▼                        │
-//!                         │           Paused ────────────────────────┤
+//!                         │◀─────────▶Paused ────────────────────────┤
 //!                         └──────────────────────────────────────────┘
 //!                                     kill
 //!   delete: only from Stopped, or by force from all
@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) child: Child,
     /// Open until the start, where this process created the container for itself.
     pub(crate) channel: Option<Channel>,
+    /// Open until the state is saved: an init that nobody could find ends with the process that made it.
+    pub(crate) unsaved: Option<Channel>,
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) cgroup: Cgroup,
     /// The unit, if systemd looks after the group.
@@ -100,6 +102,7 @@ impl Container {
             id,
             child: Child { pid: state.pid, pidfd },
             channel: None,
+            unsaved: None,
             terminal: None,
             cgroup: Cgroup::from_paths(state.cgroup_paths),
             scope: state.systemd_scope,
@@ -122,9 +125,14 @@ impl Container {
         Ok(Self { parts, created, owner, terminal: None })
     }
 
-    /// Writes the state that [`Container::load`] reads.
+    /// Writes the state that [`Container::load`] reads. From then on the container does not end with this process.
     pub fn save(&self, directory: &Path) -> Result<(), Error> {
-        self.state().save(directory)
+        self.state().save(directory)?;
+        if let Some(init) = &self.parts.unsaved {
+            // That it has ended meanwhile is for its status to say.
+            let _ = init.send(&Message::Proceed, &[]);
+        }
+        Ok(())
     }
 
     /// What there is to know about the container.
@@ -231,6 +239,10 @@ impl Container {
         let (channel, socket) = match self.parts.channel.take() {
             Some(channel) => (channel, None),
             None => {
+                if self.parts.cgroup.is_frozen() {
+                    // It would not hear, and this wait for it.
+                    return Err(Error::WrongState { operation: "start", status: self.status() });
+                }
                 let (channel, path) = self.connect_gate("start")?;
                 (channel, Some(path))
             }
@@ -246,6 +258,11 @@ impl Container {
             hooks::run_all(&hooks::prepare("poststart", Some(list)), state.as_fd(), None)?;
         }
         Ok(())
+    }
+
+    /// Whether the init waits at the gate, frozen or not.
+    pub(crate) fn waits_for_start(&self) -> bool {
+        self.parts.state_dir.as_ref().is_some_and(|directory| directory.join(START_SOCKET).exists())
     }
 
     /// Reaches the init that waits, on behalf of `operation`.

@@ -27,6 +27,7 @@ use crate::seccomp::FilterSource;
 use crate::state::{HookState, START_SOCKET, Status, process_status};
 use crate::trace::Trace;
 use crate::{capabilities, state};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -227,20 +228,29 @@ impl Container {
             trace: request.trace.is_on(),
         };
         let unified = place.target()?;
+        // The child has a copy of this end too. Were it to keep that, it would never hear that the runtime has gone.
+        let ours = Cell::new(Some(ours));
         let options =
             |namespaces| CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
         let child = match &stage {
             Stage::None { clone } => {
                 init.joins = joins;
-                spawn(options(*clone), || init.run())
+                spawn(options(*clone), || {
+                    drop(ours.take());
+                    init.run()
+                })
             }
             Stage::Needed { clone } => {
                 let unshare = plan.namespaces.makes(Kind::User);
-                spawn(options(0), || run_stage(&init, unshare, *clone, &joins))
+                spawn(options(0), || {
+                    drop(ours.take());
+                    run_stage(&init, unshare, *clone, &joins)
+                })
             }
         }
         .during("clone the container's init", "")?;
         let mut guard = ChildGuard::new(child);
+        let ours = ours.into_inner().expect("only the child takes it");
         let Init { channel, stdio, preserve, gate, sources, .. } = init;
         drop((channel, stdio, preserve, gate, sources, unified));
 
@@ -321,6 +331,7 @@ impl Container {
         let devices = move_devices(guard.child().pid)?;
         let rdt = plan.intel_rdt.as_ref().map(|rdt| RdtGroup::create(rdt, &request.id, guard.child().pid));
         let rdt = RdtGuard::new(rdt.transpose()?);
+        place.list_devices(&plan)?;
         proceed(guard.child().pid)?;
         place.limit(&plan)?;
         loop {
@@ -361,10 +372,12 @@ impl Container {
         std::mem::forget(socket_guard);
         let start_time = process_status(child.pid).map_or(0, |(_, start)| start);
         let stdio = crate::checkpoint::stdio_of(child.pid);
+        let (channel, unsaved) = if request.state_dir.is_none() { (Some(ours), None) } else { (None, Some(ours)) };
         Ok(Self::from_parts(Parts {
             id: request.id,
             child,
-            channel: request.state_dir.is_none().then_some(ours),
+            channel,
+            unsaved,
             terminal,
             cgroup,
             scope,

@@ -16,6 +16,7 @@ use crate::seccomp::FilterSource;
 use crate::state::Status;
 use crate::terminal;
 use crate::trace::Trace;
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -147,7 +148,12 @@ impl Container {
             root,
         };
         let stages = execution.namespaces.contain(Kind::Pid);
-        let body = || if stages { execution.run_stage() } else { execution.run() };
+        // As in `create`: whoever holds this end cannot hear that the runtime has gone.
+        let ours = Cell::new(Some(ours));
+        let body = || {
+            drop(ours.take());
+            if stages { execution.run_stage() } else { execution.run() }
+        };
         // To move a process into a group makes the kernel wait for all processors, for milliseconds; one that begins
         // there need not be moved. Its first affinity may be one that the group does not allow.
         let cgroup = self.cgroup().below(&request.sub_cgroups)?;
@@ -164,6 +170,7 @@ impl Container {
         let child = child.during("clone a process", "")?;
         drop(group);
         let mut guard = ChildGuard::new(child);
+        let ours = ours.into_inner().expect("only the child takes it");
         let Execution { channel, stdio, preserve, namespaces, .. } = execution;
         drop((channel, stdio, preserve, namespaces));
         if let Some(cpus) = &plan.affinity_initial {

@@ -9,6 +9,8 @@
 //!   Proceed  ──────────────────────────────▶  createContainer hooks, pivot_root, identity
 //!            ◀──────────── Terminal [+ fd]    (only with a terminal)
 //!            ◀──────────────── Created
+//!   Proceed  ──────────────────────────────▶  (only with a state directory: the state is saved, the start comes
+//!                                              from elsewhere; until then the child ends with the runtime)
 //!   Start    ──────────────────────────────▶  startContainer hooks, seccomp, exec
 //!            ◀──────────── end of file        exec closed the child's end: the program runs
 //! ```

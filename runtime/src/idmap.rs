@@ -3,6 +3,7 @@
 
 use crate::error::{Error, While};
 use crate::plan::{IdMap, Namespaces};
+use std::cell::Cell;
 use std::fmt::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -80,8 +81,10 @@ fn helper(program: &'static str, pid: i32, map: &[LinuxIdMapping]) -> Result<(),
 pub(crate) fn user_namespace(map: &IdMap) -> Result<OwnedFd, Error> {
     let (wait, release) = process::pipe().during("make pipe", "")?;
     let options = CloneOptions { namespaces: CLONE_NEWUSER, ..CloneOptions::default() };
+    let release = Cell::new(Some(release));
     let child = spawn(options, || {
-        // Ends when the other end of the pipe is closed, by us or by our death.
+        // Ends when the other end of the pipe is closed, by us or by our death: nobody else may have it.
+        drop(release.take());
         let _ = process::close_on_exec_from(3);
         let mut byte = [0u8; 1];
         process::change_directory_to(c"/").ok();

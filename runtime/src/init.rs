@@ -28,6 +28,11 @@ use wharf_sys::{clone, credential, errno, fs, namespace, process, socket};
 /// is not ended by any signal it has not asked for, but SIGKILL.
 const ENDING: [i32; 4] = [1, 2, 3, 15];
 
+/// Who comes to the gate.
+const STARTER: u64 = 0;
+const SIGNAL: u64 = 1;
+const CREATOR: u64 = 2;
+
 /// Where the standard descriptors of the container come from.
 #[derive(Debug)]
 pub(crate) enum ChildStdio {
@@ -299,15 +304,24 @@ impl Init<'_> {
         event::set_signal_mask(&signals).at(Step::Gate, "")?;
         let ending = SignalFd::new(&signals).at(Step::Gate, "")?;
         let epoll = Epoll::new().at(Step::Gate, "")?;
-        epoll.add(listener.as_fd(), 0, EPOLLIN).at(Step::Gate, "")?;
-        epoll.add(ending.as_fd(), 1, EPOLLIN).at(Step::Gate, "")?;
+        epoll.add(listener.as_fd(), STARTER, EPOLLIN).at(Step::Gate, "")?;
+        epoll.add(ending.as_fd(), SIGNAL, EPOLLIN).at(Step::Gate, "")?;
+        epoll.add(self.channel.as_fd(), CREATOR, EPOLLIN).at(Step::Gate, "")?;
         let mut ready = Vec::new();
         loop {
             epoll.wait(&mut ready, -1).at(Step::Gate, "")?;
             if let Ok(Some(signal)) = ending.read() {
                 process::exit_now(128 + signal.number);
             }
-            if ready.iter().all(|event| event.token != 0) {
+            let is_ready = |token| ready.iter().any(|event| event.token == token);
+            if is_ready(CREATOR) {
+                match self.channel.receive() {
+                    // The state is saved: others know of this container and can start or delete it.
+                    Ok(Some((Message::Proceed, _))) => epoll.remove(self.channel.as_fd()).at(Step::Gate, "")?,
+                    _ => process::exit_now(1),
+                }
+            }
+            if !is_ready(STARTER) {
                 continue;
             }
             let connection = Channel::from_socket(socket::accept(listener.as_fd()).at(Step::Gate, "")?);

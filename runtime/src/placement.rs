@@ -105,12 +105,23 @@ impl Placement {
         }
     }
 
-    /// Sets the limits, if systemd has not. The child makes its mounts meanwhile: they are there before any program of
-    /// the container's or of a hook's runs.
-    pub(crate) fn limit(&mut self, plan: &Plan) -> Result<(), Error> {
+    /// Sets device rules that do not come all at once, if systemd has not. The child waits: it needs devices itself.
+    pub(crate) fn list_devices(&self, plan: &Plan) -> Result<(), Error> {
         match self.scope {
+            None if self.devices && self.cgroup.has_device_lists() => {
+                Ok(self.cgroup.apply_devices(plan.resources.as_ref())?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets the other limits, if systemd has not. The child makes its mounts meanwhile: they are there before any program
+    /// of the container's or of a hook's runs.
+    pub(crate) fn limit(&self, plan: &Plan) -> Result<(), Error> {
+        let devices = self.devices && !self.cgroup.has_device_lists();
+        match self.scope {
+            None => Ok(self.cgroup.apply(plan.resources.as_ref(), devices)?),
             Some(_) => Ok(()),
-            None => Ok(self.cgroup.apply(plan.resources.as_ref(), self.devices)?),
         }
     }
 

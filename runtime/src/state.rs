@@ -134,6 +134,11 @@ impl State {
         Ok(file)
     }
 
+    /// Whether there is a state, be it readable or not.
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join(FILE).try_exists().unwrap_or(true)
+    }
+
     /// Whether there is a state that is not the caller's own, and why it is not.
     pub fn of_others(directory: &Path) -> Option<Error> {
         Self::open(directory).err().filter(|error| matches!(error, Error::State { .. }))
@@ -162,11 +167,12 @@ impl State {
         if !self.init_alive() {
             return Status::Stopped;
         }
-        if directory.join(START_SOCKET).exists() {
-            return Status::Created;
-        }
+        // Before anything else: one that waits for its start can be paused too, and must be resumed then.
         if crate::cgroup::Cgroup::from_paths(self.cgroup_paths.iter().cloned()).is_frozen() {
             return Status::Paused;
+        }
+        if directory.join(START_SOCKET).exists() {
+            return Status::Created;
         }
         Status::Running
     }

@@ -5,8 +5,9 @@ use serde_json::json;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use wharf_runtime::state::Status;
 use wharf_runtime::{Container, ContainerId, CreateRequest, ExecRequest, Rootfs, Stdio};
 use wharf_specs::oci::{self, Spec};
 use wharf_sys::pidfd::{self, Exit};
@@ -36,6 +37,7 @@ fn main() {
         exec_and_kill_and_delete(directory.path());
         a_failed_creation_leaves_nothing(directory.path());
         a_missing_program_is_a_typed_failure(directory.path());
+        an_init_whose_state_is_not_saved_ends_with_its_creator(directory.path());
         assert_eq!(descriptors(), before, "descriptors leak");
     }
     println!("test {name} ... ok");
@@ -136,5 +138,36 @@ fn a_missing_program_is_a_typed_failure(directory: &Path) {
             assert_eq!(failure.errno, wharf_sys::errno::ENOENT);
         }
         other => panic!("a missing program was {other:?}"),
+    }
+}
+
+/// Nobody else could find it. Once its state is saved it waits for whoever starts it.
+fn an_init_whose_state_is_not_saved_ends_with_its_creator(directory: &Path) {
+    const PATIENCE_MILLISECONDS: i32 = 10_000;
+    let (spec, bundle) = (spec(&["sleep", "1000"]), directory.join("bundle"));
+    for saved in [false, true] {
+        let state = directory.join("state");
+        fs::create_dir(&state).expect("mkdir");
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).expect("chmod");
+        let state_dir = Some(state.as_path());
+        let container =
+            Container::create(CreateRequest { state_dir, ..request(directory, &bundle, &spec) }).expect("create");
+        let init = pidfd::open(container.pid()).expect("pidfd");
+        let group = container.cgroup().clone();
+        if saved {
+            container.save(&state).expect("save");
+        }
+        drop(container);
+        if saved {
+            let mut container = Container::load(&state).expect("load");
+            assert_eq!(container.status(), Status::Created);
+            container.start().expect("start");
+            container.kill(9).expect("kill");
+        }
+        assert!(pidfd::poll_exit(init.as_fd(), PATIENCE_MILLISECONDS).expect("poll"), "saved: {saved}");
+        let expected = if saved { Exit::Signal(9) } else { Exit::Code(1) };
+        assert_eq!(pidfd::wait(init.as_fd()).expect("wait"), expected);
+        group.remove().expect("remove the group");
+        fs::remove_dir_all(&state).expect("remove");
     }
 }

@@ -17,6 +17,27 @@ fn in_user_namespace(bundle: Bundle) -> Bundle {
     bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map)
 }
 
+/// The rules are written line by line, after all was forbidden; the init makes and opens devices itself.
+#[test]
+fn the_terminal_is_opened_however_many_rules_there_are_for_devices() {
+    require_root!("the_terminal_is_opened_however_many_rules_there_are_for_devices");
+    /// Far more than can be written before the init has made its mounts.
+    const RULES: u32 = 5000;
+    let allow = |minor| json!({"allow": true, "type": "c", "major": 200, "minor": minor, "access": "r"});
+    let rules: Vec<Value> =
+        [json!({"allow": false, "access": "rwm"})].into_iter().chain((0..RULES).map(allow)).collect();
+    let bundle = Bundle::new(&["tty"])
+        .set("/process/terminal", json!(true))
+        .set("/linux/resources/devices", json!(if is_v1() { rules } else { rules[..100].to_vec() }));
+    let outcome = bundle.run();
+    assert_eq!((outcome.code, outcome.stdout.trim()), (Some(0), "/dev/pts/0"), "{outcome:?}");
+}
+
+/// A program for devices on cgroup v2 cannot be as long as a list on v1.
+fn is_v1() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/devices").exists()
+}
+
 /// The offsets are written by a process of the new user namespace.
 #[test]
 fn time_offsets_are_set_in_a_user_namespace_too() {

@@ -249,17 +249,29 @@ impl Cgroup {
     /// configuration, then the devices every container has.
     pub fn apply(&self, resources: Option<&LinuxResources>, privileged: bool) -> Result<(), Error> {
         if privileged {
-            let rules = devices::rules(resources)?;
-            if let Some(path) = self.v1("devices") {
-                devices::apply_v1(path, &rules)?;
-            } else if let Some(path) = &self.unified {
-                devices::apply_v2(path, &rules)?;
-            }
+            self.apply_devices(resources)?;
         }
         match resources {
             Some(resources) => self.update(resources),
             None => Ok(()),
         }
+    }
+
+    /// Whether device rules are written line by line, so that for a while all devices are forbidden: no process in the
+    /// group may need one meanwhile.
+    pub(crate) fn has_device_lists(&self) -> bool {
+        self.v1("devices").is_some()
+    }
+
+    /// Writes the device rules.
+    pub(crate) fn apply_devices(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
+        let rules = devices::rules(resources)?;
+        if let Some(path) = self.v1("devices") {
+            devices::apply_v1(path, &rules)?;
+        } else if let Some(path) = &self.unified {
+            devices::apply_v2(path, &rules)?;
+        }
+        Ok(())
     }
 
     /// Changes the limits of a live group, devices excepted.
@@ -301,8 +313,17 @@ impl Cgroup {
         Ok(pids)
     }
 
-    /// Kills every process in the group and below, also those forked while it works.
+    /// Kills every process in the group and below, also those forked while it works and those that are frozen.
     pub fn kill_all(&self) -> io::Result<()> {
+        self.send_kill()?;
+        match self.v1("freezer") {
+            // There a frozen process dies only once it is thawed.
+            Some(path) if self.is_frozen() => thawed_if_gone(write(&path.join("freezer.state"), "THAWED"), false),
+            _ => Ok(()),
+        }
+    }
+
+    fn send_kill(&self) -> io::Result<()> {
         const SIGKILL: i32 = 9;
         if let Some(path) = &self.unified {
             match write(&path.join("cgroup.kill"), "1") {

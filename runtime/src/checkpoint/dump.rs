@@ -105,7 +105,8 @@ impl Container {
     /// If the container does not run, if criu is missing, too old or refuses; the container then runs on.
     pub fn checkpoint(&self, mut request: CheckpointRequest<'_>) -> Result<(), crate::Error> {
         match self.status() {
-            Status::Running | Status::Paused => {}
+            Status::Running => {}
+            Status::Paused if !self.waits_for_start() => {}
             status => return Err(crate::Error::WrongState { operation: "checkpoint", status }),
         }
         let plan = Plan::compile(request.spec, &self.state().bundle)?;

@@ -236,6 +236,7 @@ impl Container {
             own_pid_namespace: plan.namespaces.makes(Kind::Pid),
             personality: plan.process.personality,
             memory_policy: plan.process.memory_policy.clone(),
+            unsaved: None,
             state_dir: Some(request.state_dir.to_path_buf()),
             stdio,
             warnings: plan.warnings.clone(),

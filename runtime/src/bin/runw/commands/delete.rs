@@ -5,7 +5,7 @@ use crate::log::Log;
 use crate::store::Store;
 use wharf_runtime::handshake::Step;
 use wharf_runtime::state::{State, Status};
-use wharf_runtime::{ContainerId, Error};
+use wharf_runtime::{Container, ContainerId, Error};
 use wharf_sys::pidfd;
 
 const SIGKILL: i32 = 9;
@@ -18,17 +18,18 @@ pub(crate) fn run(id: &str, force: bool, store: &Store, log: &Log) -> Result<u8,
         Ok(container) => container,
         // What it says is not believed, nor is it this user's to remove: there may be a container.
         Err(fault) if State::of_others(&store.directory(&parsed)).is_some() => return Err(fault),
-        Err(_) if force => {
-            // What cannot be read any more is removed as far as it is known.
+        // Its making was broken off before there was a container.
+        Err(fault) if !State::is_in(&store.directory(&parsed)) => {
             store.forget(&parsed)?;
+            return if force { Ok(0) } else { Err(fault) };
+        }
+        Err(fault) if force && matches!(Container::load(&store.directory(&parsed)), Err(Error::State { .. })) => {
+            // Whether anything of it runs nobody can know any more; this is the only way to get rid of it.
+            store.forget(&parsed)?;
+            log.warn(&format!("the state of container {id} is removed, its processes are not: {}", fault.message));
             return Ok(0);
         }
-        Err(fault) => {
-            if store.directory(&parsed).exists() {
-                store.forget(&parsed)?;
-            }
-            return Err(fault);
-        }
+        Err(fault) => return Err(fault),
     };
     let status = container.status();
     match status {

@@ -10,11 +10,13 @@ use std::path::Path;
 use wharf_runtime::bundle::{Bundle, load_process};
 use wharf_runtime::capabilities::ALL;
 use wharf_runtime::cgroup::SubGroup;
-use wharf_runtime::{ExecRequest, Stdio};
+use wharf_runtime::{ExecProcess, ExecRequest, Stdio};
 use wharf_specs::oci::{Capability, LinuxCapabilities, Process};
+use wharf_sys::pidfd;
 
 /// What `exec` exits with where the process could not be run.
 const CANNOT_RUN: u8 = 255;
+const SIGKILL: i32 = 9;
 
 pub(crate) fn run(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault> {
     execute(options, store, log).map_err(|fault| Fault {
@@ -47,19 +49,26 @@ fn execute(options: &ExecOptions, store: &Store, log: &Log) -> Result<u8, Fault>
     let executed = container.exec(request).map_err(not_started)?;
     executed.warnings.iter().for_each(|warning| log.warn(warning));
     log.debug(&format!("process {} runs in container {}", executed.pid, options.id));
+    if let Err(fault) = announce(options, &executed) {
+        // Nobody knows of it.
+        let _ = pidfd::send_signal(executed.pidfd.as_fd(), SIGKILL);
+        let _ = pidfd::wait(executed.pidfd.as_fd());
+        return Err(fault);
+    }
+    match signals {
+        Some(signals) => foreground::attend(executed.pidfd.as_fd(), executed.terminal, &signals),
+        None => Ok(0),
+    }
+}
+
+fn announce(options: &ExecOptions, executed: &ExecProcess) -> Result<(), Fault> {
     if let Some(path) = &options.pidfd_socket {
         console::send(path, "pidfd", executed.pidfd.as_fd())?;
     }
     if let (Some(path), Some(terminal)) = (&options.console_socket, &executed.terminal) {
         console::send(path, "/dev/ptmx", terminal.as_fd())?;
     }
-    if let Some(path) = &options.pid_file {
-        write_pid(path, executed.pid)?;
-    }
-    match signals {
-        Some(signals) => foreground::attend(executed.pidfd.as_fd(), executed.terminal, &signals),
-        None => Ok(0),
-    }
+    options.pid_file.as_ref().map_or(Ok(()), |path| write_pid(path, executed.pid))
 }
 
 /// The process: from its own file, or that of the container with the changes of the command line.

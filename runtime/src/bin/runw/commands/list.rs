@@ -3,12 +3,22 @@
 use super::state::{Description, owner};
 use crate::Fault;
 use crate::cli::ListFormat;
+use crate::log::Log;
 use crate::store::Store;
-use wharf_runtime::state::Status;
+use wharf_runtime::ContainerId;
+use wharf_runtime::state::{State, Status};
 
-pub(crate) fn run(quiet: bool, format: ListFormat, store: &Store) -> Result<u8, Fault> {
-    // One that is being made or removed at this moment has no state to show.
-    let containers: Vec<_> = store.ids()?.iter().filter_map(|id| store.load(id.as_str()).ok()).collect();
+pub(crate) fn run(quiet: bool, format: ListFormat, store: &Store, log: &Log) -> Result<u8, Fault> {
+    let load = |id: &ContainerId| match store.load(id.as_str()) {
+        Ok(container) => Some(container),
+        // One that is being made or removed at this moment has no state to show.
+        Err(_) if !State::is_in(&store.directory(id)) => None,
+        Err(fault) => {
+            log.warn(&format!("container {id} is not listed: {}", fault.message));
+            None
+        }
+    };
+    let containers: Vec<_> = store.ids()?.iter().filter_map(load).collect();
     if quiet {
         let ids: String = containers.iter().map(|container| format!("{}\n", container.id())).collect();
         crate::output::print(&ids)?;
