@@ -1,6 +1,6 @@
 //! The text of the table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -90,7 +90,13 @@ pub(super) fn render(
         let script = format!("add table {table}\ndelete table {table}\n");
         return (if before.chains.is_empty() { String::new() } else { script }, Contents::default());
     }
-    let mut text = Text { table, script: format!("add table {table}\n"), after: Contents::default() };
+    let mut text = Text {
+        table,
+        script: format!("add table {table}\n"),
+        after: Contents::default(),
+        own: wanted.frontends.iter().map(|frontend| destination(frontend, &frontend.cluster_ip)).collect(),
+        claimed: BTreeSet::new(),
+    };
     text.script.push_str(&BASE.replace("MARK", MASQUERADE_MARK).replace("TABLE", &table.to_string()));
     for subnet in subnets.all() {
         text.base_of(&subnet, wanted.masquerade_all);
@@ -114,10 +120,19 @@ pub(super) fn render(
     (text.script, text.after)
 }
 
+fn destination(frontend: &Frontend, ip: &IpAddr) -> String {
+    format!("{ip} . {} . {}", frontend.protocol.name(), frontend.port)
+}
+
 struct Text<'a> {
     table: &'a Table,
     script: String,
     after: Contents,
+    /// Addresses and ports of Services' own.
+    own: BTreeSet<String>,
+    /// Further ones that have been given away, and ports of nodes. Two Services may say that they have the same, and the
+    /// kernel refuses all rules where one has two meanings.
+    claimed: BTreeSet<String>,
 }
 
 impl Text<'_> {
@@ -180,19 +195,22 @@ impl Text<'_> {
         let mut add = |map: [&'static str; 2], key: String, chain: &Option<String>, backends: &Backends| {
             let (map, verdict) = match chain {
                 Some(chain) => (map[0], format!("goto {chain}")),
-                // Another node might have one: nothing is said, as Kubernetes has it.
-                None if backends.local_only => (map[1], "drop".into()),
+                // Another one answers somewhere else: nothing is said, as Kubernetes has it.
+                None if backends.local_only && backends.elsewhere => (map[1], "drop".into()),
                 None => (map[1], "goto refuse".into()),
             };
             maps.entry(format!("{map}{suffix}")).or_default().push(format!("{key} : {verdict}"));
         };
-        let by_address = |ip: &IpAddr| format!("{ip} . {protocol} . {port}");
-        add(["services", "idle"], by_address(&frontend.cluster_ip), &internal, &frontend.internal);
+        add(["services", "idle"], destination(frontend, &frontend.cluster_ip), &internal, &frontend.internal);
         for ip in &frontend.external_ips {
-            add(["services", "idle"], by_address(ip), &external, &frontend.external);
+            let key = destination(frontend, ip);
+            if !self.own.contains(&key) && self.claimed.insert(key.clone()) {
+                add(["services", "idle"], key, &external, &frontend.external);
+            }
         }
-        if let Some(node_port) = frontend.node_port {
-            add(["node-ports", "idle-node-ports"], format!("{protocol} . {node_port}"), &external, &frontend.external);
+        let node_port = frontend.node_port.map(|node_port| format!("{protocol} . {node_port}"));
+        if let Some(key) = node_port.filter(|key| self.claimed.insert(format!("{key}{suffix}"))) {
+            add(["node-ports", "idle-node-ports"], key, &external, &frontend.external);
         }
     }
 
@@ -341,11 +359,42 @@ mod tests {
     #[test]
     fn without_endpoints_connections_are_refused_or_dropped() {
         let mut lonely = frontend(&[]);
-        lonely.external.local_only = true;
+        lonely.external = Backends { local_only: true, elsewhere: true, ..Backends::default() };
         let (script, _) = rendered(vec![lonely], &Contents::default());
         assert!(script.contains("add element ip t idle { 10.96.0.9 . tcp . 80 : goto refuse }\n"), "{script}");
         assert!(script.contains("add element ip t idle-node-ports { tcp . 30080 : drop }\n"), "{script}");
         assert!(!script.contains("add chain ip t in-"), "{script}");
+        // Where there is none at all, there is nobody to wait for.
+        let mut idle = frontend(&[]);
+        idle.external.local_only = true;
+        let (script, _) = rendered(vec![idle], &Contents::default());
+        assert!(script.contains("add element ip t idle-node-ports { tcp . 30080 : goto refuse }\n"), "{script}");
+    }
+
+    #[test]
+    fn an_address_that_several_services_claim_is_one_s() {
+        let external = |name: &str, endpoints: &[&str], ips: &[&str]| Frontend {
+            service: format!("default/{name}"),
+            cluster_ip: format!("10.96.0.{}", name.len()).parse().unwrap(),
+            external_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ..frontend(endpoints)
+        };
+        let all = vec![
+            external("a", &["10.88.0.2:80"], &["192.0.2.7", "10.96.0.3"]),
+            external("bb", &["10.88.0.3:80"], &["192.0.2.7"]),
+            external("ccc", &[], &["192.0.2.7"]),
+        ];
+        let (script, _) = rendered(all, &Contents::default());
+        let elements: Vec<&str> = script.lines().filter(|line| line.starts_with("add element")).collect();
+        assert_eq!(
+            elements,
+            [
+                "add element ip t idle { 10.96.0.3 . tcp . 80 : goto refuse }",
+                "add element ip t node-ports { tcp . 30080 : goto ex-default/a/tcp/80 }",
+                "add element ip t services { 10.96.0.1 . tcp . 80 : goto in-default/a/tcp/80, \
+                 192.0.2.7 . tcp . 80 : goto ex-default/a/tcp/80, 10.96.0.2 . tcp . 80 : goto in-default/bb/tcp/80 }",
+            ]
+        );
     }
 
     #[test]

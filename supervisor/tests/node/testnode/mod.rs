@@ -169,6 +169,12 @@ impl TestNode {
         child.wait().unwrap();
     }
 
+    /// Stops it, say, and lets it run on.
+    pub fn signal_wharfd(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(self.wharfd.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// As a service manager ends it; returns once it is gone.
     pub fn terminate_wharfd(&mut self) {
         let mut child = self.wharfd.take().unwrap();
