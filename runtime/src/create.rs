@@ -3,8 +3,13 @@
 //! Whatever was made before a failure is taken back by guards: the child is killed and reaped, the control
 //! group removed. Nothing of the caller changes: no working directory, mask, namespace or signal.
 
+mod conversation;
+mod request;
+
+pub(crate) use conversation::ended;
+pub use request::{CreateRequest, Stdio};
+
 use crate::bind_source;
-use crate::cgroup::Cgroup;
 use crate::container::{Container, Parts};
 use crate::error::{Error, While};
 use crate::handshake::{Channel, Message};
@@ -25,8 +30,8 @@ use crate::rootfs::mapped_overlay;
 use crate::rootfs::root::PreparedRoot;
 use crate::seccomp::FilterSource;
 use crate::state::{HookState, START_SOCKET, Status, process_status};
-use crate::trace::Trace;
 use crate::{capabilities, state};
+use conversation::Conversation;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,84 +39,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use wharf_specs::id::ContainerId;
-use wharf_specs::oci::{LinuxNamespaceType as Kind, Spec};
+use wharf_specs::oci::LinuxNamespaceType as Kind;
 pub use wharf_specs::shim::CgroupDriver;
 use wharf_sys::clone::{Child, CloneOptions, spawn};
 use wharf_sys::pidfd;
 use wharf_sys::process::CStringArray;
-use wharf_sys::terminal::Size;
 use wharf_sys::{credential, errno, limit, socket};
 
 const SIGKILL: i32 = 9;
 /// What a caller needs for ids, mounts and groups of its own making: CAP_SYS_ADMIN.
 const SYS_ADMIN: u64 = 1 << 21;
-
-/// Where the standard descriptors of a process come from.
-#[derive(Debug)]
-pub enum Stdio {
-    /// Those of the caller.
-    Inherit,
-    Fds {
-        stdin: OwnedFd,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
-    },
-    /// A new terminal of the container's own devpts; its other side is given back. The size of the
-    /// configuration's `consoleSize` is used where `size` is none.
-    Terminal {
-        size: Option<Size>,
-        /// Leave line feeds as they are, as the caller copies them to a terminal that translates them itself.
-        plain_line_feeds: bool,
-    },
-}
-
-/// Everything [`Container::create`] needs.
-#[derive(Debug)]
-pub struct CreateRequest<'a> {
-    pub id: ContainerId,
-    /// Absolute directory of the bundle; it need not hold a `config.json`, as `spec` is given.
-    pub bundle: &'a Path,
-    pub spec: &'a Spec,
-    pub rootfs: Rootfs,
-    pub stdio: Stdio,
-    pub cgroup_driver: CgroupDriver,
-    /// Handed to the process from descriptor 3 on, in order.
-    pub preserve_fds: Vec<OwnedFd>,
-    /// If given, the container can be started through a socket in this directory by another process
-    /// ([`Container::load`]); otherwise only through the value returned, and it ends with the caller.
-    pub state_dir: Option<&'a Path>,
-    /// Directory in which compiled seccomp filters are kept.
-    pub seccomp_cache: Option<&'a Path>,
-    /// Give the container a session keyring of its own.
-    pub new_keyring: bool,
-    /// For a root file system in an initramfs, where `pivot_root` is impossible.
-    pub no_pivot: bool,
-    /// Do without the control groups the caller may not make; none: only if the caller is not privileged.
-    pub ignore_cgroup_refusals: Option<bool>,
-    /// Told the steps as they are reached.
-    pub trace: Trace,
-}
-
-impl<'a> CreateRequest<'a> {
-    /// A request with the usual choices: inherited stdio, cgroupfs, a new keyring.
-    pub fn new(id: ContainerId, bundle: &'a Path, spec: &'a Spec, rootfs: Rootfs) -> Self {
-        Self {
-            id,
-            bundle,
-            spec,
-            rootfs,
-            stdio: Stdio::Inherit,
-            cgroup_driver: CgroupDriver::Cgroupfs,
-            preserve_fds: Vec::new(),
-            state_dir: None,
-            seccomp_cache: None,
-            new_keyring: true,
-            no_pivot: false,
-            ignore_cgroup_refusals: None,
-            trace: Trace::default(),
-        }
-    }
-}
 
 /// Kills and reaps a child unless it is released.
 pub(crate) struct ChildGuard {
@@ -435,44 +372,6 @@ impl Stage {
             Stage::None { clone: new }
         }
     }
-}
-
-/// What the runtime hears from the child until it is created.
-struct Conversation {
-    cgroup: Cgroup,
-    warnings: Vec<String>,
-    terminal: Option<OwnedFd>,
-    trace: Trace,
-}
-
-impl Conversation {
-    /// The next message that is not kept here; a failure or the end of the child is an error.
-    fn next(&mut self, channel: &Channel, guard: &ChildGuard) -> Result<(Message, Vec<OwnedFd>), Error> {
-        loop {
-            match channel.receive_from(guard.child().pid).during("talk to the container's init", "")? {
-                Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
-                Some((Message::Warning(text), _)) => self.warnings.push(text),
-                Some((Message::Trace(step), _)) => self.trace.say(|| step),
-                Some((Message::Terminal, descriptors)) => self.terminal = descriptors.into_iter().next(),
-                Some(message) => return Ok(message),
-                None if self.cgroup.oom_kills() > 0 => {
-                    let how = "killed by the kernel for want of memory; linux.resources.memory.limit is too low".into();
-                    return Err(Error::InitEnded { expected: "created", how });
-                }
-                None => return Err(ended(guard.child(), "created")),
-            }
-        }
-    }
-}
-
-/// The error for a child that closed the channel without a word.
-pub(crate) fn ended(child: &Child, expected: &'static str) -> Error {
-    let how = match pidfd::try_wait(child.pidfd.as_fd()) {
-        Ok(Some(pidfd::Exit::Signal(signal))) => format!("killed by signal {signal}"),
-        Ok(Some(pidfd::Exit::Code(code))) => format!("exit status {code}"),
-        _ => "it closed the handshake".to_string(),
-    };
-    Error::InitEnded { expected, how }
 }
 
 fn make_gate(state_dir: Option<&Path>) -> Result<(Gate, SocketGuard), Error> {

@@ -2,7 +2,8 @@
 //!
 //! Nothing is allowed at first. The rules of the configuration follow in order, then what every container may use (runtime-spec, config-linux.md#allowed-device-list).
 
-use super::{Error, limit};
+use super::Error;
+use super::limits::limit;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;

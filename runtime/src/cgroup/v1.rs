@@ -1,6 +1,7 @@
 //! Limits on cgroup v1 (kernel documentation, admin-guide/cgroup-v1).
 
-use super::{Cgroup, Error, limit, write};
+use super::limits::{limit, page_size};
+use super::{Cgroup, Error, write};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -56,7 +57,7 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), E
 fn limit_huge_pages(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
     for huge in resources.hugepage_limits().iter().flatten() {
         let directory = controller(cgroup, "hugetlb", "hugepageLimits")?;
-        let size = super::page_size(huge)?;
+        let size = page_size(huge)?;
         limit(directory, &format!("hugetlb.{size}.limit_in_bytes"), huge.limit(), "hugepageLimits")?;
         // Reservations too, which kernels before 5.7 do not count.
         let reserved = format!("hugetlb.{size}.rsvd.limit_in_bytes");

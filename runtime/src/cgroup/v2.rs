@@ -1,6 +1,7 @@
 //! Limits on cgroup v2 (kernel documentation, admin-guide/cgroup-v2).
 
-use super::{Cgroup, Error, limit, write};
+use super::limits::{limit, page_size};
+use super::{Cgroup, Error, write};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -117,7 +118,7 @@ fn wants_anything(resources: &LinuxResources) -> Option<&'static str> {
 pub(super) fn limit_huge_pages(path: &Path, resources: &LinuxResources) -> Result<(), Error> {
     let group = Group { path: path.to_path_buf() };
     for huge in resources.hugepage_limits().iter().flatten() {
-        let size = super::page_size(huge)?;
+        let size = page_size(huge)?;
         group.limit("hugetlb", &format!("hugetlb.{size}.max"), huge.limit(), "hugepageLimits")?;
         // Reservations too, which kernels before 5.7 do not count.
         let reserved = format!("hugetlb.{size}.rsvd.max");

@@ -6,6 +6,8 @@
 //! | [`image`] | `ImageService` |
 //! | `sandbox`, `container`, `mount`, `stats`, `metrics`, `events` | the wire's messages from and to the engine's nouns |
 //! | `figures` | which figures are read for stats and metrics |
+//! | `runtime_status` | what `Status` says |
+//! | `streams` | what exec, attach and port-forward are checked for before they get a URL |
 //! | `chunks` | lists as streams |
 //! | [`status`] | which gRPC code a failure has |
 //!
@@ -22,10 +24,12 @@ mod metrics;
 mod mount;
 mod resources;
 mod runtime;
+mod runtime_status;
 mod sandbox;
 mod signal;
 mod stats;
 mod status;
+mod streams;
 
 use std::future::Future;
 use std::path::Path;

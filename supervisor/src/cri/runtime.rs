@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use wharf_specs::config::CgroupDriver;
@@ -11,11 +10,11 @@ use wharf_specs::cri;
 use wharf_specs::cri::runtime_service_server::RuntimeService;
 
 use super::status::{invalid, runtime_config_error, switched_off, unimplemented};
-use super::{chunks, container, events, figures, metric_descriptors, mount, resources, sandbox};
-use crate::pod::spec::ExecConfig;
-use crate::pod::status::ContainerState;
+use super::{
+    chunks, container, events, figures, metric_descriptors, mount, resources, runtime_status, sandbox, streams,
+};
 use crate::pod::{Node, PodError};
-use crate::streaming::{StreamRequest, StreamingServer};
+use crate::streaming::StreamingServer;
 
 type Answer<T> = Result<Response<T>, Status>;
 type Streamed<T> = ReceiverStream<Result<T, Status>>;
@@ -23,9 +22,6 @@ type Streamed<T> = ReceiverStream<Result<T, Status>>;
 /// What `Version` says of the protocol: the kubelet compares it with its own.
 const KUBELET_API_VERSION: &str = "0.1.0";
 const RUNTIME_API_VERSION: &str = "v1";
-
-/// Reason of a NetworkReady that is false, as kubelets know it.
-const NETWORK_NOT_READY: &str = "NetworkPluginNotReady";
 
 /// Room for everything but the output in an answer of `ExecSync`, whose size the client bounds to 16 MiB.
 const EXEC_SYNC_ANSWER_BYTES: usize = super::MAX_MESSAGE_BYTES - (4 << 10);
@@ -45,15 +41,6 @@ impl Runtime {
     pub(super) fn new(node: Node, streaming: StreamingServer) -> Self {
         Self { node, streaming }
     }
-
-    fn handlers(&self) -> Vec<cri::RuntimeHandler> {
-        let handler = |name: &str, own| {
-            let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: own, user_namespaces: own };
-            cri::RuntimeHandler { name: name.into(), features: Some(features) }
-        };
-        let others = self.node.options().runtimes.keys().map(|name| handler(name, false));
-        std::iter::once(handler("", true)).chain(others).collect()
-    }
 }
 
 /// Seconds of a request; negative ones are wrong, 0 means none.
@@ -61,7 +48,7 @@ fn seconds(field: &str, value: i64) -> Result<Duration, PodError> {
     u64::try_from(value).map(Duration::from_secs).map_err(|_| invalid(field, format!("{value} is negative")))
 }
 
-fn required(field: &str, id: &str) -> Result<(), PodError> {
+pub(super) fn required(field: &str, id: &str) -> Result<(), PodError> {
     if id.is_empty() { Err(invalid(field, "is empty")) } else { Ok(()) }
 }
 
@@ -77,41 +64,8 @@ impl RuntimeService for Runtime {
     }
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
-        let condition = |kind: &str, problem: Option<String>| cri::RuntimeCondition {
-            r#type: kind.into(),
-            status: problem.is_none(),
-            reason: problem.as_ref().map(|_| NETWORK_NOT_READY.into()).unwrap_or_default(),
-            message: problem.unwrap_or_default(),
-        };
-        let network = self.node.network().check().await.err().map(|error| error.to_string());
-        let options = self.node.options();
-        let mut info = HashMap::new();
-        if request.into_inner().verbose {
-            let config = json!({
-                "root": options.root, "state": options.state, "shim": options.shim,
-                "cgroupDriver": options.cgroups.driver, "cgroupParent": options.cgroups.parent, "runtimes": options.runtimes,
-                "cdiFolders": options.cdi_folders,
-                "checkpoint": {"enabled": options.checkpoint.enabled, "images": options.checkpoint.images},
-                "network": {
-                    "bridge": options.network.bridge, "subnet": options.network.subnet,
-                    "cniFolder": options.network.cni.folder, "cniPlugins": options.network.cni.plugins,
-                },
-            });
-            info.insert("config".to_string(), config.to_string());
-            info.insert("known".to_string(), json!(self.node.known().await).to_string());
-        }
-        Ok(Response::new(cri::StatusResponse {
-            status: Some(cri::RuntimeStatus {
-                conditions: vec![condition("RuntimeReady", None), condition("NetworkReady", network)],
-            }),
-            info,
-            runtime_handlers: self.handlers(),
-            features: Some(cri::RuntimeFeatures {
-                supplemental_groups_policy: true,
-                mount_options: true,
-                ..Default::default()
-            }),
-        }))
+        let answer = runtime_status::answer(&self.node, request.into_inner().verbose).await;
+        Ok(Response::new(answer))
     }
 
     async fn runtime_config(&self, _: Request<cri::RuntimeConfigRequest>) -> Answer<cri::RuntimeConfigResponse> {
@@ -266,41 +220,14 @@ impl RuntimeService for Runtime {
     }
 
     async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
-        let request = request.into_inner();
-        let container = self.running(&request.container_id)?;
-        if request.tty && request.stderr {
-            return Err(invalid("stderr", "a terminal has no standard error of its own").into());
-        }
-        if !(request.stdin || request.stdout || request.stderr) {
-            return Err(invalid("stdin", "one of stdin, stdout and stderr is needed").into());
-        }
-        if request.cmd.is_empty() {
-            return Err(invalid("cmd", "is empty").into());
-        }
-        let config = ExecConfig {
-            argv: request.cmd,
-            tty: request.tty,
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-            timeout: None,
-        };
-        let url = self.streaming.issue(StreamRequest::Exec { container, config })?;
+        let stream = streams::exec(&self.node, request.into_inner())?;
+        let url = self.streaming.issue(stream)?;
         Ok(Response::new(cri::ExecResponse { url }))
     }
 
     async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
-        let request = request.into_inner();
-        let container = self.running(&request.container_id)?;
-        if !(request.stdin || request.stdout || request.stderr) {
-            return Err(invalid("stdin", "one of stdin, stdout and stderr is needed").into());
-        }
-        let url = self.streaming.issue(StreamRequest::Attach {
-            container,
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-        })?;
+        let stream = streams::attach(&self.node, request.into_inner())?;
+        let url = self.streaming.issue(stream)?;
         Ok(Response::new(cri::AttachResponse { url }))
     }
 
@@ -323,11 +250,8 @@ impl RuntimeService for Runtime {
     }
 
     async fn port_forward(&self, request: Request<cri::PortForwardRequest>) -> Answer<cri::PortForwardResponse> {
-        let request = request.into_inner();
-        required("pod_sandbox_id", &request.pod_sandbox_id)?;
-        let sandbox = self.node.ready_sandbox(&request.pod_sandbox_id)?;
-        let url =
-            self.streaming.issue(StreamRequest::PortForward { sandbox, ports: sandbox::ports(&request.port)? })?;
+        let stream = streams::port_forward(&self.node, request.into_inner())?;
+        let url = self.streaming.issue(stream)?;
         Ok(Response::new(cri::PortForwardResponse { url }))
     }
 
@@ -482,14 +406,5 @@ impl Runtime {
     fn containers(&self, filter: Option<cri::ContainerFilter>) -> Vec<cri::Container> {
         let filter = filter.unwrap_or_default();
         self.node.pick_containers(|status| container::matches(status, &filter).then(|| container::listed(status)))
-    }
-
-    /// The full id of a container that runs: a URL for another would only fail later.
-    fn running(&self, id: &str) -> Result<String, PodError> {
-        let status = self.node.container(id)?;
-        match status.state {
-            ContainerState::Running => Ok(status.id),
-            other => Err(crate::pod::wrong_state(&status.id, other, "a running one")),
-        }
     }
 }

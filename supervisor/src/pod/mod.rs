@@ -21,6 +21,7 @@ mod ids;
 mod init_process;
 mod known;
 mod limits;
+mod lookup;
 mod network;
 pub mod node;
 mod observer;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::error::{PodError, Result};
-use super::ids::{new_id, resolve};
+use super::ids::new_id;
 use super::observer::{Observer, Observers};
 use super::placement::{CgroupOptions, Placement};
 use super::qos::{QosClass, Weights};
@@ -319,45 +319,6 @@ impl Node {
         checkpoint::write(self.inner.clone(), id, location, timeout).await
     }
 
-    /// Every sandbox, in the order of their ids.
-    /// Of every sandbox what `pick` makes of it; the node's table is locked meanwhile.
-    pub fn pick_sandboxes<T>(&self, pick: impl FnMut(&SandboxStatus) -> Option<T>) -> Vec<T> {
-        let table = self.inner.table();
-        table.pods.values().filter(|entry| entry.is_listed()).map(|entry| &entry.status).filter_map(pick).collect()
-    }
-
-    /// By id or unique prefix.
-    pub fn sandbox(&self, id: &str) -> Result<SandboxStatus> {
-        let id = self.resolve_sandbox(id)?;
-        let table = self.inner.table();
-        table.pods.get(&id).map(|entry| entry.status.clone()).ok_or_else(|| PodError::sandbox_not_found(&id))
-    }
-
-    /// Those of the pod with this uid, by attempt.
-    pub fn sandboxes_of(&self, uid: &str) -> Vec<SandboxStatus> {
-        let mut found = self.pick_sandboxes(|status| (status.config.name.uid == uid).then(|| status.clone()));
-        found.sort_by_key(|status| status.config.name.attempt);
-        found
-    }
-
-    /// Of every container what `pick` makes of it; the node's table is locked meanwhile.
-    pub fn pick_containers<T>(&self, mut pick: impl FnMut(&ContainerStatus) -> Option<T>) -> Vec<T> {
-        let table = self.inner.table();
-        table.pods.values().flat_map(|entry| entry.containers.values()).filter_map(|status| pick(status)).collect()
-    }
-
-    pub fn containers_of(&self, sandbox: &str) -> Vec<ContainerStatus> {
-        let table = self.inner.table();
-        let containers = table.pods.get(sandbox).into_iter().flat_map(|entry| entry.containers.values());
-        containers.map(|status| (**status).clone()).collect()
-    }
-
-    /// By id or unique prefix.
-    pub fn container(&self, id: &str) -> Result<ContainerStatus> {
-        let id = self.resolve_container(id)?;
-        self.inner.container(&id)
-    }
-
     /// A descriptor of the sandbox's network namespace; `None` on the host network.
     pub async fn network_namespace(&self, id: &str) -> Result<Option<std::os::fd::OwnedFd>> {
         let id = self.resolve_sandbox(id)?;
@@ -370,24 +331,6 @@ impl Node {
             entry.shim.clone().ok_or_else(|| not_ready(&id))?
         };
         super::shim_process::network_namespace(&shim, &id).await
-    }
-
-    /// The full id of a sandbox that is ready.
-    pub fn ready_sandbox(&self, id: &str) -> Result<String> {
-        let status = self.sandbox(id)?;
-        if status.state == SandboxState::Ready { Ok(status.id) } else { Err(not_ready(&status.id)) }
-    }
-
-    /// The full id of the sandbox that `id` is or uniquely begins.
-    pub fn resolve_sandbox(&self, id: &str) -> Result<String> {
-        let table = self.inner.table();
-        let ids = table.pods.iter().filter(|(_, entry)| entry.is_listed()).map(|(id, _)| id);
-        resolve("pod sandbox", id, table.pods.get(id).is_some_and(|entry| entry.is_listed()), ids)
-    }
-
-    /// The full id of the container that `id` is or uniquely begins.
-    pub fn resolve_container(&self, id: &str) -> Result<String> {
-        self.inner.resolve_container(id)
     }
 
     async fn container_command<T>(

@@ -4,8 +4,8 @@
 mod api_server;
 mod bound_pods;
 mod kubelet;
-#[allow(dead_code, reason = "shared with the tests of the node")]
-#[path = "../node/testnode.rs"]
+#[allow(dead_code, unused_imports, reason = "shared with the tests of the node")]
+#[path = "../node/testnode/mod.rs"]
 mod testnode;
 
 mod static_pods;

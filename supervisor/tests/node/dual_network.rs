@@ -36,7 +36,13 @@ async fn pods_have_addresses_of_both_families_and_serve_host_ports_at_both() {
         ..Default::default()
     };
     let mut one = pod(&node, "one");
-    one.port_mappings = vec![mapping(8080, ""), mapping(8081, GATEWAY), mapping(8082, "127.0.0.1")];
+    one.port_mappings = vec![
+        mapping(8080, ""),
+        mapping(8081, GATEWAY),
+        mapping(8082, "127.0.0.1"),
+        mapping(8083, "0.0.0.0"),
+        mapping(8084, "::"),
+    ];
     let one = client.run_pod(one).await;
     let two = client.run_pod(pod(&node, "two")).await;
     let addresses = client.addresses(&one).await;
@@ -60,11 +66,21 @@ async fn pods_have_addresses_of_both_families_and_serve_host_ports_at_both() {
     assert_eq!(looped.exit_code, 0, "{looped:?}");
 
     testnode::wait_for("the server", Duration::from_secs(5), || fetch(&node, &format!("[{six}]:80")) == "one");
-    for address in ["127.0.0.1:8080", "[fd00:77::1]:8080", "[fd00:77::1]:8081", "127.0.0.1:8082"] {
+    for address in [
+        "127.0.0.1:8080",
+        "[fd00:77::1]:8080",
+        "[fd00:77::1]:8081",
+        "127.0.0.1:8082",
+        "127.0.0.1:8083",
+        "[fd00:77::1]:8084",
+    ] {
         assert_eq!(fetch(&node, address), "one", "{address}");
     }
-    // What is of one address is not of others, and at the node's loopback of IPv6 there is nothing.
-    for address in ["[::1]:8080", "127.0.0.1:8081", "[fd00:77::1]:8082"] {
+    // What is of one address, or of all of one family, is not of others, and at the node's loopback of IPv6 there is
+    // nothing.
+    for address in
+        ["[::1]:8080", "127.0.0.1:8081", "[fd00:77::1]:8082", "[fd00:77::1]:8083", "127.0.0.1:8084", "10.77.0.1:8084"]
+    {
         assert_eq!(fetch(&node, address), "", "{address}");
     }
     assert_eq!(fetch_from(&mut client, &visitor, &six, 80).await, "one");
@@ -151,7 +167,19 @@ fn advertisements_heard(snmp6: &str) -> u64 {
 
 #[tokio::test]
 async fn a_pod_that_says_it_is_a_router_is_believed_by_nobody() {
-    let Some(mut node) = start("dualra").await else { return };
+    let Some(node) = start("dualra").await else { return };
+    advertise_in_vain(node, &["default via fd00:77::1 dev eth0"]).await;
+}
+
+/// Who has no address of IPv6 would get one, and send what he can by the liar, as IPv6 is preferred.
+#[tokio::test]
+async fn without_ipv6_a_pod_that_says_it_is_a_router_is_believed_by_nobody_either() {
+    let Some(node) = testnode::start("loneera").await else { return };
+    advertise_in_vain(node, &[]).await;
+}
+
+/// One pod says that it is a router; another has but these routes out all the same.
+async fn advertise_in_vain(mut node: TestNode, expected: &[&str]) {
     let mut client = Client::of(&node).await;
     let one = client.run_pod(pod(&node, "one")).await;
     let two = client.run_pod(pod(&node, "two")).await;
@@ -186,7 +214,8 @@ async fn a_pod_that_says_it_is_a_router_is_believed_by_nobody() {
     assert!(!of_node.contains("default") && !of_node.contains("bad"), "{of_node}");
     let of_victim = routes(&victim.to_string());
     let defaults: Vec<&str> = of_victim.lines().filter(|line| line.starts_with("default")).collect();
-    assert!(defaults.len() == 1 && defaults[0].starts_with("default via fd00:77::1 dev eth0"), "{of_victim}");
+    assert_eq!(defaults.len(), expected.len(), "{of_victim}");
+    assert!(defaults.iter().zip(expected).all(|(route, expected)| route.starts_with(expected)), "{of_victim}");
     assert!(!of_victim.contains("2001:db8:bad"), "{of_victim}");
     client.remove_pod(&one).await;
     client.remove_pod(&two).await;

@@ -58,6 +58,8 @@ mod rights;
 mod rollout_kills;
 mod runtime_handlers;
 mod service_endpoints;
+mod service_flows;
+mod service_sctp;
 mod services;
 mod streaming;
 mod stuck_requests;

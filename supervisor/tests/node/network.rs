@@ -117,6 +117,37 @@ async fn addresses_of_pods_that_died_with_the_daemon_are_given_back() {
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
+/// As `kill -9` in the middle of the first pod leaves it, or after it and with another subnet than the next daemon's.
+#[tokio::test]
+async fn half_a_bridge_of_an_earlier_daemon_is_made_whole() {
+    let Some(mut node) = testnode::start("halfbridge").await else { return };
+    node.kill_wharfd();
+    assert!(node.inside(&["ip", "link", "add", "wt0", "type", "bridge"]).status.success());
+    node.start_wharfd();
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "one")).await;
+    let main = client.run(&id, container("main", &["sleep", "1000"])).await;
+    let gateway = format!("{}1", testnode::SUBNET_PREFIX);
+    let output = client.exec(&main, &["ping", "-c", "1", "-W", "5", &gateway], 10).await.unwrap();
+    assert_eq!(output.exit_code, 0, "{output:?}");
+    let local = node.inside_thread(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/wt0/route_localnet").unwrap());
+    assert_eq!(local.trim(), "1");
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn rules_go_with_the_daemon_though_somebody_deleted_the_bridge() {
+    let Some(mut node) = testnode::start("nobridge").await else { return };
+    let mut client = Client::of(&node).await;
+    let id = client.run_pod(pod(&node, "one")).await;
+    assert!(node.inside(&["ip", "link", "delete", "wt0"]).status.success());
+    client.remove_pod(&id).await;
+    node.terminate_wharfd();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn host_ports_are_of_any_protocol_and_what_needs_ipv6_is_refused() {
     let Some(mut node) = testnode::start("hostports").await else { return };
@@ -137,11 +168,12 @@ async fn host_ports_are_of_any_protocol_and_what_needs_ipv6_is_refused() {
         assert!(rules.contains(&format!("{rule} dnat to {address}:7000")), "{rules}");
     }
 
-    let mut config = pod(&node, "six");
-    config.port_mappings = vec![port(cri::Protocol::Tcp, "fd00::1")];
-    let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-    let error = client.runtime.run_pod_sandbox(request).await.unwrap_err();
-    assert!(error.message().contains("config.port_mappings[0].host_ip of IPv6"), "{error}");
+    for host_ip in ["fd00::1", "::"] {
+        let mut config = pod(&node, "six");
+        config.port_mappings = vec![port(cri::Protocol::Tcp, host_ip)];
+        let error = client.run_pod_of(config, "").await.unwrap_err();
+        assert!(error.message().contains("config.port_mappings[0].host_ip of IPv6"), "{error}");
+    }
     client.remove_pod(&id).await;
     node.terminate_wharfd();
     assert_eq!(node.leftovers(), Vec::<String>::new());

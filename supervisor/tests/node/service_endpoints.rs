@@ -66,6 +66,68 @@ async fn people_say_what_is_behind_a_service_without_a_selector() {
 }
 
 #[tokio::test]
+async fn an_address_that_two_services_claim_is_the_older_one_s_and_all_others_are_served() {
+    let Some(node) = testnode::start("claims").await else { return };
+    let claiming = |name: &str, ips: &[&str], port: u16| {
+        let mut service = service(json!({"externalIPs": ips, "ports": [{"port": 80, "targetPort": port}]}));
+        service["metadata"]["name"] = name.into();
+        service
+    };
+    let victim = claiming("victim", &[], 8080);
+    apply(&node, &victim);
+    let own = cluster_ip(&node, "victim");
+    apply(&node, &claiming("one", &["192.0.2.7"], 8080));
+    // Younger, and the first by name; nobody listens at the port.
+    wait_for("another second", LIMIT, || {
+        apply(&node, &claiming("another", &["192.0.2.7", &own], 8081));
+        let created = |name: &str| get(&node, "service", name)["metadata"]["creationTimestamp"].clone();
+        let is_younger = created("another").as_str() > created("one").as_str();
+        if !is_younger {
+            wharf(&node, &["delete", "service", "another"]);
+        }
+        is_younger
+    });
+    assert!(node.inside(&["ip", "link", "add", "far0", "type", "bridge"]).status.success());
+    assert!(node.inside(&["ip", "link", "set", "far0", "up"]).status.success());
+    assert!(node.inside(&["ip", "route", "add", "192.0.2.0/24", "dev", "far0"]).status.success());
+    apply(&node, &web(1));
+    let name = name_of(&wait_ready(&node, 1)[0]);
+    for chain in ["in-default/one/tcp/80", "in-default/another/tcp/80", "in-default/victim/tcp/80"] {
+        wait_for_endpoints(&node, chain, 1);
+    }
+    for address in [format!("{own}:80"), format!("{}:80", cluster_ip(&node, "one")), "192.0.2.7:80".to_owned()] {
+        assert_eq!(answers(&node, &address, 4), BTreeSet::from([name.clone()]), "{address}");
+    }
+    // Who has the address gives it to the other.
+    wharf(&node, &["delete", "service", "one"]);
+    wait_for("the other one", LIMIT, || !rules(&node).contains("chain in-default/one/"));
+    assert_eq!(refused(&node, "192.0.2.7:80"), ErrorKind::ConnectionRefused);
+    assert!(rules(&node).contains("192.0.2.7 . tcp . 80 : goto ex-default/another/tcp/80"), "{}", rules(&node));
+    assert!(node.inside(&["ip", "link", "delete", "far0"]).status.success());
+    end(node, "services,deployments");
+}
+
+#[tokio::test]
+async fn a_local_service_without_any_endpoint_is_refused_and_with_others_alone_says_nothing() {
+    let Some(node) = testnode::start("local").await else { return };
+    let mut local = service(json!({"internalTrafficPolicy": "Local"}));
+    local["spec"].as_object_mut().unwrap().remove("selector");
+    apply(&node, &local);
+    let address = format!("{}:80", cluster_ip(&node, "web"));
+    // Its address is found by the network's bridge, and that is there with a pod.
+    apply(&node, &web(1));
+    wait_ready(&node, 1);
+    wait_for("the rules", LIMIT, || rules(&node).contains(". tcp . 80 : goto refuse"));
+    assert_eq!(refused(&node, &address), ErrorKind::ConnectionRefused);
+    let elsewhere = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "web-far", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
+        "ports": [{"port": 80}], "endpoints": [{"addresses": ["198.51.100.7"]}]});
+    apply(&node, &elsewhere);
+    wait_for("the rules", LIMIT, || rules(&node).contains(". tcp . 80 : drop"));
+    end(node, "services,endpointslices,deployments");
+}
+
+#[tokio::test]
 async fn services_lead_to_pods_that_plugins_connect() {
     const TEST: &str = "services_lead_to_pods_that_plugins_connect";
     if !["bridge", "host-local"].iter().all(|plugin| std::path::Path::new("/usr/lib/cni").join(plugin).exists()) {

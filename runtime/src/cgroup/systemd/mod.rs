@@ -135,7 +135,7 @@ impl Scope {
         let mut resources = resources.clone();
         properties::complete(&mut resources, cgroup);
         let mut manager = self.manager()?;
-        super::check_usage(cgroup, &resources)?;
+        super::limits::check_usage(cgroup, &resources)?;
         let properties = self.translate(&mut manager, cgroup, &resources)?;
         if !properties.is_empty() {
             manager.set(&self.unit, &properties).map_err(|error| self.fail("change", error))?;

@@ -122,7 +122,8 @@ fn bounds(pod: &Value, places: &Places) -> Vec<Bound> {
     });
     let containers = items(spec, "containers").iter().filter_map(|container| {
         let (name, limit) = (text(container, "/name"), storage_limit(container));
-        let bytes = quantity::whole(limit)?;
+        // Zero is no limit of one container, as the kubelet has it.
+        let bytes = quantity::whole(limit).filter(|bytes| *bytes > 0)?;
         let shown = quantity::bytes_text(bytes, limit.ends_with('i'));
         let written = places.written.get(name).into_iter().flatten().cloned();
         Some(Bound {
@@ -210,6 +211,13 @@ mod tests {
             "volumes": [{"name": "data", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}],
         }});
         assert!(is_bounded(&pod) && !is_bounded(&json!({"spec": {"containers": [{"name": "a"}]}})));
+        let unbounded = json!({"spec": {"containers": [limited("a", "0"), limited("b", "192Ki")]}});
+        let found = bounds(&unbounded, &places(Path::new("/none")));
+        assert_eq!(
+            found.iter().map(|bound| bound.bytes).collect::<Vec<_>>(),
+            [192 << 10, 192 << 10],
+            "the pod's, and b's"
+        );
         let of_container = "Container a exceeded its local ephemeral storage limit \"64Ki\".";
         let of_pod = "Pod ephemeral local storage usage exceeds the total limit of containers 256Ki.";
         for (filled, expected) in [

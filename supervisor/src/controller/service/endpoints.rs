@@ -32,8 +32,10 @@ pub(super) fn labels(service: &Value) -> Value {
         service["metadata"].get("labels").filter(|labels| labels.is_object()).cloned().unwrap_or_else(|| json!({}));
     labels[endpoint_slice::SERVICE_LABEL] = service["metadata"]["name"].clone();
     labels[MANAGER_LABEL] = MANAGER.into();
-    if service::is_headless(service) {
-        labels[HEADLESS_LABEL] = "".into();
+    // Whatever the Service's own labels say of these three.
+    match service::is_headless(service) {
+        true => labels[HEADLESS_LABEL] = "".into(),
+        false => drop(labels.as_object_mut().map(|labels| labels.remove(HEADLESS_LABEL))),
     }
     labels
 }
@@ -88,7 +90,7 @@ fn endpoint(family: &str, service: &Value, pod: &Value) -> Option<Value> {
     let published = service["spec"]["publishNotReadyAddresses"] == true;
     let mut endpoint = json!({
         "addresses": [address],
-        "conditions": {"ready": published || (serving && !terminating), "serving": published || serving, "terminating": terminating},
+        "conditions": {"ready": published || (serving && !terminating), "serving": serving, "terminating": terminating},
         "nodeName": pod["spec"]["nodeName"],
         "targetRef": {"kind": "Pod", "namespace": pod["metadata"]["namespace"], "name": pod["metadata"]["name"],
             "uid": pod["metadata"]["uid"]},
@@ -171,10 +173,20 @@ mod tests {
         assert_eq!(found[0].ports, json!([{"name": "", "port": 8080, "protocol": "TCP"}]));
         assert_eq!(conditions(&found), [(true, true, false), (false, false, false), (false, true, true)]);
         let published = slices(&service(json!({"publishNotReadyAddresses": true})), &all);
-        assert_eq!(conditions(&published), [(true, true, false), (true, true, false), (true, true, true)]);
+        assert_eq!(conditions(&published), [(true, true, false), (true, false, false), (true, true, true)]);
         assert_eq!(slices(&service(json!({"selector": null})), &all), []);
         let none = Slice { family: "IPv4", ports: Value::Null, endpoints: Vec::new() };
         assert_eq!(slices(&service(json!({"selector": {"app": "none"}})), &all), [none]);
+    }
+
+    #[test]
+    fn slices_have_the_service_s_labels_but_for_their_own() {
+        let mut service = service(json!({"clusterIP": "10.96.0.9"}));
+        service["metadata"]["labels"] = json!({"team": "a", HEADLESS_LABEL: "", MANAGER_LABEL: "somebody"});
+        let expected = json!({"team": "a", endpoint_slice::SERVICE_LABEL: "web", MANAGER_LABEL: MANAGER});
+        assert_eq!(labels(&service), expected);
+        service["spec"]["clusterIP"] = "None".into();
+        assert_eq!(labels(&service)[HEADLESS_LABEL], "");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is at a Service's ports: which of its endpoints serve.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -14,8 +14,15 @@ use crate::pod::spec::Protocol;
 /// The ports of all `services` at each of their addresses, with the endpoints that `slices` have for them. `node` is this
 /// one's name.
 pub(super) fn frontends(services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> Vec<Frontend> {
-    let of_service = |service: &Arc<Value>| {
-        let own: Vec<&Value> = slices.iter().filter(|slice| is_of(slice, service)).map(|slice| &**slice).collect();
+    let mut by_service: BTreeMap<(&str, &str), Vec<&Value>> = BTreeMap::new();
+    for slice in slices {
+        if let Some(name) = slice["metadata"]["labels"].get(endpoint_slice::SERVICE_LABEL).and_then(Value::as_str) {
+            by_service.entry((text(slice, "/metadata/namespace"), name)).or_default().push(slice);
+        }
+    }
+    let of_service = |service: &&Arc<Value>| {
+        let name = (text(service, "/metadata/namespace"), text(service, "/metadata/name"));
+        let own = by_service.get(&name).map_or(&[][..], Vec::as_slice);
         let mut made = Vec::new();
         for ip in service::cluster_ips(service) {
             let family = service::family_of(ip);
@@ -25,12 +32,10 @@ pub(super) fn frontends(services: &[Arc<Value>], slices: &[Arc<Value>], node: &s
         }
         made
     };
+    // Of several that claim an external address, the oldest has it.
+    let mut services: Vec<&Arc<Value>> = services.iter().collect();
+    services.sort_by_key(|service| text(service, "/metadata/creationTimestamp"));
     services.iter().flat_map(of_service).collect()
-}
-
-fn is_of(slice: &Value, service: &Value) -> bool {
-    slice["metadata"]["namespace"] == service["metadata"]["namespace"]
-        && slice["metadata"]["labels"].get(endpoint_slice::SERVICE_LABEL) == Some(&service["metadata"]["name"])
 }
 
 fn frontend(service: &Value, cluster_ip: IpAddr, port: &Value, slices: &[&Value], node: &str) -> Option<Frontend> {
@@ -120,7 +125,10 @@ fn choose(endpoints: &[Endpoint], local_only: bool) -> Backends {
     Backends {
         endpoints: chosen.iter().map(|endpoint| endpoint.address).collect(),
         local_only,
-        elsewhere: chosen.iter().any(|endpoint| !endpoint.local),
+        elsewhere: match local_only {
+            true => endpoints.iter().any(|endpoint| !endpoint.local),
+            false => chosen.iter().any(|endpoint| !endpoint.local),
+        },
     }
 }
 
@@ -165,6 +173,18 @@ mod tests {
         let made = &made(json!({"externalTrafficPolicy": "Local"}), json!([far]))[0];
         assert_eq!((made.internal.elsewhere, made.internal.local_only), (true, false));
         assert_eq!((addresses(&made.external), made.external.local_only), (Vec::new(), true));
+        assert!(made.external.elsewhere);
+    }
+
+    #[test]
+    fn the_oldest_comes_first() {
+        let service = |name: &str, created: &str| {
+            Arc::new(json!({"metadata": {"name": name, "namespace": "default", "creationTimestamp": created},
+                "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80, "protocol": "TCP"}]}}))
+        };
+        let all = [service("a", "2026-02-01T00:00:00Z"), service("b", "2026-01-01T00:00:00Z")];
+        let names: Vec<String> = frontends(&all, &[], "node").into_iter().map(|frontend| frontend.service).collect();
+        assert_eq!(names, ["default/b", "default/a"]);
     }
 
     #[test]

@@ -85,32 +85,42 @@ impl Bridge {
         &self.name
     }
 
-    /// Makes the bridge if it is missing, with its address, and lets the node forward. False where it was there.
-    pub(super) async fn ensure(&self, subnet: &Subnet) -> Result<bool> {
+    /// Makes the bridge if it is missing, with its address, and lets the node forward. False where it was there; then
+    /// it gets what it does not have, unless it `is_whole`: an earlier daemon may have ended halfway, or had another subnet.
+    pub(super) async fn ensure(&self, subnet: &Subnet, is_whole: bool) -> Result<bool> {
         let netlink = Netlink::open()?;
-        if netlink.link(&self.name).await?.is_some() {
+        let found = netlink.link(&self.name).await?;
+        if found.is_some() && is_whole {
             return Ok(false);
         }
         let failed = |what: &str| {
             let operation = format!("{what} bridge {}", self.name);
             move |error: rtnetlink::Error| NetworkError::kernel(operation, error)
         };
-        let message = LinkBridge::new(&self.name).address(own_mac(subnet)).up().build();
-        netlink.handle.link().add(message).execute().await.map_err(failed("add"))?;
-        let index = netlink.link(&self.name).await?.map(|link| link.header.index);
-        let index = index.ok_or_else(|| NetworkError::kernel(format!("add bridge {}", self.name), "it is gone"))?;
-        let outcome = netlink.handle.address().add(index, subnet.gateway(), subnet.prefix()).execute().await;
-        if let Err(error) = outcome {
-            // Half a bridge would be taken for a whole one the next time.
-            let _ = netlink.handle.link().del(index).execute().await;
-            return Err(failed("give an address to")(error));
+        let is_new = found.is_none();
+        let index = match found {
+            Some(link) => {
+                let up = LinkUnspec::new_with_index(link.header.index).up().build();
+                netlink.handle.link().set(up).execute().await.map_err(failed("bring up"))?;
+                link.header.index
+            }
+            None => {
+                let message = LinkBridge::new(&self.name).address(own_mac(subnet)).up().build();
+                netlink.handle.link().add(message).execute().await.map_err(failed("add"))?;
+                let index = netlink.link(&self.name).await?.map(|link| link.header.index);
+                index.ok_or_else(|| NetworkError::kernel(format!("add bridge {}", self.name), "it is gone"))?
+            }
+        };
+        match netlink.handle.address().add(index, subnet.gateway(), subnet.prefix()).execute().await {
+            Err(error) if !is(&error, Errno::EXIST) => return Err(failed("give an address to")(error)),
+            _ => {}
         }
         sysctl("net/ipv4/ip_forward", "1")?;
         // Replies to connections from 127.0.0.1 that a host port sent to a pod come back here.
         sysctl(&format!("net/ipv4/conf/{}/route_localnet", self.name), "1")?;
         // A pod is no router of the node's, whatever it says.
         ipv6::ignore_routers(&self.name)?;
-        Ok(true)
+        Ok(is_new)
     }
 
     pub(super) async fn is_there(&self) -> Result<bool> {

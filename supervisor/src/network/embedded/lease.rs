@@ -178,11 +178,11 @@ impl LeaseStore {
 
 /// Two mappings of one port collide unless they name different addresses.
 fn collide(a: &PortMapping, b: &PortMapping) -> bool {
-    let address = |ip: &Option<IpAddr>| ip.filter(|ip| !ip.is_unspecified());
     a.host_port == b.host_port
         && a.protocol == b.protocol
-        && match (address(&a.host_ip), address(&b.host_ip)) {
-            (Some(a), Some(b)) => a == b,
+        && match (a.host_ip, b.host_ip) {
+            (Some(a), Some(b)) if a.is_ipv4() != b.is_ipv4() => false,
+            (Some(a), Some(b)) => a == b || a.is_unspecified() || b.is_unspecified(),
             _ => true,
         }
 }
@@ -253,5 +253,11 @@ mod tests {
         let error = store.take("c", &subnet, &[port(80, None)]).unwrap_err();
         assert_eq!(error.to_string(), "host port 80/tcp is in use by pod sandbox a");
         store.take("d", &subnet, &[port(81, None), port(0, None)]).unwrap();
+        // All addresses of one family, and all of the other.
+        store.take("e", &subnet, &[port(82, Some("0.0.0.0"))]).unwrap();
+        store.take("f", &subnet, &[port(82, Some("::"))]).unwrap();
+        for taken in [None, Some("10.0.0.1"), Some("fd00::1")] {
+            assert!(store.take("g", &subnet, &[port(82, taken)]).is_err(), "{taken:?}");
+        }
     }
 }

@@ -50,7 +50,9 @@ struct State {
     leases: LeaseStore,
     /// Have a route by the bridge, as long as there is one.
     routed: Vec<Subnet>,
-    /// The bridge that is there has its address of IPv6, if it is to have one.
+    /// The bridge that is there has all that it is to have of IPv4: this daemon has seen to it.
+    is_bridge_whole: bool,
+    /// The same of its address of IPv6, if it is to have one.
     is_bridge_dual: bool,
     /// What the table of rules was last made from.
     written: Option<String>,
@@ -72,8 +74,15 @@ impl Embedded {
         let subnet6 = config.subnet6.as_deref().map(|text| Subnet::parse6("subnet6", text)).transpose()?;
         let six = told6.and_then(|told| Subnet::parse6("subnet6", told).ok()).or(subnet6);
         let subnets = checked(four, six)?;
-        let state =
-            State { subnets, leases, routed: Vec::new(), is_bridge_dual: false, written: None, is_watched: false };
+        let state = State {
+            subnets,
+            leases,
+            routed: Vec::new(),
+            is_bridge_whole: false,
+            is_bridge_dual: false,
+            written: None,
+            is_watched: false,
+        };
         let is_dual = AtomicBool::new(six.is_some());
         Ok(Self { bridge, subnet6, is_dual, state: Mutex::new(state), leaving: Leaving::default() })
     }
@@ -83,9 +92,7 @@ impl Embedded {
         if let Some(annotation) = super::cni::asked_of_plugins(config) {
             return Err(NetworkError::NeedsCni { what: format!("annotation {annotation}") });
         }
-        let of_ipv6 = |port: &PortMapping| {
-            port.host_port != 0 && port.host_ip.is_some_and(|ip| ip.is_ipv6() && !ip.is_unspecified())
-        };
+        let of_ipv6 = |port: &PortMapping| port.host_port != 0 && port.host_ip.is_some_and(|ip| ip.is_ipv6());
         match config.ports.iter().position(of_ipv6) {
             Some(index) if !self.is_dual.load(Ordering::Relaxed) => {
                 let what = format!("config.port_mappings[{index}].host_ip of IPv6 without network.subnet6");
@@ -146,7 +153,8 @@ impl Embedded {
         let homes = {
             let mut state = self.state.lock().await;
             let Subnets { four, six } = state.subnets;
-            let is_new = self.bridge.ensure(&four).await?;
+            let is_new = self.bridge.ensure(&four, state.is_bridge_whole).await?;
+            state.is_bridge_whole = true;
             if is_new {
                 state.is_bridge_dual = false;
                 for routed in &state.routed {
@@ -301,10 +309,17 @@ impl Embedded {
     }
 
     async fn remove_shared_locked(&self, state: &mut State) -> Result<()> {
-        (state.written, state.is_bridge_dual) = (None, false);
-        // Nothing was set up where the bridge is not there.
+        (state.is_bridge_whole, state.is_bridge_dual) = (false, false);
+        let has_rules = state.written.take().is_some();
+        // Nothing was set up where neither is there.
+        if !has_rules && !self.bridge.is_there().await? {
+            return Ok(());
+        }
         let table = nft::table(self.bridge.name(), state.subnets.six.is_some());
-        if self.bridge.remove().await? { nft::run(&table.deletion()).await } else { Ok(()) }
+        // The rules first: of a daemon that dies in between there is the bridge, by which the next one finds both.
+        let rules = nft::run(&table.deletion()).await;
+        self.bridge.remove().await?;
+        rules
     }
 
     fn rules<'a>(&'a self, state: &'a State) -> nft::Rules<'a> {

@@ -35,13 +35,12 @@ pub(super) async fn configure(namespace: OwnedFd, homes: Vec<Home>) -> Result<Ve
 }
 
 fn set_up(mut homes: Vec<Home>) -> Result<Vec<IpAddr>> {
-    if homes.iter().any(|(address, _)| address.is_ipv6()) {
-        if ipv6::is_off(POD_INTERFACE) {
-            homes.retain(|(address, _)| address.is_ipv4());
-        } else {
-            // What other pods say of routers is no business of this one's, which has its route.
-            ipv6::ignore_routers(POD_INTERFACE)?;
-        }
+    if ipv6::is_off(POD_INTERFACE) {
+        homes.retain(|(address, _)| address.is_ipv4());
+    } else {
+        // What other pods say of routers is no business of this one's, which has its routes. Without an address of IPv6 it
+        // would get one of their choice, and programs prefer that to IPv4.
+        ipv6::ignore_routers(POD_INTERFACE)?;
     }
     let failed = |error: io::Error| NetworkError::kernel("open a netlink socket in the pod", error);
     let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;

@@ -81,14 +81,14 @@ fn render(rules: &Rules<'_>) -> String {
     )
 }
 
-/// `None` where the port is of an address of the other family.
+/// `None` where the port is of the other family: also `0.0.0.0` and `::` are all addresses of their own alone.
 fn mapping(port: &PortMapping, address: IpAddr, table: &Table) -> Option<String> {
     let protocol = port.protocol.name();
     let family = if address.is_ipv4() { "ip" } else { "ip6" };
-    let to = match port.host_ip.filter(|ip| !ip.is_unspecified()) {
+    let to = match port.host_ip {
         Some(ip) if ip.is_ipv4() != address.is_ipv4() => return None,
-        Some(ip) => format!("{family} daddr {ip} "),
-        None => String::new(),
+        Some(ip) if !ip.is_unspecified() => format!("{family} daddr {ip} "),
+        _ => String::new(),
     };
     let dnat = if table.is_dual() { format!("dnat {family} to") } else { "dnat to".into() };
     let target = SocketAddr::new(address, port.container_port);
@@ -115,7 +115,9 @@ mod tests {
                 port(Protocol::Tcp, None),
                 port(Protocol::Udp, Some("192.0.2.1")),
                 port(Protocol::Sctp, Some("2001:db8::1")),
-                port(Protocol::Sctp, Some("::")),
+                port(Protocol::Sctp, None),
+                port(Protocol::Tcp, Some("0.0.0.0")),
+                port(Protocol::Tcp, Some("::")),
             ],
         };
         let four = Subnet::parse("subnet", "10.88.0.0/16").unwrap();
@@ -136,6 +138,7 @@ mod tests {
                 "tcp dport 8080 dnat to 10.88.0.2:80",
                 "ip daddr 192.0.2.1 udp dport 8080 dnat to 10.88.0.2:80",
                 "sctp dport 8080 dnat to 10.88.0.2:80",
+                "tcp dport 8080 dnat to 10.88.0.2:80",
             ]
         );
         assert!(text.starts_with("table ip wharf-wharf0 { }\ndelete table ip wharf-wharf0\ntable ip wharf-wharf0 {\n"));
@@ -154,6 +157,8 @@ mod tests {
                 "ip6 daddr 2001:db8::1 sctp dport 8080 dnat ip6 to [fd00:88::2]:80",
                 "sctp dport 8080 dnat ip to 10.88.0.2:80",
                 "sctp dport 8080 dnat ip6 to [fd00:88::2]:80",
+                "tcp dport 8080 dnat ip to 10.88.0.2:80",
+                "tcp dport 8080 dnat ip6 to [fd00:88::2]:80",
             ]
         );
         assert!(text.starts_with("table inet wharf-wharf0 { }\n"), "{text}");

@@ -1,6 +1,7 @@
 //! UDP has no connections that end: as long as a client goes on sending from the same port, the kernel sends it where it
 //! sent the first packet, though the endpoint is gone. So what it remembers of such is taken away (ctnetlink).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -33,18 +34,27 @@ const UDP: u8 = 17;
 /// `nfgenmsg`: the family of addresses, here any, and what is of no use.
 const ANY_FAMILY: [u8; 4] = [0; 4];
 
-/// What has changed at one destination.
-#[derive(Debug, PartialEq, Eq)]
-struct Change {
+/// Somewhere that clients send to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Destination {
     /// `None` for any address of the node.
     address: Option<IpAddr>,
     is_ipv4: bool,
     port: u16,
-    /// Endpoints that are behind it no more.
-    lost: Vec<SocketAddr>,
-    /// Whether there are any now.
-    served: bool,
 }
+
+/// Which endpoints the rules lead to.
+pub(super) type Book = BTreeMap<Destination, BTreeSet<SocketAddr>>;
+
+/// What has changed at one destination.
+#[derive(Debug, PartialEq, Eq)]
+struct Change {
+    /// Endpoints that are behind it no more; `None` where any but those of now may have been.
+    lost: Option<BTreeSet<SocketAddr>>,
+    now: BTreeSet<SocketAddr>,
+}
+
+type Changes = BTreeMap<Destination, Change>;
 
 /// One flow that the kernel remembers.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,19 +64,44 @@ struct Flow {
     brought: SocketAddr,
 }
 
-impl Change {
-    fn ends(&self, flow: &Flow) -> bool {
-        let is_here = self.port == flow.to.port()
-            && self.is_ipv4 == flow.to.is_ipv4()
-            && self.address.is_none_or(|address| address == flow.to.ip());
+/// Whether one of the changes ends a flow.
+fn ends(changes: &Changes, flow: &Flow) -> bool {
+    let is_ipv4 = flow.to.is_ipv4();
+    let at = |address| changes.get(&Destination { address, is_ipv4, port: flow.to.port() });
+    let goes_astray = |change: &Change| match &change.lost {
+        _ if change.now.contains(&flow.brought) => false,
+        Some(lost) => lost.contains(&flow.brought),
+        None => flow.brought != flow.to,
+    };
+    match at(Some(flow.to.ip())) {
         // Sent before there was an endpoint: to nowhere, for as long as it goes on.
-        let untranslated = self.address.is_some() && self.served && flow.brought == flow.to;
-        is_here && (untranslated || self.lost.contains(&flow.brought))
+        Some(change) => goes_astray(change) || !change.now.is_empty() && flow.brought == flow.to,
+        None => at(None).is_some_and(goes_astray),
     }
 }
 
-/// Forgets the flows that go where the rules do not lead any more.
-pub(super) async fn forget(before: &[Frontend], after: &[Frontend]) -> io::Result<()> {
+/// Of the ports of UDP.
+pub(super) fn book(frontends: &[Frontend]) -> Book {
+    let mut book = Book::new();
+    for frontend in frontends.iter().filter(|frontend| frontend.protocol == Protocol::Udp) {
+        let mut note = |address, port, backends: &Backends| {
+            let destination = Destination { address, is_ipv4: frontend.cluster_ip.is_ipv4(), port };
+            book.entry(destination).or_default().extend(&backends.endpoints);
+        };
+        note(Some(frontend.cluster_ip), frontend.port, &frontend.internal);
+        for ip in &frontend.external_ips {
+            note(Some(*ip), frontend.port, &frontend.external);
+        }
+        if let Some(port) = frontend.node_port {
+            note(None, port, &frontend.external);
+        }
+    }
+    book
+}
+
+/// Forgets the flows that go where the rules do not lead any more, or, where it is not known what was `before`, where they
+/// do not lead.
+pub(super) async fn forget(before: Option<&Book>, after: &Book) -> io::Result<()> {
     let changes = changes(before, after);
     if changes.is_empty() {
         return Ok(());
@@ -87,38 +122,17 @@ pub(super) async fn forget(before: &[Frontend], after: &[Frontend]) -> io::Resul
     Ok(())
 }
 
-fn changes(before: &[Frontend], after: &[Frontend]) -> Vec<Change> {
-    let is_udp = |frontend: &&Frontend| frontend.protocol == Protocol::Udp;
-    let mut changes = Vec::new();
-    for old in before.iter().chain(after).filter(is_udp) {
-        let is_ipv4 = old.cluster_ip.is_ipv4();
-        let is_same = |other: &&Frontend| {
-            other.service == old.service && other.port == old.port && other.cluster_ip.is_ipv4() == is_ipv4
-        };
-        let new = after.iter().filter(is_udp).find(is_same);
-        let was = before.iter().filter(is_udp).find(is_same);
-        if new == was {
-            continue;
-        }
-        let mut note = |address, port, was: Option<&Backends>, new: Option<&Backends>| {
-            let now: &[SocketAddr] = new.map_or(&[], |new| &new.endpoints);
-            let was = was.map_or(&[][..], |was| &was.endpoints);
-            let lost = was.iter().filter(|endpoint| !now.contains(endpoint)).copied().collect();
-            let change = Change { address, is_ipv4, port, lost, served: !now.is_empty() };
-            if !changes.contains(&change) {
-                changes.push(change);
-            }
-        };
-        note(Some(old.cluster_ip), old.port, was.map(|was| &was.internal), new.map(|new| &new.internal));
-        let external = (was.map(|was| &was.external), new.map(|new| &new.external));
-        for ip in &old.external_ips {
-            note(Some(*ip), old.port, external.0, external.1);
-        }
-        if let Some(port) = old.node_port {
-            note(None, port, external.0, external.1);
-        }
-    }
-    changes
+fn changes(before: Option<&Book>, after: &Book) -> Changes {
+    let nobody = BTreeSet::new();
+    let Some(before) = before else {
+        return after.iter().map(|(at, now)| (*at, Change { lost: None, now: now.clone() })).collect();
+    };
+    let all: BTreeSet<&Destination> = before.keys().chain(after.keys()).collect();
+    let change = |at: &Destination| {
+        let (was, now) = (before.get(at).unwrap_or(&nobody), after.get(at).unwrap_or(&nobody));
+        (was != now).then(|| (*at, Change { lost: Some(was - now), now: now.clone() }))
+    };
+    all.into_iter().filter_map(change).collect()
 }
 
 async fn send(socket: &TokioSocket, message: &[u8]) -> io::Result<()> {
@@ -144,11 +158,11 @@ async fn answers(socket: &TokioSocket, mut each: impl FnMut(&[u8])) -> io::Resul
 }
 
 /// The request that takes a flow away, if one of the changes ends it.
-fn deletion(body: &[u8], changes: &[Change]) -> Option<Vec<u8>> {
+fn deletion(body: &[u8], changes: &Changes) -> Option<Vec<u8>> {
     let (family, attributes) = body.split_at_checked(ANY_FAMILY.len())?;
     let original = find(attributes, CTA_TUPLE_ORIG)?;
     let flow = flow(original, find(attributes, CTA_TUPLE_REPLY)?)?;
-    if !changes.iter().any(|change| change.ends(&flow)) {
+    if !ends(changes, &flow) {
         return None;
     }
     let tuple = attribute(CTA_TUPLE_ORIG | NESTED, original);
@@ -194,27 +208,48 @@ mod tests {
         }
     }
 
+    fn flow(to: &str, brought: &str) -> Flow {
+        Flow { to: to.parse().unwrap(), brought: brought.parse().unwrap() }
+    }
+
     #[test]
     fn flows_to_lost_endpoints_end_and_others_go_on() {
-        let before = [frontend(&["10.0.0.1:53", "10.0.0.2:53"])];
-        let changes = changes(&before, &[frontend(&["10.0.0.2:53"])]);
-        let ends = |to: &str, brought: &str| {
-            let flow = Flow { to: to.parse().unwrap(), brought: brought.parse().unwrap() };
-            changes.iter().any(|change| change.ends(&flow))
-        };
+        let before = book(&[frontend(&["10.0.0.1:53", "10.0.0.2:53"])]);
+        let after = book(&[frontend(&["10.0.0.2:53"])]);
+        let told = changes(Some(&before), &after);
+        let ends = |to: &str, brought: &str| super::ends(&told, &flow(to, brought));
         assert!(ends("10.96.0.10:53", "10.0.0.1:53") && ends("192.0.2.1:30053", "10.0.0.1:53"));
         assert!(ends("10.96.0.10:53", "10.96.0.10:53"));
         assert!(!ends("10.96.0.10:53", "10.0.0.2:53") && !ends("10.96.0.11:53", "10.0.0.1:53"));
         // Somebody else's at the same port.
         assert!(!ends("192.0.2.1:30053", "192.0.2.1:30053"));
-        assert_eq!(super::changes(&before, &before), []);
+        assert!(changes(Some(&before), &before).is_empty());
+    }
+
+    #[test]
+    fn where_nothing_is_known_flows_to_any_others_end() {
+        let told = changes(None, &book(&[frontend(&["10.0.0.2:53"])]));
+        let ends = |to: &str, brought: &str| super::ends(&told, &flow(to, brought));
+        assert!(ends("10.96.0.10:53", "10.0.0.9:53") && ends("192.0.2.1:30053", "10.0.0.9:53"));
+        assert!(ends("10.96.0.10:53", "10.96.0.10:53"));
+        assert!(!ends("10.96.0.10:53", "10.0.0.2:53") && !ends("192.0.2.1:30053", "10.0.0.2:53"));
+        assert!(!ends("192.0.2.1:30053", "192.0.2.1:30053") && !ends("10.96.0.11:53", "10.0.0.9:53"));
+    }
+
+    #[test]
+    fn a_destination_that_is_given_up_loses_its_flows() {
+        let moved = Frontend { node_port: Some(30_054), ..frontend(&["10.0.0.1:53"]) };
+        let told = changes(Some(&book(&[frontend(&["10.0.0.1:53"])])), &book(&[moved]));
+        assert!(super::ends(&told, &flow("192.0.2.1:30053", "10.0.0.1:53")));
+        assert!(!super::ends(&told, &flow("192.0.2.1:30054", "10.0.0.1:53")));
     }
 
     #[test]
     fn flows_of_ipv6_are_read_and_are_of_their_own_address() {
         let six = |endpoints: &[&str]| Frontend { cluster_ip: "fd96::a".parse().unwrap(), ..frontend(endpoints) };
         let (four, before) = (frontend(&["10.0.0.1:53"]), six(&["[fd00::1]:53", "[fd00::2]:53"]));
-        let changes = changes(&[four.clone(), before], &[four, six(&["[fd00::2]:53"])]);
+        let after = book(&[four.clone(), six(&["[fd00::2]:53"])]);
+        let changes = changes(Some(&book(&[four, before])), &after);
         let tuple = |address: u16, ip: &str, port: u16, number: u16| {
             let ip: Ipv6Addr = ip.parse().unwrap();
             let ip = attribute(CTA_TUPLE_IP | NESTED, &attribute(address, &ip.octets()));

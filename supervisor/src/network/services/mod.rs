@@ -47,7 +47,8 @@ pub struct Backends {
     pub endpoints: Vec<SocketAddr>,
     /// Only endpoints of this node are asked for, which see the client's own address.
     pub local_only: bool,
-    /// Some of them are no pods of this node: they answer to whom they see, which has to be the node.
+    /// Some of them are no pods of this node: they answer to whom they see, which has to be the node. Where this node's
+    /// alone are asked for: there are others.
     pub elsewhere: bool,
 }
 
@@ -90,6 +91,20 @@ struct State {
     wanted: Option<Wanted>,
     /// What the table has; `None` where that is not known.
     contents: Option<Contents>,
+    /// Where the kernel sends datagrams to, by the rules it had when its flows were last looked through; `None` where that
+    /// is not known.
+    led: Option<flows::Book>,
+}
+
+impl State {
+    /// Has the kernel forget the flows that go where the rules do not lead.
+    async fn forget_flows(&mut self) {
+        let book = flows::book(self.wanted.as_ref().map_or(&[], |wanted| &wanted.frontends));
+        match flows::forget(self.led.take().as_ref(), &book).await {
+            Ok(()) => self.led = Some(book),
+            Err(error) => tracing::warn!(%error, "forget flows of UDP to endpoints that are gone"),
+        }
+    }
 }
 
 impl Services {
@@ -129,12 +144,9 @@ impl Services {
         if state.wanted.as_ref() == Some(&wanted) && state.contents.is_some() {
             return Ok(());
         }
-        let before = state.wanted.replace(wanted).map(|before| before.frontends).unwrap_or_default();
+        state.wanted = Some(wanted);
         self.write(&mut state).await?;
-        let after = state.wanted.as_ref().map_or(&[][..], |wanted| &wanted.frontends);
-        if let Err(error) = flows::forget(&before, after).await {
-            tracing::warn!(%error, "forget flows of UDP to endpoints that are gone");
-        }
+        state.forget_flows().await;
         Ok(())
     }
 
@@ -145,13 +157,18 @@ impl Services {
             return Ok(false);
         }
         state.contents = empty.then(Contents::default);
-        self.write(&mut state).await.map(|()| true)
+        self.write(&mut state).await?;
+        // Whoever sent something meanwhile goes on to nowhere.
+        state.led = None;
+        state.forget_flows().await;
+        Ok(true)
     }
 
     /// Takes the table away, for good.
     pub(super) async fn remove(&self) -> Result<()> {
         let mut state = self.state.lock().await;
-        *state = State { wanted: Some(Wanted { frontends: Vec::new(), masquerade_all: false }), contents: None };
+        let wanted = Wanted { frontends: Vec::new(), masquerade_all: false };
+        *state = State { wanted: Some(wanted), ..State::default() };
         self.write(&mut state).await
     }
 
