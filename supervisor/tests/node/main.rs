@@ -1,6 +1,7 @@
 //! A whole node on a real kernel, through its doors. Needs root; each test has a node of its own ([`testnode`]).
 
 mod account_tokens;
+mod api_identity;
 mod api_requests;
 mod api_tls;
 mod checkpoint_rights;
