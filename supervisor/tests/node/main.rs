@@ -41,6 +41,7 @@ mod kubectl_versions;
 mod leaks;
 mod mount_options;
 mod network;
+mod node_lease;
 mod pod_debug;
 mod pod_evictions;
 mod pod_images;

@@ -29,7 +29,7 @@ pub static KIND: Kind = Kind {
 };
 
 /// Those that every node has, and keeps.
-pub const KEPT: [&str; 2] = ["default", "kube-system"];
+pub const KEPT: [&str; 3] = ["default", "kube-node-lease", "kube-system"];
 
 fn validate(object: &Value) -> Vec<Cause> {
     let name = text(object, "/metadata/name");
