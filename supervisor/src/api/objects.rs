@@ -11,6 +11,7 @@ use super::access::{User, built_in, escalation};
 use super::apply::{Writer, record_update};
 use super::identity;
 use super::kinds::{Kind, cluster_role, namespace, pod, service, storage_class, text};
+use super::metadata;
 use super::object_store::{Key, ObjectStore, StoreError};
 use super::scheduling;
 use super::service_address::{self, ServiceRanges};
@@ -245,10 +246,9 @@ impl Objects {
             // Clients read in it before a controller has written anything.
             object["status"] = Value::Object(Map::new());
         }
-        match kind.new_causes(&object) {
-            causes if causes.is_empty() => Ok(object),
-            causes => Err(invalid(kind, &name, causes)),
-        }
+        let mut causes = metadata::causes(&Value::Null, &object);
+        causes.extend(kind.new_causes(&object));
+        if causes.is_empty() { Ok(object) } else { Err(invalid(kind, &name, causes)) }
     }
 
     /// Refuses a namespace that is not there, or on its way out.

@@ -81,7 +81,7 @@ pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Resul
         Route::CoreVersions => discovery::answer(&parts, true),
         Route::Groups => discovery::answer(&parts, false),
         Route::OpenApi(_) if parts.method != Method::GET => Err(method_not_allowed(&parts)),
-        Route::OpenApi(document) => openapi::answer(document),
+        Route::OpenApi(document) => openapi::answer(&parts, document),
         Route::Group { group } => only_get(discovery::group(group)?),
         Route::Resources { group, version } => only_get(discovery::resources(group, version)?),
         Route::Metrics(wanted) if parts.method == Method::GET => metrics::answer(&api, &parts, wanted, &query).await,

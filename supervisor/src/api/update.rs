@@ -10,6 +10,7 @@ use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
 use super::identity;
 use super::kinds::{Kind, integer, pod_ephemeral, pod_resize, service, text};
+use super::metadata;
 use super::object_store::Key;
 use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
 use super::service_address;
@@ -263,7 +264,11 @@ fn merge_update(kind: &Kind, current: &Value, mut wanted: Value, half: Half) -> 
             None => metadata.remove(field),
         };
     }
-    object["status"] = current["status"].clone();
+    // Not null where there is none: clients send back what they are shown, and no kind has such a field.
+    match current.get("status").filter(|status| !status.is_null()) {
+        Some(status) => object["status"] = status.clone(),
+        None => drop(object.as_object_mut().map(|fields| fields.remove("status"))),
+    }
     checked(kind, current, object, kind.validate_update)
 }
 
@@ -281,7 +286,8 @@ fn checked(
     if object.get("spec") != current.get("spec") {
         object["metadata"]["generation"] = (integer(current, "/metadata/generation") + 1).into();
     }
-    let mut causes = validate_update(current, &object);
+    let mut causes = metadata::causes(current, &object);
+    causes.extend(validate_update(current, &object));
     causes.extend((kind.validate)(&object));
     if causes.is_empty() { Ok(object) } else { Err(invalid(kind, text(current, "/metadata/name"), causes)) }
 }

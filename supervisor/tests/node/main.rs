@@ -32,6 +32,7 @@ mod kube_controller;
 mod kube_doors;
 mod kube_groups;
 mod kubectl;
+mod kubectl_mistakes;
 mod kubectl_objects;
 mod kubectl_outputs;
 mod kubectl_services;
