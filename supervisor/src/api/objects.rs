@@ -232,8 +232,9 @@ impl Objects {
         metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
         metadata.insert("creationTimestamp".into(), now().into());
         metadata.insert("generation".into(), 1.into());
-        metadata.remove("deletionTimestamp");
-        metadata.remove("selfLink");
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+            metadata.remove(field);
+        }
         if let Some(fields) = object.as_object_mut() {
             fields.remove("status");
         }

@@ -315,5 +315,10 @@ async fn delete_options(parts: &Parts, body: Body, query: &Query) -> Result<Dele
         true => Value::Null,
         false => parse_value(content_type(parts), &bytes)?.value,
     };
+    let kind = text(&options, "/kind");
+    if !(options.is_object() || options.is_null()) || !matches!(kind, "" | "DeleteOptions") {
+        let message = format!("the kind in the data ({kind}) does not match the expected kind (DeleteOptions)");
+        return Err(ApiError::BadRequest(message));
+    }
     DeleteOptions::read(&options, query)
 }

@@ -1,5 +1,7 @@
 //! Sub-resources: a part of an object under a path of its own, or an action on it.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -11,7 +13,7 @@ use super::body::{FieldValidation, read_body, read_value};
 use super::deletion::DeleteOptions;
 use super::identity;
 use super::kinds::pod_disruption::disrupt;
-use super::kinds::{Kind, integer, pod, text};
+use super::kinds::{Kind, integer, pod, review, text};
 use super::objects::{Half, metadata_of};
 use super::patch::Patch;
 use super::query::Query;
@@ -20,7 +22,7 @@ use super::server::{
 };
 use super::status::{ApiError, Cause};
 use super::update::{check_type, check_version};
-use super::{body, pod_log, pod_stream, pod_why};
+use super::{accept, body, pod_log, pod_stream, pod_why};
 
 pub(super) async fn serve(
     api: Api,
@@ -38,7 +40,8 @@ pub(super) async fn serve(
         }
         ("eviction", &Method::POST) => evict(&api, &parts, body, &query, namespace, name).await,
         ("ephemeralcontainers" | "resize" | "status", &Method::GET) => {
-            Ok(axum::Json(&*api.objects.get(kind, namespace, name)?).into_response())
+            let form = accept::form(&parts, &query)?;
+            Ok(axum::Json(form.show(kind, &api.objects.get(kind, namespace, name)?, 0)).into_response())
         }
         ("status", &Method::PUT | &Method::PATCH) => {
             write_half(&api, &parts, body, &query, target, (Half::Status, "status")).await
@@ -52,7 +55,11 @@ pub(super) async fn serve(
         }
         ("token", &Method::POST) => service_account_token::serve(&api, &parts, body, &query, target).await,
         ("why", &Method::GET) => pod_why::serve(&api, namespace, name).await,
-        ("scale", &Method::GET) => Ok(axum::Json(scale_of(&*api.objects.get(kind, namespace, name)?)).into_response()),
+        ("scale", &Method::GET) => {
+            let form = accept::form(&parts, &query)?;
+            let scale = Arc::new(scale_of(&*api.objects.get(kind, namespace, name)?));
+            Ok(axum::Json(form.show(&review::SCALE, &scale, 0)).into_response())
+        }
         ("scale", &Method::PUT | &Method::PATCH) => write_scale(&api, &parts, body, &query, target).await,
         _ => Err(method_not_allowed(&parts)),
     }

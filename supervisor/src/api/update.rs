@@ -94,6 +94,12 @@ impl Objects {
             if let Some(refusal) = uncreatable {
                 return Err(refusal);
             }
+            let uid = text(&wanted, "/metadata/uid");
+            if !uid.is_empty() {
+                let message =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                return Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message });
+            }
             let object = apply::apply(kind.stored(), &Value::Null, &wanted, &writer, force)?;
             let mut created = self.prepare_create(kind, namespace, kind.of_stored(object.clone()))?;
             self.check_rights(author.as_deref(), kind, &Value::Null, &created)?;

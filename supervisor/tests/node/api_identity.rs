@@ -121,10 +121,26 @@ async fn an_object_is_taken_only_where_it_says_that_it_is() {
         let message = answer.body["message"].as_str().unwrap_or_default();
         assert!(answer.code == 400 && message.contains(part), "{body}: {} {message}", answer.code);
     }
+    // One that is meant to be there already, and what is sent to be deleted with.
+    let gone = here(json!({"name": "gone", "uid": "u"}), "ConfigMap", "v1").to_string();
+    let path = format!("{CORE}/configmaps/gone?fieldManager=t");
+    assert_eq!(request(&node, "PATCH", &path, &[APPLY], gone.as_bytes()).code, 409);
+    for body in [&br#"{"kind":"Pod","apiVersion":"v1"}"#[..], b"[]", b"7"] {
+        assert_eq!(request(&node, "DELETE", &format!("{CORE}/configmaps/m"), &[JSON], body).code, 400);
+    }
     // A kind without namespaces has none, whatever an object says.
     let class = json!({"metadata": {"name": "c", "namespace": "other"}, "provisioner": "wharf/none"});
     let made = post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &json!({"metadata": class["metadata"]}));
     assert_eq!((made.code, made.body["metadata"].get("namespace")), (201, None), "{}", made.body);
+
+    // What only the node says of an object is not taken from whoever makes it.
+    let ended = json!({"metadata": {"name": "new", "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "deletionGracePeriodSeconds": 1, "selfLink": "/x", "uid": "u"}});
+    let made = post(&format!("{CORE}/configmaps"), &ended).body["metadata"].clone();
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        assert_eq!(made.get(field), None, "{made}");
+    }
+    assert_ne!(made["uid"], "u");
 
     // Nothing of all that was done.
     assert_eq!(request(&node, "GET", "/api/v1/namespaces/other/configmaps/m", &[], b"").code, 404);

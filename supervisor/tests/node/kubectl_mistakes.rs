@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kubectl_objects::{outcome, said, start};
+use crate::kubectl_objects::{get, outcome, said, start};
 use crate::testnode::IMAGE;
 
 #[tokio::test]
@@ -41,12 +41,31 @@ async fn kubectl_says_what_is_wrong_as_it_does_elsewhere() {
     assert_eq!(wide.matches(IMAGE).count(), 2, "{wide}");
     assert!(wide.contains("app=web,pod-template-hash="), "{wide}");
 
+    // Parts of an object are rows, too.
+    let scale = said(&kubectl, &["get", "deployment", "web", "--subresource=scale"], &none);
+    assert!(scale.contains("DESIRED   AVAILABLE   AGE"), "{scale}");
+    let status = said(&kubectl, &["get", "deployment", "web", "--subresource=status"], &none);
+    assert!(status.contains("READY   UP-TO-DATE   AVAILABLE   AGE"), "{status}");
+
     // A second change of what has no status: it was shown one once it had been changed.
     said(&kubectl, &["create", "configmap", "m"], &none);
     for value in ["a=1", "a=2", "a=3"] {
         let text = said(&kubectl, &["label", "--overwrite", "configmap", "m", value], &none);
         assert!(!text.contains("unknown field"), "{text}");
     }
+    // A pod that tolerates all goes to a cordoned node, as that of `debug node` does.
+    let name = get(&kubectl, "nodes")["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    said(&kubectl, &["cordon", &name], &none);
+    let debug = ["debug", &format!("node/{name}"), &image, "--profile=general", "--", "sh", "-c", "ls /host"];
+    said(&kubectl, &debug, &none);
+    said(&kubectl, &["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod", "--all", "--timeout=30s"], &none);
+    said(&kubectl, &["uncordon", &name], &none);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+        "containers": [{"name": "c", "image": IMAGE}], "tolerations": [{"key": "a", "operator": "Some"}]}});
+    let refused = outcome(&kubectl, &["apply", "-f", "-"], &pod).2;
+    assert!(refused.contains("spec.tolerations[0].operator: Unsupported value: \"Some\""), "{refused}");
+
+    said(&kubectl, &["delete", "pods", "--all"], &none);
     said(&kubectl, &["delete", "deployment/web", "configmap/m", "--cascade=foreground"], &none);
     node.terminate_wharfd();
     assert_eq!(node.leftovers(), Vec::<String>::new());

@@ -26,6 +26,7 @@ pub mod pod_qos;
 pub(in crate::api) mod pod_resize;
 mod pod_resources;
 mod pod_source;
+pub mod pod_tolerations;
 mod pod_update;
 pub mod regarding_event;
 pub mod replica_set;

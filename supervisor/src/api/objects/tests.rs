@@ -136,7 +136,14 @@ async fn the_namespaces_of_every_node_stay() {
     let refused = delete("default").await.unwrap_err();
     let message = "namespaces \"default\" is forbidden: this namespace may not be deleted";
     assert_eq!((refused.code().as_u16(), refused.to_string().as_str()), (403, message));
-    assert!(delete("kube-system").await.is_err() && delete("side").await.is_ok());
+    assert!(delete("kube-system").await.is_err());
+    let change = |mut object: Value| {
+        object["metadata"]["labels"] = json!({"a": "b"});
+        Ok(object)
+    };
+    let labelled = objects.update(&namespace::KIND, "", "side", Half::Desired, change).await.unwrap();
+    assert_eq!(labelled["metadata"]["labels"], json!({"a": "b", "kubernetes.io/metadata.name": "side"}));
+    assert!(delete("side").await.is_ok());
 }
 
 #[tokio::test]
