@@ -27,7 +27,7 @@ impl Filter {
     pub(super) fn from_query(query: &Query, kind: Option<&Kind>) -> Result<Self, ApiError> {
         let text = |name: &str| query.get(name).unwrap_or_default();
         let bad = |name: &str, error: String| ApiError::BadRequest(format!("{name}: {error}"));
-        let labels = Selector::parse(text("labelSelector")).map_err(|error| bad("labelSelector", error))?;
+        let labels = Selector::parse_labels(text("labelSelector")).map_err(|error| bad("labelSelector", error))?;
         let fields = field_labels::parse(text("fieldSelector"), kind).map_err(|error| bad("fieldSelector", error))?;
         Ok(Self { labels, fields })
     }

@@ -7,6 +7,8 @@
 //! | `accept.rs`, `body.rs` | what is sent and wanted back: media types, sizes, unknown fields |
 //! | `objects.rs`, `update.rs`, `deletion.rs` | what the verbs mean for an object, whatever its kind |
 //! | `list.rs`, `watch.rs`, `field_labels.rs` | collections, at a version and from a version on, selected by labels and fields |
+//! | `identity.rs` | what an object says its name is, held against the path |
+//! | `metadata.rs` | the form of labels, annotations, finalizers and owners |
 //! | `patch/` | JSON patches, merge patches, strategic merge patches |
 //! | `apply/` | server-side apply and the managers of fields |
 //! | `discovery.rs`, `openapi.rs` | what is served, for clients that ask |
@@ -31,8 +33,10 @@ mod body;
 pub mod deletion;
 pub mod discovery;
 mod field_labels;
+mod identity;
 pub mod kinds;
 mod list;
+mod metadata;
 pub mod metrics;
 pub mod object_store;
 pub mod objects;

@@ -2,12 +2,14 @@
 //!
 //! A write is durable before it is visible. Each write gets the next resource version; the latest changes are kept
 //! in memory, so that a watcher that asks for "everything since N" misses nothing or is told that N is too old.
+//! Renewals alone ([`ObjectStore::renew`]) are not durable; their versions are never given out again all the same.
 
 mod disk;
+mod memory;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::Database;
@@ -15,9 +17,10 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use disk::{create, load, write_rows};
+use memory::Memory;
 
-/// How many changes a watcher may be behind.
-const HISTORY_CHANGES: usize = 4096;
+/// How many versions of renewals one write of the database covers.
+const RESERVED_VERSIONS: u64 = 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -90,6 +93,8 @@ pub struct Change {
     pub object: Arc<Value>,
     /// The object before a modification: a selector may match only one of the two.
     pub previous: Option<Arc<Value>>,
+    /// It says no more than that somebody is still there, and is not on the disk.
+    renews: bool,
 }
 
 #[derive(Clone)]
@@ -103,13 +108,8 @@ struct Inner {
     writer: Mutex<()>,
     memory: RwLock<Memory>,
     version: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct Memory {
-    objects: BTreeMap<Key, Arc<Value>>,
-    version: u64,
-    history: VecDeque<Change>,
+    /// The version on the disk: a store that is opened again goes on from there. No one above it has been given out.
+    reserved: AtomicU64,
 }
 
 impl ObjectStore {
@@ -118,9 +118,7 @@ impl ObjectStore {
         let shown = path.display().to_string();
         let database = create(path).map_err(|error| StoreError::Open { path: shown.clone(), source: error.into() })?;
         let memory = load(&database, &shown)?;
-        let version = watch::Sender::new(memory.version);
-        let inner = Inner { database, writer: Mutex::new(()), memory: RwLock::new(memory), version };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(Inner::new(database, memory)) })
     }
 
     /// Of these objects, as long as it lives; for what is tried without a disk.
@@ -130,9 +128,7 @@ impl ObjectStore {
         let database = database.map_err(redb::Error::from)?;
         let mut memory = load(&database, "in memory")?;
         memory.objects.extend(objects.into_iter().map(|(key, object)| (key, Arc::new(object))));
-        let version = watch::Sender::new(memory.version);
-        let inner = Inner { database, writer: Mutex::new(()), memory: RwLock::new(memory), version };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(Inner::new(database, memory)) })
     }
 
     /// Reads the whole database at `path`, which nobody has open, and compares it with its checksums. Returns the
@@ -152,14 +148,8 @@ impl ObjectStore {
 
     /// Objects of a resource, in one namespace or in all, and the version at which that is the truth.
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
-        let first = Key::new(resource, namespace.unwrap_or_default(), "");
         self.read(|memory| {
-            let objects = memory
-                .objects
-                .range(first..)
-                .take_while(|(key, _)| key.resource == resource && namespace.is_none_or(|n| key.namespace == n))
-                .map(|(_, object)| object.clone())
-                .collect();
+            let objects = memory.list(resource, namespace).map(|(_, object)| object.clone()).collect();
             (objects, memory.version)
         })
     }
@@ -171,24 +161,7 @@ impl ObjectStore {
         namespace: Option<&str>,
         version: u64,
     ) -> Result<Vec<Arc<Value>>, StoreError> {
-        let is_here = |key: &Key| key.resource == resource && namespace.is_none_or(|n| key.namespace == n);
-        self.read(|memory| {
-            let oldest = memory.version - memory.history.len() as u64;
-            if version < oldest {
-                return Err(StoreError::Expired { requested: version, oldest });
-            }
-            let first = Key::new(resource, namespace.unwrap_or_default(), "");
-            let present = memory.objects.range(first..).take_while(|(key, _)| is_here(key));
-            let mut objects: BTreeMap<&Key, Arc<Value>> = present.map(|(key, object)| (key, object.clone())).collect();
-            for change in memory.history.iter().rev().take_while(|change| change.version > version) {
-                match (&change.previous, is_here(&change.key)) {
-                    (_, false) => {}
-                    (Some(previous), true) => drop(objects.insert(&change.key, previous.clone())),
-                    (None, true) => drop(objects.remove(&change.key)),
-                }
-            }
-            Ok(objects.into_values().collect())
-        })
+        self.read(|memory| memory.list_at(resource, namespace, version))
     }
 
     pub fn version(&self) -> u64 {
@@ -265,6 +238,29 @@ impl ObjectStore {
         Ok(change(&mut object).map(|()| Arc::new(object)))
     }
 
+    /// Changes an object in memory alone, where the change says no more than that somebody is still there: watchers see
+    /// it as any other. The disk has it with the object's next write; after a crash it has not been.
+    pub async fn renew(&self, key: Key, change: impl FnOnce(&mut Value) + Send + 'static) -> Result<(), StoreError> {
+        match self.renew_at_once(key, change) {
+            Ok(renewed) => renewed,
+            Err((key, change)) => self.write(move |inner| inner.renew(key, change)).await,
+        }
+    }
+
+    /// As [`ObjectStore::renew`] where that waits for nobody, or what it was given.
+    fn renew_at_once<F: FnOnce(&mut Value)>(&self, key: Key, change: F) -> Result<Result<(), StoreError>, (Key, F)> {
+        match self.inner.writer.try_lock() {
+            Ok(_writer) if self.version() < self.inner.reserved.load(Relaxed) => Ok(self.inner.renew(key, change)),
+            _ => Err((key, change)),
+        }
+    }
+
+    /// Gives versions back that are reserved for renewals, when the store is about to be closed: whoever has seen all
+    /// changes has seen them still when it is opened again.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        self.write(|inner| inner.reserve(inner.version())).await
+    }
+
     /// Removes an object for good and gives back its last state.
     pub async fn remove(&self, key: Key) -> Result<Arc<Value>, StoreError> {
         self.write(move |inner| {
@@ -278,13 +274,7 @@ impl ObjectStore {
 
     /// Changes after `version`, oldest first.
     pub fn changes_since(&self, version: u64) -> Result<Vec<Change>, StoreError> {
-        self.read(|memory| {
-            let oldest = memory.version - memory.history.len() as u64;
-            if version < oldest {
-                return Err(StoreError::Expired { requested: version, oldest });
-            }
-            Ok(memory.history.iter().skip((version - oldest) as usize).cloned().collect())
-        })
+        self.read(|memory| Ok(memory.changes_since(version)?.cloned().collect()))
     }
 
     /// Tells the newest version at each write.
@@ -313,6 +303,40 @@ impl ObjectStore {
 }
 
 impl Inner {
+    fn new(database: Database, memory: Memory) -> Self {
+        let (version, reserved) = (watch::Sender::new(memory.version), memory.version.into());
+        Self { database, writer: Mutex::new(()), memory: RwLock::new(memory), version, reserved }
+    }
+
+    fn version(&self) -> u64 {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner).version
+    }
+
+    /// Has versions up to that one stay given out, whatever happens.
+    fn reserve(&self, version: u64) -> Result<(), StoreError> {
+        if version != self.reserved.load(Relaxed) {
+            write_rows(&self.database, std::iter::empty(), version)?;
+            self.reserved.store(version, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn renew(&self, key: Key, change: impl FnOnce(&mut Value)) -> Result<(), StoreError> {
+        let Some(current) = self.current(&key) else {
+            return Err(StoreError::Missing(key));
+        };
+        let version = self.version() + 1;
+        if version > self.reserved.load(Relaxed) {
+            self.reserve(version + RESERVED_VERSIONS)?;
+        }
+        let mut object = Value::clone(&current);
+        change(&mut object);
+        object["metadata"]["resourceVersion"] = Value::String(version.to_string());
+        self.memory.write().unwrap_or_else(PoisonError::into_inner).renew(version, key, Arc::new(object));
+        self.version.send_replace(version);
+        Ok(())
+    }
+
     fn current(&self, key: &Key) -> Option<Arc<Value>> {
         self.memory.read().unwrap_or_else(PoisonError::into_inner).objects.get(key).cloned()
     }
@@ -324,7 +348,7 @@ impl Inner {
 
     /// As [`Inner::commit`], several at once.
     fn commit_all(&self, objects: Vec<(Key, Option<Value>)>) -> Result<Vec<Arc<Value>>, StoreError> {
-        let first = self.memory.read().unwrap_or_else(PoisonError::into_inner).version + 1;
+        let first = self.version() + 1;
         let changed: Vec<(Key, Option<Arc<Value>>)> = (first..)
             .zip(objects)
             .map(|(version, (key, object))| {
@@ -336,7 +360,9 @@ impl Inner {
             })
             .collect();
         let rows = changed.iter().map(|(key, object)| (key.to_row(), object.as_deref()));
-        write_rows(&self.database, rows, first + changed.len() as u64 - 1)?;
+        let reserved = self.reserved.load(Relaxed).max(first + changed.len() as u64 - 1);
+        write_rows(&self.database, rows, reserved)?;
+        self.reserved.store(reserved, Relaxed);
         let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
         let shown =
             (first..).zip(changed).map(|(version, (key, object))| memory.change(version, key, object)).collect();
@@ -344,28 +370,6 @@ impl Inner {
         drop(memory);
         self.version.send_replace(version);
         Ok(shown)
-    }
-}
-
-impl Memory {
-    /// Takes a change over; gives back the object, or what it was.
-    fn change(&mut self, version: u64, key: Key, object: Option<Arc<Value>>) -> Arc<Value> {
-        let previous = match &object {
-            Some(object) => self.objects.insert(key.clone(), object.clone()),
-            None => self.objects.remove(&key),
-        };
-        let change_type = match (&previous, &object) {
-            (None, _) => ChangeType::Added,
-            (Some(_), Some(_)) => ChangeType::Modified,
-            (Some(_), None) => ChangeType::Deleted,
-        };
-        let shown = object.or_else(|| previous.clone()).unwrap_or_default();
-        self.version = version;
-        if self.history.len() == HISTORY_CHANGES {
-            self.history.pop_front();
-        }
-        self.history.push_back(Change { version, change_type, key, object: shown.clone(), previous });
-        shown
     }
 }
 

@@ -9,7 +9,9 @@ use wharf_specs::config::Network as NetworkConfig;
 
 use super::access::{User, built_in, escalation};
 use super::apply::{Writer, record_update};
+use super::identity;
 use super::kinds::{Kind, cluster_role, namespace, pod, service, storage_class, text};
+use super::metadata;
 use super::object_store::{Key, ObjectStore, StoreError};
 use super::scheduling;
 use super::service_address::{self, ServiceRanges};
@@ -199,6 +201,10 @@ impl Objects {
     /// As [`Objects::create`], up to the point where it would be written: the object as it would be stored.
     pub(super) fn prepare_create(&self, kind: &Kind, namespace: &str, object: Value) -> Result<Value, ApiError> {
         let mut object = typed(kind, object)?;
+        identity::check_namespace(&object, namespace)?;
+        if kind.namespaced {
+            self.check_takes_objects(namespace)?;
+        }
         let metadata = metadata_of(&mut object)?;
         if metadata.get("resourceVersion").is_some_and(|version| version != "") {
             return Err(ApiError::BadRequest("resourceVersion should not be set on objects to be created".into()));
@@ -218,16 +224,17 @@ impl Objects {
             let cause = Cause::invalid("metadata.name", format_args!("{name:?}"), rule);
             return Err(invalid(kind, &name, vec![cause]));
         }
-        if kind.namespaced {
-            self.check_namespace(metadata, namespace)?;
-            metadata.insert("namespace".into(), namespace.into());
-        }
+        match kind.namespaced {
+            true => metadata.insert("namespace".into(), namespace.into()),
+            false => metadata.remove("namespace"),
+        };
         metadata.insert("name".into(), name.clone().into());
         metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
         metadata.insert("creationTimestamp".into(), now().into());
         metadata.insert("generation".into(), 1.into());
-        metadata.remove("deletionTimestamp");
-        metadata.remove("selfLink");
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+            metadata.remove(field);
+        }
         if let Some(fields) = object.as_object_mut() {
             fields.remove("status");
         }
@@ -240,20 +247,13 @@ impl Objects {
             // Clients read in it before a controller has written anything.
             object["status"] = Value::Object(Map::new());
         }
-        match kind.new_causes(&object) {
-            causes if causes.is_empty() => Ok(object),
-            causes => Err(invalid(kind, &name, causes)),
-        }
+        let mut causes = metadata::causes(&Value::Null, &object);
+        causes.extend(kind.new_causes(&object));
+        if causes.is_empty() { Ok(object) } else { Err(invalid(kind, &name, causes)) }
     }
 
-    fn check_namespace(&self, metadata: &Map<String, Value>, namespace: &str) -> Result<(), ApiError> {
-        if let Some(written) = metadata.get("namespace").and_then(Value::as_str)
-            && written != namespace
-        {
-            let message =
-                format!("the namespace of the object ({written}) does not match that of the request ({namespace})");
-            return Err(ApiError::BadRequest(message));
-        }
+    /// Refuses a namespace that is not there, or on its way out.
+    fn check_takes_objects(&self, namespace: &str) -> Result<(), ApiError> {
         let object = self.get(&namespace::KIND, "", namespace)?;
         if text(&object, "/metadata/deletionTimestamp").is_empty() {
             return Ok(());

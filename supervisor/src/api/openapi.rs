@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::response::{IntoResponse, Response};
 use http::header;
+use http::request::Parts;
 use serde_json::{Map, Value, json};
 use wharf_specs::schema;
 
@@ -16,10 +17,13 @@ const V3_PREFIX: &str = "#/components/schemas/";
 const V2_PREFIX: &str = "#/definitions/";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+/// As clients ask for it, with `@` or `.` before the version that follows.
+const V2_PROTOBUF_PREFIX: &str = "application/com.github.proto-openapi.spec.v2";
+const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 
 /// The document itself, made anew: it is large, and clients keep it.
-pub(super) fn answer(document: Document<'_>) -> Result<Response, ApiError> {
+pub(super) fn answer(parts: &Parts, document: Document<'_>) -> Result<Response, ApiError> {
     let json = match document {
         Document::V3Index => index(),
         Document::V3 { group, version } => {
@@ -33,6 +37,9 @@ pub(super) fn answer(document: Document<'_>) -> Result<Response, ApiError> {
                 "components": {"schemas": schemas(&kinds)},
             })
         }
+        Document::V2 if wants_protobuf(parts) => {
+            return Ok(([(header::CONTENT_TYPE, V2_PROTOBUF_TYPE)], v2_head()).into_response());
+        }
         Document::V2 => {
             let document = json!({
                 "swagger": "2.0", "info": info(), "paths": paths(&served(), false), "definitions": schemas(&served()),
@@ -42,6 +49,22 @@ pub(super) fn answer(document: Document<'_>) -> Result<Response, ApiError> {
         }
     };
     Ok(axum::Json(json).into_response())
+}
+
+/// kubectl reads no other form of it, whatever the answer says it is.
+fn wants_protobuf(parts: &Parts) -> bool {
+    let accepted = parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with(V2_PROTOBUF_PREFIX))
+}
+
+/// The document in protobuf: what it is, and nothing of the kinds, which clients find in version 3. They look here for
+/// those that they have not found there, and so learn that there are none.
+fn v2_head() -> Vec<u8> {
+    let field = |number: u8, content: &[u8]| [&[number << 3 | 2, content.len() as u8], content].concat();
+    let text = |value: &Value| value.as_str().unwrap_or_default().as_bytes().to_vec();
+    let info = info();
+    let info = [field(1, &text(&info["title"])), field(2, &text(&info["version"]))].concat();
+    [field(1, b"2.0"), field(2, &info)].concat()
 }
 
 /// Kinds that are kept, and questions.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::kinds::pod_tolerations::tolerates_cordon;
 use super::kinds::volume_fields::{ONE_POD, pod_claims, uses_claim};
 use super::kinds::{node, persistent_volume, persistent_volume_claim, pod, storage_class, text};
 use super::object_store::Key;
@@ -17,7 +18,8 @@ use super::status::ApiError;
 pub fn obstacle(objects: &Objects, pod: &Value) -> Option<String> {
     // A node that has no object yet, at the very first start, cannot be cordoned.
     let node = objects.get(&node::KIND, "", objects.node_name()).ok();
-    let reason = match node.as_deref().is_some_and(node::is_cordoned) {
+    let cordoned = node.as_deref().is_some_and(node::is_cordoned) && !tolerates_cordon(pod);
+    let reason = match cordoned {
         true => Some("1 node(s) were unschedulable".to_owned()),
         false => claims_obstacle(objects, pod, node.as_deref())
             .or_else(|| shortage(node.as_deref()?, pod, &objects.list(&pod::KIND, None).0)),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::field_labels;
+use super::kinds::{is_label_value, is_qualified_name};
 
 /// Requirements that all must hold of an object's labels (or fields).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +30,22 @@ impl Selector {
             Requirement::In { key: of, values } if of == key && values.len() == 1 => Some(values[0].as_str()),
             _ => None,
         })
+    }
+
+    /// Parses a selector whose keys and values can be those of labels.
+    pub fn parse_labels(text: &str) -> Result<Self, String> {
+        let selector = Self::parse(text)?;
+        if let Some(key) = selector.keys().find(|key| !is_qualified_name(key)) {
+            return Err(format!("unable to parse requirement: {key:?} is no label's name"));
+        }
+        let values = selector.requirements.iter().flat_map(|requirement| match requirement {
+            Requirement::In { values, .. } | Requirement::NotIn { values, .. } => values.as_slice(),
+            Requirement::Exists { .. } | Requirement::DoesNotExist { .. } => &[],
+        });
+        match values.into_iter().find(|value| !is_label_value(value)) {
+            Some(value) => Err(format!("unable to parse requirement: {value:?} is no label's value")),
+            None => Ok(selector),
+        }
     }
 
     /// Parses `a=b,c!=d,e in (f,g),h notin (i),j,!k`.
@@ -174,6 +191,10 @@ mod tests {
         for text in ["=x", "a b", "a=b,!"] {
             assert!(Selector::parse(text).is_err(), "{text}");
         }
+        for text in ["a===b", "a=b c", "a in (b,(c)", "/a=b", "a=-", "!a/b/c"] {
+            assert!(Selector::parse_labels(text).is_err(), "{text}");
+        }
+        assert!(Selector::parse_labels("a.b/c in (d,e),f!=,!g,h notin (i)").is_ok());
         assert!(Selector::from_label_selector(&json!({"matchExpressions": [{"key": "a", "operator": "In"}]})).is_err());
     }
 }

@@ -17,6 +17,7 @@ use super::access::{self, Attributes, Caller, User, review};
 use super::apply::{MAX_MANAGER_BYTES, Writer};
 use super::body::{FieldValidation, content_type, parse_value, read_body, read_object, read_yaml};
 use super::deletion::DeleteOptions;
+use super::identity;
 use super::kinds::{Kind, text};
 use super::list::{self, Filter};
 use super::metrics::NodeUsage;
@@ -26,7 +27,7 @@ use super::query::Query;
 use super::route::{self, Route};
 use super::status::ApiError;
 use super::tls::TokenKey;
-use super::update::Apply;
+use super::update::{Apply, check_type};
 use super::{discovery, metrics, openapi, subresource, watch};
 use crate::journal::Journal;
 use crate::pod::Node;
@@ -80,7 +81,7 @@ pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Resul
         Route::CoreVersions => discovery::answer(&parts, true),
         Route::Groups => discovery::answer(&parts, false),
         Route::OpenApi(_) if parts.method != Method::GET => Err(method_not_allowed(&parts)),
-        Route::OpenApi(document) => openapi::answer(document),
+        Route::OpenApi(document) => openapi::answer(&parts, document),
         Route::Group { group } => only_get(discovery::group(group)?),
         Route::Resources { group, version } => only_get(discovery::resources(group, version)?),
         Route::Metrics(wanted) if parts.method == Method::GET => metrics::answer(&api, &parts, wanted, &query).await,
@@ -167,7 +168,9 @@ async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target
         }
         Method::PUT => {
             let options = write_options(&parts, &query, "")?;
-            let (object, warnings) = read_object(&parts, body, kind, &query).await?;
+            let (mut object, warnings) = read_object(&parts, body, kind, &query).await?;
+            check_type(&mut object, &kind.api_version(), kind.kind)?;
+            identity::check(&object, namespace, name)?;
             let change = move |_| Ok(object);
             let updated = api.objects.update_for(kind, namespace, name, Half::Desired, options, change).await?;
             Ok(respond(form, kind, &updated, StatusCode::OK, warnings))
@@ -275,7 +278,7 @@ pub(super) async fn apply_request(
     let apply = Apply { writer, force, dry_run, author, uncreatable: None };
     let mut wanted = read_yaml(&read_body(body).await?)?.value;
     strip_nulls(&mut wanted);
-    let Target { kind, name, .. } = target;
+    let Target { kind, namespace, name } = target;
     for (field, expected) in [("apiVersion", kind.api_version()), ("kind", kind.kind.to_owned())] {
         let found = text(&wanted, &format!("/{field}"));
         if found != expected {
@@ -284,17 +287,13 @@ pub(super) async fn apply_request(
             )));
         }
     }
-    let written = text(&wanted, "/metadata/name");
-    if !written.is_empty() && written != name {
-        let message = format!("the name of the object ({written}) does not match the name in the request ({name})");
-        return Err(ApiError::BadRequest(message));
-    }
+    metadata_of(&mut wanted)?.entry("name").or_insert_with(|| name.into());
+    identity::check(&wanted, namespace, name)?;
     if wanted.pointer("/metadata/managedFields").is_some() {
         return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
     }
     let kind_name = kind.kind;
     let warnings = FieldValidation::of(query)?.check(kind_name, &kind.api_version(), &wanted, &[])?;
-    metadata_of(&mut wanted)?.insert("name".into(), name.into());
     Ok((wanted, apply, warnings))
 }
 
@@ -316,5 +315,10 @@ async fn delete_options(parts: &Parts, body: Body, query: &Query) -> Result<Dele
         true => Value::Null,
         false => parse_value(content_type(parts), &bytes)?.value,
     };
+    let kind = text(&options, "/kind");
+    if !(options.is_object() || options.is_null()) || !matches!(kind, "" | "DeleteOptions") {
+        let message = format!("the kind in the data ({kind}) does not match the expected kind (DeleteOptions)");
+        return Err(ApiError::BadRequest(message));
+    }
     DeleteOptions::read(&options, query)
 }

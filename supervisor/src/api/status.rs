@@ -68,6 +68,11 @@ impl Cause {
         Self { reason: "FieldValueNotSupported", field: field.into(), message: format!("Unsupported value: {message}") }
     }
 
+    pub fn too_long(field: impl Into<String>, most_bytes: usize) -> Self {
+        let message = format!("Too long: may not be more than {most_bytes} bytes");
+        Self { reason: "FieldValueTooLong", field: field.into(), message }
+    }
+
     pub fn forbidden(field: impl Into<String>, message: &str) -> Self {
         Self { reason: "FieldValueForbidden", field: field.into(), message: format!("Forbidden: {message}") }
     }
@@ -78,6 +83,14 @@ fn causes_text(causes: &[Cause]) -> String {
     match texts.as_slice() {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
+    }
+}
+
+/// `qualified` is a kind or resource, with its group behind a dot: `Deployment.apps`.
+fn object_details(name: &str, qualified: &str) -> Value {
+    match qualified.split_once('.') {
+        Some((kind, group)) => json!({"name": name, "group": group, "kind": kind}),
+        None => json!({"name": name, "kind": qualified}),
     }
 }
 
@@ -132,7 +145,7 @@ impl ApiError {
             Self::NotFound { resource, name }
             | Self::AlreadyExists { resource, name }
             | Self::Forbidden { resource, name, .. }
-            | Self::Conflict { resource, name, .. } => json!({"name": name, "kind": resource}),
+            | Self::Conflict { resource, name, .. } => object_details(name, resource),
             Self::FutureVersion { .. } => json!({
                 "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
                 "retryAfterSeconds": 1,
@@ -142,7 +155,9 @@ impl ApiError {
                     .iter()
                     .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
                     .collect();
-                json!({"name": name, "kind": kind, "causes": causes})
+                let mut details = object_details(name, kind);
+                details["causes"] = causes.into();
+                details
             }
             _ => json!({}),
         }

@@ -1,5 +1,7 @@
 //! Sub-resources: a part of an object under a path of its own, or an action on it.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -7,17 +9,20 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::service_account_token;
-use super::body::{read_body, read_value};
+use super::body::{FieldValidation, read_body, read_value};
 use super::deletion::DeleteOptions;
+use super::identity;
 use super::kinds::pod_disruption::disrupt;
-use super::kinds::{Kind, integer, pod, text};
-use super::objects::Half;
+use super::kinds::{Kind, integer, pod, review, text};
+use super::objects::{Half, metadata_of};
 use super::patch::Patch;
 use super::query::Query;
-use super::server::{Api, Target, apply_request, method_not_allowed, read_patch, write_options};
+use super::server::{
+    APPLY_TYPE, Api, Target, apply_request, method_not_allowed, read_patch, with_warnings, write_options,
+};
 use super::status::{ApiError, Cause};
-use super::update::check_version;
-use super::{body, pod_log, pod_stream, pod_why};
+use super::update::{check_type, check_version};
+use super::{accept, body, pod_log, pod_stream, pod_why};
 
 pub(super) async fn serve(
     api: Api,
@@ -35,7 +40,8 @@ pub(super) async fn serve(
         }
         ("eviction", &Method::POST) => evict(&api, &parts, body, &query, namespace, name).await,
         ("ephemeralcontainers" | "resize" | "status", &Method::GET) => {
-            Ok(axum::Json(&*api.objects.get(kind, namespace, name)?).into_response())
+            let form = accept::form(&parts, &query)?;
+            Ok(axum::Json(form.show(kind, &api.objects.get(kind, namespace, name)?, 0)).into_response())
         }
         ("status", &Method::PUT | &Method::PATCH) => {
             write_half(&api, &parts, body, &query, target, (Half::Status, "status")).await
@@ -49,17 +55,51 @@ pub(super) async fn serve(
         }
         ("token", &Method::POST) => service_account_token::serve(&api, &parts, body, &query, target).await,
         ("why", &Method::GET) => pod_why::serve(&api, namespace, name).await,
-        ("scale", &Method::GET) => Ok(axum::Json(scale_of(&*api.objects.get(kind, namespace, name)?)).into_response()),
+        ("scale", &Method::GET) => {
+            let form = accept::form(&parts, &query)?;
+            let scale = Arc::new(scale_of(&*api.objects.get(kind, namespace, name)?));
+            Ok(axum::Json(form.show(&review::SCALE, &scale, 0)).into_response())
+        }
         ("scale", &Method::PUT | &Method::PATCH) => write_scale(&api, &parts, body, &query, target).await,
         _ => Err(method_not_allowed(&parts)),
     }
 }
 
-/// A patch for PATCH, the whole object for PUT.
-async fn change(parts: &Parts, body: Body) -> Result<Patch, ApiError> {
-    match parts.method {
-        Method::PUT => read_value(parts, body).await.map(|read| Patch::Replace(read.value)),
-        _ => read_patch(body::content_type(parts), &read_body(body).await?),
+/// What a write of `kind`, a part of the object that is meant, does to it: a patch for PATCH, the whole of it for PUT.
+struct Change {
+    patch: Patch,
+    validation: FieldValidation,
+    odd_fields: Vec<String>,
+    api_version: String,
+    kind: &'static str,
+}
+
+impl Change {
+    async fn read(
+        parts: &Parts,
+        body: Body,
+        query: &Query,
+        target: Target<'_>,
+        (api_version, kind): (String, &'static str),
+    ) -> Result<Self, ApiError> {
+        let validation = FieldValidation::of(query)?;
+        let (patch, odd_fields) = match parts.method {
+            Method::PUT => {
+                let mut read = read_value(parts, body).await?;
+                check_type(&mut read.value, &api_version, kind)?;
+                identity::check(&read.value, target.namespace, target.name)?;
+                (Patch::Replace(read.value), read.odd_fields)
+            }
+            _ => (read_patch(body::content_type(parts), &read_body(body).await?)?, Vec::new()),
+        };
+        Ok(Self { patch, validation, odd_fields, api_version, kind })
+    }
+
+    /// The object as it is wanted, and warnings about it.
+    fn apply(&self, object: Value) -> Result<(Value, Vec<String>), ApiError> {
+        let wanted = self.patch.apply(self.kind, &self.api_version, object)?;
+        let warnings = self.validation.check(self.kind, &self.api_version, &wanted, &self.odd_fields)?;
+        Ok((wanted, warnings))
     }
 }
 
@@ -73,16 +113,21 @@ async fn write_half(
     (half, subresource): (Half, &'static str),
 ) -> Result<Response, ApiError> {
     let Target { kind, namespace, name } = target;
-    if body::content_type(parts) == super::server::APPLY_TYPE {
+    if body::content_type(parts) == APPLY_TYPE {
         let (wanted, apply, warnings) = apply_request(parts, body, query, target, subresource).await?;
         let (updated, _) = api.objects.apply(kind, namespace, name, half, wanted, apply).await?;
-        return Ok(super::server::with_warnings(axum::Json(&*updated).into_response(), warnings));
+        return Ok(with_warnings(axum::Json(&*updated).into_response(), warnings));
     }
     let options = write_options(parts, query, subresource)?;
-    let patch = change(parts, body).await?;
-    let change = move |object| patch.apply_to(kind, object);
+    let wanted = Change::read(parts, body, query, target, (kind.api_version(), kind.kind)).await?;
+    let (warn, warned) = std::sync::mpsc::channel();
+    let change = move |object| {
+        let (wanted, warnings) = wanted.apply(object)?;
+        let _ = warn.send(warnings);
+        Ok(wanted)
+    };
     let updated = api.objects.update_for(kind, namespace, name, half, options, change).await?;
-    Ok(axum::Json(&*updated).into_response())
+    Ok(with_warnings(axum::Json(&*updated).into_response(), warned.try_iter().flatten().collect()))
 }
 
 async fn write_scale(
@@ -94,10 +139,14 @@ async fn write_scale(
 ) -> Result<Response, ApiError> {
     let Target { kind, namespace, name } = target;
     let options = write_options(parts, query, "scale")?;
-    let patch = change(parts, body).await?;
+    let wanted = Change::read(parts, body, query, target, ("autoscaling/v1".into(), "Scale")).await?;
+    let (warn, warned) = std::sync::mpsc::channel();
     let change = move |mut object: Value| {
         let current = scale_of(&object);
-        let scale = patch.apply("Scale", "autoscaling/v1", current.clone())?;
+        let (mut scale, warnings) = wanted.apply(current.clone())?;
+        let _ = warn.send(warnings);
+        check_type(&mut scale, "autoscaling/v1", "Scale")?;
+        identity::check(&scale, text(&object, "/metadata/namespace"), text(&object, "/metadata/name"))?;
         check_version(kind, &current, &scale)?;
         let replicas = scale.pointer("/spec/replicas").cloned().unwrap_or(Value::from(0));
         if replicas.as_i64().is_none_or(|count| !(0..=i64::from(i32::MAX)).contains(&count)) {
@@ -109,7 +158,7 @@ async fn write_scale(
         Ok(object)
     };
     let updated = api.objects.update_for(kind, namespace, name, Half::Desired, options, change).await?;
-    Ok(axum::Json(scale_of(&updated)).into_response())
+    Ok(with_warnings(axum::Json(scale_of(&updated)).into_response(), warned.try_iter().flatten().collect()))
 }
 
 /// A pod's eviction (`policy/v1`): its deletion, which a disruption budget could refuse if there were any.
@@ -121,12 +170,13 @@ async fn evict(
     namespace: &str,
     name: &str,
 ) -> Result<Response, ApiError> {
-    let eviction = read_value(parts, body).await?.value;
-    let written = text(&eviction, "/metadata/name");
-    if !written.is_empty() && written != name {
-        let message = format!("the name of the eviction ({written}) does not match the name of the pod ({name})");
-        return Err(ApiError::BadRequest(message));
-    }
+    let validation = FieldValidation::of(query)?;
+    let read = read_value(parts, body).await?;
+    let mut eviction = read.value;
+    metadata_of(&mut eviction)?;
+    check_type(&mut eviction, "policy/v1", "Eviction")?;
+    identity::check(&eviction, namespace, name)?;
+    let warnings = validation.check("Eviction", "policy/v1", &eviction, &read.odd_fields)?;
     let options = DeleteOptions::read(&eviction["deleteOptions"], query)?;
     let current = api.objects.get(&pod::KIND, namespace, name)?;
     options.check(&pod::KIND, &current)?;
@@ -143,7 +193,7 @@ async fn evict(
     let options = DeleteOptions { resource_version: None, uid: Some(uid.to_owned()), ..options };
     api.objects.delete_for(&pod::KIND, namespace, name, &options).await?;
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok((StatusCode::CREATED, axum::Json(status)).into_response())
+    Ok(with_warnings((StatusCode::CREATED, axum::Json(status)).into_response(), warnings))
 }
 
 /// Which kind and group a sub-resource speaks, and its verbs.

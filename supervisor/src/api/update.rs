@@ -8,7 +8,9 @@ use wharf_specs::manifest::{self, ShapeError};
 use super::access::User;
 use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
+use super::identity;
 use super::kinds::{Kind, integer, pod_ephemeral, pod_resize, service, text};
+use super::metadata;
 use super::object_store::Key;
 use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
 use super::service_address;
@@ -91,6 +93,12 @@ impl Objects {
         if half == Half::Desired && self.get(kind, namespace, name).is_err() {
             if let Some(refusal) = uncreatable {
                 return Err(refusal);
+            }
+            let uid = text(&wanted, "/metadata/uid");
+            if !uid.is_empty() {
+                let message =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                return Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message });
             }
             let object = apply::apply(kind.stored(), &Value::Null, &wanted, &writer, force)?;
             let mut created = self.prepare_create(kind, namespace, kind.of_stored(object.clone()))?;
@@ -175,11 +183,24 @@ impl Objects {
 
 /// Checks the object's type and reduces it to the fields of its kind; gives it back as it is stored.
 pub(super) fn typed(kind: &Kind, mut object: Value) -> Result<Value, ApiError> {
-    if !object.is_object() {
-        return Err(ApiError::BadRequest(format!("{} must be an object", kind.kind)));
+    check_type(&mut object, &kind.api_version(), kind.kind)?;
+    match manifest::check(&kind.api_version(), kind.kind, &object) {
+        Ok(checked) => Ok(kind.to_stored(checked.object)),
+        Err(ShapeError::Type { field, message }) => Err(ApiError::BadRequest(format!(
+            "{} in version {:?} cannot be handled: {field}: {message}",
+            kind.kind, kind.version
+        ))),
+        Err(error) => Err(ApiError::BadRequest(error.to_string())),
     }
-    for (field, expected) in [("apiVersion", kind.api_version()), ("kind", kind.kind.to_owned())] {
-        match text(&object, &format!("/{field}")) {
+}
+
+/// Refuses an object of another type; one that says nothing of it is of this one.
+pub(super) fn check_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(), ApiError> {
+    if !object.is_object() {
+        return Err(ApiError::BadRequest(format!("{kind} must be an object")));
+    }
+    for (field, expected) in [("apiVersion", api_version), ("kind", kind)] {
+        match text(object, &format!("/{field}")) {
             "" => object[field] = expected.into(),
             found if found == expected => {}
             found => {
@@ -189,14 +210,7 @@ pub(super) fn typed(kind: &Kind, mut object: Value) -> Result<Value, ApiError> {
             }
         }
     }
-    match manifest::check(&kind.api_version(), kind.kind, &object) {
-        Ok(checked) => Ok(kind.to_stored(checked.object)),
-        Err(ShapeError::Type { field, message }) => Err(ApiError::BadRequest(format!(
-            "{} in version {:?} cannot be handled: {field}: {message}",
-            kind.kind, kind.version
-        ))),
-        Err(error) => Err(ApiError::BadRequest(error.to_string())),
-    }
+    Ok(())
 }
 
 /// Refuses a change of another version than the present one; a client may leave the version out.
@@ -210,16 +224,11 @@ pub(super) fn check_version(kind: &Kind, current: &Value, wanted: &Value) -> Res
 }
 
 /// `wanted`, of that kind, with everything of `current` that a client may not change: as it is stored.
-fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Result<Value, ApiError> {
+fn merge_update(kind: &Kind, current: &Value, mut wanted: Value, half: Half) -> Result<Value, ApiError> {
     let name = text(current, "/metadata/name");
+    metadata_of(&mut wanted)?;
+    identity::check(&wanted, text(current, "/metadata/namespace"), name)?;
     check_version(kind, current, &wanted)?;
-    if text(&wanted, "/metadata/name") != name {
-        let message = format!(
-            "the name of the object ({}) does not match the name in the request ({name})",
-            text(&wanted, "/metadata/name")
-        );
-        return Err(ApiError::BadRequest(message));
-    }
     let wanted_uid = text(&wanted, "/metadata/uid");
     if !wanted_uid.is_empty() && wanted_uid != text(current, "/metadata/uid") {
         let message = "Precondition failed: the UID in the object differs from the one stored".to_owned();
@@ -261,7 +270,11 @@ fn merge_update(kind: &Kind, current: &Value, wanted: Value, half: Half) -> Resu
             None => metadata.remove(field),
         };
     }
-    object["status"] = current["status"].clone();
+    // Not null where there is none: clients send back what they are shown, and no kind has such a field.
+    match current.get("status").filter(|status| !status.is_null()) {
+        Some(status) => object["status"] = status.clone(),
+        None => drop(object.as_object_mut().map(|fields| fields.remove("status"))),
+    }
     checked(kind, current, object, kind.validate_update)
 }
 
@@ -279,7 +292,8 @@ fn checked(
     if object.get("spec") != current.get("spec") {
         object["metadata"]["generation"] = (integer(current, "/metadata/generation") + 1).into();
     }
-    let mut causes = validate_update(current, &object);
+    let mut causes = metadata::causes(current, &object);
+    causes.extend(validate_update(current, &object));
     causes.extend((kind.validate)(&object));
     if causes.is_empty() { Ok(object) } else { Err(invalid(kind, text(current, "/metadata/name"), causes)) }
 }

@@ -12,6 +12,7 @@
 //! | `volume/` | PersistentVolumeClaims | PersistentVolumes and their directories |
 //! | `scheduler.rs` | pods that wait for the node | pods of the node |
 //! | `node_status.rs` | the machine | the Node object |
+//! | `node_lease.rs` | time | the node's Lease |
 //! | `service_account.rs` | namespaces | their ServiceAccount `default`, and the ConfigMap by which pods trust the API |
 //! | `kubernetes_service.rs` | where the API listens | the Service `kubernetes` |
 //! | `event/` | what controllers tell, and changes of pods | Events |
@@ -27,6 +28,7 @@ pub mod garbage;
 pub mod job;
 pub mod kubernetes_service;
 pub mod manifest_folder;
+mod node_lease;
 pub mod node_status;
 pub mod pod;
 pub mod replica_set;

@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, node_lease};
 use crate::api::kinds::{node, text};
 use crate::api::metrics::meminfo_bytes;
 use crate::api::objects::now;
 use crate::api::status::ApiError;
 
-/// How often it is looked at.
+/// How often it is looked at, and its lease renewed.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// A status that stays the same is written again after so long: its heartbeat. As the kubelet's.
 const HEARTBEAT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
@@ -29,13 +30,18 @@ pub async fn run(context: Context) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = update(&context).await {
-            tracing::warn!(%error, "write the node's status");
+        match update(&context).await {
+            Ok(node) => {
+                if let Err(error) = node_lease::renew(&context.objects, &node).await {
+                    tracing::warn!(%error, "renew the node's lease");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "write the node's status"),
         }
     }
 }
 
-async fn update(context: &Context) -> Result<(), ApiError> {
+async fn update(context: &Context) -> Result<Arc<Value>, ApiError> {
     let name = &*context.node_name;
     let node = match context.objects.get(&node::KIND, "", name) {
         Ok(node) => node,
@@ -50,9 +56,10 @@ async fn update(context: &Context) -> Result<(), ApiError> {
     let readings = Readings::take(&context.node.options().root);
     let fresh = status(context, &readings, &node["status"]);
     if is_told(&node["status"], &fresh) {
-        return Ok(());
+        return Ok(node);
     }
-    context.objects.set_status(&node::KIND, "", name, text(&node, "/metadata/uid"), fresh).await
+    context.objects.set_status(&node::KIND, "", name, text(&node, "/metadata/uid"), fresh).await?;
+    Ok(node)
 }
 
 /// Whether what is written says the same, and said it not long ago.

@@ -1,6 +1,7 @@
 //! A whole node on a real kernel, through its doors. Needs root; each test has a node of its own ([`testnode`]).
 
 mod account_tokens;
+mod api_identity;
 mod api_requests;
 mod api_tls;
 mod checkpoint_rights;
@@ -31,6 +32,7 @@ mod kube_controller;
 mod kube_doors;
 mod kube_groups;
 mod kubectl;
+mod kubectl_mistakes;
 mod kubectl_objects;
 mod kubectl_outputs;
 mod kubectl_services;
@@ -40,6 +42,7 @@ mod kubectl_versions;
 mod leaks;
 mod mount_options;
 mod network;
+mod node_lease;
 mod pod_debug;
 mod pod_evictions;
 mod pod_images;

@@ -12,6 +12,7 @@ use super::rbac::{grant_of, grants};
 use super::service_account_token::{authenticated, own_audience};
 use super::user::User;
 use crate::api::body::read_object;
+use crate::api::identity;
 use crate::api::kinds::pod::items;
 use crate::api::kinds::{Kind, review, text};
 use crate::api::objects::{Objects, invalid};
@@ -36,6 +37,7 @@ pub async fn serve(
     query.dry_run()?;
     let (question, warnings) = read_object(parts, body, kind, query).await?;
     let mut question = typed(kind, question)?;
+    identity::check_namespace(&question, namespace.unwrap_or_default())?;
     let is = |other: &Kind| std::ptr::eq(kind, other);
     let caller = Caller::of(parts)?;
     let status = if is(&review::SELF_SUBJECT) {

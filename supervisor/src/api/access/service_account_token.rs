@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::User;
 use crate::api::body::read_object;
+use crate::api::identity;
 use crate::api::kinds::pod::items;
 use crate::api::kinds::{Kind, pod, review, secret, service_account, text};
 use crate::api::objects::{Objects, invalid, metadata_of, time_text};
@@ -146,14 +147,8 @@ pub(in crate::api) async fn serve(
     let kind = &review::TOKEN_REQUEST;
     let (request, warnings) = read_object(parts, body, kind, query).await?;
     let mut request = typed(kind, request)?;
-    for (field, expected) in [("name", name), ("namespace", namespace)] {
-        let found = text(&request, &format!("/metadata/{field}"));
-        if !found.is_empty() && found != expected {
-            let message =
-                format!("the {field} in the token request ({found}) does not match that of the request ({expected})");
-            return Err(ApiError::BadRequest(message));
-        }
-    }
+    metadata_of(&mut request)?.entry("name").or_insert_with(|| name.into());
+    identity::check(&request, namespace, name)?;
     let Some(tokens) = &api.tokens else {
         let message = "this node gives no tokens: its API is served on its socket alone (`api.listen` of wharfd.toml)";
         return Err(ApiError::BadRequest(message.into()));

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::deployment::count_or_percentage;
 use super::pod_fields::unsupported;
+use super::template_columns::{CONTAINERS_COLUMN, IMAGES_COLUMN, SELECTOR_COLUMN};
 use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, selector_causes, set_default, text};
 use crate::api::status::Cause;
 
@@ -34,6 +35,9 @@ pub static KIND: Kind = Kind {
         count("Available", |o| integer(o, "/status/numberAvailable").into()),
         Column { name: "Node Selector", data_type: "string", priority: 0, cell: |_| "<none>".into() },
         AGE_COLUMN,
+        CONTAINERS_COLUMN,
+        IMAGES_COLUMN,
+        SELECTOR_COLUMN,
     ],
 };
 

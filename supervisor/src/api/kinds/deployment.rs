@@ -1,5 +1,6 @@
 //! `apps/v1` Deployment.
 
+use super::template_columns::{CONTAINERS_COLUMN, IMAGES_COLUMN, SELECTOR_COLUMN};
 use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, selector_causes, set_default, text};
 use crate::api::status::Cause;
 use serde_json::{Value, json};
@@ -39,6 +40,9 @@ pub static KIND: Kind = Kind {
             cell: |o| integer(o, "/status/availableReplicas").into(),
         },
         AGE_COLUMN,
+        CONTAINERS_COLUMN,
+        IMAGES_COLUMN,
+        SELECTOR_COLUMN,
     ],
 };
 

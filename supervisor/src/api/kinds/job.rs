@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::pod_fields::unsupported;
+use super::template_columns::{CONTAINERS_COLUMN, IMAGES_COLUMN, SELECTOR_COLUMN};
 use super::{
     AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, job_policy, pod,
     set_default, text,
@@ -30,6 +31,9 @@ pub static KIND: Kind = Kind {
         Column { name: "Completions", data_type: "string", priority: 0, cell: completions_cell },
         Column { name: "Duration", data_type: "string", priority: 0, cell: duration_cell },
         AGE_COLUMN,
+        CONTAINERS_COLUMN,
+        IMAGES_COLUMN,
+        SELECTOR_COLUMN,
     ],
 };
 

@@ -26,6 +26,7 @@ pub mod pod_qos;
 pub(in crate::api) mod pod_resize;
 mod pod_resources;
 mod pod_source;
+pub mod pod_tolerations;
 mod pod_update;
 pub mod regarding_event;
 pub mod replica_set;
@@ -38,6 +39,7 @@ pub mod service_account;
 pub(crate) mod service_addresses;
 mod service_causes;
 pub mod storage_class;
+mod template_columns;
 mod view;
 pub mod volume_fields;
 
@@ -212,7 +214,7 @@ pub fn is_path_segment(name: &str) -> bool {
 }
 
 /// A name with an optional DNS subdomain and `/` before it: the form of labels and conditions.
-fn is_qualified_name(name: &str) -> bool {
+pub fn is_qualified_name(name: &str) -> bool {
     let (prefix, name) = name.rsplit_once('/').map_or((None, name), |(prefix, name)| (Some(prefix), name));
     let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
@@ -221,6 +223,11 @@ fn is_qualified_name(name: &str) -> bool {
         && name.chars().all(inner)
         && ends(name.chars().next())
         && ends(name.chars().last())
+}
+
+/// The form of labels' values.
+pub fn is_label_value(value: &str) -> bool {
+    value.is_empty() || (!value.contains('/') && is_qualified_name(value))
 }
 
 /// The selector of a Deployment or ReplicaSet must select its own template's pods.

@@ -18,6 +18,8 @@ pub static KIND: Kind = Kind {
     set_defaults: |object| {
         let phase = if text(object, "/metadata/deletionTimestamp").is_empty() { "Active" } else { "Terminating" };
         object["status"] = json!({"phase": phase});
+        let name = object["metadata"]["name"].clone();
+        object["metadata"]["labels"][NAME_LABEL] = name;
     },
     validate,
     validate_update: |_, _| Vec::new(),
@@ -28,8 +30,11 @@ pub static KIND: Kind = Kind {
     ],
 };
 
+/// By which namespaces are selected; each has it.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
 /// Those that every node has, and keeps.
-pub const KEPT: [&str; 2] = ["default", "kube-system"];
+pub const KEPT: [&str; 3] = ["default", "kube-node-lease", "kube-system"];
 
 fn validate(object: &Value) -> Vec<Cause> {
     let name = text(object, "/metadata/name");

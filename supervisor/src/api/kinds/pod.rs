@@ -8,6 +8,7 @@ use super::pod_probe::{probe_causes, probe_defaults, stop_signal_causes};
 use super::pod_resize::{policy_causes, policy_defaults};
 use super::pod_resources::{request_defaults, resource_causes};
 use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
+use super::pod_tolerations::toleration_causes;
 use super::pod_update::validate_update;
 use super::{
     AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, is_qualified_name,
@@ -172,6 +173,7 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
     for (index, volume) in items(spec, "volumes").iter().enumerate() {
         volume_causes(volume, &format!("{path}.volumes[{index}]"), &mut causes);
     }
+    toleration_causes(spec, path, &mut causes);
     for (index, gate) in items(spec, "readinessGates").iter().enumerate() {
         let condition = text(gate, "/conditionType");
         if !is_qualified_name(condition) {

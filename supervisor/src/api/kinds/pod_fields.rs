@@ -42,6 +42,7 @@ pub(super) const POD_FIELDS: &[&str] = &[
     "shareProcessNamespace",
     "subdomain",
     "terminationGracePeriodSeconds",
+    "tolerations[].*",
     "volumes[].configMap.defaultMode",
     "volumes[].configMap.items[].*",
     "volumes[].configMap.name",

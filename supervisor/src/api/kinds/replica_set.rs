@@ -1,5 +1,6 @@
 //! `apps/v1` ReplicaSet.
 
+use super::template_columns::{CONTAINERS_COLUMN, IMAGES_COLUMN, SELECTOR_COLUMN};
 use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, selector_causes};
 
 pub static KIND: Kind = Kind {
@@ -27,5 +28,8 @@ pub static KIND: Kind = Kind {
             cell: |o| integer(o, "/status/readyReplicas").into(),
         },
         AGE_COLUMN,
+        CONTAINERS_COLUMN,
+        IMAGES_COLUMN,
+        SELECTOR_COLUMN,
     ],
 };

@@ -1,6 +1,8 @@
 //! Questions about rights and identities: they are asked by creating them, answered at once, and not kept.
 
-use super::Kind;
+use serde_json::Value;
+
+use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, integer};
 
 pub static LOCAL_SUBJECT_ACCESS: Kind = Kind {
     namespaced: true,
@@ -15,6 +17,21 @@ pub static SELF_SUBJECT: Kind = review("authentication.k8s.io", "SelfSubjectRevi
 pub static TOKEN: Kind = review("authentication.k8s.io", "TokenReview", "tokenreviews");
 /// Asked of a service account.
 pub static TOKEN_REQUEST: Kind = review("authentication.k8s.io", "TokenRequest", "serviceaccounts");
+
+/// Of what has replicas: `scale`, which is shown under its object's name.
+pub static SCALE: Kind = Kind {
+    columns: &[
+        NAME_COLUMN,
+        Column { name: "Desired", data_type: "integer", priority: 0, cell: |o| replicas(o, "/spec/replicas") },
+        Column { name: "Available", data_type: "integer", priority: 0, cell: |o| replicas(o, "/status/replicas") },
+        AGE_COLUMN,
+    ],
+    ..review("autoscaling", "Scale", "scales")
+};
+
+fn replicas(scale: &Value, pointer: &str) -> Value {
+    integer(scale, pointer).into()
+}
 
 const fn review(group: &'static str, kind: &'static str, plural: &'static str) -> Kind {
     Kind {

@@ -1,4 +1,4 @@
-//! The database file: a row for each object, and the version of the newest write.
+//! The database file: a row for each object, and a version that none given out is above.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
 
-use super::{Key, Memory, StoreError};
+use super::memory::Memory;
+use super::{Key, StoreError};
 
 /// Object JSON by `resource\0namespace\0name`.
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
@@ -60,7 +61,7 @@ pub(super) fn load(database: &Database, shown: &str) -> Result<Memory, StoreErro
     let transaction = database.begin_read().map_err(redb::Error::from)?;
     let counters = transaction.open_table(COUNTERS).map_err(redb::Error::from)?;
     let version = counters.get(RESOURCE_VERSION).map_err(redb::Error::from)?.map_or(1, |v| v.value());
-    let mut memory = Memory { version, ..Memory::default() };
+    let mut memory = Memory::at(version);
     let objects = transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
     for row in objects.iter().map_err(redb::Error::from)? {
         let (row, json) = row.map_err(redb::Error::from)?;

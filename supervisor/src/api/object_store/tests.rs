@@ -98,3 +98,74 @@ async fn lists_keep_to_their_resource_and_namespace() {
     assert_eq!(store.list("pods", Some("b")).0.len(), 1);
     assert_eq!(store.list("nodes", None).0.len(), 1);
 }
+
+#[tokio::test]
+async fn renewals_are_seen_and_not_written_and_their_versions_are_not_given_out_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("o.redb");
+    let (key, object) = pod("a");
+    let renew = |number: u64| move |object: &mut Value| object["renewed"] = number.into();
+    let (start, latest);
+    {
+        let store = ObjectStore::open(&path).unwrap();
+        store.create(key.clone(), object).await.unwrap();
+        start = store.version();
+        for number in 0..3000 {
+            store.renew(key.clone(), renew(number)).await.unwrap();
+        }
+        latest = store.version();
+        assert_eq!(latest, start + 3000);
+        let seen = store.get(&key).unwrap();
+        assert_eq!(
+            (&seen["renewed"], &seen["metadata"]["resourceVersion"]),
+            (&json!(2999), &json!(latest.to_string()))
+        );
+        // A watcher that has been away gets the last of them, and whoever has seen that one gets nothing.
+        let changes = store.changes_since(start).unwrap();
+        assert_eq!(changes.iter().map(|change| change.version).collect::<Vec<_>>(), [latest]);
+        assert!(store.changes_since(latest).unwrap().is_empty());
+        assert_eq!(store.list_at("pods", None, start).unwrap().len(), 1);
+        let missing = store.renew(Key::new("pods", "default", "none"), renew(0)).await;
+        assert!(matches!(missing, Err(StoreError::Missing(_))));
+        assert_eq!(store.version(), latest);
+    }
+    // As after a crash.
+    let store = ObjectStore::open(&path).unwrap();
+    assert_eq!(store.get(&key).unwrap().get("renewed"), None);
+    assert!(store.version() >= latest && store.version() <= latest + RESERVED_VERSIONS, "{}", store.version());
+    assert!(matches!(store.changes_since(latest - 1), Err(StoreError::Expired { .. })));
+    store.renew(key.clone(), renew(1)).await.unwrap();
+    let write = |object: &mut Value| -> Result<(), ()> {
+        object["written"] = true.into();
+        Ok(())
+    };
+    store.update(key.clone(), write).await.unwrap().unwrap();
+    // As after an orderly end.
+    let last = store.version();
+    store.settle().await.unwrap();
+    drop(store);
+    let store = ObjectStore::open(&path).unwrap();
+    assert_eq!((store.version(), &store.get(&key).unwrap()["renewed"]), (last, &json!(1)));
+    assert!(store.changes_since(last).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_list_at_a_version_has_what_was_before_changes_among_renewals() {
+    let store = ObjectStore::in_memory([]).unwrap();
+    let (key, object) = pod("a");
+    store.create(key.clone(), object).await.unwrap();
+    let (other, object) = pod("b");
+    store.renew(key.clone(), |object| object["n"] = 1.into()).await.unwrap();
+    let version = store.version();
+    store.create(other, object).await.unwrap();
+    store.renew(key.clone(), |object| object["n"] = 2.into()).await.unwrap();
+    let names = |objects: Vec<Arc<Value>>| -> Vec<Value> {
+        objects.iter().map(|object| object["metadata"]["name"].clone()).collect()
+    };
+    assert_eq!(names(store.list_at("pods", None, version).unwrap()), ["a"]);
+    assert_eq!(names(store.list("pods", None).0), ["a", "b"]);
+    let seen: Vec<ChangeType> = store.changes_since(version).unwrap().iter().map(|c| c.change_type).collect();
+    assert_eq!(seen, [ChangeType::Added, ChangeType::Modified]);
+    store.remove(key).await.unwrap();
+    assert_eq!(names(store.list_at("pods", None, store.version() - 1).unwrap()), ["a", "b"]);
+}

@@ -1,6 +1,5 @@
 use super::*;
-use crate::api::kinds::deployment;
-use crate::api::kinds::{integer, node};
+use crate::api::kinds::{config_map, deployment, integer, node};
 
 async fn objects() -> (tempfile::TempDir, Objects) {
     let folder = tempfile::tempdir().unwrap();
@@ -137,5 +136,25 @@ async fn the_namespaces_of_every_node_stay() {
     let refused = delete("default").await.unwrap_err();
     let message = "namespaces \"default\" is forbidden: this namespace may not be deleted";
     assert_eq!((refused.code().as_u16(), refused.to_string().as_str()), (403, message));
-    assert!(delete("kube-system").await.is_err() && delete("side").await.is_ok());
+    assert!(delete("kube-system").await.is_err());
+    let change = |mut object: Value| {
+        object["metadata"]["labels"] = json!({"a": "b"});
+        Ok(object)
+    };
+    let labelled = objects.update(&namespace::KIND, "", "side", Half::Desired, change).await.unwrap();
+    assert_eq!(labelled["metadata"]["labels"], json!({"a": "b", "kubernetes.io/metadata.name": "side"}));
+    assert!(delete("side").await.is_ok());
+}
+
+#[tokio::test]
+async fn an_object_without_a_status_gets_none_by_a_change() {
+    let (_folder, objects) = objects().await;
+    let map = json!({"metadata": {"name": "m"}, "status": {"phase": "x"}});
+    objects.create(&config_map::KIND, "default", map).await.unwrap();
+    let change = |mut object: Value| {
+        object["data"] = json!({"a": "1"});
+        Ok(object)
+    };
+    let changed = objects.update(&config_map::KIND, "default", "m", Half::Desired, change).await.unwrap();
+    assert_eq!((&changed["data"]["a"], changed.get("status")), (&json!("1"), None));
 }

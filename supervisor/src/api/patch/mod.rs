@@ -10,7 +10,7 @@ use serde_json::Value;
 use wharf_specs::schema::Shape;
 
 use super::body::MAX_BODY_BYTES;
-use super::kinds::Kind;
+use super::kinds::{Kind, text};
 use super::status::ApiError;
 
 /// Media types of patches, except that of server-side apply.
@@ -66,7 +66,8 @@ impl Patch {
                     }
                     json_patch::patch(&mut object, std::slice::from_ref(operation)).map_err(|error| {
                         let cause = super::status::Cause::invalid("patch", operation, &error.to_string());
-                        ApiError::Invalid { kind: kind.into(), name: String::new(), causes: vec![cause] }
+                        let name = text(&object, "/metadata/name").into();
+                        ApiError::Invalid { kind: kind.into(), name, causes: vec![cause] }
                     })?;
                 }
             }

@@ -144,8 +144,8 @@ async fn serve(
             () = ending.cancelled() => Ok(()),
         }
     });
-    // Dropped at the end: controllers stop, pods run on.
-    let _controllers = controller::start(&context);
+    // Controllers stop with it, pods run on.
+    let controllers = controller::start(&context);
 
     tracing::info!(state = %config.state.display(), root = %config.root.display(), "ready");
     service_manager::notify(State::Ready);
@@ -170,7 +170,11 @@ async fn serve(
     tracing::info!("ending; pods run on");
     shutdown.cancel();
     while doors.join_next().await.is_some() {}
+    drop(controllers);
     node.close().await;
+    if let Err(error) = context.objects.store().settle().await {
+        tracing::warn!(%error, "write the version of the objects");
+    }
     let node_file = config.state.join("node.json");
     for (file, ours) in [(&socket, cri_is_ours), (&api_socket, api_is_ours), (&node_file, true)] {
         if ours {
