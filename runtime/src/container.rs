@@ -23,6 +23,7 @@ use crate::time;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -247,8 +248,15 @@ impl Container {
                 (channel, Some(path))
             }
         };
-        channel.send(&Message::Start, &[]).during("start container", &self.parts.id)?;
-        let result = self.wait_for_exec(&channel);
+        let unheard = |error: &io::Error| {
+            // Somebody else came to the gate at the same time and was first.
+            socket.is_some() && matches!(error.raw_os_error(), Some(errno::ECONNRESET | errno::EPIPE))
+        };
+        match channel.send(&Message::Start, &[]) {
+            Err(error) if unheard(&error) => return Err(self.not_at_the_gate("start")),
+            result => result.during("start container", &self.parts.id)?,
+        }
+        let result = self.wait_for_exec(&channel, &unheard);
         if let Some(path) = socket {
             let _ = std::fs::remove_file(path);
         }
@@ -267,24 +275,37 @@ impl Container {
 
     /// Reaches the init that waits, on behalf of `operation`.
     pub(crate) fn connect_gate(&self, operation: &'static str) -> Result<(Channel, PathBuf), Error> {
-        let refuse = |status| Error::WrongState { operation, status };
-        let Some(directory) = &self.parts.state_dir else { return Err(refuse(self.status())) };
+        let Some(directory) = &self.parts.state_dir else {
+            return Err(Error::WrongState { operation, status: self.status() });
+        };
         let open = File::open(directory).during("open", directory.display())?;
         match socket::connect(socket::Kind::SeqPacket, &socket_path(&open)) {
             Ok(socket) => Ok((Channel::from_socket(socket), directory.join(START_SOCKET))),
             Err(error) if matches!(error.raw_os_error(), Some(errno::ENOENT | errno::ECONNREFUSED)) => {
-                Err(refuse(match self.status() {
-                    Status::Created => Status::Running,
-                    status => status,
-                }))
+                Err(self.not_at_the_gate(operation))
             }
             Err(error) => Err(error).during("connect to", directory.join(START_SOCKET).display()),
         }
     }
 
-    fn wait_for_exec(&self, channel: &Channel) -> Result<(), Error> {
+    /// The init has gone through the gate, whether the socket is still there or not.
+    fn not_at_the_gate(&self, operation: &'static str) -> Error {
+        let status = match self.status() {
+            Status::Created => Status::Running,
+            status => status,
+        };
+        Error::WrongState { operation, status }
+    }
+
+    fn wait_for_exec(&self, channel: &Channel, unheard: &dyn Fn(&io::Error) -> bool) -> Result<(), Error> {
         loop {
-            match channel.receive_from(self.pid()).during("talk to the container's init", "")? {
+            let received = match channel.receive_heard_from(self.pid()) {
+                Err(error) if unheard(&error) => return Err(self.not_at_the_gate("start")),
+                // The init died before it heard of the start.
+                Err(error) if error.raw_os_error() == Some(errno::ECONNRESET) => return Ok(()),
+                received => received.during("talk to the container's init", "")?,
+            };
+            match received {
                 Some((Message::Failed(failure), _)) => return Err(Error::Step(failure)),
                 Some((Message::SeccompListener, descriptors)) => self.hand_over_listener(descriptors)?,
                 Some((Message::Trace(step), _)) => self.parts.trace.say(|| step),

@@ -258,13 +258,19 @@ impl Channel {
 
     /// The next message; `None` once the other side has closed.
     pub(crate) fn receive(&self) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+        match self.receive_heard() {
+            Err(error) if error.raw_os_error() == Some(errno::ECONNRESET) => Ok(None),
+            result => result,
+        }
+    }
+
+    /// As [`Channel::receive`], but it is an error (`ECONNRESET`) if the other side has not read what was sent to it, or
+    /// was never there.
+    fn receive_heard(&self) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
         let mut buffer = [0u8; 6 + MAX_OBJECT_BYTES];
-        let (length, descriptors) = match socket::receive(self.0.as_fd(), &mut buffer) {
-            Ok((0, _)) => return Ok(None),
-            // The other side died with a message of ours unread.
-            Err(error) if error.raw_os_error() == Some(errno::ECONNRESET) => return Ok(None),
-            Ok(received) => received,
-            Err(error) => return Err(error),
+        let (length, descriptors) = match socket::receive(self.0.as_fd(), &mut buffer)? {
+            (0, _) => return Ok(None),
+            received => received,
         };
         match Message::decode(&buffer[..length]) {
             Some(message) => Ok(Some((message, descriptors))),
@@ -277,6 +283,17 @@ impl Channel {
     /// As [`Channel::receive`], from a process that others in its pid namespace can stop: it would be waited for until
     /// they let it go on, and nothing else tells of a stop.
     pub(crate) fn receive_from(&self, pid: i32) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+        self.wait_for(pid)?;
+        self.receive()
+    }
+
+    /// As [`Channel::receive_heard`], from such a process.
+    pub(crate) fn receive_heard_from(&self, pid: i32) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+        self.wait_for(pid)?;
+        self.receive_heard()
+    }
+
+    fn wait_for(&self, pid: i32) -> io::Result<()> {
         const LOOK_EVERY_MILLISECONDS: i32 = 250;
         /// Not at the first look: a terminal stops and continues whole process groups.
         const LOOKS: u32 = 4;
@@ -290,7 +307,7 @@ impl Channel {
                 return Err(io::Error::other(format!("process {pid} was stopped by a signal")));
             }
         }
-        self.receive()
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -251,4 +252,25 @@ fn an_ordinary_users_runtime_runs_from_a_sealed_copy() {
     rootless.run();
     let seen = fs::read_to_string(seen).unwrap_or_default();
     assert!(seen.starts_with("/memfd:runw") && seen.contains("cannot create"), "{seen}");
+}
+
+/// There is no group by which the others could be found.
+#[test]
+fn a_container_without_groups_is_killed_by_its_init_and_its_processes_are_not_said_to_be_none() {
+    const NAME: &str = "a_container_without_groups_is_killed_by_its_init_and_its_processes_are_not_said_to_be_none";
+    if skip(NAME) {
+        return;
+    }
+    let bundle = Rootless::new(&["sleep", "1000"]);
+    let id = bundle.bundle.id.as_str();
+    let started = bundle.runw(&["run", "-d", id]);
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let state: Value = serde_json::from_str(&bundle.runw(&["state", id]).stdout).expect("JSON");
+    let init = wharf_sys::pidfd::open(state["pid"].as_i64().expect("pid") as i32).expect("pidfd");
+    let shown = bundle.runw(&["ps", id]);
+    assert!(shown.code == Some(1) && shown.stderr.contains("no control group"), "{shown:?}");
+    assert_eq!(bundle.runw(&["kill", "--all", id, "KILL"]).code, Some(0));
+    assert!(wharf_sys::pidfd::poll_exit(init.as_fd(), 10_000).expect("poll"));
+    assert_eq!(bundle.runw(&["kill", "--all", id, "KILL"]).code, Some(0), "nobody is left");
+    assert_eq!(bundle.runw(&["delete", id]).code, Some(0));
 }

@@ -6,7 +6,7 @@ mod support;
 use serde_json::json;
 use std::fs;
 use std::os::fd::AsFd;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use support::Bundle;
 use wharf_sys::pidfd;
 
@@ -137,5 +137,31 @@ fn a_damaged_state_is_said_and_kept() {
     fs::write(&file, &sound).expect("write");
     assert_eq!(bundle.runw(&["delete", "-f", &bundle.id]).code, Some(0));
     assert!(ends(init));
+    bundle.assert_nothing_left();
+}
+
+/// Whoever comes to the gate too late for the init must not think that the container was started for them.
+#[test]
+fn of_those_who_start_a_container_at_once_one_does() {
+    require_root!("of_those_who_start_a_container_at_once_one_does");
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let pipe = bundle.rootfs().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    // The gate stays open until the pipe is written to.
+    let hook = json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "read line < /pipe"]}]});
+    let bundle = bundle.set("/hooks", hook);
+    for _ in 0..3 {
+        create(&bundle);
+        let start = || {
+            let mut command = bundle.command(&["start", &bundle.id]);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start")
+        };
+        let starts: Vec<_> = (0..6).map(|_| start()).collect();
+        fs::write(&pipe, "go\n").expect("write");
+        let codes: Vec<_> = starts.into_iter().map(|mut start| start.wait().expect("wait").code()).collect();
+        assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1, "{codes:?}");
+        assert_eq!(bundle.state()["status"], "running");
+        assert_eq!(bundle.runw(&["delete", "-f", &bundle.id]).code, Some(0));
+    }
     bundle.assert_nothing_left();
 }

@@ -17,7 +17,9 @@ pub(crate) fn run(id: &str, signal: Option<&str>, all: bool, store: &Store) -> R
     };
     let shares_pids = !container.state().own_pid_namespace;
     // Without a pid namespace of its own nothing ends with the init: the rest must be killed too.
-    if all || (number == SIGKILL && shares_pids) {
+    // A user's container may have no group to find the rest by: then it is the init, and what ends with it.
+    let has_group = container.cgroup().path().is_some();
+    if has_group && (all || (number == SIGKILL && shares_pids)) {
         if number == SIGKILL {
             container.cgroup().kill_all()?
         } else {
@@ -26,6 +28,9 @@ pub(crate) fn run(id: &str, signal: Option<&str>, all: bool, store: &Store) -> R
         return Ok(0);
     }
     if container.status() == Status::Stopped {
+        if all {
+            return Ok(0);
+        }
         return Err(Fault::new("container not running"));
     }
     container.kill(number)?;

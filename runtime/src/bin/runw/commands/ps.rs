@@ -7,6 +7,9 @@ use std::process::Command;
 
 pub(crate) fn run(id: &str, format: ListFormat, options: &[String], store: &Store) -> Result<u8, Fault> {
     let container = store.load(id)?;
+    if container.cgroup().path().is_none() {
+        return Err(Fault::new(format!("container {id} has no control group to find its processes by")));
+    }
     let mut pids = container.cgroup().pids()?;
     pids.sort_unstable();
     if format == ListFormat::Json {
