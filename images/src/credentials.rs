@@ -16,6 +16,8 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use auth_file::AuthFile;
+
+use crate::reference::Reference;
 pub(crate) use helper::Helper;
 
 /// What wharfd reads, and what everybody else reads last.
@@ -229,6 +231,19 @@ impl Keychain {
         }
         Ok(Login::Anonymous)
     }
+}
+
+/// The login that `document`, which has the form of `config.json` and is known as `name`, has for `image`. Programs that it
+/// names are not run.
+///
+/// # Errors
+/// The document is broken; what it says is not repeated.
+pub fn login_in(name: &Path, document: &[u8], image: &Reference) -> Result<Option<Credentials>, CredentialError> {
+    let file = AuthFile::parse(name, document)?.without_helpers();
+    Ok(match file.find(image.registry(), image.repository())? {
+        Some(auth_file::Entry::Credentials(_, credentials)) => Some(credentials),
+        Some(auth_file::Entry::Helper { .. }) | None => None,
+    })
 }
 
 fn source(file: &Path, key: String, helper: Option<String>) -> CredentialSource {

@@ -91,6 +91,11 @@ impl AuthFile {
         Ok(file)
     }
 
+    /// With what the document itself has alone.
+    pub(super) fn without_helpers(self) -> Self {
+        Self { helpers: BTreeMap::new(), store: None, ..self }
+    }
+
     /// The most specific key that is for `repository` at `registry`; a helper of that very key goes before what the
     /// file itself has, the store of all credentials comes last.
     pub(super) fn find(&self, registry: &str, repository: &str) -> Result<Option<Entry>, CredentialError> {

@@ -7,7 +7,7 @@ use crate::digest::Digest;
 use crate::layer::LayerError;
 use crate::manifest::{DocumentError, Platform};
 use crate::registries::ReachError;
-use crate::registry::RegistryError;
+use crate::registry::{RegistryError, RegistryFailure};
 use crate::store::StoreError;
 
 /// Why a pull failed. The store is as it was before; but where the connection was at fault, layers that were complete
@@ -67,6 +67,14 @@ pub enum PullError {
         #[source]
         source: Box<StoreError>,
     },
+}
+
+impl PullError {
+    /// Whether somebody else might be shown the image: with some registries one that is not theirs is not there.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Registry(error) = self else { return false };
+        matches!(&*error.failure, RegistryFailure::Status { status: 401 | 403 | 404, .. })
+    }
 }
 
 impl PullError {

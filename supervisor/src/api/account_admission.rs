@@ -1,5 +1,5 @@
-//! The service account of a pod, and the volume by which its containers are known to the API, as Kubernetes adds them when
-//! a pod is made.
+//! The service account of a pod, the volume by which its containers are known to the API, and the account's logins for
+//! images, as Kubernetes adds them when a pod is made.
 
 use serde_json::{Value, json};
 
@@ -13,6 +13,18 @@ pub const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TOKEN_SECONDS: i64 = 3607;
 
 impl Objects {
+    /// A pod that names no Secrets for the pulls of its images has those of its account.
+    pub(super) fn admit_pull_secrets(&self, namespace: &str, pod: &mut Value) {
+        if !pod["spec"].is_object() || !pod::items(&pod["spec"], "imagePullSecrets").is_empty() {
+            return;
+        }
+        let account = self.get(&service_account::KIND, namespace, pod::service_account(pod)).ok();
+        let secrets = account.and_then(|account| account.get("imagePullSecrets").cloned());
+        if let Some(secrets) = secrets.filter(|secrets| secrets.as_array().is_some_and(|all| !all.is_empty())) {
+            pod["spec"]["imagePullSecrets"] = secrets;
+        }
+    }
+
     /// Names the account that a pod runs under, and mounts its token unless pod or account do not want that.
     pub(super) fn admit_account(&self, name: &str, namespace: &str, pod: &mut Value) -> Result<(), ApiError> {
         if !self.gives_tokens_to_pods() || !pod["spec"].is_object() {
@@ -87,6 +99,23 @@ mod tests {
         let objects = if tokens { objects.with_tokens_for_pods() } else { objects };
         let mut pod = pod;
         objects.admit_account("web", "default", &mut pod).map(|()| pod)
+    }
+
+    #[tokio::test]
+    async fn a_pod_has_its_account_s_logins_unless_it_names_its_own() {
+        let objects = Objects::open(ObjectStore::in_memory([]).unwrap(), "node").await.unwrap();
+        let robot = json!({"metadata": {"name": "robot"}, "imagePullSecrets": [{"name": "shared"}]});
+        objects.create(&service_account::KIND, "default", robot).await.unwrap();
+        let of = |spec: Value| {
+            let mut pod = json!({"spec": spec});
+            objects.admit_pull_secrets("default", &mut pod);
+            pod["spec"]["imagePullSecrets"][0]["name"].as_str().map(str::to_owned)
+        };
+        assert_eq!(of(json!({"serviceAccountName": "robot"})).as_deref(), Some("shared"));
+        let own = json!({"serviceAccountName": "robot", "imagePullSecrets": [{"name": "own"}]});
+        assert_eq!(of(own).as_deref(), Some("own"));
+        assert_eq!(of(json!({"serviceAccountName": "nobody"})), None);
+        assert_eq!(of(json!({})), None);
     }
 
     #[tokio::test]

@@ -241,6 +241,7 @@ impl Objects {
         self.admit_storage(kind, &mut object);
         if std::ptr::eq(kind, &pod::KIND) {
             self.admit_account(&name, namespace, &mut object)?;
+            self.admit_pull_secrets(namespace, &mut object);
         }
         (kind.set_defaults)(&mut object);
         if kind.subresources.contains(&"status") && object.get("status").is_none() {

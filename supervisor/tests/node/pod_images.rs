@@ -1,8 +1,10 @@
 //! Images of declared pods: what is told while they are pulled, found or missed.
 
-use serde_json::Value;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 
-use crate::registry::{self, REGISTRY, Registry};
+use crate::registry::{self, LOGIN, REGISTRY, Registry};
 use crate::replicas::{
     LIMIT, apply, assert_nothing_left, container_id, is_ready, list, pod, pod_object, wharf, wharf_with,
 };
@@ -54,6 +56,64 @@ async fn a_pod_says_where_its_image_is_from() {
     declare("refused", &format!("{REGISTRY}/none:1"), "IfNotPresent");
     says("refused", "Failed", &format!("Failed to pull image \"{REGISTRY}/none:1\": "));
     for name in ["pulled", "found", "missing", "refused"] {
+        wharf(&node, &["delete", "pod", name]);
+    }
+    drop(registry);
+    assert_nothing_left(node);
+}
+
+#[tokio::test]
+async fn a_pod_pulls_with_the_logins_of_its_secrets() {
+    if let Some(missing) = registry::missing() {
+        println!("SKIP a_pod_pulls_with_the_logins_of_its_secrets: {missing}");
+        return;
+    }
+    let Some(node) = testnode::start("podlogins").await else { return };
+    let registry = Registry::start_closed(&node);
+    registry.push(&node, "image.tar", IMAGE, "web:1");
+    let image = format!("{REGISTRY}/web:1");
+    let login = |name: &str, login: &str| {
+        let config = json!({"auths": {REGISTRY: {"auth": STANDARD.encode(login)}}});
+        apply(
+            &node,
+            &json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+                "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config.to_string()},
+            }),
+        );
+    };
+    login("right", LOGIN);
+    login("wrong", "somebody:open-barley");
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "puller"},
+        "imagePullSecrets": [{"name": "right"}]});
+    apply(&node, &account);
+    let declare = |name: &str, account: &str, secrets: &[&str]| {
+        let mut object = pod(name, "Always", "sleep 1000");
+        object["spec"]["containers"][0]["image"] = image.as_str().into();
+        object["spec"]["containers"][0]["imagePullPolicy"] = "Always".into();
+        object["spec"]["serviceAccountName"] = account.into();
+        object["spec"]["imagePullSecrets"] = secrets.iter().map(|name| json!({"name": name})).collect();
+        apply(&node, &object);
+    };
+    let says = |pod: &str, reason: &str, part: &str| {
+        wait_for(reason, LIMIT, || told(&node, pod).iter().any(|(r, message)| r == reason && message.contains(part)));
+    };
+    // The second login is let in, and who names none has those of the account.
+    declare("named", "default", &["wrong", "right"]);
+    declare("inherited", "puller", &[]);
+    for name in ["named", "inherited"] {
+        wait_for("the pod", LIMIT, || is_ready(&pod_object(&node, name)));
+    }
+    declare("nobody", "default", &[]);
+    says("nobody", "Failed", "it wants a login, give credentials");
+    declare("stranger", "default", &["wrong"]);
+    says("stranger", "Failed", "the credentials are wrong or do not reach this repository");
+    declare("forgetful", "default", &["none"]);
+    says("forgetful", "FailedToRetrieveImagePullSecret", "Unable to retrieve some image pull secrets (none);");
+    // What is missing is looked for again at the next try.
+    login("none", LOGIN);
+    wait_for("the pod", LIMIT, || is_ready(&pod_object(&node, "forgetful")));
+    for name in ["named", "inherited", "nobody", "stranger", "forgetful"] {
         wharf(&node, &["delete", "pod", name]);
     }
     drop(registry);

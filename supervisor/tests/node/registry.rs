@@ -14,14 +14,30 @@ pub fn missing() -> Option<String> {
     programs.into_iter().find(|program| !Path::new(program).is_file()).map(|program| format!("no {program}"))
 }
 
+/// Who may come in where a login is asked for.
+pub const LOGIN: &str = "somebody:open-sesame";
+/// The same, as `htpasswd -B` writes it.
+const PASSWORDS: &str = "somebody:$2b$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO\n";
+
 pub struct Registry(Child);
 
 impl Registry {
     pub fn start(node: &TestNode) -> Self {
+        Self::start_with(node, "")
+    }
+
+    /// One that wants [`LOGIN`].
+    pub fn start_closed(node: &TestNode) -> Self {
+        let passwords = node.path("passwords");
+        std::fs::write(&passwords, PASSWORDS).unwrap();
+        Self::start_with(node, &format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", passwords.display()))
+    }
+
+    fn start_with(node: &TestNode, more: &str) -> Self {
         let config = node.path("registry.yml");
         let storage = node.path("registry");
         let text = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {REGISTRY}\n",
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {REGISTRY}\n{more}",
             storage.display()
         );
         std::fs::write(&config, text).unwrap();
@@ -54,6 +70,8 @@ impl Registry {
             "--insecure-policy",
             "copy",
             "--dest-tls-verify=false",
+            "--dest-creds",
+            LOGIN,
             "--digestfile",
             file,
             &source,

@@ -21,6 +21,7 @@ pub(super) const POD_FIELDS: &[&str] = &[
     "hostNetwork",
     "hostPID",
     "hostname",
+    "imagePullSecrets[].name",
     "initContainers[]",
     "nodeName",
     "os.name",

@@ -60,6 +60,15 @@ fn validate(object: &Value) -> Vec<Cause> {
             causes.push(Cause::required(format!("data[{key}]"), "this type of secret has it"));
         }
     }
+    for key in
+        [".dockerconfigjson", ".dockercfg"].iter().filter(|key| required.is_some_and(|(_, keys)| keys.contains(key)))
+    {
+        let bytes = object["data"][key].as_str().and_then(|text| STANDARD.decode(text).ok());
+        if bytes.is_some_and(|bytes| !serde_json::from_slice::<Value>(&bytes).is_ok_and(|logins| logins.is_object())) {
+            let shown = format_args!("<secret contents redacted>");
+            causes.push(Cause::invalid(format!("data[{key}]"), shown, "must be a JSON object"));
+        }
+    }
     causes
 }
 
@@ -86,6 +95,10 @@ mod tests {
     fn a_type_wants_its_keys_and_stays() {
         let tls = json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}});
         assert_eq!(validate(&tls)[0].field, "data[tls.key]");
+        let login = |text: &str| json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": STANDARD.encode(text)}});
+        assert_eq!(validate(&login(r#"{"auths": {}}"#)).len(), 0);
+        assert_eq!(validate(&login("hush"))[0].field, "data[.dockerconfigjson]");
+        assert!(!format!("{:?}", validate(&login("hush"))).contains("hush"));
         assert_eq!(validate_update(&tls, &json!({"type": "Opaque"}))[0].field, "type");
     }
 }

@@ -1,9 +1,6 @@
 //! `v1` ServiceAccount: a name that pods run under, and that they are known by to the API.
 
-use serde_json::Value;
-
 use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, pod};
-use crate::api::status::Cause;
 
 /// What every namespace has.
 pub const DEFAULT_NAME: &str = "default";
@@ -20,7 +17,8 @@ pub static KIND: Kind = Kind {
     verbs: ALL_VERBS,
     subresources: &["token"],
     set_defaults: |_| {},
-    validate,
+    // Secrets are listed for people; nothing is done with them.
+    validate: |_| Vec::new(),
     validate_update: |_, _| Vec::new(),
     columns: &[
         NAME_COLUMN,
@@ -28,12 +26,3 @@ pub static KIND: Kind = Kind {
         AGE_COLUMN,
     ],
 };
-
-/// Secrets are listed for people; nothing is done with them.
-fn validate(object: &Value) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    if !pod::items(object, "imagePullSecrets").is_empty() {
-        causes.push(Cause::unsupported("imagePullSecrets", "images are pulled with the node's logins"));
-    }
-    causes
-}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use wharf_images::{Image, PullOptions, Reference, Store};
 
 use super::event::{Recorder, Subject};
+use super::pull_secret::PullSecrets;
 
 /// Why a container has no image yet, with the reason that its status shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,7 @@ pub(super) struct Images<'a> {
     pub(super) store: &'a Store,
     pub(super) recorder: Recorder,
     pub(super) subject: Subject,
+    pub(super) secrets: PullSecrets,
 }
 
 impl Images<'_> {
@@ -43,8 +45,7 @@ impl Images<'_> {
             .map_err(|error: wharf_images::ReferenceError| failure("InvalidImageName", error.to_string()))?;
         self.tell("Pulling", format!("Pulling image {image:?}"));
         let begun = Instant::now();
-        let pulled = self.store.pull(&reference, PullOptions::default()).await;
-        let pulled = pulled.map_err(|error| failure("ErrImagePull", chain(&error)))?;
+        let pulled = self.pull(&reference).await.map_err(|message| failure("ErrImagePull", message))?;
         let took = Duration::from_millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
         // None waits for another one's pull here.
         let message = format!(
@@ -53,6 +54,28 @@ impl Images<'_> {
         );
         self.tell("Pulled", message);
         Ok(pulled)
+    }
+
+    /// With each login of the pod's own until one is let in, then with the node's, if it has one.
+    async fn pull(&self, reference: &Reference) -> Result<Image, String> {
+        if !self.secrets.missing.is_empty() {
+            let names = self.secrets.missing.join(", ");
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed."
+            );
+            self.recorder.warning(&self.subject, "FailedToRetrieveImagePullSecret", message);
+        }
+        let logins = self.secrets.logins(reference).map_err(|error| chain(&error))?;
+        let mut refused = None;
+        for credentials in logins.into_iter().map(Some).chain([None]) {
+            let options = PullOptions { credentials, ..PullOptions::default() };
+            match self.store.pull(reference, options).await {
+                Ok(image) => return Ok(image),
+                Err(error) if error.is_refusal() => drop(refused.get_or_insert(error)),
+                Err(error) => return Err(chain(&error)),
+            }
+        }
+        Err(refused.map(|error| chain(&error)).unwrap_or_default())
     }
 
     fn tell(&self, reason: &'static str, message: String) {

@@ -19,6 +19,7 @@ mod phase;
 mod probe;
 mod projected_folder;
 mod projection;
+mod pull_secret;
 mod resize;
 mod resolver;
 mod resource_field;

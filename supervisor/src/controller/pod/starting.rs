@@ -12,6 +12,7 @@ use super::event::Subject;
 use super::image::{self, ImageFailure, Images};
 use super::observed::Role;
 use super::probe::{Probes, Target, Verdict};
+use super::pull_secret::PullSecrets;
 use super::stopping::{self, Ending};
 use super::worker::Worker;
 use super::{claim, desired, environment, hook, mounts, termination, termination_message};
@@ -136,7 +137,8 @@ impl Worker {
         let image = container.image.clone().unwrap_or_default();
         let policy = container.image_pull_policy.clone().unwrap_or_default();
         let (recorder, subject) = (self.recorder.clone(), self.subject(role, container));
-        let images = Images { store: node.images(), recorder, subject };
+        let secrets = PullSecrets::of(pod, &self.sources());
+        let images = Images { store: node.images(), recorder, subject, secrets };
         let image = self.or_deleted(images.ensure(&image, &policy)).await?;
         let env = environment::resolve(pod, container, &self.sources(), &self.facts(sandbox))
             .map_err(|message| ImageFailure { reason: "CreateContainerConfigError", message })?;
