@@ -184,10 +184,13 @@ impl Node {
         memory_of(self.daemon.pid(), "Rss:")
     }
 
-    /// Of everything that is the node's and no container's, in bytes.
+    /// Of everything that is the node's and no container's, in bytes; of the daemon what is no file's, as that of its program
+    /// which is mapped differs from moment to moment by more than a pod has.
     pub(super) fn memory_bytes(&self) -> anyhow::Result<u64> {
+        let daemon = self.daemon.pid();
+        let size_of = |pid| memory_of(pid, if pid == daemon { "Pss_Anon:" } else { "Pss:" });
         // One may be gone by now.
-        Ok(self.processes()?.into_iter().map(|pid| memory_of(pid, "Pss:").unwrap_or(0)).sum())
+        Ok(self.processes()?.into_iter().map(|pid| size_of(pid).unwrap_or(0)).sum())
     }
 
     /// Whatever is the node's and no container's.
