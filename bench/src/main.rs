@@ -118,7 +118,8 @@ fn bench(arguments: Arguments) -> anyhow::Result<()> {
     let folder = |path: &PathBuf| path.canonicalize().with_context(|| format!("folder `{}`", path.display()));
     std::fs::create_dir_all(&arguments.work)?;
     let context = Context { programs: folder(&arguments.programs)?, work: folder(&arguments.work)? };
-    let results = arguments.results.unwrap_or_else(|| context.work.join("results"));
+    // Some benches leave this folder.
+    let results = std::path::absolute(arguments.results.unwrap_or_else(|| context.work.join("results")))?;
     let machine = machine::Machine::here();
     println!("{machine}");
     let mut failed = Vec::new();
