@@ -56,7 +56,10 @@ pub fn cluster_ip(node: &TestNode, name: &str) -> String {
 pub fn rules(node: &TestNode) -> String {
     // A node has one of them: with IPv6, or without.
     let tables = ["ip", "inet"].map(|family| node.inside(&["nft", "list", "table", family, TABLE]).stdout);
-    String::from_utf8(tables.concat()).unwrap()
+    // Where nobody has told nft their names, protocols are numbers.
+    let named = [(". 6 .", ". tcp ."), (". 17 .", ". udp ."), (". 132 .", ". sctp .")];
+    let rules = String::from_utf8(tables.concat()).unwrap();
+    named.iter().fold(rules, |rules, (number, name)| rules.replace(number, name))
 }
 
 /// Waits until the rules lead to so many endpoints.
