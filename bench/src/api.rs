@@ -161,6 +161,8 @@ pub(crate) fn list(context: &Context) -> anyhow::Result<Comparison> {
         if is_idle {
             declared.clear()?;
             declared.deploy(CROWD)?;
+            // All are in the list from the first one that counts.
+            declared.api.wait_for(PODS, |list| list["items"].as_array().is_some_and(|pods| pods.len() == CROWD))?;
         }
         std::thread::sleep(LIST_PERIOD);
         Ok(Sample::from([(Metric::Time, declared.api.time_of(PODS)?.as_secs_f64())]))

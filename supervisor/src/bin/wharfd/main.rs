@@ -16,6 +16,7 @@ use clap::Parser;
 use rustix::io::Errno;
 use serde_json::json;
 use tokio::net::UnixListener;
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wharf_specs::config::Config;
@@ -34,6 +35,12 @@ const END_GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// For all threads: they allocate little at a time, and what is left over in each heap adds up.
 const HEAPS: u16 = 2;
+
+/// A request is short; who sends many at a time waits for some of them.
+const REQUEST_THREADS: usize = 2;
+
+/// Three times the share of whoever brings pods to run.
+const REQUEST_NICENESS: i32 = -5;
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
@@ -59,11 +66,32 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start tokio")?;
     let outcome = match arguments.end_pods {
         true => runtime.block_on(end_pods(&config)),
-        false => runtime.block_on(serve(&arguments, config, &log_level, sockets)),
+        false => {
+            let requests = request_runtime().context("start tokio")?;
+            let outcome = runtime.block_on(serve(&arguments, config, &log_level, sockets, requests.handle()));
+            requests.shutdown_background();
+            outcome
+        }
     };
     // Blocking work (a hung mount, say) must not keep the daemon from ending.
     runtime.shutdown_background();
     outcome
+}
+
+/// Where requests to the Kubernetes API are answered: on threads that bring no pod to run, and that go before those that
+/// do. Nothing that runs there starts a program, which would go before others too.
+fn request_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(REQUEST_THREADS)
+        .thread_name("api")
+        .on_thread_start(|| {
+            // Of this thread alone. Without the right to it requests take their turn.
+            if let Err(error) = rustix::process::setpriority_process(None, REQUEST_NICENESS) {
+                tracing::debug!(%error, "raise the priority of requests");
+            }
+        })
+        .enable_all()
+        .build()
 }
 
 fn private_directory(path: &Path) -> anyhow::Result<()> {
@@ -94,6 +122,7 @@ async fn serve(
     mut config: Config,
     log_level: &LogLevel,
     mut sockets: Sockets,
+    requests: &Handle,
 ) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
@@ -115,7 +144,11 @@ async fn serve(
     let journal = context.journal.clone();
     let api = Api { objects, node: node.clone(), pod_logs, usage: Default::default(), journal, tokens };
     let socket = config.state.join("wharfd.sock");
-    let (api_listener, api_is_ours) = listen(&mut sockets, &api_socket)?;
+    let (api_listener, api_is_ours) = {
+        // Whoever answers waits for its connections, too.
+        let _here = requests.enter();
+        listen(&mut sockets, &api_socket)?
+    };
     let (listener, cri_is_ours) = listen(&mut sockets, &socket)?;
     write_node_file(&config, tls.as_ref())?;
 
@@ -132,18 +165,20 @@ async fn serve(
     if let Some(door) = tls {
         tracing::info!(url = door.url(), "the API over TLS");
         let (ending, served) = (shutdown.clone(), door.serve(api.clone()));
-        doors.spawn(async move {
+        let serving = async move {
             ending.run_until_cancelled(served).await;
             Ok(())
-        });
+        };
+        doors.spawn_on(serving, requests);
     }
     let ending = shutdown.clone();
-    doors.spawn(async move {
+    let serving = async move {
         tokio::select! {
             ended = wharf_supervisor::api::server::serve(api_listener, api) => ended.context("serve the API"),
             () = ending.cancelled() => Ok(()),
         }
-    });
+    };
+    doors.spawn_on(serving, requests);
     // Controllers stop with it, pods run on.
     let controllers = controller::start(&context);
 
