@@ -294,6 +294,12 @@ pub fn set_nonblocking(file: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     check_int(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
 }
 
+/// Gives a pipe room for so many bytes, rounded up to a power of two of pages. Beyond `pipe-max-size` needs CAP_SYS_RESOURCE.
+pub fn set_pipe_size(pipe: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
+    // SAFETY: F_SETPIPE_SZ takes an integer.
+    check_int(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) }).map(drop)
+}
+
 /// Whether a descriptor was opened for writing.
 pub fn is_writable(file: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: F_GETFL takes no argument.

@@ -26,6 +26,10 @@ const MAX_ATTACHED_BACKLOG_BYTES: usize = 1 << 20;
 /// Output of a terminal that is kept for the first client to attach, which comes after the start: a prompt would be
 /// lost to it, and the log has no unfinished lines. More than a pipe takes at once is not kept.
 const MAX_UNCLAIMED_BYTES: usize = 64 << 10;
+/// What a pipe has room for. Who fills it writes faster than it is read.
+const PIPE_BYTES: usize = 64 << 10;
+/// Of such a container: writer and reader wait for each other a quarter as often.
+pub(crate) const WIDE_PIPE_BYTES: usize = 256 << 10;
 
 pub(crate) struct PodContainer {
     pub(crate) id: String,
@@ -58,6 +62,8 @@ pub(crate) struct Stdio {
     pub(crate) stdin: Option<OwnedFd>,
     pub(crate) stdin_once: bool,
     pub(crate) outputs: [Option<OwnedFd>; 2],
+    /// Which of them have been given a wide pipe.
+    widened: [bool; 2],
     /// Stands for all three streams.
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) log: Option<CriLog>,
@@ -130,6 +136,7 @@ impl Stdio {
             stdin,
             stdin_once: false,
             outputs,
+            widened: [false; 2],
             terminal: None,
             log: None,
             attached: Vec::new(),
@@ -147,6 +154,7 @@ impl Stdio {
             stdin: None,
             stdin_once: false,
             outputs: [None, None],
+            widened: [false; 2],
             terminal,
             log: None,
             attached: Vec::new(),
@@ -178,6 +186,10 @@ impl Stdio {
             // EIO is how a terminal says that its last user has gone.
             Err(_) => return Pumped::Ended,
         };
+        if length >= PIPE_BYTES && !std::mem::replace(&mut self.widened[stream as usize], true) {
+            // Where it may not be wider, output comes in smaller pieces.
+            let _ = sysfs::set_pipe_size(source, WIDE_PIPE_BYTES as i32);
+        }
         let output = &buffer[..length];
         if let Some(log) = &mut self.log
             && let Err(error) = log.append(stream, exit_record::now(), output)

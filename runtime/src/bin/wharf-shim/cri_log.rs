@@ -12,6 +12,9 @@ use wharf_runtime::time::rfc3339;
 /// Longest piece of a line in one record, in bytes; the limit of the kubelet's own reader.
 const MAX_RECORD_CONTENT_BYTES: usize = 16 * 1024;
 
+/// Records are written once they take so much: of short lines many times what came.
+const RECORDS_BYTES: usize = 512 * 1024;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
     Stdout,
@@ -63,6 +66,10 @@ impl CriLog {
             // Looks for the end of a line with the C library's widest registers; what is in memory does not fail.
             let piece = &all[..output.skip_until(b'\n')?];
             push_piece(&mut self.records, &prefixes, pending, piece);
+            if self.records.len() >= RECORDS_BYTES {
+                self.file.write_all(&self.records)?;
+                self.records.clear();
+            }
         }
         self.file.write_all(&self.records)
     }
@@ -177,6 +184,12 @@ mod tests {
             logged(&[(Stream::Stdout, b"he"), (Stream::Stderr, b"err\n"), (Stream::Stdout, b"llo\n")]),
             [record("stderr", "F", "err"), record("stdout", "F", "hello")]
         );
+    }
+
+    #[test]
+    fn records_that_are_many_times_what_came_are_all_written() {
+        let lines = RECORDS_BYTES / 16;
+        assert_eq!(logged(&[(Stream::Stdout, "\n".repeat(lines).as_bytes())]).len(), lines);
     }
 
     #[test]

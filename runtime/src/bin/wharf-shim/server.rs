@@ -9,12 +9,12 @@ use wharf_sys::event::{EPOLLIN, EPOLLOUT, Epoll, Ready};
 use wharf_sys::{fs as sysfs, memory, socket};
 
 use crate::connection::Connection;
-use crate::container::Pumped;
+use crate::container::{Pumped, WIDE_PIPE_BYTES};
 use crate::cri_log::Stream;
 use crate::pod::{Outcome, Pod};
 
 /// Read at once from a container or a client.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = WIDE_PIPE_BYTES;
 
 /// When nothing has happened for so long, memory that requests needed goes back to the kernel.
 const IDLE_MS: i32 = 50;
@@ -119,7 +119,10 @@ impl Server {
                 continue;
             }
             self.untidy = true;
-            self.buffer.resize(BUFFER_BYTES, 0);
+            if self.buffer.is_empty() {
+                // From the kernel with zeros in it: only what is read into becomes memory.
+                self.buffer = vec![0; BUFFER_BYTES];
+            }
             for &event in &ready {
                 let Some(source) = self.watch.sources.get(&event.token).cloned() else { continue };
                 if self.handle(event, source)? {
