@@ -20,6 +20,8 @@ fn generate_cri() {
         .build_client(true)
         .build_server(true)
         .build_transport(false)
+        .extern_path(".runtime.v1.ListContainersResponse", "crate::cri::ListContainersResponse")
+        .extern_path(".runtime.v1.ListPodSandboxResponse", "crate::cri::ListPodSandboxResponse")
         .compile_fds(descriptors)
         .expect("generate the CRI types");
 }

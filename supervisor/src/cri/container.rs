@@ -194,7 +194,7 @@ fn localhost_profile(path: &str, name: &str) -> Result<Seccomp> {
     Ok(Seccomp::Localhost(plain))
 }
 
-fn state(state: ContainerState) -> cri::ContainerState {
+pub(super) fn state(state: ContainerState) -> cri::ContainerState {
     match state {
         ContainerState::Created => cri::ContainerState::ContainerCreated,
         ContainerState::Running => cri::ContainerState::ContainerRunning,

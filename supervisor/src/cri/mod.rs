@@ -8,6 +8,7 @@
 //! | `figures` | which figures are read for stats and metrics |
 //! | `runtime_status` | what `Status` says |
 //! | `streams` | what exec, attach and port-forward are checked for before they get a URL |
+//! | `encoded_list` | long lists, written from where their entries lie |
 //! | `chunks` | lists as streams |
 //! | [`status`] | which gRPC code a failure has |
 //!
@@ -16,6 +17,7 @@
 mod chunks;
 mod container;
 mod deadline;
+mod encoded_list;
 mod events;
 mod figures;
 mod image;

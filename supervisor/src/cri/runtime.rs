@@ -9,6 +9,7 @@ use wharf_specs::config::CgroupDriver;
 use wharf_specs::cri;
 use wharf_specs::cri::runtime_service_server::RuntimeService;
 
+use super::encoded_list::EncodedList;
 use super::status::{invalid, runtime_config_error, switched_off, unimplemented};
 use super::{
     chunks, container, events, figures, metric_descriptors, mount, resources, runtime_status, sandbox, streams,
@@ -124,7 +125,14 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Answer<cri::ListPodSandboxResponse> {
-        Ok(Response::new(cri::ListPodSandboxResponse { items: self.sandboxes(request.into_inner().filter) }))
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let mut list = EncodedList::default();
+        self.node.visit_sandboxes(|status| {
+            if sandbox::matches(status, &filter) {
+                list.add_sandbox(status);
+            }
+        });
+        Ok(Response::new(cri::ListPodSandboxResponse { encoded: list.into_bytes(), ..Default::default() }))
     }
 
     async fn create_container(
@@ -169,7 +177,14 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<cri::ListContainersRequest>,
     ) -> Answer<cri::ListContainersResponse> {
-        Ok(Response::new(cri::ListContainersResponse { containers: self.containers(request.into_inner().filter) }))
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let mut list = EncodedList::default();
+        self.node.visit_containers(|status| {
+            if container::matches(status, &filter) {
+                list.add_container(status);
+            }
+        });
+        Ok(Response::new(cri::ListContainersResponse { encoded: list.into_bytes(), ..Default::default() }))
     }
 
     async fn container_status(

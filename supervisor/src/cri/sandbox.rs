@@ -211,7 +211,7 @@ pub(super) fn metadata(name: &SandboxName) -> cri::PodSandboxMetadata {
     }
 }
 
-fn state(state: SandboxState) -> cri::PodSandboxState {
+pub(super) fn state(state: SandboxState) -> cri::PodSandboxState {
     match state {
         SandboxState::Ready => cri::PodSandboxState::SandboxReady,
         SandboxState::NotReady => cri::PodSandboxState::SandboxNotready,

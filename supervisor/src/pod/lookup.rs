@@ -6,10 +6,17 @@ use super::node::{Node, not_ready};
 use super::status::{ContainerStatus, SandboxState, SandboxStatus};
 
 impl Node {
-    /// Of every sandbox what `pick` makes of it; the node's table is locked meanwhile.
-    pub fn pick_sandboxes<T>(&self, pick: impl FnMut(&SandboxStatus) -> Option<T>) -> Vec<T> {
+    /// Shows every sandbox; the node's table is locked meanwhile.
+    pub fn visit_sandboxes(&self, visit: impl FnMut(&SandboxStatus)) {
         let table = self.inner.table();
-        table.pods.values().filter(|entry| entry.is_listed()).map(|entry| &entry.status).filter_map(pick).collect()
+        table.pods.values().filter(|entry| entry.is_listed()).map(|entry| &entry.status).for_each(visit);
+    }
+
+    /// Of every sandbox what `pick` makes of it; the node's table is locked meanwhile.
+    pub fn pick_sandboxes<T>(&self, mut pick: impl FnMut(&SandboxStatus) -> Option<T>) -> Vec<T> {
+        let mut picked = Vec::new();
+        self.visit_sandboxes(|status| picked.extend(pick(status)));
+        picked
     }
 
     /// By id or unique prefix.
@@ -26,10 +33,17 @@ impl Node {
         found
     }
 
+    /// Shows every container; the node's table is locked meanwhile.
+    pub fn visit_containers(&self, mut visit: impl FnMut(&ContainerStatus)) {
+        let table = self.inner.table();
+        table.pods.values().flat_map(|entry| entry.containers.values()).for_each(|status| visit(status));
+    }
+
     /// Of every container what `pick` makes of it; the node's table is locked meanwhile.
     pub fn pick_containers<T>(&self, mut pick: impl FnMut(&ContainerStatus) -> Option<T>) -> Vec<T> {
-        let table = self.inner.table();
-        table.pods.values().flat_map(|entry| entry.containers.values()).filter_map(|status| pick(status)).collect()
+        let mut picked = Vec::new();
+        self.visit_containers(|status| picked.extend(pick(status)));
+        picked
     }
 
     pub fn containers_of(&self, sandbox: &str) -> Vec<ContainerStatus> {
