@@ -60,6 +60,7 @@ mod retries;
 mod rights;
 mod rollout_kills;
 mod runtime_handlers;
+mod service_balancers;
 mod service_endpoints;
 mod service_flows;
 mod service_sctp;

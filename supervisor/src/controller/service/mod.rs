@@ -9,6 +9,7 @@
 
 mod endpoints;
 mod frontends;
+mod health;
 pub mod proxy;
 pub mod slices;
 
