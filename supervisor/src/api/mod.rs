@@ -20,6 +20,8 @@
 //! | `account_admission.rs` | the service account of a pod, and its token |
 //! | `storage_admission.rs` | the class and the protection of claims and volumes |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
+//! | `health.rs` | `/healthz`, `/livez`, `/readyz` |
+//! | `request_count.rs`, `exposition.rs` | `/metrics`: what the API says of itself |
 //! | `pod_log.rs`, `pod_stream.rs`, `pod_why.rs` | sub-resources of pods |
 //! | `status.rs` | errors as `Status` objects |
 //! | `access/` | who asks, and what they may |
@@ -32,7 +34,9 @@ mod apply;
 mod body;
 pub mod deletion;
 pub mod discovery;
+mod exposition;
 mod field_labels;
+mod health;
 mod identity;
 pub mod kinds;
 mod list;
@@ -47,6 +51,7 @@ mod pod_stream;
 mod pod_why;
 pub mod quantity;
 mod query;
+mod request_count;
 pub mod requests;
 mod route;
 pub mod scheduling;

@@ -9,8 +9,15 @@ use super::status::ApiError;
 /// What a path names.
 #[derive(Clone, Copy)]
 pub enum Route<'a> {
-    /// `/healthz`, `/livez`, `/readyz`.
-    Health,
+    /// `/`.
+    Paths,
+    /// `/healthz`, `/livez`, `/readyz`: all of it, or one check.
+    Health {
+        path: &'a str,
+        check: Option<&'a str>,
+    },
+    /// `/metrics`.
+    Exposition,
     Version,
     /// `/api`.
     CoreVersions,
@@ -94,7 +101,10 @@ impl<'a> Route<'a> {
         let not_found = || ApiError::NoSuchPath { path: path.into() };
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match parts.as_slice() {
-            ["healthz" | "livez" | "readyz", ..] => Ok(Self::Health),
+            [] => Ok(Self::Paths),
+            [path @ ("healthz" | "livez" | "readyz")] => Ok(Self::Health { path, check: None }),
+            [path @ ("healthz" | "livez" | "readyz"), check] => Ok(Self::Health { path, check: Some(check) }),
+            ["metrics"] => Ok(Self::Exposition),
             ["version"] => Ok(Self::Version),
             ["api"] => Ok(Self::CoreVersions),
             ["apis"] => Ok(Self::Groups),
@@ -182,6 +192,8 @@ mod tests {
             Ok(Route::Resources { group, version }) => format!("resources {group}/{version}"),
             Ok(Route::Review { kind, namespace }) => format!("ask {} in {namespace:?}", kind.plural),
             Ok(Route::Metrics(metrics)) => format!("{metrics:?}"),
+            Ok(Route::Health { path, check }) => format!("{path} {check:?}"),
+            Ok(Route::Paths) => "paths".into(),
             Ok(_) => "other".into(),
             Err(error) => error.code().as_str().into(),
         }
@@ -219,7 +231,13 @@ mod tests {
             ("/api/v1/namespaces/a/pods/..", "pods a/.. None"),
             ("/api/v1/namespaces/a/../b/pods", "404"),
             ("/api/v2/pods", "404"),
-            ("/", "404"),
+            ("/", "paths"),
+            ("//", "paths"),
+            ("/readyz", "readyz None"),
+            ("/livez//ping/", "livez Some(\"ping\")"),
+            ("/healthz/a/b", "404"),
+            ("/metrics", "other"),
+            ("/metrics/pods", "404"),
         ] {
             assert_eq!(shown(path), expected, "{path}");
         }

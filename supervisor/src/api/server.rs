@@ -1,6 +1,7 @@
 //! The API's verbs over HTTP.
 
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,6 +18,7 @@ use super::access::{self, Attributes, Caller, User, review};
 use super::apply::{MAX_MANAGER_BYTES, Writer};
 use super::body::{FieldValidation, content_type, parse_value, read_body, read_object, read_yaml};
 use super::deletion::DeleteOptions;
+use super::health::DatabaseCheck;
 use super::identity;
 use super::kinds::{Kind, text};
 use super::list::{self, Filter};
@@ -24,11 +26,12 @@ use super::metrics::NodeUsage;
 use super::objects::{Half, Objects, WriteOptions, metadata_of};
 use super::patch::{self, Patch};
 use super::query::Query;
+use super::request_count::{RequestCount, Subject};
 use super::route::{self, Route};
 use super::status::ApiError;
 use super::tls::TokenKey;
 use super::update::{Apply, check_type};
-use super::{discovery, metrics, openapi, subresource, watch};
+use super::{discovery, exposition, health, metrics, openapi, subresource, watch};
 use crate::journal::Journal;
 use crate::pod::Node;
 
@@ -42,11 +45,26 @@ pub struct Api {
     pub node: Node,
     /// Holds the logs of pods: `NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log`.
     pub pod_logs: Arc<std::path::Path>,
-    pub usage: Arc<NodeUsage>,
+    pub usage: Arc<Usage>,
     /// What happened to pods.
     pub journal: Journal,
     /// What tokens are signed with, where they are given: with the API over TLS.
     pub tokens: Option<Arc<TokenKey>>,
+}
+
+/// What the API knows of the node and of itself.
+pub struct Usage {
+    pub(super) node: NodeUsage,
+    pub(super) requests: RequestCount,
+    pub(super) database: DatabaseCheck,
+    pub(super) started: SystemTime,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        let (node, requests, database) = Default::default();
+        Self { node, requests, database, started: SystemTime::now() }
+    }
 }
 
 /// Serves the API until the listener fails.
@@ -54,17 +72,26 @@ pub async fn serve(listener: UnixListener, api: Api) -> std::io::Result<()> {
     let root = Arc::new(User::root());
     let handle = move |State(api): State<Api>, request: Request| {
         let root = root.clone();
-        async move { answer(api, root, request).await.unwrap_or_else(IntoResponse::into_response) }
+        async move { answer(api, root, request).await }
     };
     axum::serve(listener, Router::new().fallback(handle).with_state(api)).await
 }
 
-/// Answers `user`, as far as they have rights.
-pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Result<Response, ApiError> {
+/// Answers `user`, as far as they have rights, and counts it.
+pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Response {
+    let (began, usage) = (Instant::now(), api.usage.clone());
+    let mut subject = Subject::unknown();
+    let answer = dispatch(api, user, request, &mut subject).await.unwrap_or_else(IntoResponse::into_response);
+    usage.requests.answered(subject, answer.status(), began.elapsed());
+    answer
+}
+
+async fn dispatch(api: Api, user: Arc<User>, request: Request, subject: &mut Subject) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
     let path = route::decoded(parts.uri.path())?.into_owned();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let route = Route::parse(&path)?;
+    *subject = Subject::of(&route, &parts, &query);
     let user = access::impersonated(&api.objects, user, &parts.headers)?;
     if !user.may_all() {
         access::authorize(&api.objects, &user, &Attributes::of(&route, &path, &parts.method, &query))?;
@@ -75,7 +102,10 @@ pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Resul
         _ => Err(method_not_allowed(&parts)),
     };
     match route {
-        Route::Health => Ok("ok".into_response()),
+        Route::Paths => only_get(discovery::paths()),
+        Route::Health { path, check } => health::answer(&api, path, check, &query).await,
+        Route::Exposition if parts.method == Method::GET => Ok(exposition::answer(&api)),
+        Route::Exposition => Err(method_not_allowed(&parts)),
         Route::Version => only_get(discovery::version()),
         Route::CoreVersions | Route::Groups if parts.method != Method::GET => Err(method_not_allowed(&parts)),
         Route::CoreVersions => discovery::answer(&parts, true),
@@ -120,7 +150,9 @@ async fn collection(
             let form = accept::form(&parts, &query)?;
             match query.flag("watch") {
                 true => {
-                    watch::stream(&api.objects, kind, namespace, &query, Filter::from_query(&query, Some(kind))?, form)
+                    let filter = Filter::from_query(&query, Some(kind))?;
+                    let counted = api.usage.requests.watching(kind);
+                    watch::stream(&api.objects, kind, namespace, &query, filter, form, counted)
                 }
                 false => list::list(&api.objects, kind, namespace, &query, form),
             }

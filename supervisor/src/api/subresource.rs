@@ -196,6 +196,9 @@ async fn evict(
     Ok(with_warnings((StatusCode::CREATED, axum::Json(status)).into_response(), warnings))
 }
 
+/// Streams to and from a pod: whoever asks for one acts, by whatever method.
+pub(super) const CONNECTED: &[&str] = &["exec", "attach", "portforward"];
+
 /// Which kind and group a sub-resource speaks, and its verbs.
 pub(super) fn description(
     kind: &Kind,

@@ -2,6 +2,7 @@
 
 mod account_tokens;
 mod api_identity;
+mod api_paths;
 mod api_requests;
 mod api_tls;
 mod checkpoint_rights;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::user::{AUTHENTICATED, MASTERS};
+use super::user::{AUTHENTICATED, MASTERS, MONITORING};
 use crate::api::kinds::{Kind, cluster_role, cluster_role_binding};
 
 const READ: &[&str] = &["get", "list", "watch"];
@@ -85,10 +85,15 @@ pub fn objects() -> Vec<(&'static Kind, Value)> {
                 rule(&["authentication.k8s.io"], &["selfsubjectreviews"], &["create"]),
             ],
         ),
+        role(
+            "system:monitoring",
+            vec![paths(&["/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/readyz", "/readyz/*"])],
+        ),
         role("system:public-info-viewer", vec![paths(&["/healthz", "/livez", "/readyz", "/version"])]),
         binding("cluster-admin", MASTERS),
         binding("system:discovery", AUTHENTICATED),
         binding("system:basic-user", AUTHENTICATED),
+        binding("system:monitoring", MONITORING),
         binding("system:public-info-viewer", AUTHENTICATED),
     ]
 }

@@ -210,7 +210,7 @@ impl Client {
             return refusal;
         };
         self.known.cancel();
-        answer(self.api.clone(), user, request.map(Body::new)).await.unwrap_or_else(IntoResponse::into_response)
+        answer(self.api.clone(), user, request.map(Body::new)).await
     }
 }
 

@@ -123,6 +123,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("runw_bad_input", "a_million_entries_take_no_more_than_linear_time"),
     ("node", "account_tokens::"),
     ("node", "api_identity::"),
+    ("node", "api_paths::"),
     ("node", "api_requests::"),
     ("node", "api_tls::"),
     ("node", "jobs::"),
