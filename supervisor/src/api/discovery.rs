@@ -67,8 +67,8 @@ fn aggregated(core: bool) -> Value {
     })
 }
 
-fn aggregated_kind(kind: &Kind) -> Value {
-    let subresources = kind.subresources.iter().map(|name| {
+fn aggregated_kind(kind: &'static Kind) -> Value {
+    let subresources = kind.parts().map(|name| {
         let (group, version, spoken, verbs) = subresource::description(kind, name);
         let spoken = json!({"group": group, "version": version, "kind": spoken});
         json!({"subresource": name, "responseKind": spoken, "verbs": verbs})
@@ -141,7 +141,7 @@ pub fn resources(group: &str, version: &str) -> Result<Value, ApiError> {
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
             "shortNames": kind.short_names, "verbs": kind.verbs, "categories": kind.categories,
         }));
-        for name in kind.subresources {
+        for name in kind.parts() {
             let (group, version, spoken, verbs) = subresource::description(kind, name);
             let mut resource = json!({
                 "name": format!("{}/{name}", kind.plural), "singularName": "", "namespaced": kind.namespaced,

@@ -23,6 +23,7 @@
 //! | `health.rs` | `/healthz`, `/livez`, `/readyz` |
 //! | `request_count.rs`, `exposition.rs` | `/metrics`: what the API says of itself |
 //! | `pod_log.rs`, `pod_stream.rs`, `pod_why.rs` | sub-resources of pods |
+//! | `proxy.rs`, `proxy_target.rs` | requests that go on to pods |
 //! | `status.rs` | errors as `Status` objects |
 //! | `access/` | who asks, and what they may |
 //! | `tls/` | clients that come over the network, and who of them is let in |
@@ -49,6 +50,8 @@ mod patch;
 pub mod pod_log;
 mod pod_stream;
 mod pod_why;
+mod proxy;
+mod proxy_target;
 pub mod quantity;
 mod query;
 mod request_count;

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 
 use super::body::content_type;
 use super::discovery::served;
-use super::kinds::Kind;
+use super::kinds::{Kind, PROXY};
 use super::metrics;
 use super::query::Query;
 use super::route::{Metrics, Route};
@@ -75,7 +75,7 @@ fn resources() -> impl Iterator<Item = Resource> {
     });
     let kinds = served().flat_map(|kind| {
         let (group, version, resource) = (kind.group, kind.version, kind.plural);
-        let parts = [""].into_iter().chain(kind.subresources.iter().copied());
+        let parts = [""].into_iter().chain(kind.parts());
         parts.map(move |subresource| Resource { group, version, resource, subresource })
     });
     [Resource::default()].into_iter().chain(figures).chain(kinds)
@@ -89,7 +89,7 @@ const FIRST_KIND: usize = 3;
 /// Where a kind's requests are counted; after them come those for its sub-resources.
 fn index_of(kind: &Kind) -> usize {
     let before = served().take_while(|other| !std::ptr::eq(*other, kind));
-    before.fold(FIRST_KIND, |index, other| index + 1 + other.subresources.len())
+    before.fold(FIRST_KIND, |index, other| index + 1 + other.parts().count())
 }
 
 /// What one request is counted as.
@@ -120,8 +120,8 @@ impl Subject {
             Route::Collection { kind, .. } => Self { resource: index_of(kind), verb: of_all(verb) },
             Route::Review { kind, .. } => Self { resource: index_of(kind), verb },
             Route::Object { kind, subresource, .. } => {
-                let part = subresource.and_then(|part| kind.subresources.iter().position(|own| *own == part));
-                let connects = subresource.is_some_and(|part| CONNECTED.contains(&part));
+                let part = subresource.and_then(|part| kind.parts().position(|own| own == part));
+                let connects = subresource.is_some_and(|part| part == PROXY || CONNECTED.contains(&part));
                 let verb = if connects { Verb::Connect } else { verb };
                 Self { resource: index_of(kind) + part.map_or(0, |part| part + 1), verb }
             }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::kinds::{Kind, REVIEWS};
+use super::kinds::{Kind, PROXY, REVIEWS};
 use super::metrics;
 use super::status::ApiError;
 
@@ -95,6 +95,37 @@ pub fn decoded(path: &str) -> Result<Cow<'_, str>, ApiError> {
     String::from_utf8(decoded).map(Cow::Owned).map_err(|_| not_found())
 }
 
+/// The path that a route is read from, as [`decoded`] gives it, and what comes behind it as it was written: for a request that
+/// goes on to a pod, whose paths are nobody's here.
+pub fn split(path: &str) -> Result<(Cow<'_, str>, Option<&str>), ApiError> {
+    let end = end_of_components(path, PROXIED_COMPONENTS).filter(|end| {
+        let Ok(head) = decoded(&path[..*end]) else { return false };
+        let parts: Vec<&str> = head.split('/').filter(|part| !part.is_empty()).collect();
+        matches!(parts.as_slice(), ["api", _, "namespaces", _, _, _, PROXY])
+    });
+    match end {
+        Some(end) => Ok((decoded(&path[..end])?, Some(&path[end..]))),
+        None => Ok((decoded(path)?, None)),
+    }
+}
+
+/// `api/v1/namespaces/NAMESPACE/pods/ID/proxy`
+const PROXIED_COMPONENTS: usize = 7;
+
+/// Where the first `count` components of a path end. Decoding makes neither more of them nor fewer.
+fn end_of_components(path: &str, count: usize) -> Option<usize> {
+    let (mut end, mut found) = (0, 0);
+    for part in path.split('/') {
+        end += part.len();
+        found += usize::from(!part.is_empty());
+        if found == count {
+            return Some(end);
+        }
+        end += 1;
+    }
+    None
+}
+
 impl<'a> Route<'a> {
     /// Reads a path, which [`decoded`] has given; what no kind serves is not found.
     pub fn parse(path: &'a str) -> Result<Self, ApiError> {
@@ -170,7 +201,7 @@ fn resource<'a>(group: &str, version: &str, parts: &[&'a str]) -> Option<Route<'
         (namespace, &[plural, name, ref rest @ ..]) if rest.len() <= 1 => {
             let kind = find(plural).filter(|kind| kind.namespaced == namespace.is_some())?;
             let subresource = rest.first().copied();
-            if subresource.is_some_and(|sub| !kind.subresources.contains(&sub)) {
+            if subresource.is_some_and(|sub| !kind.parts().any(|part| part == sub)) {
                 return None;
             }
             Some(Route::Object { kind, namespace: namespace.unwrap_or_default(), name, subresource })
@@ -241,6 +272,28 @@ mod tests {
         ] {
             assert_eq!(shown(path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn what_goes_on_to_a_pod_stays_as_it_was_written() {
+        let pod = "/api/v1/namespaces/a/pods/b:80/proxy";
+        let split = |path: &'static str| split(path).map(|(head, rest)| (head.into_owned(), rest)).ok();
+        for (path, rest) in [
+            ("/api/v1/namespaces/a/pods/b:80/proxy", ""),
+            ("/api/v1/namespaces/a/pods/b:80/proxy/", "/"),
+            ("/api/v1/namespaces/a/pods/b%3A80/pro%78y//x%2F..%00/../%zz", "//x%2F..%00/../%zz"),
+            ("/api/v1/namespaces/a/pods/b:80/proxy/proxy", "/proxy"),
+        ] {
+            assert_eq!(split(path), Some((pod.to_owned(), Some(rest))), "{path}");
+        }
+        assert_eq!(split("//api/v1//namespaces/a/pods/b:80/proxy/x").unwrap().1, Some("/x"));
+        assert_eq!(shown(pod), "pods a/b:80 Some(\"proxy\")");
+        assert_eq!(shown("/api/v1/namespaces/a/services/b/proxy"), "services a/b Some(\"proxy\")");
+        assert_eq!(shown("/api/v1/namespaces/a/configmaps/b/proxy"), "404");
+        assert_eq!(split("/api/v1/namespaces/a/pods/b/log"), Some(("/api/v1/namespaces/a/pods/b/log".into(), None)));
+        // A slash that is none divides nothing.
+        assert_eq!(split("/api/v1/namespaces/a/pods/b%2Fproxy/x/y"), None);
+        assert_eq!(split("/api/v1/namespaces/a%2Fpods/b/proxy/x/y"), None);
     }
 
     #[test]

@@ -20,18 +20,19 @@ use super::body::{FieldValidation, content_type, parse_value, read_body, read_ob
 use super::deletion::DeleteOptions;
 use super::health::DatabaseCheck;
 use super::identity;
-use super::kinds::{Kind, text};
+use super::kinds::{Kind, PROXY, text};
 use super::list::{self, Filter};
 use super::metrics::NodeUsage;
 use super::objects::{Half, Objects, WriteOptions, metadata_of};
 use super::patch::{self, Patch};
+use super::proxy::Places;
 use super::query::Query;
 use super::request_count::{RequestCount, Subject};
 use super::route::{self, Route};
 use super::status::ApiError;
 use super::tls::TokenKey;
 use super::update::{Apply, check_type};
-use super::{discovery, exposition, health, metrics, openapi, subresource, watch};
+use super::{discovery, exposition, health, metrics, openapi, proxy, subresource, watch};
 use crate::journal::Journal;
 use crate::pod::Node;
 
@@ -58,12 +59,13 @@ pub struct Usage {
     pub(super) requests: RequestCount,
     pub(super) database: DatabaseCheck,
     pub(super) started: SystemTime,
+    pub(super) proxied: Places,
 }
 
 impl Default for Usage {
     fn default() -> Self {
-        let (node, requests, database) = Default::default();
-        Self { node, requests, database, started: SystemTime::now() }
+        let (node, requests, database, proxied) = Default::default();
+        Self { node, requests, database, started: SystemTime::now(), proxied }
     }
 }
 
@@ -88,7 +90,8 @@ pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Respo
 
 async fn dispatch(api: Api, user: Arc<User>, request: Request, subject: &mut Subject) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
-    let path = route::decoded(parts.uri.path())?.into_owned();
+    let uri = parts.uri.clone();
+    let (path, rest) = route::split(uri.path())?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let route = Route::parse(&path)?;
     *subject = Subject::of(&route, &parts, &query);
@@ -123,6 +126,9 @@ async fn dispatch(api: Api, user: Arc<User>, request: Request, subject: &mut Sub
         }
         Route::Object { kind, namespace, name, subresource: Some(part) } => {
             let target = Target { kind, namespace, name };
+            if part == PROXY {
+                return proxy::serve(&api, parts, body, target, rest.unwrap_or_default()).await;
+            }
             subresource::serve(api, parts, body, query, target, part).await
         }
     }

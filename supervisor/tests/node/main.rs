@@ -50,6 +50,7 @@ mod pod_images;
 mod pod_lifecycle;
 mod pod_limits;
 mod pod_probes;
+mod pod_proxy;
 mod pod_qos;
 mod pod_resize;
 mod pod_surroundings;

@@ -188,6 +188,9 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods/b/attach", "cannot create resource \"pods/attach\""),
             ("GET", "/api/v1/namespaces/a/pods/b/portforward", "cannot create resource \"pods/portforward\""),
             ("GET", "/api/v1/namespaces/a/pods/b/log", "cannot get resource \"pods/log\""),
+            ("GET", "/api/v1/namespaces/a/pods/http:b:80/proxy", "pods \"http:b:80\" is forbidden"),
+            ("POST", "/api/v1/namespaces/a/services/b/proxy", "cannot create resource \"services/proxy\""),
+            ("PUT", "/api/v1/namespaces/a/services/b/proxy", "cannot update resource \"services/proxy\""),
             (
                 "PUT",
                 "/api/v1/namespaces/a/pods/b/ephemeralcontainers",

@@ -33,10 +33,12 @@ const CORE_WRITE: &[&str] = &[
     "pods/ephemeralcontainers",
     "pods/exec",
     "pods/portforward",
+    "pods/proxy",
     "pods/resize",
     "secrets",
     "serviceaccounts",
     "services",
+    "services/proxy",
 ];
 const APPS: &[&str] = &["daemonsets", "deployments", "deployments/scale", "replicasets", "replicasets/scale"];
 const APPS_STATUS: &[&str] = &["controllerrevisions", "daemonsets/status", "deployments/status", "replicasets/status"];
@@ -120,7 +122,7 @@ fn edit_rules() -> Vec<Value> {
     let mut rules = view_rules();
     rules.extend([
         rule(&[""], CORE_WRITE, WRITE),
-        rule(&[""], &["secrets"], READ),
+        rule(&[""], &["pods/proxy", "secrets", "services/proxy"], READ),
         rule(&[""], &["pods/eviction", "serviceaccounts/token"], &["create"]),
         rule(&[""], &["serviceaccounts"], &["impersonate"]),
         rule(&["apps"], APPS, WRITE),
@@ -153,7 +155,7 @@ mod tests {
                         let (plural, subresource) = resource.split_once('/').unwrap_or((resource, ""));
                         let mut served = KINDS.iter().chain(REVIEWS).filter(|kind| *group == kind.group);
                         let kind = served.find(|kind| kind.plural == plural).unwrap_or_else(|| panic!("{resource}"));
-                        assert!(subresource.is_empty() || kind.subresources.contains(&subresource), "{resource}");
+                        assert!(subresource.is_empty() || kind.parts().any(|part| part == subresource), "{resource}");
                     }
                 }
             }

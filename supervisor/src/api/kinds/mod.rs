@@ -85,6 +85,9 @@ pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", 
 /// Of what the node makes itself and never gives away.
 pub const NODES_VERBS: &[&str] = &["get", "list", "patch", "update", "watch"];
 
+/// The sub-resource by which requests go on to a pod.
+pub const PROXY: &str = "proxy";
+
 /// Every kind that objects are stored as, in the order of discovery.
 pub const KINDS: &[&Kind] = &[
     &namespace::KIND,
@@ -126,7 +129,16 @@ pub fn served() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().copied().chain(view::kinds())
 }
 
+/// Requests go on to what is behind them.
+const PROXIED: [&Kind; 2] = [&pod::KIND, &service::KIND];
+
 impl Kind {
+    /// Every sub-resource, [`PROXY`] among them.
+    pub fn parts(&'static self) -> impl Iterator<Item = &'static str> {
+        let proxy = PROXIED.iter().any(|kind| std::ptr::eq(*kind, self)).then_some(PROXY);
+        self.subresources.iter().copied().chain(proxy)
+    }
+
     pub fn api_version(&self) -> String {
         match self.group {
             "" => self.version.into(),
