@@ -31,7 +31,7 @@ use super::request_count::{RequestCount, Subject};
 use super::route::{self, Route};
 use super::status::ApiError;
 use super::tls::TokenKey;
-use super::update::{Apply, check_type};
+use super::update::{Apply, check_type, check_uid_of_none};
 use super::{discovery, exposition, health, metrics, openapi, proxy, subresource, watch};
 use crate::journal::Journal;
 use crate::pod::Node;
@@ -209,6 +209,13 @@ async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target
             let (mut object, warnings) = read_object(&parts, body, kind, &query).await?;
             check_type(&mut object, &kind.api_version(), kind.kind)?;
             identity::check(&object, namespace, name)?;
+            if kind.is_made_by_put() && api.objects.get(kind, namespace, name).is_err() {
+                match made_by_put(&api, &parts, target, &object, &options).await {
+                    // Made by somebody else meanwhile: then it is there to be changed.
+                    Err(ApiError::AlreadyExists { .. }) => {}
+                    made => return Ok(respond(form, kind, &made?, StatusCode::CREATED, warnings)),
+                }
+            }
             let change = move |_| Ok(object);
             let updated = api.objects.update_for(kind, namespace, name, Half::Desired, options, change).await?;
             Ok(respond(form, kind, &updated, StatusCode::OK, warnings))
@@ -244,6 +251,24 @@ async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target
         }
         _ => Err(method_not_allowed(&parts)),
     }
+}
+
+/// Makes the object that a PUT describes, where there is none. One that was there once stays away.
+async fn made_by_put(
+    api: &Api,
+    parts: &Parts,
+    target: Target<'_>,
+    object: &Value,
+    options: &WriteOptions,
+) -> Result<Arc<Value>, ApiError> {
+    let Target { kind, namespace, name } = target;
+    if !text(object, "/metadata/resourceVersion").is_empty() {
+        return api.objects.get(kind, namespace, name);
+    }
+    let creates = Attributes::on(kind, "create".into(), namespace, name, "");
+    access::authorize(&api.objects, &*Caller::of(parts)?, &creates)?;
+    check_uid_of_none(kind, name, object)?;
+    api.objects.create_for(kind, namespace, object.clone(), options).await
 }
 
 /// Refuses what cannot be done to the kind. `verbs` are those that some kinds do not have.

@@ -94,12 +94,7 @@ impl Objects {
             if let Some(refusal) = uncreatable {
                 return Err(refusal);
             }
-            let uid = text(&wanted, "/metadata/uid");
-            if !uid.is_empty() {
-                let message =
-                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
-                return Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message });
-            }
+            check_uid_of_none(kind, name, &wanted)?;
             let object = apply::apply(kind.stored(), &Value::Null, &wanted, &writer, force)?;
             let mut created = self.prepare_create(kind, namespace, kind.of_stored(object.clone()))?;
             self.check_rights(author.as_deref(), kind, &Value::Null, &created)?;
@@ -211,6 +206,16 @@ pub(super) fn check_type(object: &mut Value, api_version: &str, kind: &str) -> R
         }
     }
     Ok(())
+}
+
+/// Refuses an object that is to be made though it says whose place it takes.
+pub(super) fn check_uid_of_none(kind: &Kind, name: &str, wanted: &Value) -> Result<(), ApiError> {
+    let uid = text(wanted, "/metadata/uid");
+    if uid.is_empty() {
+        return Ok(());
+    }
+    let message = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+    Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message })
 }
 
 /// Refuses a change of another version than the present one; a client may leave the version out.

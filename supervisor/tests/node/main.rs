@@ -55,6 +55,7 @@ mod pod_qos;
 mod pod_resize;
 mod pod_surroundings;
 mod pod_tokens;
+mod put_creates;
 mod python_client;
 mod registry;
 mod replicas;

@@ -129,10 +129,26 @@ pub fn served() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().copied().chain(view::kinds())
 }
 
+/// A PUT makes them where there are none: those whose strategy says `AllowCreateOnUpdate` in Kubernetes' registry.
+const MADE_BY_PUT: [&Kind; 8] = [
+    &event::KIND,
+    &regarding_event::KIND,
+    &service::KIND,
+    &lease::KIND,
+    &cluster_role::KIND,
+    &cluster_role_binding::KIND,
+    &role::KIND,
+    &role_binding::KIND,
+];
+
 /// Requests go on to what is behind them.
 const PROXIED: [&Kind; 2] = [&pod::KIND, &service::KIND];
 
 impl Kind {
+    pub fn is_made_by_put(&self) -> bool {
+        MADE_BY_PUT.iter().any(|kind| std::ptr::eq(*kind, self))
+    }
+
     /// Every sub-resource, [`PROXY`] among them.
     pub fn parts(&'static self) -> impl Iterator<Item = &'static str> {
         let proxy = PROXIED.iter().any(|kind| std::ptr::eq(*kind, self)).then_some(PROXY);

@@ -132,6 +132,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("node", "kube_groups::"),
     ("node", "node_lease::"),
     ("node", "pod_probes::"),
+    ("node", "put_creates::"),
     ("node", "rights::"),
     ("node", "rollout_kills::"),
     ("node", "wharf_describe::"),
