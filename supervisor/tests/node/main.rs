@@ -23,6 +23,7 @@ mod dns;
 mod dual_network;
 mod dual_services;
 mod dual_upgrades;
+mod endpoints_objects;
 mod events;
 mod exec_and_logs;
 mod figures;

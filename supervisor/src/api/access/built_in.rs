@@ -12,6 +12,7 @@ const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "updat
 /// What of the core group is looked at by whoever may look at a namespace: not Secrets, which are other people's rights.
 const CORE_READ: &[&str] = &[
     "configmaps",
+    "endpoints",
     "events",
     "namespaces",
     "persistentvolumeclaims",

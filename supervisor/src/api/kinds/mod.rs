@@ -7,6 +7,7 @@ pub mod controller_revision;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
+pub mod endpoints;
 pub mod event;
 pub mod job;
 pub mod job_index;
@@ -92,6 +93,7 @@ pub const PROXY: &str = "proxy";
 pub const KINDS: &[&Kind] = &[
     &namespace::KIND,
     &config_map::KIND,
+    &endpoints::KIND,
     &event::KIND,
     &node::KIND,
     &persistent_volume::KIND,
@@ -130,7 +132,8 @@ pub fn served() -> impl Iterator<Item = &'static Kind> {
 }
 
 /// A PUT makes them where there are none: those whose strategy says `AllowCreateOnUpdate` in Kubernetes' registry.
-const MADE_BY_PUT: [&Kind; 8] = [
+const MADE_BY_PUT: [&Kind; 9] = [
+    &endpoints::KIND,
     &event::KIND,
     &regarding_event::KIND,
     &service::KIND,
