@@ -7,6 +7,7 @@
 //! | `accept.rs`, `body.rs` | what is sent and wanted back: media types, sizes, unknown fields |
 //! | `objects.rs`, `update.rs`, `deletion.rs` | what the verbs mean for an object, whatever its kind |
 //! | `list.rs`, `watch.rs`, `field_labels.rs` | collections, at a version and from a version on, selected by labels and fields |
+//! | `generation.rs` | how often what is wanted of an object has changed |
 //! | `identity.rs` | what an object says its name is, held against the path |
 //! | `metadata.rs` | the form of labels, annotations, finalizers and owners |
 //! | `patch/` | JSON patches, merge patches, strategic merge patches |
@@ -37,6 +38,7 @@ pub mod deletion;
 pub mod discovery;
 mod exposition;
 mod field_labels;
+mod generation;
 mod health;
 mod identity;
 pub mod kinds;

@@ -8,8 +8,9 @@ use wharf_specs::manifest::{self, ShapeError};
 use super::access::User;
 use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
+use super::generation;
 use super::identity;
-use super::kinds::{Kind, integer, pod_ephemeral, pod_resize, service, text};
+use super::kinds::{Kind, pod_ephemeral, pod_resize, service, text};
 use super::metadata;
 use super::object_store::Key;
 use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
@@ -294,9 +295,7 @@ fn checked(
         service_address::keep(current, &mut object);
     }
     (kind.set_defaults)(&mut object);
-    if object.get("spec") != current.get("spec") {
-        object["metadata"]["generation"] = (integer(current, "/metadata/generation") + 1).into();
-    }
+    generation::count(kind, current, &mut object);
     let mut causes = metadata::causes(current, &object);
     causes.extend(validate_update(current, &object));
     causes.extend((kind.validate)(&object));

@@ -36,7 +36,7 @@ pub(super) fn wanted(service: &Value, pods: &[Arc<Value>]) -> Wanted {
     let mut groups: BTreeMap<String, (Value, [Vec<Value>; 2])> = BTreeMap::new();
     for slice in endpoints::slices(service, pods).into_iter().filter(|slice| slice.family == family) {
         let ports = without_empty_names(&slice.ports);
-        if pod::items(&json!({"ports": ports}), "ports").is_empty() && !portless {
+        if ports.as_array().is_none_or(Vec::is_empty) && !portless {
             continue;
         }
         let group = &mut groups.entry(ports.to_string()).or_insert_with(|| (ports, Default::default())).1;
