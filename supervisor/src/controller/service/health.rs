@@ -33,12 +33,14 @@ type Name = (String, String);
 /// The servers of all Services.
 pub(super) struct HealthChecks {
     ports: BTreeMap<u16, HealthCheck>,
+    /// Ports that could not be had when they were last tried.
+    refused: BTreeSet<u16>,
     places: Arc<Semaphore>,
 }
 
 impl Default for HealthChecks {
     fn default() -> Self {
-        Self { ports: BTreeMap::new(), places: Arc::new(Semaphore::new(ASKERS_MAX)) }
+        Self { ports: BTreeMap::new(), refused: BTreeSet::new(), places: Arc::new(Semaphore::new(ASKERS_MAX)) }
     }
 }
 
@@ -58,8 +60,15 @@ impl HealthChecks {
     /// Serves at the ports that `services` say, what `slices` have on this `node`; false where a port could not be had.
     pub(super) async fn keep(&mut self, services: &[Arc<Value>], slices: &[Arc<Value>], node: &str) -> bool {
         let wanted = wanted(services, slices, node);
-        self.ports.retain(|port, check| wanted.get(port).is_some_and(|(of, _)| *of == check.of));
-        let mut complete = true;
+        let is_wanted = |port: &u16, check: &HealthCheck| wanted.get(port).is_some_and(|(of, _)| *of == check.of);
+        let gone: Vec<u16> =
+            self.ports.iter().filter(|(port, check)| !is_wanted(port, check)).map(|(port, _)| *port).collect();
+        for mut check in gone.iter().filter_map(|port| self.ports.remove(port)).collect::<Vec<_>>() {
+            check.server.abort();
+            // Its port is free then.
+            let _ = (&mut check.server).await;
+        }
+        let before = std::mem::take(&mut self.refused);
         for (port, (of, count)) in wanted {
             if let Some(check) = self.ports.get(&port) {
                 check.endpoints.store(count, Ordering::Relaxed);
@@ -72,12 +81,16 @@ impl HealthChecks {
                     self.ports.insert(port, HealthCheck { of, endpoints, server: tokio::spawn(server) });
                 }
                 Err(error) => {
-                    tracing::error!(namespace = of.0, service = of.1, port, %error, "listen at the healthCheckNodePort");
-                    complete = false;
+                    // Said once, tried again and again.
+                    if !before.contains(&port) {
+                        let (namespace, service) = of;
+                        tracing::error!(namespace, service, port, %error, "listen at the healthCheckNodePort");
+                    }
+                    self.refused.insert(port);
                 }
             }
         }
-        complete
+        self.refused.is_empty()
     }
 }
 
