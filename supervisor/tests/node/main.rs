@@ -75,6 +75,7 @@ mod stuck_requests;
 mod terminal;
 mod testnode;
 mod three_tiers;
+mod tls_revocation;
 mod user_namespaces;
 mod volumes;
 mod wharf_command;

@@ -135,6 +135,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("node", "put_creates::"),
     ("node", "rights::"),
     ("node", "rollout_kills::"),
+    ("node", "tls_revocation::"),
     ("node", "wharf_describe::"),
     ("node", "wharf_rollouts::"),
 ];
