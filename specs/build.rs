@@ -57,6 +57,7 @@ fn generate_schemas() {
         batch::v1::Job,
         coordination::v1::Lease,
         core::v1::ConfigMap,
+        core::v1::Endpoints,
         core::v1::Event,
         core::v1::Namespace,
         core::v1::Node,

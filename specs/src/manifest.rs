@@ -12,7 +12,8 @@ use k8s_openapi::api::authorization::v1::{
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event as RegardingEvent;
@@ -76,6 +77,7 @@ const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<Job>("batch/v1", "Job"),
     KnownKind::of::<Lease>("coordination.k8s.io/v1", "Lease"),
     KnownKind::of::<ConfigMap>("v1", "ConfigMap"),
+    KnownKind::of::<Endpoints>("v1", "Endpoints"),
     KnownKind::of::<Event>("v1", "Event"),
     KnownKind::of::<Namespace>("v1", "Namespace"),
     KnownKind::of::<Node>("v1", "Node"),

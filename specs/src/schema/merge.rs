@@ -114,6 +114,8 @@ const RULES: &[(&str, &str, Facts)] = &[
 /// Structs that a server-side apply takes as one value.
 const ATOMIC_TYPES: &[&str] = &[
     "api.core.v1.ConfigMapKeySelector",
+    "api.core.v1.EndpointAddress",
+    "api.core.v1.EndpointPort",
     "api.core.v1.FileKeySelector",
     "api.core.v1.LocalObjectReference",
     "api.core.v1.NodeSelector",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::generation::count_deletion;
 use super::kinds::pod::DEFAULT_GRACE_SECONDS;
 use super::kinds::{Kind, namespace, pod, text};
 use super::object_store::Key;
@@ -204,6 +205,7 @@ fn mark_deleted(object: &mut Value, is_pod: bool, foreground: bool, grace_second
     }
     if text(object, "/metadata/deletionTimestamp").is_empty() {
         object["metadata"]["deletionTimestamp"] = now().into();
+        count_deletion(object);
     }
     if object["kind"] == "Namespace" {
         object["status"]["phase"] = "Terminating".into();

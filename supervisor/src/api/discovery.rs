@@ -6,6 +6,7 @@ use http::request::Parts;
 use serde_json::{Value, json};
 
 use super::accept;
+use super::health;
 use super::kinds::{self, Kind, REVIEWS};
 use super::metrics;
 use super::status::ApiError;
@@ -32,7 +33,7 @@ pub fn answer(parts: &Parts, core: bool) -> Result<Response, ApiError> {
 }
 
 /// Kinds that are kept, and questions.
-fn served() -> impl Iterator<Item = &'static Kind> {
+pub(super) fn served() -> impl Iterator<Item = &'static Kind> {
     kinds::served().chain(REVIEWS.iter().copied())
 }
 
@@ -66,8 +67,8 @@ fn aggregated(core: bool) -> Value {
     })
 }
 
-fn aggregated_kind(kind: &Kind) -> Value {
-    let subresources = kind.subresources.iter().map(|name| {
+fn aggregated_kind(kind: &'static Kind) -> Value {
+    let subresources = kind.parts().map(|name| {
         let (group, version, spoken, verbs) = subresource::description(kind, name);
         let spoken = json!({"group": group, "version": version, "kind": spoken});
         json!({"subresource": name, "responseKind": spoken, "verbs": verbs})
@@ -79,6 +80,26 @@ fn aggregated_kind(kind: &Kind) -> Value {
         "shortNames": kind.short_names, "categories": kind.categories,
         "subresources": subresources.collect::<Vec<_>>(),
     })
+}
+
+/// The answer of `/`: where there is something to ask for.
+pub fn paths() -> Value {
+    let mut paths: Vec<String> =
+        ["/api", "/apis", "/metrics", "/openapi/v2", "/openapi/v3", "/version"].map(str::to_owned).into();
+    for path in ["/healthz", "/livez", "/readyz"] {
+        paths.push(path.into());
+        paths.extend(health::CHECKS.map(|check| format!("{path}/{check}")));
+    }
+    paths.extend([format!("/apis/{}", metrics::GROUP), format!("/apis/{}/{}", metrics::GROUP, metrics::VERSION)]);
+    for kind in served() {
+        match kind.group {
+            "" => paths.push(format!("/api/{}", kind.version)),
+            group => paths.extend([format!("/apis/{group}"), format!("/apis/{group}/{}", kind.version)]),
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    json!({"paths": paths})
 }
 
 fn core_versions() -> Value {
@@ -120,7 +141,7 @@ pub fn resources(group: &str, version: &str) -> Result<Value, ApiError> {
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
             "shortNames": kind.short_names, "verbs": kind.verbs, "categories": kind.categories,
         }));
-        for name in kind.subresources {
+        for name in kind.parts() {
             let (group, version, spoken, verbs) = subresource::description(kind, name);
             let mut resource = json!({
                 "name": format!("{}/{name}", kind.plural), "singularName": "", "namespaced": kind.namespaced,

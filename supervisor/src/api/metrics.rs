@@ -164,7 +164,7 @@ fn object(kind: &str, of: &Value, window: &str, field: &str, figures: Value) -> 
 
 async fn node_metrics(api: &Api, node: &Value) -> Result<Value, ApiError> {
     let failed = |error: std::io::Error| ApiError::Internal(format!("figures of the node: {error}"));
-    let (nano_cores, span) = api.usage.nano_cores().await.map_err(failed)?;
+    let (nano_cores, span) = api.usage.node.nano_cores().await.map_err(failed)?;
     let memory = memory_in_use(&std::fs::read_to_string("/proc/meminfo").map_err(failed)?);
     let usage = quantities(nano_cores, memory);
     Ok(object("NodeMetrics", node, &format!("{}ms", span.as_millis()), "usage", usage))

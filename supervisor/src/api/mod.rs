@@ -7,6 +7,7 @@
 //! | `accept.rs`, `body.rs` | what is sent and wanted back: media types, sizes, unknown fields |
 //! | `objects.rs`, `update.rs`, `deletion.rs` | what the verbs mean for an object, whatever its kind |
 //! | `list.rs`, `watch.rs`, `field_labels.rs` | collections, at a version and from a version on, selected by labels and fields |
+//! | `generation.rs` | how often what is wanted of an object has changed |
 //! | `identity.rs` | what an object says its name is, held against the path |
 //! | `metadata.rs` | the form of labels, annotations, finalizers and owners |
 //! | `patch/` | JSON patches, merge patches, strategic merge patches |
@@ -20,7 +21,10 @@
 //! | `account_admission.rs` | the service account of a pod, and its token |
 //! | `storage_admission.rs` | the class and the protection of claims and volumes |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
+//! | `health.rs` | `/healthz`, `/livez`, `/readyz` |
+//! | `request_count.rs`, `exposition.rs` | `/metrics`: what the API says of itself |
 //! | `pod_log.rs`, `pod_stream.rs`, `pod_why.rs` | sub-resources of pods |
+//! | `proxy.rs`, `proxy_target.rs` | requests that go on to pods |
 //! | `status.rs` | errors as `Status` objects |
 //! | `access/` | who asks, and what they may |
 //! | `tls/` | clients that come over the network, and who of them is let in |
@@ -32,7 +36,10 @@ mod apply;
 mod body;
 pub mod deletion;
 pub mod discovery;
+mod exposition;
 mod field_labels;
+mod generation;
+mod health;
 mod identity;
 pub mod kinds;
 mod list;
@@ -45,8 +52,11 @@ mod patch;
 pub mod pod_log;
 mod pod_stream;
 mod pod_why;
+mod proxy;
+mod proxy_target;
 pub mod quantity;
 mod query;
+mod request_count;
 pub mod requests;
 mod route;
 pub mod scheduling;

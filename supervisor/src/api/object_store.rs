@@ -7,6 +7,7 @@
 mod disk;
 mod memory;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,7 +17,7 @@ use redb::Database;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use disk::{create, load, write_rows};
+use disk::{create, load, read_version, write_rows};
 use memory::Memory;
 
 /// How many versions of renewals one write of the database covers.
@@ -162,6 +163,25 @@ impl ObjectStore {
         version: u64,
     ) -> Result<Vec<Arc<Value>>, StoreError> {
         self.read(|memory| memory.list_at(resource, namespace, version))
+    }
+
+    /// How many objects there are of each resource that has some.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        self.read(|memory| {
+            let mut counts = BTreeMap::new();
+            for key in memory.objects.keys() {
+                match counts.get_mut(&key.resource) {
+                    Some(count) => *count += 1,
+                    None => drop(counts.insert(key.resource.clone(), 1)),
+                }
+            }
+            counts
+        })
+    }
+
+    /// Whether the database answers, once all writes that were asked for before are done.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        self.write(|inner| Ok(read_version(&inner.database).map(drop)?)).await
     }
 
     pub fn version(&self) -> u64 {

@@ -9,6 +9,7 @@ use wharf_specs::config::Network as NetworkConfig;
 
 use super::access::{User, built_in, escalation};
 use super::apply::{Writer, record_update};
+use super::generation;
 use super::identity;
 use super::kinds::{Kind, cluster_role, namespace, pod, service, storage_class, text};
 use super::metadata;
@@ -231,10 +232,10 @@ impl Objects {
         metadata.insert("name".into(), name.clone().into());
         metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
         metadata.insert("creationTimestamp".into(), now().into());
-        metadata.insert("generation".into(), 1.into());
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             metadata.remove(field);
         }
+        generation::begin(kind, &mut object);
         if let Some(fields) = object.as_object_mut() {
             fields.remove("status");
         }

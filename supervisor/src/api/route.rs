@@ -2,15 +2,22 @@
 
 use std::borrow::Cow;
 
-use super::kinds::{Kind, REVIEWS};
+use super::kinds::{Kind, PROXY, REVIEWS};
 use super::metrics;
 use super::status::ApiError;
 
 /// What a path names.
 #[derive(Clone, Copy)]
 pub enum Route<'a> {
-    /// `/healthz`, `/livez`, `/readyz`.
-    Health,
+    /// `/`.
+    Paths,
+    /// `/healthz`, `/livez`, `/readyz`: all of it, or one check.
+    Health {
+        path: &'a str,
+        check: Option<&'a str>,
+    },
+    /// `/metrics`.
+    Exposition,
     Version,
     /// `/api`.
     CoreVersions,
@@ -88,13 +95,47 @@ pub fn decoded(path: &str) -> Result<Cow<'_, str>, ApiError> {
     String::from_utf8(decoded).map(Cow::Owned).map_err(|_| not_found())
 }
 
+/// The path that a route is read from, as [`decoded`] gives it, and what comes behind it as it was written: for a request that
+/// goes on to a pod, whose paths are nobody's here.
+pub fn split(path: &str) -> Result<(Cow<'_, str>, Option<&str>), ApiError> {
+    let end = end_of_components(path, PROXIED_COMPONENTS).filter(|end| {
+        let Ok(head) = decoded(&path[..*end]) else { return false };
+        let parts: Vec<&str> = head.split('/').filter(|part| !part.is_empty()).collect();
+        matches!(parts.as_slice(), ["api", _, "namespaces", _, _, _, PROXY])
+    });
+    match end {
+        Some(end) => Ok((decoded(&path[..end])?, Some(&path[end..]))),
+        None => Ok((decoded(path)?, None)),
+    }
+}
+
+/// `api/v1/namespaces/NAMESPACE/pods/ID/proxy`
+const PROXIED_COMPONENTS: usize = 7;
+
+/// Where the first `count` components of a path end. Decoding makes neither more of them nor fewer.
+fn end_of_components(path: &str, count: usize) -> Option<usize> {
+    let (mut end, mut found) = (0, 0);
+    for part in path.split('/') {
+        end += part.len();
+        found += usize::from(!part.is_empty());
+        if found == count {
+            return Some(end);
+        }
+        end += 1;
+    }
+    None
+}
+
 impl<'a> Route<'a> {
     /// Reads a path, which [`decoded`] has given; what no kind serves is not found.
     pub fn parse(path: &'a str) -> Result<Self, ApiError> {
         let not_found = || ApiError::NoSuchPath { path: path.into() };
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match parts.as_slice() {
-            ["healthz" | "livez" | "readyz", ..] => Ok(Self::Health),
+            [] => Ok(Self::Paths),
+            [path @ ("healthz" | "livez" | "readyz")] => Ok(Self::Health { path, check: None }),
+            [path @ ("healthz" | "livez" | "readyz"), check] => Ok(Self::Health { path, check: Some(check) }),
+            ["metrics"] => Ok(Self::Exposition),
             ["version"] => Ok(Self::Version),
             ["api"] => Ok(Self::CoreVersions),
             ["apis"] => Ok(Self::Groups),
@@ -160,7 +201,7 @@ fn resource<'a>(group: &str, version: &str, parts: &[&'a str]) -> Option<Route<'
         (namespace, &[plural, name, ref rest @ ..]) if rest.len() <= 1 => {
             let kind = find(plural).filter(|kind| kind.namespaced == namespace.is_some())?;
             let subresource = rest.first().copied();
-            if subresource.is_some_and(|sub| !kind.subresources.contains(&sub)) {
+            if subresource.is_some_and(|sub| !kind.parts().any(|part| part == sub)) {
                 return None;
             }
             Some(Route::Object { kind, namespace: namespace.unwrap_or_default(), name, subresource })
@@ -182,6 +223,8 @@ mod tests {
             Ok(Route::Resources { group, version }) => format!("resources {group}/{version}"),
             Ok(Route::Review { kind, namespace }) => format!("ask {} in {namespace:?}", kind.plural),
             Ok(Route::Metrics(metrics)) => format!("{metrics:?}"),
+            Ok(Route::Health { path, check }) => format!("{path} {check:?}"),
+            Ok(Route::Paths) => "paths".into(),
             Ok(_) => "other".into(),
             Err(error) => error.code().as_str().into(),
         }
@@ -219,10 +262,38 @@ mod tests {
             ("/api/v1/namespaces/a/pods/..", "pods a/.. None"),
             ("/api/v1/namespaces/a/../b/pods", "404"),
             ("/api/v2/pods", "404"),
-            ("/", "404"),
+            ("/", "paths"),
+            ("//", "paths"),
+            ("/readyz", "readyz None"),
+            ("/livez//ping/", "livez Some(\"ping\")"),
+            ("/healthz/a/b", "404"),
+            ("/metrics", "other"),
+            ("/metrics/pods", "404"),
         ] {
             assert_eq!(shown(path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn what_goes_on_to_a_pod_stays_as_it_was_written() {
+        let pod = "/api/v1/namespaces/a/pods/b:80/proxy";
+        let split = |path: &'static str| split(path).map(|(head, rest)| (head.into_owned(), rest)).ok();
+        for (path, rest) in [
+            ("/api/v1/namespaces/a/pods/b:80/proxy", ""),
+            ("/api/v1/namespaces/a/pods/b:80/proxy/", "/"),
+            ("/api/v1/namespaces/a/pods/b%3A80/pro%78y//x%2F..%00/../%zz", "//x%2F..%00/../%zz"),
+            ("/api/v1/namespaces/a/pods/b:80/proxy/proxy", "/proxy"),
+        ] {
+            assert_eq!(split(path), Some((pod.to_owned(), Some(rest))), "{path}");
+        }
+        assert_eq!(split("//api/v1//namespaces/a/pods/b:80/proxy/x").unwrap().1, Some("/x"));
+        assert_eq!(shown(pod), "pods a/b:80 Some(\"proxy\")");
+        assert_eq!(shown("/api/v1/namespaces/a/services/b/proxy"), "services a/b Some(\"proxy\")");
+        assert_eq!(shown("/api/v1/namespaces/a/configmaps/b/proxy"), "404");
+        assert_eq!(split("/api/v1/namespaces/a/pods/b/log"), Some(("/api/v1/namespaces/a/pods/b/log".into(), None)));
+        // A slash that is none divides nothing.
+        assert_eq!(split("/api/v1/namespaces/a/pods/b%2Fproxy/x/y"), None);
+        assert_eq!(split("/api/v1/namespaces/a%2Fpods/b/proxy/x/y"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The API's verbs over HTTP.
 
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,18 +18,21 @@ use super::access::{self, Attributes, Caller, User, review};
 use super::apply::{MAX_MANAGER_BYTES, Writer};
 use super::body::{FieldValidation, content_type, parse_value, read_body, read_object, read_yaml};
 use super::deletion::DeleteOptions;
+use super::health::DatabaseCheck;
 use super::identity;
-use super::kinds::{Kind, text};
+use super::kinds::{Kind, PROXY, text};
 use super::list::{self, Filter};
 use super::metrics::NodeUsage;
 use super::objects::{Half, Objects, WriteOptions, metadata_of};
 use super::patch::{self, Patch};
+use super::proxy::Places;
 use super::query::Query;
+use super::request_count::{RequestCount, Subject};
 use super::route::{self, Route};
 use super::status::ApiError;
 use super::tls::TokenKey;
-use super::update::{Apply, check_type};
-use super::{discovery, metrics, openapi, subresource, watch};
+use super::update::{Apply, check_type, check_uid_of_none};
+use super::{discovery, exposition, health, metrics, openapi, proxy, subresource, watch};
 use crate::journal::Journal;
 use crate::pod::Node;
 
@@ -42,11 +46,27 @@ pub struct Api {
     pub node: Node,
     /// Holds the logs of pods: `NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log`.
     pub pod_logs: Arc<std::path::Path>,
-    pub usage: Arc<NodeUsage>,
+    pub usage: Arc<Usage>,
     /// What happened to pods.
     pub journal: Journal,
     /// What tokens are signed with, where they are given: with the API over TLS.
     pub tokens: Option<Arc<TokenKey>>,
+}
+
+/// What the API knows of the node and of itself.
+pub struct Usage {
+    pub(super) node: NodeUsage,
+    pub(super) requests: RequestCount,
+    pub(super) database: DatabaseCheck,
+    pub(super) started: SystemTime,
+    pub(super) proxied: Places,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        let (node, requests, database, proxied) = Default::default();
+        Self { node, requests, database, started: SystemTime::now(), proxied }
+    }
 }
 
 /// Serves the API until the listener fails.
@@ -54,17 +74,27 @@ pub async fn serve(listener: UnixListener, api: Api) -> std::io::Result<()> {
     let root = Arc::new(User::root());
     let handle = move |State(api): State<Api>, request: Request| {
         let root = root.clone();
-        async move { answer(api, root, request).await.unwrap_or_else(IntoResponse::into_response) }
+        async move { answer(api, root, request).await }
     };
     axum::serve(listener, Router::new().fallback(handle).with_state(api)).await
 }
 
-/// Answers `user`, as far as they have rights.
-pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Result<Response, ApiError> {
+/// Answers `user`, as far as they have rights, and counts it.
+pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Response {
+    let (began, usage) = (Instant::now(), api.usage.clone());
+    let mut subject = Subject::unknown();
+    let answer = dispatch(api, user, request, &mut subject).await.unwrap_or_else(IntoResponse::into_response);
+    usage.requests.answered(subject, answer.status(), began.elapsed());
+    answer
+}
+
+async fn dispatch(api: Api, user: Arc<User>, request: Request, subject: &mut Subject) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
-    let path = route::decoded(parts.uri.path())?.into_owned();
+    let uri = parts.uri.clone();
+    let (path, rest) = route::split(uri.path())?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let route = Route::parse(&path)?;
+    *subject = Subject::of(&route, &parts, &query);
     let user = access::impersonated(&api.objects, user, &parts.headers)?;
     if !user.may_all() {
         access::authorize(&api.objects, &user, &Attributes::of(&route, &path, &parts.method, &query))?;
@@ -75,7 +105,10 @@ pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Resul
         _ => Err(method_not_allowed(&parts)),
     };
     match route {
-        Route::Health => Ok("ok".into_response()),
+        Route::Paths => only_get(discovery::paths()),
+        Route::Health { path, check } => health::answer(&api, path, check, &query).await,
+        Route::Exposition if parts.method == Method::GET => Ok(exposition::answer(&api)),
+        Route::Exposition => Err(method_not_allowed(&parts)),
         Route::Version => only_get(discovery::version()),
         Route::CoreVersions | Route::Groups if parts.method != Method::GET => Err(method_not_allowed(&parts)),
         Route::CoreVersions => discovery::answer(&parts, true),
@@ -93,6 +126,9 @@ pub(super) async fn answer(api: Api, user: Arc<User>, request: Request) -> Resul
         }
         Route::Object { kind, namespace, name, subresource: Some(part) } => {
             let target = Target { kind, namespace, name };
+            if part == PROXY {
+                return proxy::serve(&api, parts, body, target, rest.unwrap_or_default()).await;
+            }
             subresource::serve(api, parts, body, query, target, part).await
         }
     }
@@ -120,7 +156,9 @@ async fn collection(
             let form = accept::form(&parts, &query)?;
             match query.flag("watch") {
                 true => {
-                    watch::stream(&api.objects, kind, namespace, &query, Filter::from_query(&query, Some(kind))?, form)
+                    let filter = Filter::from_query(&query, Some(kind))?;
+                    let counted = api.usage.requests.watching(kind);
+                    watch::stream(&api.objects, kind, namespace, &query, filter, form, counted)
                 }
                 false => list::list(&api.objects, kind, namespace, &query, form),
             }
@@ -171,6 +209,13 @@ async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target
             let (mut object, warnings) = read_object(&parts, body, kind, &query).await?;
             check_type(&mut object, &kind.api_version(), kind.kind)?;
             identity::check(&object, namespace, name)?;
+            if kind.is_made_by_put() && api.objects.get(kind, namespace, name).is_err() {
+                match made_by_put(&api, &parts, target, &object, &options).await {
+                    // Made by somebody else meanwhile: then it is there to be changed.
+                    Err(ApiError::AlreadyExists { .. }) => {}
+                    made => return Ok(respond(form, kind, &made?, StatusCode::CREATED, warnings)),
+                }
+            }
             let change = move |_| Ok(object);
             let updated = api.objects.update_for(kind, namespace, name, Half::Desired, options, change).await?;
             Ok(respond(form, kind, &updated, StatusCode::OK, warnings))
@@ -206,6 +251,24 @@ async fn object(api: Api, parts: Parts, body: Body, query: Query, target: Target
         }
         _ => Err(method_not_allowed(&parts)),
     }
+}
+
+/// Makes the object that a PUT describes, where there is none. One that was there once stays away.
+async fn made_by_put(
+    api: &Api,
+    parts: &Parts,
+    target: Target<'_>,
+    object: &Value,
+    options: &WriteOptions,
+) -> Result<Arc<Value>, ApiError> {
+    let Target { kind, namespace, name } = target;
+    if !text(object, "/metadata/resourceVersion").is_empty() {
+        return api.objects.get(kind, namespace, name);
+    }
+    let creates = Attributes::on(kind, "create".into(), namespace, name, "");
+    access::authorize(&api.objects, &*Caller::of(parts)?, &creates)?;
+    check_uid_of_none(kind, name, object)?;
+    api.objects.create_for(kind, namespace, object.clone(), options).await
 }
 
 /// Refuses what cannot be done to the kind. `verbs` are those that some kinds do not have.

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Value, json};
 use wharf_specs::config::Network as NetworkConfig;
 
-use super::kinds::service::{self, IPV4, cluster_ips, families, has_node_ports, is_headless};
+use super::kinds::service::{self, IPV4, cluster_ips, families, has_health_check, has_node_ports, is_headless};
 use super::kinds::{integer, pod, text};
 use super::objects::Objects;
 use super::service_families::{is_unchanged, settle};
@@ -43,6 +43,7 @@ impl ServiceRanges {
 /// Takes over what an update leaves out of what the Service was given, and drops what its new type has no use for.
 pub(super) fn keep(old: &Value, new: &mut Value) {
     let (old_type, new_type) = (text(old, "/spec/type").to_owned(), text(new, "/spec/type").to_owned());
+    let (was_checked, is_checked) = (has_health_check(old), has_health_check(new));
     let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) else { return };
     let is_unset =
         |value: Option<&Value>| value.is_none_or(|value| value.is_null() || *value == "" || *value == json!([]));
@@ -85,6 +86,12 @@ pub(super) fn keep(old: &Value, new: &mut Value) {
             }
         }
     }
+    let checked_at = old["spec"].get("healthCheckNodePort").cloned().unwrap_or_default();
+    match spec.get("healthCheckNodePort").and_then(Value::as_i64).unwrap_or(0) {
+        0 if was_checked && is_checked => drop(spec.insert("healthCheckNodePort".into(), checked_at)),
+        own if was_checked && !is_checked && checked_at == own => drop(spec.remove("healthCheckNodePort")),
+        _ => {}
+    }
     let before = pod::items(&old["spec"], "ports");
     for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         let protocol = match text(port, "/protocol") {
@@ -117,6 +124,7 @@ impl Taken {
         for other in services.iter().filter(|other| text(other, "/metadata/uid") != uid) {
             taken.addresses.extend(cluster_ips(other));
             taken.ports.extend(pod::items(&other["spec"], "ports").iter().map(|port| integer(port, "/nodePort")));
+            taken.ports.insert(integer(other, "/spec/healthCheckNodePort"));
         }
         taken
     }
@@ -190,38 +198,62 @@ fn address(asked: Option<&str>, taken: &Taken, subnet: &Subnet) -> Result<String
 
 fn assign_ports(service: &mut Value, taken: &Taken, range: &RangeInclusive<u16>, wanted: bool) -> Vec<Cause> {
     let mut causes = Vec::new();
+    let checked = has_health_check(service);
+    let checked_at = integer(service, "/spec/healthCheckNodePort");
     let mut own: BTreeSet<i64> =
         pod::items(&service["spec"], "ports").iter().map(|port| integer(port, "/nodePort")).collect();
+    let asked_twice = checked_at != 0 && !own.insert(checked_at);
     let ports = service["spec"].get_mut("ports").and_then(Value::as_array_mut);
     for (index, port) in ports.into_iter().flatten().enumerate() {
         let path = format!("spec.ports[{index}].nodePort");
-        match integer(port, "/nodePort") {
-            0 if wanted => match free_port(range, |port| !taken.ports.contains(&port) && !own.contains(&port)) {
-                Some(free) => {
-                    own.insert(free);
-                    port["nodePort"] = free.into();
-                }
-                None => {
-                    let (first, last) = (range.start(), range.end());
-                    let message =
-                        format!("Internal error: failed to allocate a nodePort: range is full: {first}-{last}");
-                    causes.push(Cause { reason: "InternalError", field: path, message });
-                }
-            },
-            0 => {}
-            asked if taken.ports.contains(&asked) => {
-                causes.push(Cause::invalid(path, asked, "provided port is already allocated"));
+        match given_port(path, integer(port, "/nodePort"), wanted, taken, range, &own) {
+            Ok(Some(given)) => {
+                own.insert(given);
+                port["nodePort"] = given.into();
             }
-            asked if !u16::try_from(asked).is_ok_and(|asked| range.contains(&asked)) => {
-                let (first, last) = (range.start(), range.end());
-                let message =
-                    format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
-                causes.push(Cause::invalid(path, asked, &message));
-            }
-            _ => {}
+            Ok(None) => {}
+            Err(cause) => causes.push(cause),
+        }
+    }
+    let path = "spec.healthCheckNodePort".to_owned();
+    if checked && asked_twice {
+        causes.push(Cause::invalid(path, checked_at, "provided port is already allocated"));
+    } else if checked {
+        match given_port(path, checked_at, true, taken, range, &own) {
+            Ok(Some(given)) => service["spec"]["healthCheckNodePort"] = given.into(),
+            Ok(None) => {}
+            Err(cause) => causes.push(cause),
         }
     }
     causes
+}
+
+/// The port that the field at `path` is given where it asks for none and one is `wanted`, or why the one that it asks for is
+/// not to be had.
+fn given_port(
+    path: String,
+    asked: i64,
+    wanted: bool,
+    taken: &Taken,
+    range: &RangeInclusive<u16>,
+    own: &BTreeSet<i64>,
+) -> Result<Option<i64>, Cause> {
+    let (first, last) = (range.start(), range.end());
+    match asked {
+        0 if wanted => {
+            let free = free_port(range, |port| !taken.ports.contains(&port) && !own.contains(&port));
+            let message = format!("Internal error: failed to allocate a nodePort: range is full: {first}-{last}");
+            free.map(Some).ok_or(Cause { reason: "InternalError", field: path, message })
+        }
+        0 => Ok(None),
+        asked if taken.ports.contains(&asked) => Err(Cause::invalid(path, asked, "provided port is already allocated")),
+        asked if !u16::try_from(asked).is_ok_and(|asked| range.contains(&asked)) => {
+            let message =
+                format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+            Err(Cause::invalid(path, asked, &message))
+        }
+        _ => Ok(None),
+    }
 }
 
 fn free_port(range: &RangeInclusive<u16>, is_free: impl Fn(i64) -> bool) -> Option<i64> {

@@ -40,6 +40,9 @@ pub enum ApiError {
     TooLarge { limit: usize },
     #[error("too old resource version: {requested} (oldest kept: {oldest})")]
     Expired { requested: u64, oldest: u64 },
+    /// What the request needs is not to be had now.
+    #[error("{0}")]
+    ServiceUnavailable(String),
     #[error("{0}")]
     Internal(String),
 }
@@ -117,6 +120,7 @@ impl ApiError {
             Self::FutureVersion { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Expired { .. } => StatusCode::GONE,
+            Self::ServiceUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -136,6 +140,7 @@ impl ApiError {
             Self::FutureVersion { .. } => "Timeout",
             Self::TooLarge { .. } => "RequestEntityTooLarge",
             Self::Expired { .. } => "Expired",
+            Self::ServiceUnavailable(_) => "ServiceUnavailable",
             Self::Internal(_) => "InternalError",
         }
     }

@@ -196,6 +196,11 @@ async fn evict(
     Ok(with_warnings((StatusCode::CREATED, axum::Json(status)).into_response(), warnings))
 }
 
+/// Streams to and from a pod: whoever asks for one acts, by whatever method.
+pub(super) const CONNECTED: &[&str] = &["exec", "attach", "portforward"];
+
+const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 /// Which kind and group a sub-resource speaks, and its verbs.
 pub(super) fn description(
     kind: &Kind,
@@ -206,6 +211,8 @@ pub(super) fn description(
         "attach" => ("", "v1", "PodAttachOptions", &["create", "get"]),
         "exec" => ("", "v1", "PodExecOptions", &["create", "get"]),
         "portforward" => ("", "v1", "PodPortForwardOptions", &["create", "get"]),
+        "proxy" if kind.plural == "pods" => ("", "v1", "PodProxyOptions", PROXY_VERBS),
+        "proxy" => ("", "v1", "ServiceProxyOptions", PROXY_VERBS),
         "eviction" => ("policy", "v1", "Eviction", &["create"]),
         "log" => ("", "v1", "Pod", &["get"]),
         "token" => ("authentication.k8s.io", "v1", "TokenRequest", &["create"]),

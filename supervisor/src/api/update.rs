@@ -8,8 +8,9 @@ use wharf_specs::manifest::{self, ShapeError};
 use super::access::User;
 use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
+use super::generation;
 use super::identity;
-use super::kinds::{Kind, integer, pod_ephemeral, pod_resize, service, text};
+use super::kinds::{Kind, pod_ephemeral, pod_resize, service, text};
 use super::metadata;
 use super::object_store::Key;
 use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
@@ -94,12 +95,7 @@ impl Objects {
             if let Some(refusal) = uncreatable {
                 return Err(refusal);
             }
-            let uid = text(&wanted, "/metadata/uid");
-            if !uid.is_empty() {
-                let message =
-                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
-                return Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message });
-            }
+            check_uid_of_none(kind, name, &wanted)?;
             let object = apply::apply(kind.stored(), &Value::Null, &wanted, &writer, force)?;
             let mut created = self.prepare_create(kind, namespace, kind.of_stored(object.clone()))?;
             self.check_rights(author.as_deref(), kind, &Value::Null, &created)?;
@@ -213,6 +209,16 @@ pub(super) fn check_type(object: &mut Value, api_version: &str, kind: &str) -> R
     Ok(())
 }
 
+/// Refuses an object that is to be made though it says whose place it takes.
+pub(super) fn check_uid_of_none(kind: &Kind, name: &str, wanted: &Value) -> Result<(), ApiError> {
+    let uid = text(wanted, "/metadata/uid");
+    if uid.is_empty() {
+        return Ok(());
+    }
+    let message = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+    Err(ApiError::Conflict { resource: kind.resource(), name: name.into(), message })
+}
+
 /// Refuses a change of another version than the present one; a client may leave the version out.
 pub(super) fn check_version(kind: &Kind, current: &Value, wanted: &Value) -> Result<(), ApiError> {
     let version = text(wanted, "/metadata/resourceVersion");
@@ -289,9 +295,7 @@ fn checked(
         service_address::keep(current, &mut object);
     }
     (kind.set_defaults)(&mut object);
-    if object.get("spec") != current.get("spec") {
-        object["metadata"]["generation"] = (integer(current, "/metadata/generation") + 1).into();
-    }
+    generation::count(kind, current, &mut object);
     let mut causes = metadata::causes(current, &object);
     causes.extend(validate_update(current, &object));
     causes.extend((kind.validate)(&object));

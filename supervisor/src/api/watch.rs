@@ -18,6 +18,7 @@ use super::list::Filter;
 use super::object_store::{Change, ChangeType, ObjectStore};
 use super::objects::{Objects, api_error};
 use super::query::Query;
+use super::request_count::OpenWatch;
 use super::status::{ApiError, Cause};
 
 /// How often a client that asked for bookmarks gets one.
@@ -39,6 +40,7 @@ struct Watch {
     /// Sent before any change: what is there already.
     initial: Option<Vec<Arc<Value>>>,
     failed: bool,
+    _counted: Option<OpenWatch>,
 }
 
 /// The answer to `?watch=true`: one JSON event a line.
@@ -49,6 +51,7 @@ pub(super) fn stream(
     query: &Query,
     filter: Filter,
     form: Form,
+    counted: Option<OpenWatch>,
 ) -> Result<Response, ApiError> {
     let from = query.number::<u64>("resourceVersion")?.unwrap_or(0);
     let timeout = query.number::<u64>("timeoutSeconds")?;
@@ -80,6 +83,7 @@ pub(super) fn stream(
         deadline: timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
         initial,
         failed: false,
+        _counted: counted,
     };
     let events = stream::unfold(watch, |mut watch| async move {
         let lines = watch.next().await?;

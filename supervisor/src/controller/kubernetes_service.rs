@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::changes::Changes;
-use crate::api::kinds::{endpoint_slice, service, text};
+use super::service::subsets::NO_MIRROR_LABEL;
+use crate::api::kinds::{Kind, endpoint_slice, endpoints, service, text};
 use crate::api::objects::{Half, Objects, Propagation};
 use crate::api::status::ApiError;
 
@@ -13,6 +14,7 @@ pub const NAMESPACE: &str = "default";
 pub const NAME: &str = "kubernetes";
 /// Of the Service.
 const PORT: u16 = 443;
+const OWN_KINDS: [&Kind; 3] = [&service::KIND, &endpoint_slice::KIND, &endpoints::KIND];
 /// Say that it is the node's own.
 const OWN_LABEL: (&str, &str) = ("component", "apiserver");
 
@@ -26,8 +28,8 @@ pub async fn run(objects: Objects, address: SocketAddr) {
             Ok(present) => cluster_ip = cluster_ip.or(Some(present)),
             Err(error) => tracing::warn!(%error, "make the service of the API"),
         }
-        let is_ours =
-            |resource: &str| resource == service::KIND.resource() || resource == endpoint_slice::KIND.resource();
+        let ours = OWN_KINDS.map(Kind::resource);
+        let is_ours = |resource: &String| ours.contains(resource);
         let matters = |change: &crate::api::object_store::Change| {
             is_ours(&change.key.resource) && change.key.namespace == NAMESPACE && change.key.name == NAME
         };
@@ -73,30 +75,54 @@ pub async fn ensure(objects: &Objects, address: SocketAddr, cluster_ip: Option<&
             }
         }
     };
-    let wanted = json!({
-        "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
-        "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true, "serving": true, "terminating": false}}],
-    });
-    match objects.get(&endpoint_slice::KIND, NAMESPACE, NAME) {
-        Ok(present) if present["ports"] == wanted["ports"] && present["endpoints"] == wanted["endpoints"] => {}
-        Ok(_) => {
-            let change = move |mut slice: Value| {
-                slice["metadata"]["labels"][endpoint_slice::SERVICE_LABEL] = NAME.into();
-                slice["ports"] = wanted["ports"].clone();
-                slice["endpoints"] = wanted["endpoints"].clone();
-                Ok(slice)
-            };
-            objects.update(&endpoint_slice::KIND, NAMESPACE, NAME, Half::Desired, change).await?;
-        }
-        Err(_) => {
-            let mut slice = wanted;
-            slice["metadata"] = json!({"name": NAME, "labels": {endpoint_slice::SERVICE_LABEL: NAME}});
-            slice["addressType"] = "IPv4".into();
-            objects.create(&endpoint_slice::KIND, NAMESPACE, slice).await?;
-        }
-    }
+    let ports = json!([{"name": "https", "port": address.port(), "protocol": "TCP"}]);
+    let ready = json!({"ready": true, "serving": true, "terminating": false});
+    let endpoints = json!([{"addresses": [address.ip().to_string()], "conditions": ready}]);
+    let content = vec![("ports", ports.clone()), ("endpoints", endpoints)];
+    let labels = (endpoint_slice::SERVICE_LABEL, NAME);
+    keep(objects, &endpoint_slice::KIND, labels, content, &[("addressType", "IPv4")]).await?;
+    let subsets = json!([{"addresses": [{"ip": address.ip().to_string()}], "ports": ports}]);
+    keep(objects, &endpoints::KIND, (NO_MIRROR_LABEL, "true"), vec![("subsets", subsets)], &[]).await?;
     let own = service::cluster_ip(&service).map(str::to_owned);
     own.ok_or_else(|| ApiError::Internal(format!("service {NAMESPACE}/{NAME} has no address")))
+}
+
+/// Has an object of the node's own with this label say these fields; `fixed` are those that it has from the beginning.
+async fn keep(
+    objects: &Objects,
+    kind: &'static Kind,
+    label: (&'static str, &'static str),
+    fields: Vec<(&'static str, Value)>,
+    fixed: &[(&str, &str)],
+) -> Result<(), ApiError> {
+    let write = move |object: &mut Value| {
+        object["metadata"]["labels"][label.0] = label.1.into();
+        for (field, value) in fields {
+            object[field] = value;
+        }
+    };
+    match objects.get(kind, NAMESPACE, NAME) {
+        Ok(present) => {
+            let mut wanted = Value::clone(&present);
+            write.clone()(&mut wanted);
+            if wanted == *present {
+                return Ok(());
+            }
+            let change = move |mut object: Value| {
+                write(&mut object);
+                Ok(object)
+            };
+            objects.update(kind, NAMESPACE, NAME, Half::Desired, change).await.map(drop)
+        }
+        Err(_) => {
+            let mut object = json!({"metadata": {"name": NAME, "labels": {}}});
+            for (field, value) in fixed {
+                object[*field] = (*value).into();
+            }
+            write(&mut object);
+            objects.create(kind, NAMESPACE, object).await.map(drop)
+        }
+    }
 }
 
 /// Removes what an earlier start has made that served pods.
@@ -104,7 +130,7 @@ pub async fn withdraw(objects: &Objects) -> Result<(), ApiError> {
     if !objects.get(&service::KIND, NAMESPACE, NAME).is_ok_and(|service| is_own(&service)) {
         return Ok(());
     }
-    for kind in [&service::KIND, &endpoint_slice::KIND] {
+    for kind in OWN_KINDS {
         match objects.delete(kind, NAMESPACE, NAME, Propagation::Background, None).await {
             Ok(_) | Err(ApiError::NotFound { .. }) => {}
             Err(error) => return Err(error),

@@ -111,6 +111,7 @@ pub fn start(context: &Context) -> JoinSet<()> {
     if let Some(api) = &context.pod_api {
         controllers.spawn(kubernetes_service::run(context.objects.clone(), api.address));
     }
+    controllers.spawn(service::legacy::run(context.objects.clone()));
     controllers.spawn(service::slices::run(context.objects.clone(), context.services.clone()));
     controllers.spawn(service::proxy::run(context.objects.clone(), context.node.clone(), context.services.clone()));
     controllers.spawn(garbage::run(context.objects.clone()));

@@ -12,6 +12,7 @@
 //! | `spdy`, `websocket` | a client's streams over SPDY/3.1 or the channels of a WebSocket |
 //! | [`remote_command`] | a process' streams to a client's |
 //! | [`port_forward`] | connections into a pod's network |
+//! | `tunnel` | what the API's proxy carries once both ends have changed the protocol |
 //!
 //! Memory is bounded: a client that does not read stops the process' output in its pipe, a process that does not read
 //! stops the client. A client that does neither for [`IDLE_LIMIT`] is given up.
@@ -22,6 +23,7 @@ pub mod remote_command;
 pub mod server;
 mod spdy;
 mod tokens;
+mod tunnel;
 pub mod upgrade;
 mod websocket;
 
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 pub use server::StreamingServer;
 pub use tokens::StreamRequest;
+pub use tunnel::copy_both;
 
 /// A connection on which nothing moves either way is ended; the kubelet's default.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);

@@ -11,6 +11,7 @@ pub struct Answer {
     pub code: u16,
     pub headers: String,
     pub body: Value,
+    pub text: String,
 }
 
 /// One request. `headers` are whole lines.
@@ -30,7 +31,8 @@ pub fn request(node: &TestNode, method: &str, path: &str, headers: &[&str], body
     let code = headers.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
     let mut body = Vec::new();
     let _ = reader.read_to_end(&mut body);
-    Answer { code, headers: headers.to_lowercase(), body: serde_json::from_slice(&body).unwrap_or_default() }
+    let text = String::from_utf8_lossy(&body).into_owned();
+    Answer { code, headers: headers.to_lowercase(), body: serde_json::from_slice(&body).unwrap_or_default(), text }
 }
 
 /// Method, path, headers, body; code and reason of the answer, and a part of its message.

@@ -10,6 +10,7 @@ use crate::api::metrics;
 use crate::api::query::Query;
 use crate::api::route::{Metrics, Route};
 use crate::api::status::ApiError;
+use crate::api::subresource::CONNECTED;
 
 /// Verb and object of a request, as rules name them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +36,6 @@ pub struct Resource {
     pub name: String,
 }
 
-/// Streams to and from a container: whoever opens one acts, by whatever method.
-const STREAMS: [&str; 3] = ["exec", "attach", "portforward"];
-
 impl Attributes {
     /// Of a request for `route`, which `path` was read as.
     pub fn of(route: &Route<'_>, path: &str, method: &Method, query: &Query) -> Self {
@@ -57,7 +55,7 @@ impl Attributes {
             Route::Review { kind, namespace } => Self::on(kind, verb(method), namespace.unwrap_or_default(), "", ""),
             Route::Object { kind, namespace, name, subresource } => {
                 let subresource = subresource.unwrap_or_default();
-                let verb = if STREAMS.contains(&subresource) { "create".into() } else { verb(method) };
+                let verb = if CONNECTED.contains(&subresource) { "create".into() } else { verb(method) };
                 // A namespace is in itself: who has rights in it may be shown it.
                 let within = if std::ptr::eq(kind, &namespace::KIND) { name } else { namespace };
                 Self::on(kind, verb, within, name, subresource)
@@ -190,6 +188,9 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods/b/attach", "cannot create resource \"pods/attach\""),
             ("GET", "/api/v1/namespaces/a/pods/b/portforward", "cannot create resource \"pods/portforward\""),
             ("GET", "/api/v1/namespaces/a/pods/b/log", "cannot get resource \"pods/log\""),
+            ("GET", "/api/v1/namespaces/a/pods/http:b:80/proxy", "pods \"http:b:80\" is forbidden"),
+            ("POST", "/api/v1/namespaces/a/services/b/proxy", "cannot create resource \"services/proxy\""),
+            ("PUT", "/api/v1/namespaces/a/services/b/proxy", "cannot update resource \"services/proxy\""),
             (
                 "PUT",
                 "/api/v1/namespaces/a/pods/b/ephemeralcontainers",

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::user::{AUTHENTICATED, MASTERS};
+use super::user::{AUTHENTICATED, MASTERS, MONITORING};
 use crate::api::kinds::{Kind, cluster_role, cluster_role_binding};
 
 const READ: &[&str] = &["get", "list", "watch"];
@@ -12,6 +12,7 @@ const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "updat
 /// What of the core group is looked at by whoever may look at a namespace: not Secrets, which are other people's rights.
 const CORE_READ: &[&str] = &[
     "configmaps",
+    "endpoints",
     "events",
     "namespaces",
     "persistentvolumeclaims",
@@ -33,10 +34,12 @@ const CORE_WRITE: &[&str] = &[
     "pods/ephemeralcontainers",
     "pods/exec",
     "pods/portforward",
+    "pods/proxy",
     "pods/resize",
     "secrets",
     "serviceaccounts",
     "services",
+    "services/proxy",
 ];
 const APPS: &[&str] = &["daemonsets", "deployments", "deployments/scale", "replicasets", "replicasets/scale"];
 const APPS_STATUS: &[&str] = &["controllerrevisions", "daemonsets/status", "deployments/status", "replicasets/status"];
@@ -85,10 +88,15 @@ pub fn objects() -> Vec<(&'static Kind, Value)> {
                 rule(&["authentication.k8s.io"], &["selfsubjectreviews"], &["create"]),
             ],
         ),
+        role(
+            "system:monitoring",
+            vec![paths(&["/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/readyz", "/readyz/*"])],
+        ),
         role("system:public-info-viewer", vec![paths(&["/healthz", "/livez", "/readyz", "/version"])]),
         binding("cluster-admin", MASTERS),
         binding("system:discovery", AUTHENTICATED),
         binding("system:basic-user", AUTHENTICATED),
+        binding("system:monitoring", MONITORING),
         binding("system:public-info-viewer", AUTHENTICATED),
     ]
 }
@@ -115,7 +123,7 @@ fn edit_rules() -> Vec<Value> {
     let mut rules = view_rules();
     rules.extend([
         rule(&[""], CORE_WRITE, WRITE),
-        rule(&[""], &["secrets"], READ),
+        rule(&[""], &["pods/proxy", "secrets", "services/proxy"], READ),
         rule(&[""], &["pods/eviction", "serviceaccounts/token"], &["create"]),
         rule(&[""], &["serviceaccounts"], &["impersonate"]),
         rule(&["apps"], APPS, WRITE),
@@ -148,7 +156,7 @@ mod tests {
                         let (plural, subresource) = resource.split_once('/').unwrap_or((resource, ""));
                         let mut served = KINDS.iter().chain(REVIEWS).filter(|kind| *group == kind.group);
                         let kind = served.find(|kind| kind.plural == plural).unwrap_or_else(|| panic!("{resource}"));
-                        assert!(subresource.is_empty() || kind.subresources.contains(&subresource), "{resource}");
+                        assert!(subresource.is_empty() || kind.parts().any(|part| part == subresource), "{resource}");
                     }
                 }
             }

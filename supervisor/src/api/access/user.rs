@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 /// Members may do everything, whatever roles say.
 pub const MASTERS: &str = "system:masters";
+/// Programs that look after others: what the daemon says of itself.
+pub const MONITORING: &str = "system:monitoring";
 /// Everybody who has shown who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// What the name of a service account's user begins with; namespace and name follow.

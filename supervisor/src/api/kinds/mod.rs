@@ -7,6 +7,7 @@ pub mod controller_revision;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
+pub mod endpoints;
 pub mod event;
 pub mod job;
 pub mod job_index;
@@ -85,10 +86,14 @@ pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", 
 /// Of what the node makes itself and never gives away.
 pub const NODES_VERBS: &[&str] = &["get", "list", "patch", "update", "watch"];
 
+/// The sub-resource by which requests go on to a pod.
+pub const PROXY: &str = "proxy";
+
 /// Every kind that objects are stored as, in the order of discovery.
 pub const KINDS: &[&Kind] = &[
     &namespace::KIND,
     &config_map::KIND,
+    &endpoints::KIND,
     &event::KIND,
     &node::KIND,
     &persistent_volume::KIND,
@@ -126,7 +131,33 @@ pub fn served() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().copied().chain(view::kinds())
 }
 
+/// A PUT makes them where there are none: those whose strategy says `AllowCreateOnUpdate` in Kubernetes' registry.
+const MADE_BY_PUT: [&Kind; 9] = [
+    &endpoints::KIND,
+    &event::KIND,
+    &regarding_event::KIND,
+    &service::KIND,
+    &lease::KIND,
+    &cluster_role::KIND,
+    &cluster_role_binding::KIND,
+    &role::KIND,
+    &role_binding::KIND,
+];
+
+/// Requests go on to what is behind them.
+const PROXIED: [&Kind; 2] = [&pod::KIND, &service::KIND];
+
 impl Kind {
+    pub fn is_made_by_put(&self) -> bool {
+        MADE_BY_PUT.iter().any(|kind| std::ptr::eq(*kind, self))
+    }
+
+    /// Every sub-resource, [`PROXY`] among them.
+    pub fn parts(&'static self) -> impl Iterator<Item = &'static str> {
+        let proxy = PROXIED.iter().any(|kind| std::ptr::eq(*kind, self)).then_some(PROXY);
+        self.subresources.iter().copied().chain(proxy)
+    }
+
     pub fn api_version(&self) -> String {
         match self.group {
             "" => self.version.into(),

@@ -45,6 +45,11 @@ pub fn has_node_ports(service_type: &str) -> bool {
     matches!(service_type, "NodePort" | "LoadBalancer")
 }
 
+/// Whether load balancers ask the node at a port of its own whether it has endpoints: traffic goes to none of other nodes.
+pub fn has_health_check(service: &Value) -> bool {
+    text(service, "/spec/type") == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local"
+}
+
 /// Of a Service that has one.
 pub fn cluster_ip(service: &Value) -> Option<&str> {
     Some(text(service, "/spec/clusterIP")).filter(|ip| !ip.is_empty() && *ip != HEADLESS)

@@ -128,7 +128,7 @@ pub(crate) fn special(ip: IpAddr) -> Option<&'static str> {
 }
 
 /// As much of a wrong value as a person needs to find it.
-fn shortened(value: &Value) -> String {
+pub(super) fn shortened(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(100) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -4,10 +4,11 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 use super::pod_fields::unsupported;
-use super::service::{HEADLESS, has_node_ports};
-use super::service_addresses::{address_causes, kept_causes};
+use super::service::{HEADLESS, has_health_check, has_node_ports};
+use super::service_addresses::{address_causes, kept_causes, shortened};
 use super::{integer, is_dns_label, pod, text};
 use crate::api::status::Cause;
+use crate::network::services::SourceRange;
 
 /// Fields of the specification that are carried out.
 const FIELDS: &[&str] = &[
@@ -17,10 +18,12 @@ const FIELDS: &[&str] = &[
     "externalIPs",
     "externalName",
     "externalTrafficPolicy",
+    "healthCheckNodePort",
     "internalTrafficPolicy",
     "ipFamilies",
     "ipFamilyPolicy",
     "loadBalancerClass",
+    "loadBalancerSourceRanges",
     "ports[].*",
     "publishNotReadyAddresses",
     "selector.*",
@@ -81,6 +84,7 @@ pub(super) fn validate(service: &Value) -> Vec<Cause> {
     causes.extend(ports_causes(spec, service_type));
     causes.extend(affinity_causes(spec));
     causes.extend(policy_causes(spec, service_type));
+    causes.extend(balancer_causes(service, service_type));
     if let Some(distribution) = spec.get("trafficDistribution").and_then(Value::as_str) {
         causes.extend(one_of("spec.trafficDistribution", distribution, DISTRIBUTIONS));
     }
@@ -174,6 +178,32 @@ fn policy_causes(spec: &Value, service_type: &str) -> Vec<Cause> {
         "" => {}
         policy => causes.extend(one_of("spec.internalTrafficPolicy", policy, POLICIES)),
     }
+    causes
+}
+
+/// Of fields for load balancers.
+fn balancer_causes(service: &Value, service_type: &str) -> Vec<Cause> {
+    let (spec, mut causes) = (&service["spec"], Vec::new());
+    let ranges = pod::items(spec, "loadBalancerSourceRanges");
+    if service_type != "LoadBalancer" && !ranges.is_empty() {
+        let message = "may only be used when `type` is 'LoadBalancer'";
+        causes.push(Cause::forbidden("spec.loadBalancerSourceRanges", message));
+    }
+    for (index, range) in ranges.iter().enumerate() {
+        if range.as_str().and_then(SourceRange::parse).is_none() {
+            let path = format!("spec.loadBalancerSourceRanges[{index}]");
+            let message = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            causes.push(Cause::invalid(path, shortened(range), message));
+        }
+    }
+    match integer(spec, "/healthCheckNodePort") {
+        0 => {}
+        port if !has_health_check(service) => {
+            let message = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            causes.push(Cause::invalid("spec.healthCheckNodePort", port, message));
+        }
+        port => causes.extend(port_number("spec.healthCheckNodePort".into(), port)),
+    }
     for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
         if service_type != "LoadBalancer" && spec.get(field).is_some_and(|value| !value.is_null()) {
             causes.push(Cause::forbidden(format!("spec.{field}"), "may only be used when `type` is 'LoadBalancer'"));
@@ -197,6 +227,10 @@ pub(super) fn validate_update(old: &Value, new: &Value) -> Vec<Cause> {
         && class(old) != class(new)
     {
         causes.push(Cause::invalid("spec.loadBalancerClass", class(new), "may not change once set"));
+    }
+    let port = |service: &Value| integer(service, "/spec/healthCheckNodePort");
+    if has_health_check(old) && has_health_check(new) && port(old) != 0 && port(old) != port(new) {
+        causes.push(Cause::invalid("spec.healthCheckNodePort", port(new), "field is immutable"));
     }
     causes
 }
@@ -251,6 +285,8 @@ mod tests {
             ("externalIPs", json!(["ff02::1"]), "spec.externalIPs[0]"),
             ("externalIPs", json!(["fe80::1%eth0"]), "spec.externalIPs[0]"),
             ("loadBalancerSourceRanges", json!(["10.0.0.0/8"]), "spec.loadBalancerSourceRanges"),
+            ("loadBalancerIP", json!("192.0.2.7"), "spec.loadBalancerIP"),
+            ("healthCheckNodePort", json!(30000), "spec.healthCheckNodePort"),
             ("loadBalancerClass", json!("x.test/y"), "spec.loadBalancerClass"),
             ("trafficDistribution", json!("Anywhere"), "spec.trafficDistribution"),
         ] {
@@ -258,6 +294,28 @@ mod tests {
             spec[field] = value;
             assert_eq!(fields(spec), [named], "{field}");
         }
+    }
+
+    #[test]
+    fn load_balancers_have_fields_of_their_own() {
+        let balanced = |field: &str, value: Value| {
+            let mut spec = json!({"type": "LoadBalancer", "ports": [{"port": 80}], "externalTrafficPolicy": "Local"});
+            spec[field] = value;
+            fields(spec)
+        };
+        let ranges = "loadBalancerSourceRanges";
+        assert_eq!(balanced(ranges, json!(["10.0.0.1/8", " fd00::/8 ", "0.0.0.0/0"])), Vec::<String>::new());
+        assert_eq!(balanced(ranges, json!([])), Vec::<String>::new());
+        for wrong in ["10.0.0.0", "10.0.0.0/33", "", "10.0.0.0/8,::/0", "10.0.0.0/8 } drop; flush ruleset"] {
+            assert_eq!(balanced(ranges, json!(["::/0", wrong])), ["spec.loadBalancerSourceRanges[1]"], "{wrong}");
+        }
+        let port = "healthCheckNodePort";
+        assert_eq!(balanced(port, json!(30000)), Vec::<String>::new());
+        for wrong in [-1, 65_536] {
+            assert_eq!(balanced(port, json!(wrong)), ["spec.healthCheckNodePort"]);
+        }
+        let spread = json!({"type": "LoadBalancer", "ports": [{"port": 80}], "healthCheckNodePort": 30000});
+        assert_eq!(fields(spread), ["spec.healthCheckNodePort"]);
     }
 
     #[test]

@@ -56,6 +56,11 @@ pub(super) fn write_rows<'a>(
     Ok(())
 }
 
+pub(super) fn read_version(database: &Database) -> Result<Option<u64>, redb::Error> {
+    let transaction = database.begin_read()?;
+    Ok(transaction.open_table(COUNTERS)?.get(RESOURCE_VERSION)?.map(|version| version.value()))
+}
+
 pub(super) fn load(database: &Database, shown: &str) -> Result<Memory, StoreError> {
     prepare_tables(database, shown)?;
     let transaction = database.begin_read().map_err(redb::Error::from)?;

@@ -68,6 +68,10 @@ async fn foreground_deletion_keeps_the_owner_until_its_finalizer_goes() {
     objects.delete(&deployment::KIND, "default", "web", Propagation::Foreground, None).await.unwrap();
     let object = objects.get(&deployment::KIND, "default", "web").unwrap();
     assert!(!text(&object, "/metadata/deletionTimestamp").is_empty());
+    // Who asks a second time asks for nothing new.
+    objects.delete(&deployment::KIND, "default", "web", Propagation::Foreground, None).await.unwrap();
+    let again = objects.get(&deployment::KIND, "default", "web").unwrap();
+    assert_eq!((integer(&object, "/metadata/generation"), integer(&again, "/metadata/generation")), (2, 2));
     let release = |mut object: Value| {
         object["metadata"]["finalizers"] = json!([]);
         Ok(object)

@@ -175,3 +175,51 @@ fn ranges_of_ports_are_refused_by_key() {
         assert!(error.starts_with("network.node_ports: "), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_load_balancer_s_port_for_its_health_is_given_kept_and_taken_back() {
+    let (_folder, objects) = objects("10.9.8.0/24", "30000-30003").await;
+    let balanced = |more: Value| {
+        let mut spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+        json_patch::merge(&mut spec, &more);
+        node_port("a", spec)
+    };
+    for (more, words) in [
+        (
+            json!({"healthCheckNodePort": 80}),
+            "provided port is not in the valid range. The range of valid ports is 30000-30003",
+        ),
+        (
+            json!({"healthCheckNodePort": 30001, "ports": [{"port": 80, "nodePort": 30001}]}),
+            "spec.healthCheckNodePort: Invalid value: 30001: provided port is already allocated",
+        ),
+    ] {
+        let refused = create(&objects, balanced(more)).await.unwrap_err();
+        assert!(refused.contains(words), "{refused}");
+    }
+    let first = create(&objects, balanced(json!({}))).await.unwrap();
+    let (own, port) = (&first["ports"][0]["nodePort"], &first["healthCheckNodePort"]);
+    assert!(port.is_number() && own != port, "{first}");
+    // It is nobody else's, and no port of another Service.
+    let other = |port: &Value| node_port("b", json!({"ports": [{"port": 80, "nodePort": port}]}));
+    let refused = create(&objects, other(port)).await.unwrap_err();
+    assert!(refused.contains("provided port is already allocated"), "{refused}");
+
+    let replace = |service: Value| {
+        let change = move |_: Value| Ok::<Value, ApiError>(service);
+        objects.update(&service::KIND, "default", "a", Half::Desired, change)
+    };
+    let after = replace(balanced(json!({}))).await.unwrap();
+    assert_eq!(after["spec"], first);
+    let free = (30_000..=30_003).find(|free| own != free && port != free).unwrap();
+    let refused = replace(balanced(json!({"healthCheckNodePort": free}))).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.healthCheckNodePort") && refused.contains("field is immutable"), "{refused}");
+    let mut spread = Value::clone(&after);
+    spread["spec"]["externalTrafficPolicy"] = "Cluster".into();
+    let spread = replace(spread).await.unwrap();
+    assert_eq!(spread["spec"].get("healthCheckNodePort"), None);
+    create(&objects, other(port)).await.unwrap();
+    // Back again, it has another one.
+    let again = replace(balanced(json!({}))).await.unwrap();
+    assert!(again["spec"]["healthCheckNodePort"].is_number() && again["spec"]["healthCheckNodePort"] != *port);
+}

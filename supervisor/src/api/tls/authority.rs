@@ -2,6 +2,7 @@
 //! certificates that are let in.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -10,9 +11,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 
 use super::TlsError;
+use super::issued::CredentialId;
 use super::private_file::{read, read_or_write, write_private};
 use super::subject;
 
@@ -74,6 +78,16 @@ impl Authority {
         &self.certificate_pem
     }
 
+    /// Whether it has signed a client's certificate, which is good now.
+    pub fn has_signed(&self, certificate: &[u8]) -> Result<bool, TlsError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate().clone())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build()?;
+        let certificate = CertificateDer::from(certificate);
+        Ok(verifier.verify_client_cert(&certificate, &[], UnixTime::now()).is_ok())
+    }
+
     pub(super) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
@@ -113,6 +127,11 @@ impl Identity {
         let text = STANDARD.encode(&self.certificate);
         let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
         format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    }
+
+    /// What it is taken back by.
+    pub fn id(&self) -> Option<CredentialId> {
+        CredentialId::of_certificate(&self.certificate)
     }
 
     pub fn key_pem(&self) -> String {

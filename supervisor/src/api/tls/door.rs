@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use wharf_specs::config;
 
+use super::issued::{CredentialId, Issued};
 use super::{Authority, PodApi, TlsError, TokenKey, subject};
 use crate::api::access::User;
 use crate::api::access::service_account_token::{authenticated, own_audience};
@@ -52,6 +53,7 @@ pub struct Bound {
     listener: TcpListener,
     authority: Authority,
     tokens: Arc<TokenKey>,
+    issued: Arc<Issued>,
     names: Vec<String>,
     address: SocketAddr,
     /// It listens on every address of the node.
@@ -63,6 +65,7 @@ pub struct Door {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     tokens: Arc<TokenKey>,
+    issued: Arc<Issued>,
     url: String,
 }
 
@@ -82,7 +85,8 @@ impl Bound {
         if is_host_name(node_name) {
             names.push(node_name.into());
         }
-        Ok(Some(Self { listener, authority, tokens, names, address: SocketAddr::new(reached, port), everywhere }))
+        let (address, issued) = (SocketAddr::new(reached, port), Arc::new(Issued::of(folder)));
+        Ok(Some(Self { listener, authority, tokens, issued, names, address, everywhere }))
     }
 
     /// How pods reach it, which find their node at `gateway`; `None` where they do not.
@@ -104,7 +108,7 @@ impl Bound {
         self.names.dedup();
         let acceptor = TlsAcceptor::from(Arc::new(server_config(&self.authority, &self.names)?));
         let url = format!("https://{}", self.address);
-        Ok(Door { listener: self.listener, acceptor, tokens: self.tokens, url })
+        Ok(Door { listener: self.listener, acceptor, tokens: self.tokens, issued: self.issued, url })
     }
 
     pub fn tokens(&self) -> Arc<TokenKey> {
@@ -126,7 +130,8 @@ impl Door {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     let known = CancellationToken::new();
-                    let client = Client { known: known.clone(), tokens: self.tokens.clone(), api: api.clone() };
+                    let (tokens, issued) = (self.tokens.clone(), self.issued.clone());
+                    let client = Client { known: known.clone(), tokens, issued, api: api.clone() };
                     let connection = client.serve(stream, self.acceptor.clone());
                     tokio::spawn(async move {
                         tokio::pin!(connection);
@@ -157,6 +162,7 @@ struct Client {
     /// Cancelled once the client has shown who it is.
     known: CancellationToken,
     tokens: Arc<TokenKey>,
+    issued: Arc<Issued>,
     api: Api,
 }
 
@@ -179,16 +185,17 @@ impl Client {
         };
         // Of the authority, and in its time: the handshake has verified it.
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let certified = match certificate.map(|certificate| subject::user(certificate)) {
+        let certified = match certificate.map(|certificate| Certified::of(certificate)) {
             None => None,
-            Some(Some(user)) => Some(Arc::new(user)),
+            // Of one that was taken back nothing is known any more.
+            Some(Some(certified)) => Some(certified).filter(|certified| !self.issued.is_revoked(&certified.id)),
             Some(None) => return tracing::debug!("a client's certificate names nobody"),
         };
         if certified.is_some() {
             self.known.cancel();
         }
         let service = service_fn(|request: Request<Incoming>| async {
-            Ok::<_, Infallible>(self.answer(request, certified.clone()).await)
+            Ok::<_, Infallible>(self.answer(request, certified.as_ref()).await)
         });
         let served =
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -197,9 +204,11 @@ impl Client {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, certified: Option<Arc<User>>) -> Response {
+    async fn answer(&self, request: Request<Incoming>, certified: Option<&Certified>) -> Response {
+        // One that was taken back meanwhile is none.
+        let certified = certified.filter(|certified| !self.issued.is_revoked(&certified.id));
         // One connection can carry requests of several people, as behind a proxy: each shows its own token.
-        let user = certified.or_else(|| {
+        let user = certified.map(|certified| certified.user.clone()).or_else(|| {
             let token = request.headers().get(header::AUTHORIZATION).and_then(bearer_token)?;
             let known = authenticated(&self.api.objects, &self.tokens, token, &own_audience(), SystemTime::now());
             known.map(|(user, _)| Arc::new(user))
@@ -210,7 +219,20 @@ impl Client {
             return refusal;
         };
         self.known.cancel();
-        answer(self.api.clone(), user, request.map(Body::new)).await.unwrap_or_else(IntoResponse::into_response)
+        answer(self.api.clone(), user, request.map(Body::new)).await
+    }
+}
+
+/// Somebody with a certificate.
+struct Certified {
+    id: CredentialId,
+    user: Arc<User>,
+}
+
+impl Certified {
+    fn of(certificate: &[u8]) -> Option<Self> {
+        let id = CredentialId::of_certificate(certificate)?;
+        subject::user(certificate).map(|user| Self { id, user: Arc::new(user) })
     }
 }
 

@@ -6,14 +6,18 @@
 //! | `authority.rs` | the node's certificate authority: the server's certificate, clients' certificates |
 //! | `subject.rs` | who a certificate is for |
 //! | `token.rs` | bearer tokens, for clients that cannot have certificates |
+//! | `issued.rs` | which certificates and tokens there are, and which were taken back |
 //! | `door.rs` | connections, and who is let in |
 //! | `private_file.rs` | keys on disk |
+//! | `unverified.rs` | towards pods: TLS with whoever answers |
 
 mod authority;
 mod door;
+mod issued;
 mod private_file;
 mod subject;
 mod token;
+pub(super) mod unverified;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +25,7 @@ use std::sync::Arc;
 
 pub use authority::{Authority, Identity, MAX_USER_BYTES, check_names};
 pub use door::{Bound, Door};
+pub use issued::{Credential, CredentialId, Issued};
 pub use private_file::write_private;
 pub use token::TokenKey;
 

@@ -75,6 +75,12 @@ pub(super) fn renamed(
 const ALGORITHM: usize = 2;
 const SUBJECT: usize = 5;
 
+/// What is signed of a certificate.
+pub(super) fn signed(certificate: &[u8]) -> Option<&[u8]> {
+    let (certificate, _) = Element::read(certificate)?;
+    Some(children(certificate.of(SEQUENCE)?.content)?.first()?.of(SEQUENCE)?.content)
+}
+
 /// The parts of what is signed of a certificate.
 fn signed_parts(certificate: &[u8]) -> Option<Vec<Element<'_>>> {
     let (certificate, rest) = Element::read(certificate)?;

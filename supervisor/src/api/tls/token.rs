@@ -11,6 +11,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 
 use super::TlsError;
+use super::issued::{CredentialId, Issued};
 use super::private_file::{read, read_or_write};
 use crate::api::access::User;
 
@@ -21,7 +22,10 @@ const KEY_BYTES: usize = 32;
 const MAX_TOKEN_BYTES: usize = 8192;
 
 /// Gives and verifies tokens.
-pub struct TokenKey(hmac::Key);
+pub struct TokenKey {
+    key: hmac::Key,
+    issued: Issued,
+}
 
 impl TokenKey {
     /// Opens the key in `folder`, or makes one there.
@@ -32,18 +36,18 @@ impl TokenKey {
             SystemRandom::new().fill(&mut key).map_err(|_| TlsError::Key { path: path.clone() })?;
             Ok(key)
         };
-        Self::of_bytes(&path, &read_or_write(&path, made)?)
+        Self::of_bytes(folder, &path, &read_or_write(&path, made)?)
     }
 
     /// Opens the key in `folder`, which must be there.
     pub fn open(folder: &Path) -> Result<Self, TlsError> {
         let path = folder.join(KEY_FILE);
-        Self::of_bytes(&path, &read(&path)?)
+        Self::of_bytes(folder, &path, &read(&path)?)
     }
 
-    fn of_bytes(path: &Path, key: &[u8]) -> Result<Self, TlsError> {
+    fn of_bytes(folder: &Path, path: &Path, key: &[u8]) -> Result<Self, TlsError> {
         match key.len() {
-            KEY_BYTES => Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, key))),
+            KEY_BYTES => Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), issued: Issued::of(folder) }),
             _ => Err(TlsError::Key { path: path.into() }),
         }
     }
@@ -52,19 +56,21 @@ impl TokenKey {
     pub fn issue(&self, user: &str, groups: &[String], valid_for: Duration) -> String {
         let now = seconds(SystemTime::now());
         let end = now.saturating_add(valid_for.as_secs());
-        self.sign(json!({"sub": user, "groups": groups, "iat": now, "exp": end}))
+        let id = uuid::Uuid::new_v4().to_string();
+        self.sign(json!({"jti": id, "sub": user, "groups": groups, "iat": now, "exp": end}))
     }
 
     pub(in crate::api) fn sign(&self, claims: Value) -> String {
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(json!({"alg": "HS256", "typ": "JWT"})), part(claims));
-        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, signed.as_bytes()));
+        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, signed.as_bytes()));
         format!("{signed}.{signature}")
     }
 
-    /// What a token says that this node gave and that is still good at `now`.
+    /// What a token says that this node gave, that is still good at `now` and was not taken back.
     pub(in crate::api) fn verified(&self, token: &str, now: SystemTime) -> Option<Value> {
         let claims = self.claims(token)?;
+        CredentialId::of_token(token).filter(|id| !self.issued.is_revoked(id))?;
         let begun = claims["nbf"].as_u64().is_none_or(|begin| begin <= seconds(now));
         (begun && claims["exp"].as_u64().is_some_and(|end| seconds(now) < end)).then_some(claims)
     }
@@ -87,7 +93,7 @@ impl TokenKey {
         }
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        hmac::verify(&self.0, signed.as_bytes(), &signature).ok()?;
+        hmac::verify(&self.key, signed.as_bytes(), &signature).ok()?;
         let (_, claims) = signed.split_once('.')?;
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
     }

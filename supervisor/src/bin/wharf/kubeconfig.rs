@@ -3,13 +3,17 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use wharf_supervisor::api::tls::{Authority, FOLDER, MASTERS, TlsError, TokenKey, check_names, write_private};
+use wharf_supervisor::api::tls::{
+    Authority, Credential, CredentialId, FOLDER, Issued, MASTERS, TlsError, TokenKey, check_names, write_private,
+};
 
 use crate::NodeArguments;
 use crate::image_store::data_root;
@@ -35,12 +39,26 @@ pub(crate) struct Arguments {
     /// Write to a file, which only its owner can read, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Show which certificates and tokens are good still, and which were taken back
+    #[arg(long, conflicts_with_all = OF_A_NEW_ONE)]
+    list: bool,
+    /// Take a certificate or token back: that of a kubeconfig, or the one whose ID begins so
+    #[arg(long, value_name = "FILE|ID", conflicts_with = "list", conflicts_with_all = OF_A_NEW_ONE)]
+    revoke: Option<String>,
 }
+
+const OF_A_NEW_ONE: [&str; 6] = ["user", "groups", "token", "days", "server", "output"];
 
 const SECONDS_PER_DAY: u64 = 86_400;
 const NAME: &str = "wharf";
 
 pub(crate) fn run(node: &NodeArguments, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.list {
+        return list(&data_root(node)?.join(FOLDER));
+    }
+    if let Some(named) = &arguments.revoke {
+        return revoke(&data_root(node)?.join(FOLDER), named);
+    }
     let server = match &arguments.server {
         Some(url) => checked_url(url)?.to_owned(),
         None => url_of_node(&node.state)?,
@@ -55,25 +73,100 @@ pub(crate) fn run(node: &NodeArguments, arguments: &Arguments) -> anyhow::Result
         [] => vec![MASTERS.to_owned()],
         groups => groups.to_vec(),
     };
-    let user = match arguments.token {
+    let (id, user) = match arguments.token {
         true => {
             check_names(&arguments.user, &groups)?;
-            json!({"token": TokenKey::open(&keys)?.issue(&arguments.user, &groups, valid_for)})
+            let token = TokenKey::open(&keys)?.issue(&arguments.user, &groups, valid_for);
+            (CredentialId::of_token(&token), json!({"token": token}))
         }
         false => {
             let identity = authority.client_identity(&arguments.user, &groups, valid_for)?;
-            json!({
+            let user = json!({
                 "client-certificate-data": STANDARD.encode(identity.certificate_pem()),
                 "client-key-data": STANDARD.encode(identity.key_pem()),
-            })
+            });
+            (identity.id(), user)
         }
     };
+    // Before anybody has it: what is not known could not be taken back.
+    let until = SystemTime::now() + valid_for;
+    let credential = Credential { is_token: arguments.token, user: arguments.user.clone(), groups, until };
+    Issued::of(&keys).record(&id.context("name the certificate")?, &credential)?;
     let text = serde_yaml_ng::to_string(&kubeconfig(&server, authority.certificate_pem(), &arguments.user, &user))?;
     match &arguments.output {
         Some(path) => write_private(path, text.as_bytes())?,
         None => std::io::stdout().write_all(text.as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list(keys: &Path) -> anyhow::Result<ExitCode> {
+    let issued = Issued::of(keys);
+    let mut rows = vec![["ID", "USER", "GROUPS", "KIND", "UNTIL", "STATE"].map(str::to_owned)];
+    for (id, credential) in issued.all()? {
+        let until = jiff::Timestamp::try_from(credential.until).context("read a time")?;
+        rows.push([
+            id.short().to_owned(),
+            credential.user,
+            credential.groups.join(","),
+            if credential.is_token { "token" } else { "certificate" }.into(),
+            until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            if issued.is_revoked(&id) { "revoked" } else { "good" }.into(),
+        ]);
+    }
+    let widths: [usize; 6] = std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
+    let mut out = std::io::stdout().lock();
+    for row in rows {
+        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", line.join("   ").trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn revoke(keys: &Path, named: &str) -> anyhow::Result<ExitCode> {
+    let issued = Issued::of(keys);
+    let ids = match std::fs::read_to_string(named) {
+        Ok(text) => ids_in(keys, &text).with_context(|| format!("--revoke {named}"))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match issued.find(named)? {
+            Some(id) => vec![id],
+            None => bail!("--revoke {named:?}: neither a file nor the beginning of one ID that --list shows"),
+        },
+        Err(error) => return Err(error).with_context(|| format!("read {named}")),
+    };
+    for id in ids {
+        match issued.revoke(&id)? {
+            true => println!("{} revoked", id.short()),
+            false => println!("{} was revoked before", id.short()),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Of the certificates and tokens in a kubeconfig, which have to be this node's.
+fn ids_in(keys: &Path, kubeconfig: &str) -> anyhow::Result<Vec<CredentialId>> {
+    let issued = Issued::of(keys);
+    let config: Value = serde_yaml_ng::from_str(kubeconfig).context("not a kubeconfig")?;
+    let mut ids = Vec::new();
+    for user in config["users"].as_array().into_iter().flatten() {
+        let (id, is_ours) = match (&user["user"]["client-certificate-data"], &user["user"]["token"]) {
+            (Value::String(data), _) => {
+                let pem = STANDARD.decode(data).context("client-certificate-data: not in base64")?;
+                let certificate = CertificateDer::from_pem_slice(&pem).context("client-certificate-data: no PEM")?;
+                (CredentialId::of_certificate(&certificate), Authority::open(keys)?.has_signed(&certificate)?)
+            }
+            (_, Value::String(token)) => {
+                let known = TokenKey::open(keys)?.user(token, SystemTime::now()).is_some();
+                (CredentialId::of_token(token), known)
+            }
+            _ => continue,
+        };
+        let id = id.filter(|id| is_ours || issued.is_revoked(id));
+        ids.push(id.context("not of this node, or not good any more")?);
+    }
+    match ids.is_empty() {
+        true => bail!("neither a client-certificate-data nor a token is in it"),
+        false => Ok(ids),
+    }
 }
 
 fn kubeconfig(server: &str, authority: &str, user_name: &str, user: &Value) -> Value {

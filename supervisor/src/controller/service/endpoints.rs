@@ -10,12 +10,12 @@ use crate::api::kinds::{endpoint_slice, integer, pod, service, text};
 use crate::api::selector::Selector;
 
 /// Endpoints that one slice has at most, as Kubernetes makes them.
-const SLICE_ENDPOINTS: usize = 100;
+pub(super) const SLICE_ENDPOINTS: usize = 100;
 
 /// The value of the label that says who looks after a slice.
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 pub(super) const MANAGER_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
-const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+pub(super) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
 /// What selects the pods of a Service; `None` where people say what is behind it.
 pub(super) fn selector(service: &Value) -> Option<Selector> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::api::kinds::service_addresses::special;
 use crate::api::kinds::{endpoint_slice, integer, pod, service, text};
-use crate::network::services::{Backends, Frontend};
+use crate::network::services::{Backends, Frontend, SourceRange};
 use crate::pod::spec::Protocol;
 
 /// The ports of all `services` at each of their addresses, with the endpoints that `slices` have for them. `node` is this
@@ -53,15 +53,25 @@ fn frontend(service: &Value, cluster_ip: IpAddr, port: &Value, slices: &[&Value]
     let ingress = pod::items(&service["status"]["loadBalancer"], "ingress").iter();
     // One that is not virtual sends to the node's port by itself.
     let virtual_ones = ingress.filter(|ingress| ingress["ipMode"] != "Proxy").map(|ingress| text(ingress, "/ip"));
-    let parsed = external.chain(virtual_ones).flat_map(str::parse::<IpAddr>);
     // Of what is written into the status nothing is checked before.
-    let external_ips: BTreeSet<IpAddr> = parsed.filter(|ip| is_of_family(ip) && special(*ip).is_none()).collect();
+    let usable = |ip: &IpAddr| is_of_family(ip) && special(*ip).is_none();
+    let given: BTreeSet<IpAddr> = virtual_ones.flat_map(str::parse).filter(usable).collect();
+    let mut external_ips: BTreeSet<IpAddr> = external.flat_map(str::parse).filter(usable).collect();
+    let ranges = pod::items(spec, "loadBalancerSourceRanges");
+    let guarded_ips = match ranges.is_empty() {
+        true => BTreeSet::new(),
+        false => given.clone(),
+    };
+    external_ips.extend(given);
+    external_ips.retain(|ip| !guarded_ips.contains(ip));
     Some(Frontend {
         service: format!("{}/{}", text(service, "/metadata/namespace"), text(service, "/metadata/name")),
         protocol,
         port: number(integer(port, "/port"))?,
         cluster_ip,
         external_ips: external_ips.into_iter().collect(),
+        guarded_ips: guarded_ips.into_iter().collect(),
+        sources: ranges.iter().filter_map(|range| SourceRange::parse(range.as_str()?)).collect(),
         node_port: number(integer(port, "/nodePort")),
         affinity_seconds: (spec["sessionAffinity"] == "ClientIP")
             .then(|| u32::try_from(integer(spec, "/sessionAffinityConfig/clientIP/timeoutSeconds")).ok())
@@ -198,6 +208,23 @@ mod tests {
         );
         assert_eq!(given[0].external_ips, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
         assert_eq!((given[0].affinity_seconds, given[0].node_port), (Some(60), Some(30_080)));
+    }
+
+    #[test]
+    fn ranges_of_a_load_balancer_guard_its_own_addresses() {
+        let mut spec = json!({"clusterIP": "10.96.0.9", "type": "LoadBalancer", "externalIPs": ["192.0.2.6", "192.0.2.7"],
+            "loadBalancerSourceRanges": [" 10.0.0.1/8 ", "x"], "ports": [{"port": 80, "protocol": "TCP"}]});
+        let made = |spec: &Value| {
+            let ingress = json!([{"ip": "192.0.2.7"}, {"ip": "192.0.2.8"}, {"ip": "192.0.2.9", "ipMode": "Proxy"}]);
+            let service = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec,
+                "status": {"loadBalancer": {"ingress": ingress}}});
+            let made = frontends(&[Arc::new(service)], &[], "node").remove(0);
+            let shown = |ips: &[IpAddr]| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ");
+            (shown(&made.external_ips), shown(&made.guarded_ips), made.sources.len())
+        };
+        assert_eq!(made(&spec), ("192.0.2.6".into(), "192.0.2.7 192.0.2.8".into(), 1));
+        spec["loadBalancerSourceRanges"] = json!([]);
+        assert_eq!(made(&spec), ("192.0.2.6 192.0.2.7 192.0.2.8".into(), String::new(), 0));
     }
 
     #[test]

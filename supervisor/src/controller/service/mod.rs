@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! pods ──▶ slices.rs ──▶ EndpointSlices ──▶ proxy.rs ──▶ the node's rules
+//!  └────▶ legacy.rs ──▶ Endpoints, and back into slices those that people make
 //! ```
 //!
 //! A pod that is to end is ended once nothing new is sent to it: its worker waits for both to have seen that
@@ -9,8 +10,11 @@
 
 mod endpoints;
 mod frontends;
+mod health;
+pub mod legacy;
 pub mod proxy;
 pub mod slices;
+pub(crate) mod subsets;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! The node's rules, kept as Services and EndpointSlices are. Changes are gathered: `nft` runs once for all that came
-//! while it ran, and not more often than every [`GATHERING`].
+//! while it ran, and not more often than every [`GATHERING`]. After the rules come the answers to load balancers.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Progress;
 use super::frontends::frontends;
+use super::health::HealthChecks;
 use crate::api::kinds::{endpoint_slice, service};
 use crate::api::object_store::Change;
 use crate::api::objects::Objects;
@@ -21,6 +22,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Keeps the rules.
 pub async fn run(objects: Objects, node: Node, progress: Progress) {
     let mut changes = Changes::new(objects.store());
+    let mut health = HealthChecks::default();
     loop {
         let version = objects.store().version();
         let (services, _) = objects.list(&service::KIND, None);
@@ -29,12 +31,13 @@ pub async fn run(objects: Objects, node: Node, progress: Progress) {
         if let Err(error) = &served {
             tracing::error!(%error, "rules of Services");
         }
+        let asked = health.keep(&services, &slices, objects.node_name()).await;
         // Those that could not be written keep nobody waiting.
         progress.rules.send_replace(version);
         let not_before = Instant::now() + GATHERING;
         tokio::select! {
             () = relevant(&mut changes, &objects, &progress) => tokio::time::sleep_until(not_before).await,
-            () = tokio::time::sleep(RETRY), if served.is_err() => {}
+            () = tokio::time::sleep(RETRY), if served.is_err() || !asked => {}
         }
     }
 }

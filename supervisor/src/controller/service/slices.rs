@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Progress;
 use super::endpoints::{self, MANAGER, MANAGER_LABEL};
-use crate::api::kinds::{endpoint_slice, pod, service, text};
+use crate::api::kinds::{Kind, endpoint_slice, pod, service, text};
 use crate::api::object_store::Change;
 use crate::api::objects::{Half, Objects, Propagation, owner_reference};
 use crate::api::status::ApiError;
@@ -49,7 +49,7 @@ pub async fn run(objects: Objects, progress: Progress) {
 }
 
 /// The Services that a change concerns.
-fn concerned(objects: &Objects, change: &Change) -> Vec<Name> {
+pub(super) fn concerned(objects: &Objects, change: &Change) -> Vec<Name> {
     let namespace = &change.key.namespace;
     let of = |name: &str| (namespace.clone(), name.to_owned());
     if change.key.resource == service::KIND.resource() {
@@ -85,7 +85,24 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(),
     }
     let wanted = endpoints::slices(&service, &objects.list(&pod::KIND, Some(namespace)).0);
     let labels = endpoints::labels(&service);
-    let mut present = own_slices(objects, &service);
+    keep(objects, &Owner { kind: &service::KIND, object: &service, labels, manager: MANAGER }, wanted).await
+}
+
+/// What slices are made for, and by whom.
+pub(super) struct Owner<'a> {
+    pub(super) kind: &'static Kind,
+    pub(super) object: &'a Value,
+    /// Of the slices.
+    pub(super) labels: Value,
+    /// The value of [`MANAGER_LABEL`] among them.
+    pub(super) manager: &'static str,
+}
+
+/// Makes the slices of an owner those that are wanted.
+pub(super) async fn keep(objects: &Objects, owner: &Owner<'_>, wanted: Vec<endpoints::Slice>) -> Result<(), ApiError> {
+    let (namespace, name) = (text(owner.object, "/metadata/namespace"), text(owner.object, "/metadata/name"));
+    let labels = &owner.labels;
+    let mut present = own_slices(objects, owner);
     for endpoints::Slice { family, ports, endpoints } in wanted {
         // The one that fits best is changed least; what its addresses are stays.
         let of_family = |slice: &&Arc<Value>| slice["addressType"] == family;
@@ -93,10 +110,10 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(),
         let found = present.iter().position(is_same).or_else(|| present.iter().position(|slice| of_family(&slice)));
         let content = json!({"ports": ports, "endpoints": endpoints});
         match found.map(|index| present.remove(index)) {
-            Some(slice) => update(objects, &slice, &labels, content).await?,
+            Some(slice) => update(objects, &slice, labels, content).await?,
             None => {
                 let metadata = json!({"generateName": format!("{name}-"), "labels": labels,
-                    "ownerReferences": [owner_reference(&service::KIND, &service)]});
+                    "ownerReferences": [owner_reference(owner.kind, owner.object)]});
                 let slice = json!({"metadata": metadata, "addressType": family, "ports": content["ports"],
                     "endpoints": content["endpoints"]});
                 objects.create(&endpoint_slice::KIND, namespace, slice).await?;
@@ -113,13 +130,13 @@ async fn reconcile(objects: &Objects, namespace: &str, name: &str) -> Result<(),
     Ok(())
 }
 
-/// The slices that were made for a Service.
-fn own_slices(objects: &Objects, service: &Value) -> Vec<Arc<Value>> {
-    let mut slices = objects.list(&endpoint_slice::KIND, Some(text(service, "/metadata/namespace"))).0;
+/// The slices that were made for an owner.
+fn own_slices(objects: &Objects, owner: &Owner<'_>) -> Vec<Arc<Value>> {
+    let mut slices = objects.list(&endpoint_slice::KIND, Some(text(owner.object, "/metadata/namespace"))).0;
     slices.retain(|slice| {
         let labels = &slice["metadata"]["labels"];
-        let owned = crate::api::objects::is_owned_by(slice, text(service, "/metadata/uid"));
-        owned && labels[MANAGER_LABEL] == MANAGER && text(slice, "/metadata/deletionTimestamp").is_empty()
+        let owned = crate::api::objects::is_owned_by(slice, text(owner.object, "/metadata/uid"));
+        owned && labels[MANAGER_LABEL] == owner.manager && text(slice, "/metadata/deletionTimestamp").is_empty()
     });
     slices
 }

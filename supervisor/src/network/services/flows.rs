@@ -89,7 +89,7 @@ pub(super) fn book(frontends: &[Frontend]) -> Book {
             book.entry(destination).or_default().extend(&backends.endpoints);
         };
         note(Some(frontend.cluster_ip), frontend.port, &frontend.internal);
-        for ip in &frontend.external_ips {
+        for ip in frontend.external_ips.iter().chain(&frontend.guarded_ips) {
             note(Some(*ip), frontend.port, &frontend.external);
         }
         if let Some(port) = frontend.node_port {
@@ -201,6 +201,8 @@ mod tests {
             port: 53,
             cluster_ip: "10.96.0.10".parse().unwrap(),
             external_ips: Vec::new(),
+            guarded_ips: Vec::new(),
+            sources: Vec::new(),
             node_port: Some(30_053),
             affinity_seconds: None,
             internal: backends.clone(),

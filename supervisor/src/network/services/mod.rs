@@ -4,6 +4,7 @@
 //! services:   address . protocol . port ─▶ in-SERVICE (or ex-SERVICE) ─▶ one of the endpoints
 //! node-ports: protocol . port on any address of the node ─▶ ex-SERVICE ─▶ one of the endpoints
 //! idle, idle-node-ports: the same of Services without endpoints ─▶ refused or dropped
+//! of a load balancer: guard-SERVICE before these: others than its loadBalancerSourceRanges are dropped
 //! ```
 //!
 //! With addresses of IPv6 the table sees both families, and has each of these twice, the other as `services6` and so on.
@@ -13,10 +14,13 @@
 
 mod flows;
 mod rules;
+mod source_range;
 
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::sync::Mutex;
+
+pub use source_range::SourceRange;
 
 use super::nft::{self, Contents, Family, Table};
 use super::{NetworkConfig, NetworkError, Result, Subnet, ipv6};
@@ -30,8 +34,11 @@ pub struct Frontend {
     pub protocol: Protocol,
     pub port: u16,
     pub cluster_ip: IpAddr,
-    /// Further addresses of the family: external ones, and those of a load balancer.
+    /// Further addresses of the family: external ones, and those of a load balancer that everybody may reach.
     pub external_ips: Vec<IpAddr>,
+    /// Those of a load balancer that clients of `sources` alone may reach.
+    pub guarded_ips: Vec<IpAddr>,
+    pub sources: Vec<SourceRange>,
     pub node_port: Option<u16>,
     /// How long a client stays with its endpoint after it was last heard of; `None` without session affinity.
     pub affinity_seconds: Option<u32>,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Backends, Frontend, ServiceSubnets, Wanted};
+use super::{Backends, Frontend, ServiceSubnets, SourceRange, Wanted};
 use crate::network::Subnet;
 use crate::network::nft::{Contents, Table};
 
@@ -124,6 +124,26 @@ fn destination(frontend: &Frontend, ip: &IpAddr) -> String {
     format!("{ip} . {} . {}", frontend.protocol.name(), frontend.port)
 }
 
+/// What becomes of packets for a port of a Service.
+struct Lead {
+    /// Whether an endpoint gets them.
+    served: bool,
+    verdict: String,
+}
+
+impl Lead {
+    /// To the chain that spreads them over `backends`, where there is one.
+    fn to(chain: Option<String>, backends: &Backends) -> Self {
+        let verdict = match &chain {
+            Some(chain) => format!("goto {chain}"),
+            // Another one answers somewhere else: nothing is said, as Kubernetes has it.
+            None if backends.local_only && backends.elsewhere => "drop".into(),
+            None => "goto refuse".into(),
+        };
+        Self { served: chain.is_some(), verdict }
+    }
+}
+
 struct Text<'a> {
     table: &'a Table,
     script: String,
@@ -190,28 +210,47 @@ impl Text<'_> {
             Some(chain)
         };
         let internal = target("in", &frontend.internal);
-        let is_external = frontend.node_port.is_some() || !frontend.external_ips.is_empty();
+        let further = [frontend.external_ips.as_slice(), &frontend.guarded_ips];
+        let is_external = frontend.node_port.is_some() || further.iter().any(|ips| !ips.is_empty());
         let external = if is_external { target("ex", &frontend.external) } else { None };
-        let mut add = |map: [&'static str; 2], key: String, chain: &Option<String>, backends: &Backends| {
-            let (map, verdict) = match chain {
-                Some(chain) => (map[0], format!("goto {chain}")),
-                // Another one answers somewhere else: nothing is said, as Kubernetes has it.
-                None if backends.local_only && backends.elsewhere => (map[1], "drop".into()),
-                None => (map[1], "goto refuse".into()),
-            };
-            maps.entry(format!("{map}{suffix}")).or_default().push(format!("{key} : {verdict}"));
+        let internal = Lead::to(internal, &frontend.internal);
+        let external = Lead::to(external, &frontend.external);
+        let guarded = (!frontend.guarded_ips.is_empty()).then(|| self.guarded(suffix, &path, frontend, &external));
+        let mut add = |map: [&'static str; 2], key: String, lead: &Lead| {
+            let map = if lead.served { map[0] } else { map[1] };
+            maps.entry(format!("{map}{suffix}")).or_default().push(format!("{key} : {}", lead.verdict));
         };
-        add(["services", "idle"], destination(frontend, &frontend.cluster_ip), &internal, &frontend.internal);
-        for ip in &frontend.external_ips {
-            let key = destination(frontend, ip);
-            if !self.own.contains(&key) && self.claimed.insert(key.clone()) {
-                add(["services", "idle"], key, &external, &frontend.external);
+        add(["services", "idle"], destination(frontend, &frontend.cluster_ip), &internal);
+        for (ips, lead) in further.into_iter().zip([Some(&external), guarded.as_ref()]) {
+            for (ip, lead) in ips.iter().zip(lead.into_iter().cycle()) {
+                let key = destination(frontend, ip);
+                if !self.own.contains(&key) && self.claimed.insert(key.clone()) {
+                    add(["services", "idle"], key, lead);
+                }
             }
         }
         let node_port = frontend.node_port.map(|node_port| format!("{protocol} . {node_port}"));
         if let Some(key) = node_port.filter(|key| self.claimed.insert(format!("{key}{suffix}"))) {
-            add(["node-ports", "idle-node-ports"], key, &external, &frontend.external);
+            add(["node-ports", "idle-node-ports"], key, &external);
         }
+    }
+
+    /// A chain that lets clients of the Service's ranges go on, and no others. It is another one where packets are
+    /// filtered than where destinations are translated: no chain may be in both.
+    fn guarded(&mut self, suffix: &str, path: &str, frontend: &Frontend, lead: &Lead) -> Lead {
+        let chain = format!("{}guard{suffix}-{path}", if lead.served { "" } else { "idle-" });
+        self.chain(&chain);
+        let mut sources = SourceRange::apart(frontend.sources.clone());
+        sources.retain(|range| range.is_ipv4() == frontend.cluster_ip.is_ipv4());
+        let (family, verdict) = (names(frontend.cluster_ip.is_ipv4()).family, &lead.verdict);
+        if sources.iter().any(SourceRange::is_everybody) {
+            self.rule(&chain, verdict);
+        } else if !sources.is_empty() {
+            let sources: Vec<String> = sources.iter().map(SourceRange::to_string).collect();
+            self.rule(&chain, format_args!("{family} saddr {{ {} }} {verdict}", sources.join(", ")));
+        }
+        self.rule(&chain, "drop");
+        Lead { served: lead.served, verdict: format!("goto {chain}") }
     }
 
     /// A chain for each endpoint that remembers who was sent there.

@@ -123,6 +123,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("runw_bad_input", "a_million_entries_take_no_more_than_linear_time"),
     ("node", "account_tokens::"),
     ("node", "api_identity::"),
+    ("node", "api_paths::"),
     ("node", "api_requests::"),
     ("node", "api_tls::"),
     ("node", "jobs::"),
@@ -131,8 +132,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("node", "kube_groups::"),
     ("node", "node_lease::"),
     ("node", "pod_probes::"),
+    ("node", "put_creates::"),
     ("node", "rights::"),
     ("node", "rollout_kills::"),
+    ("node", "tls_revocation::"),
     ("node", "wharf_describe::"),
     ("node", "wharf_rollouts::"),
 ];

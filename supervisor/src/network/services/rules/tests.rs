@@ -11,6 +11,8 @@ fn frontend(endpoints: &[&str]) -> Frontend {
         port: 80,
         cluster_ip: "10.96.0.9".parse().unwrap(),
         external_ips: Vec::new(),
+        guarded_ips: Vec::new(),
+        sources: Vec::new(),
         node_port: Some(30_080),
         affinity_seconds: None,
         internal: backends.clone(),
@@ -113,6 +115,44 @@ fn an_address_that_several_services_claim_is_one_s() {
              192.0.2.7 . tcp . 80 : goto ex-default/a/tcp/80, 10.96.0.2 . tcp . 80 : goto in-default/bb/tcp/80 }",
         ]
     );
+}
+
+#[test]
+fn others_than_the_ranges_of_a_load_balancer_are_dropped() {
+    let ranges = |ranges: &[&str]| ranges.iter().map(|range| SourceRange::parse(range).unwrap()).collect();
+    let guarded = |endpoints: &[&str], sources: &[&str]| Frontend {
+        guarded_ips: vec!["192.0.2.7".parse().unwrap()],
+        sources: ranges(sources),
+        node_port: None,
+        ..frontend(endpoints)
+    };
+    let lines = |frontend: Frontend| {
+        let script = rendered(vec![frontend], &Contents::default()).0;
+        script.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let served = lines(guarded(&["10.88.0.2:80"], &["10.1.0.0/16", "10.0.0.0/8", "198.51.100.7/32", "fd00::/8"]));
+    for line in [
+        "add rule ip t guard-default/web/tcp/80 ip saddr { 10.0.0.0/8, 198.51.100.7/32 } goto ex-default/web/tcp/80",
+        "add rule ip t guard-default/web/tcp/80 drop",
+        "add element ip t services { 10.96.0.9 . tcp . 80 : goto in-default/web/tcp/80, 192.0.2.7 . tcp . 80 : goto guard-default/web/tcp/80 }",
+    ] {
+        assert!(served.iter().any(|found| found == line), "{line}: {served:#?}");
+    }
+    // Who may not come in does not learn either that nobody is there.
+    let idle = lines(guarded(&[], &["10.0.0.0/8"]));
+    for line in [
+        "add rule ip t idle-guard-default/web/tcp/80 ip saddr { 10.0.0.0/8 } goto refuse",
+        "add rule ip t idle-guard-default/web/tcp/80 drop",
+        "add element ip t idle { 10.96.0.9 . tcp . 80 : goto refuse, 192.0.2.7 . tcp . 80 : goto idle-guard-default/web/tcp/80 }",
+    ] {
+        assert!(idle.iter().any(|found| found == line), "{line}: {idle:#?}");
+    }
+    // Of ranges of the other family nobody comes, and all of them are everybody.
+    let nobody = lines(guarded(&["10.88.0.2:80"], &["fd00::/8"]));
+    assert!(!nobody.iter().any(|line| line.contains("saddr {")), "{nobody:#?}");
+    assert!(nobody.contains(&"add rule ip t guard-default/web/tcp/80 drop".to_owned()));
+    let everybody = lines(guarded(&["10.88.0.2:80"], &["10.0.0.0/8", "0.0.0.0/0"]));
+    assert!(everybody.contains(&"add rule ip t guard-default/web/tcp/80 goto ex-default/web/tcp/80".to_owned()));
 }
 
 #[test]
