@@ -1,5 +1,5 @@
-//! Which node a pod is for. There is one, so that is settled when the pod is created, unless the
-//! node is cordoned, a claim of the pod is not ready, or it asks for more than the other pods leave.
+//! Which node a pod is for. There is one, so that is settled when the pod is created, unless the node is cordoned or not
+//! one that the pod wants, a claim of the pod is not ready, or it asks for more than the other pods leave.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::kinds::pod_tolerations::tolerates_cordon;
 use super::kinds::volume_fields::{ONE_POD, pod_claims, uses_claim};
-use super::kinds::{node, persistent_volume, persistent_volume_claim, pod, storage_class, text};
+use super::kinds::{node, node_affinity, persistent_volume, persistent_volume_claim, pod, storage_class, text};
 use super::object_store::Key;
 use super::objects::{Objects, api_error, is_owned_by, now};
 use super::quantity;
@@ -21,10 +21,20 @@ pub fn obstacle(objects: &Objects, pod: &Value) -> Option<String> {
     let cordoned = node.as_deref().is_some_and(node::is_cordoned) && !tolerates_cordon(pod);
     let reason = match cordoned {
         true => Some("1 node(s) were unschedulable".to_owned()),
+        false if !node_affinity::fits(&pod["spec"], &node_view(objects)) => Some(format!("1 {NOT_WANTED}")),
         false => claims_obstacle(objects, pod, node.as_deref())
             .or_else(|| shortage(node.as_deref()?, pod, &objects.list(&pod::KIND, None).0)),
     };
     reason.map(|reason| format!("0/1 nodes are available: {reason}."))
+}
+
+/// Of a pod whose selector or affinity the node does not meet.
+const NOT_WANTED: &str = "node(s) didn't match Pod's node affinity/selector";
+
+/// The node as pods select it, also before it has an object.
+pub fn node_view(objects: &Objects) -> Arc<Value> {
+    let node = objects.get(&node::KIND, "", objects.node_name());
+    node.unwrap_or_else(|_| Arc::new(node::new(objects.node_name())))
 }
 
 /// Resources that pods ask for and a node has, in the order in which a shortage is told.
@@ -110,8 +120,22 @@ pub fn exclusive_user(objects: &Objects, claim: &Value, pod: &Value) -> Option<S
     pods.iter().find(|other| uses(other)).map(|other| text(other, "/metadata/name").to_owned())
 }
 
-/// Gives a new pod to this node, if it takes it.
+/// Gives a new pod to this node, if it takes it. One that says itself that it is for this node fails if it does not want
+/// what the node is, as a kubelet has it.
 pub(super) fn place(objects: &Objects, pod: &mut Value) {
+    let given = text(pod, "/spec/nodeName");
+    if given.is_empty() {
+        bind_if_taken(objects, pod);
+    } else if given == objects.node_name() && !node_affinity::fits(&pod["spec"], &node_view(objects)) {
+        let message = format!("Pod was rejected: Predicate {NODE_AFFINITY} failed: {NOT_WANTED}");
+        pod["status"] = json!({"phase": "Failed", "reason": NODE_AFFINITY, "message": message, "startTime": now()});
+    }
+}
+
+/// `status.reason` of a pod that was given to a node which it does not want.
+pub const NODE_AFFINITY: &str = "NodeAffinity";
+
+fn bind_if_taken(objects: &Objects, pod: &mut Value) {
     if text(pod, "/spec/nodeName").is_empty() && obstacle(objects, pod).is_none() {
         bind(objects, pod);
     }
@@ -129,7 +153,7 @@ impl Objects {
         let change = move |current: &mut Value| {
             // Others may have come meanwhile and taken what there was.
             if text(current, "/metadata/uid") == uid {
-                place(&objects, current);
+                bind_if_taken(&objects, current);
             }
             Ok::<(), ApiError>(())
         };

@@ -68,6 +68,11 @@ pub(super) fn concerned(changes: &[Change], owner: &Kind, owned: &Kind) -> BTree
     names
 }
 
+/// Whether a change is one of that part of an object, or of whether there is one.
+pub(super) fn differs(change: &Change, pointer: &str) -> bool {
+    change.previous.as_ref().is_none_or(|before| before.pointer(pointer) != change.object.pointer(pointer))
+}
+
 /// Every object of a kind.
 pub(super) fn all(objects: &Objects, kind: &Kind) -> BTreeSet<Name> {
     let name_of = |object: &Value| (text(object, "/metadata/namespace").into(), text(object, "/metadata/name").into());
@@ -84,6 +89,20 @@ pub(super) async fn run<F>(
     recorder: Recorder,
     kind: &'static Kind,
     owned: &'static Kind,
+    reconcile: F,
+) where
+    F: AsyncFn(&Objects, &Recorder, &str, &str) -> Result<Again, ApiError>,
+{
+    run_also(objects, recorder, kind, owned, |_| false, reconcile).await;
+}
+
+/// As [`run`], and for every object once more with each change that `concerns_all`.
+pub(super) async fn run_also<F>(
+    objects: Objects,
+    recorder: Recorder,
+    kind: &'static Kind,
+    owned: &'static Kind,
+    concerns_all: fn(&Change) -> bool,
     reconcile: F,
 ) where
     F: AsyncFn(&Objects, &Recorder, &str, &str) -> Result<Again, ApiError>,
@@ -105,6 +124,7 @@ pub(super) async fn run<F>(
         let next = due.values().min().copied();
         names = tokio::select! {
             batch = changes.next() => match batch {
+                Some(changes) if changes.iter().any(concerns_all) => all(&objects, kind),
                 Some(changes) => concerned(&changes, kind, owned),
                 None => all(&objects, kind),
             },

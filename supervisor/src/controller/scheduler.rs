@@ -1,9 +1,9 @@
-//! Pods that were created while the node was cordoned, a claim of theirs was not ready, or others had what they ask for: they
-//! get the node as soon as it takes them.
+//! Pods that were created while the node was cordoned or not one that they want, a claim of theirs was not ready, or others
+//! had what they ask for: they get the node as soon as it takes them.
 
 use serde_json::{Value, json};
 
-use super::changes::Changes;
+use super::changes::{Changes, differs};
 use crate::api::kinds::{node, persistent_volume_claim, pod, text};
 use crate::api::object_store::{Change, ChangeType};
 use crate::api::objects::Objects;
@@ -39,10 +39,7 @@ fn matters(change: &Change) -> bool {
         resource if resource == persistent_volume_claim::KIND.plural => true,
         // The rest of its status changes often, and means nothing here.
         resource if resource == node::KIND.plural => {
-            let differs = |part: &str| {
-                change.previous.as_ref().is_none_or(|before| before.pointer(part) != change.object.pointer(part))
-            };
-            differs("/spec") || differs("/status/allocatable")
+            ["/metadata/labels", "/spec", "/status/allocatable"].iter().any(|part| differs(change, part))
         }
         _ => false,
     }

@@ -14,6 +14,7 @@ mod job_policy;
 pub mod lease;
 pub mod namespace;
 pub mod node;
+pub mod node_affinity;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;

@@ -1,5 +1,6 @@
 //! `v1` Pod. Every field of its specification is either carried out or refused by name.
 
+use super::node_affinity::affinity_causes;
 use super::persistent_volume_claim::spec_defaults as claim_defaults;
 use super::pod_columns::{displayed_status, or_none, readiness_gates_cell, ready_cell, restarts_cell};
 use super::pod_ephemeral::ephemeral_causes;
@@ -174,6 +175,7 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
         volume_causes(volume, &format!("{path}.volumes[{index}]"), &mut causes);
     }
     toleration_causes(spec, path, &mut causes);
+    affinity_causes(spec, path, &mut causes);
     for (index, gate) in items(spec, "readinessGates").iter().enumerate() {
         let condition = text(gate, "/conditionType");
         if !is_qualified_name(condition) {

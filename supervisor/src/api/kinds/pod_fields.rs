@@ -7,6 +7,8 @@ use crate::api::status::Cause;
 /// Fields of a pod's specification that are carried out. `[]` stands for every item of a list, `*` for all beneath.
 pub(super) const POD_FIELDS: &[&str] = &[
     "activeDeadlineSeconds",
+    "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[].*",
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.*",
     "automountServiceAccountToken",
     "containers[]",
     "dnsConfig.nameservers",
@@ -24,6 +26,7 @@ pub(super) const POD_FIELDS: &[&str] = &[
     "imagePullSecrets[].name",
     "initContainers[]",
     "nodeName",
+    "nodeSelector.*",
     "os.name",
     "readinessGates[].conditionType",
     "restartPolicy",
