@@ -10,10 +10,11 @@ use wharf_specs::config::Network as NetworkConfig;
 use super::access::{User, built_in, escalation};
 use super::apply::{Writer, record_update};
 use super::identity;
+use super::kinds::pod_affinity::merge_label_keys;
 use super::kinds::{Kind, cluster_role, namespace, pod, service, storage_class, text};
 use super::metadata;
 use super::object_store::{Key, ObjectStore, StoreError};
-use super::scheduling;
+use super::scheduling::{self, Ledger};
 use super::service_address::{self, ServiceRanges};
 use super::status::{ApiError, Cause};
 use super::update::typed;
@@ -40,6 +41,7 @@ pub struct Objects {
     service_ranges: Arc<ServiceRanges>,
     /// Pods reach the API, and are given tokens for it.
     tokens_for_pods: bool,
+    ledger: Arc<Ledger>,
 }
 
 impl Objects {
@@ -47,8 +49,13 @@ impl Objects {
     pub async fn open(store: ObjectStore, node_name: &str) -> Result<Self, ApiError> {
         let ranges = ServiceRanges::of_config(&NetworkConfig::default());
         let ranges = ranges.map_err(|error| ApiError::Internal(error.to_string()))?;
-        let objects =
-            Self { store, node_name: node_name.into(), service_ranges: Arc::new(ranges), tokens_for_pods: false };
+        let objects = Self {
+            store,
+            node_name: node_name.into(),
+            service_ranges: Arc::new(ranges),
+            tokens_for_pods: false,
+            ledger: Arc::default(),
+        };
         for name in namespace::KEPT {
             if objects.get(&namespace::KIND, "", name).is_err() {
                 let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -83,6 +90,11 @@ impl Objects {
     /// Pods to come are given tokens of their service accounts.
     pub fn with_tokens_for_pods(self) -> Self {
         Self { tokens_for_pods: true, ..self }
+    }
+
+    /// Who has the node.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     pub(super) fn gives_tokens_to_pods(&self) -> bool {
@@ -242,6 +254,7 @@ impl Objects {
         if std::ptr::eq(kind, &pod::KIND) {
             self.admit_account(&name, namespace, &mut object)?;
             self.admit_pull_secrets(namespace, &mut object);
+            merge_label_keys(&mut object);
         }
         (kind.set_defaults)(&mut object);
         if kind.subresources.contains(&"status") && object.get("status").is_none() {

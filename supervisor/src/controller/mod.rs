@@ -58,6 +58,8 @@ pub struct Context {
     pub dns: Dns,
     /// As pods see it in `spec.nodeName`.
     pub node_name: Arc<str>,
+    /// How many pods the node has at most.
+    pub max_pods: u32,
     /// As pods see them in `status.hostIPs`; the first one is `status.hostIP`.
     pub host_ips: Arc<[IpAddr]>,
     /// Where the logs of pods lie; the API reads them there.

@@ -131,7 +131,7 @@ fn threads(loadavg: &str) -> u64 {
 fn status(context: &Context, readings: &Readings, old: &Value) -> Value {
     let resources = json!({
         "cpu": readings.processors.to_string(), "memory": format!("{}Ki", readings.memory / 1024),
-        "ephemeral-storage": format!("{}Ki", readings.disk / 1024),
+        "ephemeral-storage": format!("{}Ki", readings.disk / 1024), "pods": context.max_pods.to_string(),
     });
     json!({
         "capacity": resources, "allocatable": resources, "conditions": conditions(readings, old),

@@ -1,16 +1,16 @@
 //! Pods that were created while the node was cordoned or not one that they want, a claim of theirs was not ready, or others
-//! had what they ask for: they get the node as soon as it takes them.
+//! had what they ask for or were not to be beside them: they get the node as soon as it takes them.
 
 use serde_json::{Value, json};
 
 use super::changes::{Changes, differs};
-use crate::api::kinds::{node, persistent_volume_claim, pod, text};
+use crate::api::kinds::{namespace, node, persistent_volume_claim, pod, text};
 use crate::api::object_store::{Change, ChangeType};
 use crate::api::objects::Objects;
 use crate::api::scheduling;
 use crate::api::status::ApiError;
 
-/// Looks at pods without a node, when there is a new one, the node changes or a claim does.
+/// Looks at pods without a node, when another pod comes, goes or changes, the node does, a claim or a namespace.
 pub async fn run(objects: Objects) {
     let mut changes = Changes::new(objects.store());
     loop {
@@ -31,12 +31,14 @@ fn waits(pod: &Value) -> bool {
 fn matters(change: &Change) -> bool {
     match change.key.resource.as_str() {
         resource if resource == pod::KIND.plural => {
-            // One that ends may free a claim that is for one pod alone, and what it had asked for; so does one that asks for less.
+            // One that ends leaves what it had; so does one that asks for less. Others may want to be beside a new one, or one
+            // of other labels, and those that are leaving count less.
             let ends = matches!(text(&change.object, "/status/phase"), "Succeeded" | "Failed");
-            let changes = change.previous.as_ref().is_some_and(|previous| previous["spec"] != change.object["spec"]);
-            waits(&change.object) || ends || changes || change.change_type == ChangeType::Deleted
+            let parts = ["/spec", "/metadata/labels", "/metadata/deletionTimestamp", "/status/nominatedNodeName"];
+            ends || change.change_type == ChangeType::Deleted || parts.iter().any(|part| differs(change, part))
         }
         resource if resource == persistent_volume_claim::KIND.plural => true,
+        resource if resource == namespace::KIND.plural => differs(change, "/metadata/labels"),
         // The rest of its status changes often, and means nothing here.
         resource if resource == node::KIND.plural => {
             ["/metadata/labels", "/spec", "/status/allocatable"].iter().any(|part| differs(change, part))

@@ -48,6 +48,7 @@ mod pod_evictions;
 mod pod_images;
 mod pod_lifecycle;
 mod pod_limits;
+mod pod_neighbours;
 mod pod_placement;
 mod pod_probes;
 mod pod_qos;

@@ -11,21 +11,25 @@ use crate::testnode::{self, TestNode, wait_for};
 const NOT_WANTED: &str = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.";
 
 /// The node's name, once its object is there.
-fn node_name(node: &TestNode) -> String {
+pub fn node_name(node: &TestNode) -> String {
     wait_for("the node", LIMIT, || wharf(node, &["get", "nodes"]).contains("Ready"));
     list(node, "nodes")[0]["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
 /// Sets labels of the node, or takes away those that are null.
-fn label(node: &TestNode, labels: Value) {
+pub fn label(node: &TestNode, labels: Value) {
+    label_of(node, &format!("/api/v1/nodes/{}", node_name(node)), labels);
+}
+
+/// Likewise of the object at a path.
+pub fn label_of(node: &TestNode, path: &str, labels: Value) {
     let body = json!({"metadata": {"labels": labels}}).to_string();
-    let path = format!("/api/v1/nodes/{}", node_name(node));
-    let answer = request(node, "PATCH", &path, &["Content-Type: application/merge-patch+json"], body.as_bytes());
+    let answer = request(node, "PATCH", path, &["Content-Type: application/merge-patch+json"], body.as_bytes());
     assert_eq!(answer.code, 200, "{}", answer.body);
 }
 
 /// Why a pod has no node.
-fn obstacle(node: &TestNode, name: &str) -> String {
+pub fn obstacle(node: &TestNode, name: &str) -> String {
     let conditions = pod_object(node, name)["status"]["conditions"].clone();
     let found = conditions.as_array().and_then(|all| all.iter().find(|c| c["reason"] == "Unschedulable").cloned());
     found.unwrap_or_default()["message"].as_str().unwrap_or_default().to_owned()

@@ -18,6 +18,7 @@ pub mod node_affinity;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
+pub mod pod_affinity;
 mod pod_columns;
 pub mod pod_disruption;
 pub(in crate::api) mod pod_ephemeral;
@@ -41,6 +42,7 @@ pub(crate) mod service_addresses;
 mod service_causes;
 pub mod storage_class;
 mod template_columns;
+mod topology_spread;
 mod view;
 pub mod volume_fields;
 

@@ -8,8 +8,8 @@ use super::{integer, is_dns_subdomain, is_label_value, is_qualified_name, text};
 use crate::api::metadata::{NAME_RULE, VALUE_RULE, label_causes};
 use crate::api::status::Cause;
 
-const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+pub(super) const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+pub(super) const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 /// The only field by which nodes are selected.
 const NAME_FIELD: &str = "metadata.name";
 
@@ -97,14 +97,24 @@ pub(super) fn selector_causes(selector: &Value, path: &str, causes: &mut Vec<Cau
 /// `is_strict` also of the form of values, which preferences may leave.
 fn term_causes(term: &Value, path: &str, is_strict: bool, causes: &mut Vec<Cause>) {
     for (index, requirement) in items(term, "matchExpressions").iter().enumerate() {
-        label_requirement_causes(requirement, &format!("{path}.matchExpressions[{index}]"), is_strict, causes);
+        requirement_causes(requirement, &format!("{path}.matchExpressions[{index}]"), &COMPARED, is_strict, causes);
     }
     for (index, requirement) in items(term, "matchFields").iter().enumerate() {
         field_requirement_causes(requirement, &format!("{path}.matchFields[{index}]"), causes);
     }
 }
 
-fn label_requirement_causes(requirement: &Value, path: &str, is_strict: bool, causes: &mut Vec<Cause>) {
+/// Operators that labels of nodes can be selected by, and those of nothing else.
+const COMPARED: [&str; 2] = ["Gt", "Lt"];
+
+/// What is wrong with what is required of a label, by one of the usual operators or one of `more`.
+pub(super) fn requirement_causes(
+    requirement: &Value,
+    path: &str,
+    more: &[&str],
+    is_strict: bool,
+    causes: &mut Vec<Cause>,
+) {
     let (operator, values) = (text(requirement, "/operator"), items(requirement, "values"));
     let values_path = format!("{path}.values");
     match (operator, values.len()) {
@@ -115,11 +125,12 @@ fn label_requirement_causes(requirement: &Value, path: &str, is_strict: bool, ca
             let message = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
             causes.push(Cause::forbidden(values_path, message));
         }
-        ("Gt" | "Lt", 0 | 2..) => {
+        ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => {}
+        (_, count) if more.contains(&operator) && count != 1 => {
             let message = "must be specified single value when `operator` is 'Lt' or 'Gt'";
             causes.push(Cause::required(values_path, message));
         }
-        ("In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt", _) => {}
+        _ if more.contains(&operator) => {}
         _ => causes.push(wrong_operator(path, operator)),
     }
     for (index, value) in values.iter().enumerate().filter(|_| is_strict) {

@@ -2,6 +2,7 @@
 
 use super::node_affinity::affinity_causes;
 use super::persistent_volume_claim::spec_defaults as claim_defaults;
+use super::pod_affinity::pod_affinity_causes;
 use super::pod_columns::{displayed_status, or_none, readiness_gates_cell, ready_cell, restarts_cell};
 use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
@@ -11,6 +12,7 @@ use super::pod_resources::{request_defaults, resource_causes};
 use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
 use super::pod_tolerations::toleration_causes;
 use super::pod_update::validate_update;
+use super::topology_spread::spread_causes;
 use super::{
     AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, is_qualified_name,
     set_default, text,
@@ -176,6 +178,8 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
     }
     toleration_causes(spec, path, &mut causes);
     affinity_causes(spec, path, &mut causes);
+    pod_affinity_causes(spec, path, &mut causes);
+    spread_causes(spec, path, &mut causes);
     for (index, gate) in items(spec, "readinessGates").iter().enumerate() {
         let condition = text(gate, "/conditionType");
         if !is_qualified_name(condition) {

@@ -130,6 +130,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("node", "kube_controller::"),
     ("node", "kube_groups::"),
     ("node", "node_lease::"),
+    ("node", "pod_neighbours::"),
     ("node", "pod_placement::"),
     ("node", "pod_probes::"),
     ("node", "rights::"),
