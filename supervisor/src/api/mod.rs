@@ -18,6 +18,7 @@
 //! | `service_address.rs` | addresses and ports of Services |
 //! | `service_families.rs` | IPv4, IPv6 or both |
 //! | `account_admission.rs` | the service account of a pod, and its token |
+//! | `priority_admission.rs` | the priority of a pod |
 //! | `storage_admission.rs` | the class and the protection of claims and volumes |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
 //! | `pod_log.rs`, `pod_stream.rs`, `pod_why.rs` | sub-resources of pods |
@@ -45,6 +46,7 @@ mod patch;
 pub mod pod_log;
 mod pod_stream;
 mod pod_why;
+mod priority_admission;
 pub mod quantity;
 mod query;
 pub mod requests;

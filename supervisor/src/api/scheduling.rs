@@ -5,6 +5,7 @@
 mod claims;
 mod neighbours;
 mod occupants;
+mod preemption;
 mod room;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::objects::{Objects, api_error, now};
 use super::status::ApiError;
 pub use claims::exclusive_user;
 use occupants::{Occupants, priority};
+pub use preemption::victims;
 
 pub(super) use occupants::Ledger;
 
@@ -26,10 +28,7 @@ pub fn obstacle(objects: &Objects, pod: &Value) -> Option<String> {
     let node = node_view(objects);
     let reason = own_obstacle(objects, pod, &node).or_else(|| {
         let (present, nominated) = objects.ledger().occupants(objects.store(), objects.node_name());
-        let is_before = |other: &&Arc<Value>| {
-            priority(other) >= priority(pod) && text(other, "/metadata/uid") != text(pod, "/metadata/uid")
-        };
-        let mut promised = nominated.pods().filter(is_before).cloned().peekable();
+        let mut promised = before(pod, &nominated).peekable();
         if promised.peek().is_none() {
             return obstacle_beside(objects, pod, &node, &present);
         }
@@ -39,6 +38,14 @@ pub fn obstacle(objects: &Objects, pod: &Value) -> Option<String> {
         obstacle_beside(objects, pod, &node, &all).or_else(|| obstacle_beside(objects, pod, &node, &present))
     });
     reason.map(|reason| format!("0/1 nodes are available: {reason}."))
+}
+
+/// Those that wait and were promised the node, and that matter as much as the pod.
+fn before(pod: &Value, nominated: &Occupants) -> impl Iterator<Item = Arc<Value>> {
+    let matters = |other: &&Arc<Value>| {
+        priority(other) >= priority(pod) && text(other, "/metadata/uid") != text(pod, "/metadata/uid")
+    };
+    nominated.pods().filter(matters).cloned()
 }
 
 /// What is in the way whoever else has the node.
@@ -95,6 +102,9 @@ fn bind_if_taken(objects: &Objects, pod: &mut Value) {
 /// Gives the pod to this node.
 fn bind(objects: &Objects, pod: &mut Value) {
     pod["spec"]["nodeName"] = objects.node_name().into();
+    if let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) {
+        status.remove("nominatedNodeName");
+    }
 }
 
 impl Objects {

@@ -9,10 +9,11 @@ use super::access::User;
 use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
 use super::identity;
-use super::kinds::{Kind, integer, pod_ephemeral, pod_resize, service, text};
+use super::kinds::{Kind, integer, pod, pod_ephemeral, pod_resize, service, text};
 use super::metadata;
 use super::object_store::Key;
 use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
+use super::priority_admission;
 use super::service_address;
 use super::status::{ApiError, Cause};
 
@@ -287,6 +288,9 @@ fn checked(
 ) -> Result<Value, ApiError> {
     if std::ptr::eq(kind, &service::KIND) {
         service_address::keep(current, &mut object);
+    }
+    if std::ptr::eq(kind, &pod::KIND) {
+        priority_admission::keep(current, &mut object);
     }
     (kind.set_defaults)(&mut object);
     if object.get("spec") != current.get("spec") {

@@ -48,6 +48,9 @@ impl Changes {
     }
 }
 
+/// When what has failed is tried again, should nothing change before.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// Namespace and name.
 pub(super) type Name = (String, String);
 
@@ -83,7 +86,7 @@ pub(super) fn all(objects: &Objects, kind: &Kind) -> BTreeSet<Name> {
 pub(super) type Again = Option<Duration>;
 
 /// Runs `reconcile` for every object of `kind`, and again for each that a change concerns or whose time has come. What
-/// fails is tried again with the next change of the object; a conflict is one.
+/// fails is tried again with the next change of the object, of which a conflict is one, or some time later.
 pub(super) async fn run<F>(
     objects: Objects,
     recorder: Recorder,
@@ -114,7 +117,7 @@ pub(super) async fn run_also<F>(
         for name in &names {
             let again = reconcile(&objects, &recorder, &name.0, &name.1).await.unwrap_or_else(|error| {
                 tracing::warn!(kind = kind.kind, namespace = name.0, name = name.1, %error, "reconcile");
-                None
+                Some(RETRY)
             });
             match again {
                 Some(wait) => drop(due.insert(name.clone(), Instant::now() + wait)),

@@ -10,7 +10,7 @@
 //! | `pod/` | Pods | sandboxes and containers of the engine |
 //! | `service/` | Services and Pods | EndpointSlices, and the node's rules |
 //! | `volume/` | PersistentVolumeClaims | PersistentVolumes and their directories |
-//! | `scheduler.rs` | pods that wait for the node | pods of the node |
+//! | `scheduler.rs` | pods that wait for the node | pods of the node, and the end of some that matter less |
 //! | `node_status.rs` | the machine | the Node object |
 //! | `node_lease.rs` | time | the node's Lease |
 //! | `service_account.rs` | namespaces | their ServiceAccount `default`, and the ConfigMap by which pods trust the API |
@@ -106,7 +106,7 @@ pub fn start(context: &Context) -> JoinSet<()> {
     controllers.spawn(daemon_set::run(context.objects.clone(), recorder.of("daemonset-controller")));
     controllers.spawn(job::run(context.objects.clone(), recorder.of("job-controller")));
     controllers.spawn(volume::run(context.clone(), recorder.of("persistentvolume-controller")));
-    controllers.spawn(scheduler::run(context.objects.clone()));
+    controllers.spawn(scheduler::run(context.objects.clone(), recorder.of("default-scheduler")));
     controllers.spawn(node_status::run(context.clone()));
     let authority = context.pod_api.as_ref().map(|api| api.authority.clone());
     controllers.spawn(service_account::run(context.objects.clone(), authority));

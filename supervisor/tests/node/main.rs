@@ -50,6 +50,7 @@ mod pod_lifecycle;
 mod pod_limits;
 mod pod_neighbours;
 mod pod_placement;
+mod pod_priority;
 mod pod_probes;
 mod pod_qos;
 mod pod_resize;

@@ -30,6 +30,7 @@ mod pod_resources;
 mod pod_source;
 pub mod pod_tolerations;
 mod pod_update;
+pub mod priority_class;
 pub mod regarding_event;
 pub mod replica_set;
 pub mod review;
@@ -111,6 +112,7 @@ pub const KINDS: &[&Kind] = &[
     &cluster_role_binding::KIND,
     &role::KIND,
     &role_binding::KIND,
+    &priority_class::KIND,
     &storage_class::KIND,
 ];
 

@@ -132,6 +132,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("node", "node_lease::"),
     ("node", "pod_neighbours::"),
     ("node", "pod_placement::"),
+    ("node", "pod_priority::"),
     ("node", "pod_probes::"),
     ("node", "rights::"),
     ("node", "rollout_kills::"),
