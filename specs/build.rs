@@ -32,7 +32,7 @@ fn generate_cri() {
 fn generate_schemas() {
     use k8s_openapi::api::{
         apps, authentication, authorization, autoscaling, batch, coordination, core, discovery, events, policy, rbac,
-        storage,
+        scheduling, storage,
     };
     use k8s_openapi::apimachinery::pkg::apis::meta;
     use std::io::Write;
@@ -77,6 +77,7 @@ fn generate_schemas() {
         rbac::v1::ClusterRoleBinding,
         rbac::v1::Role,
         rbac::v1::RoleBinding,
+        scheduling::v1::PriorityClass,
         storage::v1::StorageClass,
     );
     let definitions = serde_json::Value::Object(generator.take_definitions(false)).to_string();

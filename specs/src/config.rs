@@ -9,6 +9,7 @@
 //! cgroup_driver = "cgroupfs"          # or systemd, which then makes a slice per pod and a scope per container
 //! snapshots = "auto"                  # overlay: containers' files are mounted; copy: copied; auto: what is possible
 //! log_level = "info"                  # error, warn, info, debug, trace
+//! max_pods = 1000                     # of the Kubernetes API; more wait until others have gone
 //! auth_files = ["/etc/kubernetes/auth.json"]  # logins for registries, beside those of /etc/wharf/auth.json
 //! registries = "/etc/wharf/registries.toml"   # mirrors and TLS by registry
 //! cdi_folders = ["/etc/cdi", "/var/run/cdi"]  # vendors' files of devices; a later folder overrules an earlier one
@@ -66,6 +67,8 @@ pub struct Config {
     pub cgroup_driver: CgroupDriver,
     pub snapshots: SnapshotMode,
     pub log_level: LogLevel,
+    /// Of the Kubernetes API: more wait until others have gone. Pods of a kubelet are its own matter.
+    pub max_pods: u32,
     /// Files of the form of podman's `auth.json`; asked in this order, after `/etc/wharf/auth.json`.
     pub auth_files: Vec<PathBuf>,
     /// `None`: `/etc/wharf/registries.toml`, if it is there.
@@ -221,6 +224,7 @@ impl Default for Config {
             cgroup_driver: CgroupDriver::default(),
             snapshots: SnapshotMode::default(),
             log_level: LogLevel::default(),
+            max_pods: 1000,
             auth_files: Vec::new(),
             registries: None,
             cdi_folders: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
@@ -297,6 +301,9 @@ impl Config {
         absolute("manifests", &self.manifests)?;
         if let Some(shim) = &self.shim {
             absolute("shim", shim)?;
+        }
+        if self.max_pods == 0 {
+            return Err(ConfigError::Value { key: "max_pods", found: "0".into(), wanted: "is not 1 or more" });
         }
         for file in &self.auth_files {
             absolute("auth_files", file)?;
@@ -491,6 +498,7 @@ mod tests {
             "cgroup_parent = \"../w\"",
             "auth_files = [\"a\"]",
             "cdi_folders = [\"a\"]",
+            "max_pods = 0",
         ] {
             assert!(matches!(Config::parse(text), Err(ConfigError::Value { .. })), "{text}");
         }

@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event as RegardingEvent;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,6 +94,7 @@ const KNOWN_KINDS: &[KnownKind] = &[
     KnownKind::of::<ClusterRoleBinding>("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
     KnownKind::of::<Role>("rbac.authorization.k8s.io/v1", "Role"),
     KnownKind::of::<RoleBinding>("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    KnownKind::of::<PriorityClass>("scheduling.k8s.io/v1", "PriorityClass"),
     KnownKind::of::<StorageClass>("storage.k8s.io/v1", "StorageClass"),
 ];
 

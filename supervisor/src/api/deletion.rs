@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::generation::count_deletion;
 use super::kinds::pod::DEFAULT_GRACE_SECONDS;
-use super::kinds::{Kind, namespace, pod, text};
+use super::kinds::{Kind, namespace, pod, priority_class, text};
 use super::object_store::Key;
 use super::objects::{Objects, api_error, is_owned_by, now};
 use super::query::Query;
@@ -124,6 +124,10 @@ impl Objects {
         let current = self.get(kind, namespace, name)?;
         if std::ptr::eq(kind, &namespace::KIND) && namespace::KEPT.contains(&name) {
             let message = "this namespace may not be deleted".into();
+            return Err(ApiError::Forbidden { resource: kind.resource(), name: name.into(), message });
+        }
+        if std::ptr::eq(kind, &priority_class::KIND) && priority_class::is_built_in(name) {
+            let message = "this is a system priority class and cannot be deleted".into();
             return Err(ApiError::Forbidden { resource: kind.resource(), name: name.into(), message });
         }
         options.check(kind, &current)?;

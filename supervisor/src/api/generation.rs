@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::kinds::{Kind, daemon_set, deployment, endpoint_slice, integer, job, pod, replica_set};
+use super::kinds::{Kind, daemon_set, deployment, endpoint_slice, integer, job, pod, priority_class, replica_set};
 
 /// What is counted of a kind, beyond nothing at all.
 fn is_changed(kind: &Kind, before: &Value, after: &Value) -> Option<bool> {
@@ -15,6 +15,10 @@ fn is_changed(kind: &Kind, before: &Value, after: &Value) -> Option<bool> {
     }
     if is(&deployment::KIND) {
         return Some(differs("spec") || in_metadata("annotations"));
+    }
+    if is(&priority_class::KIND) {
+        // One from the beginning, for what counts of it may not change.
+        return Some(false);
     }
     let by_specification = [&daemon_set::KIND, &job::KIND, &pod::KIND, &replica_set::KIND];
     by_specification.into_iter().any(is).then(|| differs("spec"))
@@ -89,6 +93,7 @@ mod tests {
             (&endpoint_slice::KIND, "/metadata/labels", json!({"a": "2"}), json!(4)),
             (&endpoint_slice::KIND, "/endpoints", json!([{}]), json!(4)),
             (&endpoint_slice::KIND, "/metadata/annotations", json!({"a": "2"}), json!(3)),
+            (&priority_class::KIND, "/metadata/labels", json!({"a": "2"}), json!(3)),
             (&service::KIND, "/spec/x", json!(2), Value::Null),
         ] {
             assert_eq!(counted(kind, pointer, value), generation, "{} {pointer}", kind.plural);

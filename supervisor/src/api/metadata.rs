@@ -8,9 +8,9 @@ use super::status::Cause;
 
 /// Of all annotations of an object, keys and values; Kubernetes' own limit.
 const MAX_ANNOTATION_BYTES: usize = 256 << 10;
-const NAME_RULE: &str = "must be up to 63 of the characters A-Z, a-z, 0-9, '-', '_' and '.', begin and end with a letter or \
+pub(super) const NAME_RULE: &str = "must be up to 63 of the characters A-Z, a-z, 0-9, '-', '_' and '.', begin and end with a letter or \
                          digit, and may have a DNS subdomain and '/' before it";
-const VALUE_RULE: &str = "a valid label must be an empty string or up to 63 of the characters A-Z, a-z, 0-9, '-', '_' and '.', \
+pub(super) const VALUE_RULE: &str = "a valid label must be an empty string or up to 63 of the characters A-Z, a-z, 0-9, '-', '_' and '.', \
                           and begin and end with a letter or digit";
 /// Finalizers without a domain before them.
 const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
@@ -39,7 +39,8 @@ pub(super) fn causes(current: &Value, object: &Value) -> Vec<Cause> {
     causes
 }
 
-fn label_causes(labels: &Map<String, Value>, field: &str) -> Vec<Cause> {
+/// What is wrong with labels, or with what has the form of labels.
+pub(super) fn label_causes(labels: &Map<String, Value>, field: &str) -> Vec<Cause> {
     let mut causes = Vec::new();
     for (key, value) in labels {
         if !is_qualified_name(key) {

@@ -19,6 +19,7 @@
 //! | `service_address.rs` | addresses and ports of Services |
 //! | `service_families.rs` | IPv4, IPv6 or both |
 //! | `account_admission.rs` | the service account of a pod, and its token |
+//! | `priority_admission.rs` | the priority of a pod |
 //! | `storage_admission.rs` | the class and the protection of claims and volumes |
 //! | `metrics.rs` | `metrics.k8s.io`: what pods and the node use |
 //! | `health.rs` | `/healthz`, `/livez`, `/readyz` |
@@ -52,6 +53,7 @@ mod patch;
 pub mod pod_log;
 mod pod_stream;
 mod pod_why;
+mod priority_admission;
 mod proxy;
 mod proxy_target;
 pub mod quantity;

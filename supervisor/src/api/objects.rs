@@ -11,10 +11,11 @@ use super::access::{User, built_in, escalation};
 use super::apply::{Writer, record_update};
 use super::generation;
 use super::identity;
-use super::kinds::{Kind, cluster_role, namespace, pod, service, storage_class, text};
+use super::kinds::pod_affinity::merge_label_keys;
+use super::kinds::{Kind, cluster_role, namespace, pod, priority_class, service, storage_class, text};
 use super::metadata;
 use super::object_store::{Key, ObjectStore, StoreError};
-use super::scheduling;
+use super::scheduling::{self, Ledger};
 use super::service_address::{self, ServiceRanges};
 use super::status::{ApiError, Cause};
 use super::update::typed;
@@ -41,15 +42,21 @@ pub struct Objects {
     service_ranges: Arc<ServiceRanges>,
     /// Pods reach the API, and are given tokens for it.
     tokens_for_pods: bool,
+    ledger: Arc<Ledger>,
 }
 
 impl Objects {
-    /// Takes the store over and makes sure that the namespaces and the class of storage every node has are there.
+    /// Takes the store over and makes sure that the namespaces and classes that every node has are there.
     pub async fn open(store: ObjectStore, node_name: &str) -> Result<Self, ApiError> {
         let ranges = ServiceRanges::of_config(&NetworkConfig::default());
         let ranges = ranges.map_err(|error| ApiError::Internal(error.to_string()))?;
-        let objects =
-            Self { store, node_name: node_name.into(), service_ranges: Arc::new(ranges), tokens_for_pods: false };
+        let objects = Self {
+            store,
+            node_name: node_name.into(),
+            service_ranges: Arc::new(ranges),
+            tokens_for_pods: false,
+            ledger: Arc::default(),
+        };
         for name in namespace::KEPT {
             if objects.get(&namespace::KIND, "", name).is_err() {
                 let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -59,14 +66,15 @@ impl Objects {
         if objects.get(&storage_class::KIND, "", storage_class::LOCAL_PATH_CLASS).is_err() {
             objects.create(&storage_class::KIND, "", storage_class::local_path()).await?;
         }
-        objects.make_built_in_roles().await?;
+        objects.make_built_in().await?;
         Ok(objects)
     }
 
     /// All in one write: the first start of a node waits for the disk once.
-    async fn make_built_in_roles(&self) -> Result<(), ApiError> {
+    async fn make_built_in(&self) -> Result<(), ApiError> {
         let mut missing = Vec::new();
-        for (kind, object) in built_in::objects() {
+        let classes = priority_class::built_in().map(|class| (&priority_class::KIND, class));
+        for (kind, object) in built_in::objects().into_iter().chain(classes) {
             let name = text(&object, "/metadata/name").to_owned();
             if self.get(kind, "", &name).is_err() {
                 missing.push((Key::new(&kind.resource(), "", &name), self.prepare_create(kind, "", object)?));
@@ -84,6 +92,11 @@ impl Objects {
     /// Pods to come are given tokens of their service accounts.
     pub fn with_tokens_for_pods(self) -> Self {
         Self { tokens_for_pods: true, ..self }
+    }
+
+    /// Who has the node.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     pub(super) fn gives_tokens_to_pods(&self) -> bool {
@@ -190,6 +203,7 @@ impl Objects {
 
     /// Adds what depends on the other objects, which nobody changes meanwhile; `before` is what the object was.
     pub(super) fn complete(&self, kind: &Kind, before: Option<&Value>, object: &mut Value) -> Result<(), ApiError> {
+        self.check_default_class(kind, object)?;
         if !std::ptr::eq(kind, &service::KIND) {
             return Ok(());
         }
@@ -243,6 +257,8 @@ impl Objects {
         if std::ptr::eq(kind, &pod::KIND) {
             self.admit_account(&name, namespace, &mut object)?;
             self.admit_pull_secrets(namespace, &mut object);
+            self.admit_priority(&name, &mut object)?;
+            merge_label_keys(&mut object);
         }
         (kind.set_defaults)(&mut object);
         if kind.subresources.contains(&"status") && object.get("status").is_none() {

@@ -10,10 +10,11 @@ use super::apply::{self, Writer, record_update};
 use super::deletion::is_finished;
 use super::generation;
 use super::identity;
-use super::kinds::{Kind, pod_ephemeral, pod_resize, service, text};
+use super::kinds::{Kind, pod, pod_ephemeral, pod_resize, service, text};
 use super::metadata;
 use super::object_store::Key;
 use super::objects::{Objects, WriteOptions, api_error, invalid, metadata_of};
+use super::priority_admission;
 use super::service_address;
 use super::status::{ApiError, Cause};
 
@@ -293,6 +294,9 @@ fn checked(
 ) -> Result<Value, ApiError> {
     if std::ptr::eq(kind, &service::KIND) {
         service_address::keep(current, &mut object);
+    }
+    if std::ptr::eq(kind, &pod::KIND) {
+        priority_admission::keep(current, &mut object);
     }
     (kind.set_defaults)(&mut object);
     generation::count(kind, current, &mut object);

@@ -48,6 +48,9 @@ impl Changes {
     }
 }
 
+/// When what has failed is tried again, should nothing change before.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// Namespace and name.
 pub(super) type Name = (String, String);
 
@@ -68,6 +71,11 @@ pub(super) fn concerned(changes: &[Change], owner: &Kind, owned: &Kind) -> BTree
     names
 }
 
+/// Whether a change is one of that part of an object, or of whether there is one.
+pub(super) fn differs(change: &Change, pointer: &str) -> bool {
+    change.previous.as_ref().is_none_or(|before| before.pointer(pointer) != change.object.pointer(pointer))
+}
+
 /// Every object of a kind.
 pub(super) fn all(objects: &Objects, kind: &Kind) -> BTreeSet<Name> {
     let name_of = |object: &Value| (text(object, "/metadata/namespace").into(), text(object, "/metadata/name").into());
@@ -78,12 +86,26 @@ pub(super) fn all(objects: &Objects, kind: &Kind) -> BTreeSet<Name> {
 pub(super) type Again = Option<Duration>;
 
 /// Runs `reconcile` for every object of `kind`, and again for each that a change concerns or whose time has come. What
-/// fails is tried again with the next change of the object; a conflict is one.
+/// fails is tried again with the next change of the object, of which a conflict is one, or some time later.
 pub(super) async fn run<F>(
     objects: Objects,
     recorder: Recorder,
     kind: &'static Kind,
     owned: &'static Kind,
+    reconcile: F,
+) where
+    F: AsyncFn(&Objects, &Recorder, &str, &str) -> Result<Again, ApiError>,
+{
+    run_also(objects, recorder, kind, owned, |_| false, reconcile).await;
+}
+
+/// As [`run`], and for every object once more with each change that `concerns_all`.
+pub(super) async fn run_also<F>(
+    objects: Objects,
+    recorder: Recorder,
+    kind: &'static Kind,
+    owned: &'static Kind,
+    concerns_all: fn(&Change) -> bool,
     reconcile: F,
 ) where
     F: AsyncFn(&Objects, &Recorder, &str, &str) -> Result<Again, ApiError>,
@@ -95,7 +117,7 @@ pub(super) async fn run<F>(
         for name in &names {
             let again = reconcile(&objects, &recorder, &name.0, &name.1).await.unwrap_or_else(|error| {
                 tracing::warn!(kind = kind.kind, namespace = name.0, name = name.1, %error, "reconcile");
-                None
+                Some(RETRY)
             });
             match again {
                 Some(wait) => drop(due.insert(name.clone(), Instant::now() + wait)),
@@ -105,6 +127,7 @@ pub(super) async fn run<F>(
         let next = due.values().min().copied();
         names = tokio::select! {
             batch = changes.next() => match batch {
+                Some(changes) if changes.iter().any(concerns_all) => all(&objects, kind),
                 Some(changes) => concerned(&changes, kind, owned),
                 None => all(&objects, kind),
             },

@@ -10,7 +10,7 @@
 //! | `pod/` | Pods | sandboxes and containers of the engine |
 //! | `service/` | Services and Pods | EndpointSlices, and the node's rules |
 //! | `volume/` | PersistentVolumeClaims | PersistentVolumes and their directories |
-//! | `scheduler.rs` | pods that wait for the node | pods of the node |
+//! | `scheduler.rs` | pods that wait for the node | pods of the node, and the end of some that matter less |
 //! | `node_status.rs` | the machine | the Node object |
 //! | `node_lease.rs` | time | the node's Lease |
 //! | `service_account.rs` | namespaces | their ServiceAccount `default`, and the ConfigMap by which pods trust the API |
@@ -58,6 +58,8 @@ pub struct Context {
     pub dns: Dns,
     /// As pods see it in `spec.nodeName`.
     pub node_name: Arc<str>,
+    /// How many pods the node has at most.
+    pub max_pods: u32,
     /// As pods see them in `status.hostIPs`; the first one is `status.hostIP`.
     pub host_ips: Arc<[IpAddr]>,
     /// Where the logs of pods lie; the API reads them there.
@@ -104,7 +106,7 @@ pub fn start(context: &Context) -> JoinSet<()> {
     controllers.spawn(daemon_set::run(context.objects.clone(), recorder.of("daemonset-controller")));
     controllers.spawn(job::run(context.objects.clone(), recorder.of("job-controller")));
     controllers.spawn(volume::run(context.clone(), recorder.of("persistentvolume-controller")));
-    controllers.spawn(scheduler::run(context.objects.clone()));
+    controllers.spawn(scheduler::run(context.objects.clone(), recorder.of("default-scheduler")));
     controllers.spawn(node_status::run(context.clone()));
     let authority = context.pod_api.as_ref().map(|api| api.authority.clone());
     controllers.spawn(service_account::run(context.objects.clone(), authority));

@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Context, node_lease};
-use crate::api::kinds::{node, text};
+use crate::api::kinds::{node, set_default, text};
 use crate::api::metrics::meminfo_bytes;
-use crate::api::objects::now;
+use crate::api::objects::{Half, now};
 use crate::api::status::ApiError;
 
 /// How often it is looked at, and its lease renewed.
@@ -25,6 +25,11 @@ const LEAST_SHARE: f64 = 0.1;
 pub async fn run(context: Context) {
     if let Err(error) = context.objects.take_over().await {
         tracing::warn!(%error, "take over the pods of the name before");
+    }
+    match restore_labels(&context).await {
+        // Its object is made with them.
+        Ok(()) | Err(ApiError::NotFound { .. }) => {}
+        Err(error) => tracing::warn!(%error, "write the node's labels"),
     }
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -41,17 +46,26 @@ pub async fn run(context: Context) {
     }
 }
 
+/// Labels that every node has and that somebody has taken away come back with the next start, as a kubelet has it.
+async fn restore_labels(context: &Context) -> Result<(), ApiError> {
+    let name = context.node_name.clone();
+    let change = move |mut node: Value| {
+        if node["metadata"]["labels"].is_null() {
+            node["metadata"]["labels"] = json!({});
+        }
+        for (label, value) in node::labels(&name).as_object().into_iter().flatten() {
+            set_default(&mut node["metadata"]["labels"], label, value.clone());
+        }
+        Ok(node)
+    };
+    context.objects.update(&node::KIND, "", &context.node_name, Half::Desired, change).await.map(drop)
+}
+
 async fn update(context: &Context) -> Result<Arc<Value>, ApiError> {
     let name = &*context.node_name;
     let node = match context.objects.get(&node::KIND, "", name) {
         Ok(node) => node,
-        Err(_) => {
-            let labels = json!({
-                "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture(),
-            });
-            let object = json!({"metadata": {"name": name, "labels": labels}, "spec": {}});
-            context.objects.create(&node::KIND, "", object).await?
-        }
+        Err(_) => context.objects.create(&node::KIND, "", node::new(name)).await?,
     };
     let readings = Readings::take(&context.node.options().root);
     let fresh = status(context, &readings, &node["status"]);
@@ -117,7 +131,7 @@ fn threads(loadavg: &str) -> u64 {
 fn status(context: &Context, readings: &Readings, old: &Value) -> Value {
     let resources = json!({
         "cpu": readings.processors.to_string(), "memory": format!("{}Ki", readings.memory / 1024),
-        "ephemeral-storage": format!("{}Ki", readings.disk / 1024),
+        "ephemeral-storage": format!("{}Ki", readings.disk / 1024), "pods": context.max_pods.to_string(),
     });
     json!({
         "capacity": resources, "allocatable": resources, "conditions": conditions(readings, old),
@@ -164,19 +178,10 @@ fn node_info() -> Value {
     json!({
         "machineID": read("/etc/machine-id"), "systemUUID": read("/sys/class/dmi/id/product_uuid"),
         "bootID": read("/proc/sys/kernel/random/boot_id"), "kernelVersion": read("/proc/sys/kernel/osrelease"),
-        "osImage": name.trim_matches('"'), "operatingSystem": "linux", "architecture": architecture(),
+        "osImage": name.trim_matches('"'), "operatingSystem": "linux", "architecture": node::architecture(),
         "containerRuntimeVersion": concat!("wharf://", env!("CARGO_PKG_VERSION")),
         "kubeletVersion": crate::api::discovery::version()["gitVersion"], "kubeProxyVersion": "",
     })
-}
-
-/// As Go names it, and images.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 #[cfg(test)]

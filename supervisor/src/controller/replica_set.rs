@@ -10,14 +10,17 @@ use super::changes;
 use super::event::{EventType, Recorder};
 use crate::api::kinds::{Kind, integer, pod, replica_set, text};
 use crate::api::objects::{Objects, Propagation, is_owned_by, now, owner_reference};
+use crate::api::scheduling::NODE_AFFINITY;
 use crate::api::status::ApiError;
+
+const REJECTED_BACK_OFF: SignedDuration = SignedDuration::from_secs(10);
 
 /// Keeps every ReplicaSet at its count.
 pub async fn run(objects: Objects, recorder: Recorder) {
     changes::run(objects, recorder, &replica_set::KIND, &pod::KIND, reconcile).await;
 }
 
-/// Gives back when the next pod may count as available.
+/// Gives back when the next pod may count as available, or be made.
 async fn reconcile(
     objects: &Objects,
     recorder: &Recorder,
@@ -29,17 +32,48 @@ async fn reconcile(
         Err(ApiError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
+    let mut held = None;
     if text(&set, "/metadata/deletionTimestamp").is_empty() {
         let active = active_pods(objects, namespace, text(&set, "/metadata/uid"));
         let desired = usize::try_from(integer(&set, "/spec/replicas")).unwrap_or(0);
-        for _ in active.len()..desired {
-            create_pod(objects, recorder, &replica_set::KIND, &set, pod_of(&replica_set::KIND, &set)).await?;
+        let missing = desired.saturating_sub(active.len());
+        let rejected = if missing > 0 { rejected_pods(objects, namespace, &set) } else { Vec::new() };
+        held = held_for(&rejected, Timestamp::now());
+        for _ in 0..if held.is_none() { missing } else { 0 } {
+            let pod = pod_of(&replica_set::KIND, &set);
+            let pod = create_pod(objects, recorder, &replica_set::KIND, &set, pod).await?;
+            if is_rejected(&pod) {
+                break;
+            }
+        }
+        for earlier in rejected.iter().filter(|_| held.is_none()) {
+            delete_pod(objects, recorder, &replica_set::KIND, &set, earlier).await?;
         }
         for surplus in surplus(active, desired) {
             delete_pod(objects, recorder, &replica_set::KIND, &set, &surplus).await?;
         }
     }
-    write_status(objects, namespace, name, &set).await
+    let available = write_status(objects, namespace, name, &set).await?;
+    Ok([held, available].into_iter().flatten().min())
+}
+
+/// Whether the node has turned the pod away that says it is for this node.
+fn is_rejected(pod: &Value) -> bool {
+    text(pod, "/status/phase") == "Failed" && text(pod, "/status/reason") == NODE_AFFINITY
+}
+
+fn rejected_pods(objects: &Objects, namespace: &str, set: &Value) -> Vec<Arc<Value>> {
+    let (mut pods, _) = objects.list(&pod::KIND, Some(namespace));
+    let is_leaving = |pod: &Value| !text(pod, "/metadata/deletionTimestamp").is_empty();
+    pods.retain(|pod| is_rejected(pod) && is_owned_by(pod, text(set, "/metadata/uid")) && !is_leaving(pod));
+    pods
+}
+
+/// How long no pod is made because one has just been turned away: the next would fare no better, and so on without end.
+fn held_for(rejected: &[Arc<Value>], now: Timestamp) -> Option<Duration> {
+    let made = rejected.iter().filter_map(|pod| text(pod, "/metadata/creationTimestamp").parse::<Timestamp>().ok());
+    let left = REJECTED_BACK_OFF - now.duration_since(made.max()?);
+    Duration::try_from(left).ok().filter(|left| !left.is_zero())
 }
 
 /// Makes a pod of `owner` and tells of it.
@@ -49,12 +83,12 @@ pub(super) async fn create_pod(
     kind: &Kind,
     owner: &Value,
     pod: Value,
-) -> Result<(), ApiError> {
+) -> Result<Arc<Value>, ApiError> {
     match objects.create(&pod::KIND, text(owner, "/metadata/namespace"), pod).await {
         Ok(pod) => {
             let message = format!("Created pod: {}", text(&pod, "/metadata/name"));
             recorder.tell(kind, owner, EventType::Normal, "SuccessfulCreate", message);
-            Ok(())
+            Ok(pod)
         }
         Err(error) => {
             recorder.tell(kind, owner, EventType::Warning, "FailedCreate", format!("Error creating: {error}"));
@@ -193,6 +227,20 @@ mod tests {
         assert_eq!(available_in(&pod("True"), 0, now), Some(Duration::ZERO));
         assert_eq!(available_in(&pod("True"), 4, now), Some(Duration::ZERO));
         assert_eq!(available_in(&pod("True"), 10, now), Some(Duration::from_secs(6)));
+    }
+
+    #[test]
+    fn a_pod_that_was_turned_away_has_its_successor_later() {
+        let rejected = |created: &str| {
+            let status = json!({"phase": "Failed", "reason": NODE_AFFINITY});
+            Arc::new(json!({"metadata": {"creationTimestamp": created}, "status": status}))
+        };
+        let now: Timestamp = "2026-01-01T00:00:14Z".parse().unwrap();
+        assert_eq!(held_for(&[], now), None);
+        assert_eq!(held_for(&[rejected("2026-01-01T00:00:04Z")], now), None);
+        let two = [rejected("2026-01-01T00:00:10Z"), rejected("2026-01-01T00:00:00Z")];
+        assert!(two.iter().all(|pod| is_rejected(pod)));
+        assert_eq!(held_for(&two, now), Some(Duration::from_secs(6)));
     }
 
     #[test]

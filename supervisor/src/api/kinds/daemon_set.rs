@@ -1,4 +1,4 @@
-//! `apps/v1` DaemonSet: one pod on each node, and there is one node.
+//! `apps/v1` DaemonSet: one pod on each node that its template wants, and there is one node.
 
 use serde_json::{Value, json};
 
@@ -33,13 +33,20 @@ pub static KIND: Kind = Kind {
         count("Ready", |o| integer(o, "/status/numberReady").into()),
         count("Up-to-date", |o| integer(o, "/status/updatedNumberScheduled").into()),
         count("Available", |o| integer(o, "/status/numberAvailable").into()),
-        Column { name: "Node Selector", data_type: "string", priority: 0, cell: |_| "<none>".into() },
+        Column { name: "Node Selector", data_type: "string", priority: 0, cell: node_selector_cell },
         AGE_COLUMN,
         CONTAINERS_COLUMN,
         IMAGES_COLUMN,
         SELECTOR_COLUMN,
     ],
 };
+
+fn node_selector_cell(set: &Value) -> Value {
+    let labels = set.pointer("/spec/template/spec/nodeSelector").and_then(Value::as_object).into_iter().flatten();
+    let shown: Vec<String> =
+        labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    if shown.is_empty() { "<none>".into() } else { shown.join(",").into() }
+}
 
 /// Fields of the specification that are carried out.
 const FIELDS: &[&str] = &["minReadySeconds", "revisionHistoryLimit", "selector.*", "template.*", "updateStrategy.*"];

@@ -15,9 +15,11 @@ mod job_policy;
 pub mod lease;
 pub mod namespace;
 pub mod node;
+pub mod node_affinity;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
+pub mod pod_affinity;
 mod pod_columns;
 pub mod pod_disruption;
 pub(in crate::api) mod pod_ephemeral;
@@ -29,6 +31,7 @@ mod pod_resources;
 mod pod_source;
 pub mod pod_tolerations;
 mod pod_update;
+pub mod priority_class;
 pub mod regarding_event;
 pub mod replica_set;
 pub mod review;
@@ -41,6 +44,7 @@ pub(crate) mod service_addresses;
 mod service_causes;
 pub mod storage_class;
 mod template_columns;
+mod topology_spread;
 mod view;
 pub mod volume_fields;
 
@@ -113,6 +117,7 @@ pub const KINDS: &[&Kind] = &[
     &cluster_role_binding::KIND,
     &role::KIND,
     &role_binding::KIND,
+    &priority_class::KIND,
     &storage_class::KIND,
 ];
 

@@ -1,6 +1,6 @@
 //! `v1` Node: the one this runs on. Made by its controller; people may label it, and cordon it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::pod_fields::unsupported;
 use super::{AGE_COLUMN, Column, Kind, NAME_COLUMN, NODES_VERBS, pod, text};
@@ -37,6 +37,29 @@ pub static KIND: Kind = Kind {
         },
     ],
 };
+
+/// The object of the node of that name, as it is made.
+pub fn new(name: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": labels(name)}, "spec": {}})
+}
+
+/// The labels that every node has.
+pub fn labels(name: &str) -> Value {
+    let (os, arch) = ("linux", architecture());
+    json!({
+        "beta.kubernetes.io/arch": arch, "beta.kubernetes.io/os": os, "kubernetes.io/arch": arch,
+        "kubernetes.io/hostname": name, "kubernetes.io/os": os,
+    })
+}
+
+/// As Go names it, and images.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
 
 /// Whether new pods are kept off the node.
 pub fn is_cordoned(node: &Value) -> bool {
@@ -82,7 +105,6 @@ fn address<'a>(node: &'a Value, kind: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_node_is_shown_as_kubernetes_shows_it() {

@@ -9,8 +9,7 @@ use super::pod_source::host_path_causes;
 use super::volume_fields::{
     access_mode_causes, class_name_causes, or_unset, shown_modes, storage_causes, volume_mode_causes,
 };
-use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, set_default, text};
-use crate::api::selector::Selector;
+use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, node_affinity, set_default, text};
 use crate::api::status::Cause;
 
 pub static KIND: Kind = Kind {
@@ -139,35 +138,21 @@ fn validate(object: &Value) -> Vec<Cause> {
             causes.push(Cause::required(format!("spec.claimRef.{field}"), "the claim that it is for"));
         }
     }
-    affinity_causes(spec, &mut causes);
+    let affinity = &spec["nodeAffinity"];
+    match &affinity["required"] {
+        Value::Null if !affinity.is_null() => {
+            causes.push(Cause::required("spec.nodeAffinity.required", "must specify required node constraints"));
+        }
+        Value::Null => {}
+        required => node_affinity::selector_causes(required, "spec.nodeAffinity.required", &mut causes),
+    }
     causes
 }
 
-fn affinity_causes(spec: &Value, causes: &mut Vec<Cause>) {
-    for (index, term) in items(&spec["nodeAffinity"]["required"], "nodeSelectorTerms").iter().enumerate() {
-        for list in ["matchExpressions", "matchFields"] {
-            if let Err(message) = Selector::from_label_selector(&json!({"matchExpressions": term.get(list)})) {
-                let path = format!("spec.nodeAffinity.required.nodeSelectorTerms[{index}].{list}");
-                causes.push(Cause::invalid(path, &term[list], &message));
-            }
-        }
-    }
-}
-
-/// Whether `node` is one that the volume can be reached from. A term without any requirement matches none.
+/// Whether `node` is one that the volume can be reached from.
 pub fn is_reachable_from(volume: &Value, node: &Value) -> bool {
-    let Some(required) = volume.pointer("/spec/nodeAffinity/required").filter(|required| !required.is_null()) else {
-        return true;
-    };
-    let selects = |term: &Value, list: &str, fits: fn(&Selector, &Value) -> bool| {
-        Selector::from_label_selector(&json!({"matchExpressions": term.get(list)}))
-            .is_ok_and(|selector| fits(&selector, node))
-    };
-    items(required, "nodeSelectorTerms").iter().any(|term| {
-        let is_empty = items(term, "matchExpressions").is_empty() && items(term, "matchFields").is_empty();
-        let labels = |selector: &Selector, node: &Value| selector.matches(&node["metadata"]["labels"]);
-        !is_empty && selects(term, "matchExpressions", labels) && selects(term, "matchFields", Selector::matches_fields)
-    })
+    let required = &volume["spec"]["nodeAffinity"]["required"];
+    required.is_null() || node_affinity::selects(required, node)
 }
 
 /// Where a volume is stays; so does what it is.
@@ -210,10 +195,11 @@ mod tests {
             ("persistentVolumeReclaimPolicy", json!("Recycle"), "spec.persistentVolumeReclaimPolicy"),
             ("mountOptions", json!(["ro"]), "spec.mountOptions"),
             ("claimRef", json!({"name": "data"}), "spec.claimRef.namespace"),
+            ("nodeAffinity", json!({}), "spec.nodeAffinity.required"),
             (
                 "nodeAffinity",
-                terms(json!([{"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}])),
-                "spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions",
+                terms(json!([{"matchExpressions": [{"key": "a", "operator": "Near", "values": ["1"]}]}])),
+                "spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].operator",
             ),
         ] {
             let mut spec = valid();

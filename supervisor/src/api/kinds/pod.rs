@@ -1,6 +1,8 @@
 //! `v1` Pod. Every field of its specification is either carried out or refused by name.
 
+use super::node_affinity::affinity_causes;
 use super::persistent_volume_claim::spec_defaults as claim_defaults;
+use super::pod_affinity::pod_affinity_causes;
 use super::pod_columns::{displayed_status, or_none, readiness_gates_cell, ready_cell, restarts_cell};
 use super::pod_ephemeral::ephemeral_causes;
 use super::pod_fields::{CONTAINER_FIELDS, POD_FIELDS, unsupported};
@@ -10,6 +12,8 @@ use super::pod_resources::{request_defaults, resource_causes};
 use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
 use super::pod_tolerations::toleration_causes;
 use super::pod_update::validate_update;
+use super::priority_class::policy_causes as preemption_causes;
+use super::topology_spread::spread_causes;
 use super::{
     AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, is_qualified_name,
     set_default, text,
@@ -54,7 +58,6 @@ pub static KIND: Kind = Kind {
             name: "Nominated Node",
             data_type: "string",
             priority: 1,
-            // There is one node: nobody is moved out of the way for a pod.
             cell: |o| or_none(text(o, "/status/nominatedNodeName")),
         },
         Column { name: "Readiness Gates", data_type: "string", priority: 1, cell: readiness_gates_cell },
@@ -174,6 +177,15 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
         volume_causes(volume, &format!("{path}.volumes[{index}]"), &mut causes);
     }
     toleration_causes(spec, path, &mut causes);
+    affinity_causes(spec, path, &mut causes);
+    pod_affinity_causes(spec, path, &mut causes);
+    spread_causes(spec, path, &mut causes);
+    preemption_causes(spec, path, &mut causes);
+    let class = text(spec, "/priorityClassName");
+    if !class.is_empty() && !is_dns_subdomain(class) {
+        let message = "must be a lowercase RFC 1123 subdomain";
+        causes.push(Cause::invalid(format!("{path}.priorityClassName"), format_args!("{class:?}"), message));
+    }
     for (index, gate) in items(spec, "readinessGates").iter().enumerate() {
         let condition = text(gate, "/conditionType");
         if !is_qualified_name(condition) {
@@ -352,11 +364,11 @@ mod tests {
     fn what_is_not_carried_out_is_refused_by_name() {
         assert_eq!(
             causes(json!({
-                "priorityClassName": "high",
+                "runtimeClassName": "other",
                 "containers": [{"name": "c", "image": "busybox:1", "volumeDevices": [{"name": "d"}]}],
                 "volumes": [{"name": "v", "nfs": {"server": "x", "path": "/"}}],
             })),
-            ["spec.priorityClassName", "spec.volumes[0].nfs", "spec.containers[0].volumeDevices"]
+            ["spec.runtimeClassName", "spec.volumes[0].nfs", "spec.containers[0].volumeDevices"]
         );
     }
 

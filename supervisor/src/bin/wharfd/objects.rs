@@ -39,6 +39,7 @@ pub(crate) async fn controller_context(
         node: node.clone(),
         dns,
         node_name: node_name.into(),
+        max_pods: config.max_pods,
         host_ips: controller::node_addresses(config.network.has_ipv6()),
         pod_logs,
         pod_volumes,

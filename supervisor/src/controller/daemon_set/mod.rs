@@ -1,4 +1,5 @@
-//! DaemonSets: one pod, also on a node that is cordoned, replaced when the template changes.
+//! DaemonSets: one pod where the node is one that its template wants, also while that is cordoned, replaced when the
+//! template changes.
 
 mod history;
 
@@ -6,12 +7,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::changes::{self, Again};
+use super::changes::{self, Again, differs};
 use super::deployment::template_hash;
 use super::event::Recorder;
 use super::replica_set::{create_pod, delete_pod, is_ready, pod_of};
-use crate::api::kinds::{daemon_set, integer, pod, text};
+use crate::api::kinds::{daemon_set, integer, node, node_affinity, pod, text};
+use crate::api::object_store::Change;
 use crate::api::objects::{Objects, is_owned_by};
+use crate::api::scheduling;
 use crate::api::status::ApiError;
 
 /// Label of a pod that says which template it was made of.
@@ -20,7 +23,15 @@ const HASH_POINTER: &str = "/metadata/labels/controller-revision-hash";
 
 /// Keeps every DaemonSet's pod.
 pub async fn run(objects: Objects, recorder: Recorder) {
-    changes::run(objects, recorder, &daemon_set::KIND, &pod::KIND, reconcile).await;
+    let labels = |change: &Change| change.key.resource == node::KIND.plural && differs(change, "/metadata/labels");
+    changes::run_also(objects, recorder, &daemon_set::KIND, &pod::KIND, labels, reconcile).await;
+}
+
+/// Whether the node is one that the pods of a DaemonSet want.
+fn is_wanted(set: &Value, node: &Value) -> bool {
+    let spec = &set["spec"]["template"]["spec"];
+    let named = text(spec, "/nodeName");
+    (named.is_empty() || named == text(node, "/metadata/name")) && node_affinity::fits(spec, node)
 }
 
 /// What is to be done with the pods that there are.
@@ -37,11 +48,12 @@ async fn reconcile(objects: &Objects, recorder: &Recorder, namespace: &str, name
         Err(error) => return Err(error),
     };
     let hash = template_hash(&set);
+    let is_wanted = is_wanted(&set, &scheduling::node_view(objects));
     if text(&set, "/metadata/deletionTimestamp").is_empty() {
         let pods = pods_of(objects, namespace, &set);
         let used: Vec<String> = pods.iter().map(|pod| text(pod, HASH_POINTER).to_owned()).collect();
         history::keep(objects, &set, &hash, &used).await?;
-        let steps = steps(&set, &hash, &pods);
+        let steps = if is_wanted { steps(&set, &hash, &pods) } else { end_of(&pods) };
         for pod in &steps.delete {
             delete_pod(objects, recorder, &daemon_set::KIND, &set, pod).await?;
         }
@@ -52,7 +64,7 @@ async fn reconcile(objects: &Objects, recorder: &Recorder, namespace: &str, name
             create_pod(objects, recorder, &daemon_set::KIND, &set, pod).await?;
         }
     }
-    write_status(objects, namespace, name, &set, &hash).await?;
+    write_status(objects, namespace, name, &set, &hash, is_wanted).await?;
     Ok(None)
 }
 
@@ -72,6 +84,11 @@ fn has_ended(pod: &Value) -> bool {
 
 fn is_of(pod: &Value, hash: &str) -> bool {
     pod["metadata"]["labels"][HASH_LABEL] == hash
+}
+
+/// Where the node is not wanted, or no more.
+fn end_of(pods: &[Arc<Value>]) -> Steps {
+    Steps { create: false, delete: pods.iter().filter(|pod| !is_leaving(pod)).cloned().collect() }
 }
 
 fn steps(set: &Value, hash: &str, pods: &[Arc<Value>]) -> Steps {
@@ -99,23 +116,36 @@ fn steps(set: &Value, hash: &str, pods: &[Arc<Value>]) -> Steps {
     steps
 }
 
-async fn write_status(objects: &Objects, namespace: &str, name: &str, set: &Value, hash: &str) -> Result<(), ApiError> {
-    let mut pods = pods_of(objects, namespace, set);
-    pods.retain(|pod| !is_leaving(pod) && !has_ended(pod));
-    let present = i64::from(!pods.is_empty());
-    let ready = i64::from(pods.iter().any(|pod| is_ready(pod)));
-    let mut status = json!({
-        "desiredNumberScheduled": 1, "currentNumberScheduled": present, "numberMisscheduled": 0,
-        "numberReady": ready, "numberAvailable": ready, "observedGeneration": integer(set, "/metadata/generation"),
-        "updatedNumberScheduled": i64::from(pods.iter().any(|pod| is_of(pod, hash))),
-    });
-    if ready == 0 {
-        status["numberUnavailable"] = 1.into();
-    }
+async fn write_status(
+    objects: &Objects,
+    namespace: &str,
+    name: &str,
+    set: &Value,
+    hash: &str,
+    is_wanted: bool,
+) -> Result<(), ApiError> {
+    let status = status(set, hash, is_wanted, &pods_of(objects, namespace, set));
     match objects.set_status(&daemon_set::KIND, namespace, name, text(set, "/metadata/uid"), status).await {
         Err(ApiError::NotFound { .. }) => Ok(()),
         other => other,
     }
+}
+
+fn status(set: &Value, hash: &str, is_wanted: bool, pods: &[Arc<Value>]) -> Value {
+    let mut alive = pods.iter().filter(|pod| !has_ended(pod)).collect::<Vec<_>>();
+    let misplaced = !is_wanted && !alive.is_empty();
+    alive.retain(|pod| is_wanted && !is_leaving(pod));
+    let ready = alive.iter().any(|pod| is_ready(pod));
+    let mut status = json!({
+        "desiredNumberScheduled": i64::from(is_wanted), "currentNumberScheduled": i64::from(!alive.is_empty()),
+        "numberMisscheduled": i64::from(misplaced), "numberReady": i64::from(ready),
+        "numberAvailable": i64::from(ready), "observedGeneration": integer(set, "/metadata/generation"),
+        "updatedNumberScheduled": i64::from(alive.iter().any(|pod| is_of(pod, hash))),
+    });
+    if is_wanted && !ready {
+        status["numberUnavailable"] = 1.into();
+    }
+    status
 }
 
 #[cfg(test)]
@@ -160,5 +190,23 @@ mod tests {
         assert_eq!(names(&surging, &[pod("old", true), pod("new", false)]), (false, 0));
         assert_eq!(names(&surging, &[pod("old", true), pod("new", true)]), (false, 1));
         assert_eq!(names(&set(json!({"type": "OnDelete"})), &[pod("old", true)]), (false, 0));
+    }
+    #[test]
+    fn a_node_that_is_not_wanted_has_no_pod() {
+        let node = json!({"metadata": {"name": "n", "labels": {"disk": "ssd"}}});
+        let wants = |spec: Value| is_wanted(&json!({"spec": {"template": {"spec": spec}}}), &node);
+        assert!(wants(json!({})) && wants(json!({"nodeName": "n", "nodeSelector": {"disk": "ssd"}})));
+        assert!(!wants(json!({"nodeName": "m"})) && !wants(json!({"nodeSelector": {"disk": "hdd"}})));
+        let steps = end_of(&[pod("new", true), pod("old", false)]);
+        assert_eq!((steps.create, steps.delete.len()), (false, 2));
+        let counts = |is_wanted: bool, pods: &[Arc<Value>]| {
+            let status = status(&json!({}), "new", is_wanted, pods);
+            ["desiredNumberScheduled", "currentNumberScheduled", "numberMisscheduled", "numberUnavailable"]
+                .map(|field| integer(&status, &format!("/{field}")))
+        };
+        assert_eq!(counts(true, &[pod("new", true)]), [1, 1, 0, 0]);
+        assert_eq!(counts(true, &[]), [1, 0, 0, 1]);
+        assert_eq!(counts(false, &[pod("new", true)]), [0, 0, 1, 0]);
+        assert_eq!(counts(false, &[]), [0, 0, 0, 0]);
     }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{EventType, Recorder};
 use crate::api::kinds::pod::{self, items};
 use crate::api::kinds::text;
+use crate::api::scheduling::NODE_AFFINITY;
 
 pub(super) const RESOURCE: &str = "pods";
 
@@ -36,6 +37,7 @@ fn happened(before: &Value, after: &Value) -> Vec<Happened> {
         let reason = match text(after, "/status/reason") {
             "DeadlineExceeded" => "DeadlineExceeded",
             "Evicted" => "Evicted",
+            NODE_AFFINITY => NODE_AFFINITY,
             _ => "Failed",
         };
         events.push(whole(EventType::Warning, reason, message));
