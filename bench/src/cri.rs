@@ -55,6 +55,33 @@ fn contestants(
     Ok(found)
 }
 
+/// As [`contestants`], each alone on the machine: the other daemon stands still meanwhile.
+fn contestants_apart(
+    context: &Context,
+    calls: &str,
+    prepare: fn(&mut Node) -> anyhow::Result<()>,
+    job: Job,
+) -> anyhow::Result<Vec<Contestant>> {
+    let apart = |name, mut node: Node| {
+        prepare(&mut node)?;
+        node.stand_still();
+        let (version, command) = (node.version.clone(), calls.into());
+        let run = move || {
+            node.go_on();
+            let sample = job(&mut node);
+            node.stand_still();
+            sample
+        };
+        anyhow::Ok(Contestant { name, version, command, run: Ok(Box::new(run)) })
+    };
+    let mut found = vec![apart(OURS, Node::wharf(context)?)?];
+    found.push(match Node::containerd() {
+        Err(reason) => Contestant::missing(CONTAINERD, reason),
+        Ok(node) => apart(CONTAINERD, node?)?,
+    });
+    Ok(found)
+}
+
 fn contestant(name: &'static str, mut node: Node, calls: &str, job: Job) -> Contestant {
     let version = node.version.clone();
     Contestant { name, version, command: calls.into(), run: Ok(Box::new(move || job(&mut node))) }
@@ -156,8 +183,8 @@ fn counted(count: impl FnOnce() -> anyhow::Result<usize>) -> anyhow::Result<Samp
 pub(crate) fn list(context: &Context) -> anyhow::Result<Comparison> {
     let job: Job = |node| counted(|| node.client.list_containers());
     Ok(Comparison {
-        what: format!("List {} containers.", LISTED_PODS * LISTED_CONTAINERS),
-        contestants: contestants(context, "ListContainers", crowd_of_containers, job)?,
+        what: format!("List {} containers; the other daemon stands still meanwhile.", LISTED_PODS * LISTED_CONTAINERS),
+        contestants: contestants_apart(context, "ListContainers", crowd_of_containers, job)?,
         bounds: vec![Bound { ours: OURS, metric: Metric::Time, at_most: Limit::Tail(LIST_MAX_SECONDS) }],
         rounds: 200,
         warm_up: 10,
@@ -168,8 +195,11 @@ pub(crate) fn list(context: &Context) -> anyhow::Result<Comparison> {
 pub(crate) fn stats(context: &Context) -> anyhow::Result<Comparison> {
     let job: Job = |node| counted(|| node.client.container_stats());
     Ok(Comparison {
-        what: format!("Figures of {} containers.", LISTED_PODS * LISTED_CONTAINERS),
-        contestants: contestants(context, "ListContainerStats", crowd_of_containers, job)?,
+        what: format!(
+            "Figures of {} containers; the other daemon stands still meanwhile.",
+            LISTED_PODS * LISTED_CONTAINERS
+        ),
+        contestants: contestants_apart(context, "ListContainerStats", crowd_of_containers, job)?,
         bounds: vec![Bound { ours: OURS, metric: Metric::Time, at_most: Limit::Absolute(STATS_MAX_SECONDS) }],
         rounds: 40,
         warm_up: 4,

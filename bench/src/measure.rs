@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use wharf_sys::process::wait_with_peak;
 
 use crate::comparison::{Metric, Sample};
@@ -65,12 +66,25 @@ impl Daemon {
         self.0.id()
     }
 
+    /// Stops it, until it goes on.
+    pub fn stand_still(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Asks it to end, and waits for that.
     pub fn end(&mut self) {
-        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        self.signal(Signal::TERM);
+        let _ = self.0.wait();
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
             // It may have ended by itself.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            let _ = self.0.wait();
+            let _ = kill_process(pid, signal);
         }
     }
 

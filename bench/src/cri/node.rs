@@ -32,6 +32,8 @@ pub(crate) struct Node {
 
 /// How long a daemon has until it is ready.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a daemon that stood still has to do takes no longer.
+const AWAKE: Duration = Duration::from_millis(50);
 /// Plugins of Debian's package.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
 
@@ -126,6 +128,17 @@ impl Node {
         }
     }
 
+    /// Stops the daemon, so that another one is measured by itself.
+    pub(super) fn stand_still(&self) {
+        self.daemon.stand_still();
+    }
+
+    /// After it stood still; what it has missed meanwhile is done before this returns.
+    pub(super) fn go_on(&self) {
+        self.daemon.go_on();
+        std::thread::sleep(AWAKE);
+    }
+
     /// Brings so many pods of one container to run, all at a time.
     pub(super) fn start_pods(&mut self, count: usize) -> anyhow::Result<Vec<String>> {
         let pods = (0..count).map(|_| self.next_pod(1)).collect();
@@ -216,6 +229,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        self.daemon.go_on();
         if let Err(error) = self.client.end_all() {
             eprintln!("bench: end the pods of a node: {error:#}");
         }
