@@ -15,7 +15,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -54,13 +54,11 @@ pub fn make_unwritable() -> io::Result<Seal> {
     let program = match overlay().or_else(|_| read_only_mount(own.as_fd())) {
         Ok(program) => program,
         Err(_) => {
-            let mut file = File::from(fs::open_at(None, c"/proc/self/exe", fs::O_RDONLY, 0, 0)?);
+            let file = File::from(fs::open_at(None, c"/proc/self/exe", fs::O_RDONLY, 0, 0)?);
             if fs::is_sealed(file.as_fd()) {
                 return Ok(Seal::Copy);
             }
-            let mut program = Vec::new();
-            file.read_to_end(&mut program)?;
-            fs::sealed_memfd(c"runw", &program)?.into()
+            fs::sealed_memfd(c"runw", file)?.into()
         }
     };
     Err(execute(program.as_fd()))

@@ -61,7 +61,7 @@ impl HookState<'_> {
     /// The JSON in a file that hooks can read.
     pub(crate) fn file(&self) -> Result<fs::File, Error> {
         let json = serde_json::to_vec(self).unwrap_or_default();
-        wharf_sys::fs::sealed_memfd(c"state", &json).during("make the hooks' state", "")
+        wharf_sys::fs::sealed_memfd(c"state", &json[..]).during("make the hooks' state", "")
     }
 }
 

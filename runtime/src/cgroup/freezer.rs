@@ -24,7 +24,7 @@ impl Cgroup {
     /// Lets a v1 group's processes run on, without waiting until they do.
     pub(super) fn thaw_v1(&self) -> io::Result<()> {
         let thaw = |path: &Path| thawed_if_gone(write(&path.join("freezer.state"), "THAWED"), false);
-        self.v1("freezer").map_or(Ok(()), |path| thaw(path))
+        self.v1("freezer").map_or(Ok(()), thaw)
     }
 
     /// Whether the processes are stopped.

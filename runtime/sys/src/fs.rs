@@ -223,13 +223,14 @@ pub fn may_execute(path: &CStr) -> io::Result<()> {
     check_int(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) }).map(drop)
 }
 
-/// An anonymous file with these contents, sealed against any change, its offset at the start.
-pub fn sealed_memfd(name: &CStr, contents: &[u8]) -> io::Result<File> {
-    use std::io::{Seek, Write};
+/// An anonymous file with these contents, sealed against any change, its offset at the start. Those of a file the kernel copies
+/// by itself.
+pub fn sealed_memfd<R: io::Read>(name: &CStr, mut contents: R) -> io::Result<File> {
+    use std::io::Seek;
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: `name` is NUL-terminated.
     let mut file = File::from(owned(unsafe { libc::memfd_create(name.as_ptr(), flags) }.into())?);
-    file.write_all(contents)?;
+    io::copy(&mut contents, &mut file)?;
     file.rewind()?;
     // SAFETY: F_ADD_SEALS takes an integer.
     check_int(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, ALL_SEALS) })?;

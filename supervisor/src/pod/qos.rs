@@ -97,8 +97,8 @@ impl Inner {
         let mut weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
         let shares = {
             let table = self.table();
-            let is_up = |entry: &&Box<PodEntry>| !entry.is_listed() || entry.status.state == SandboxState::Ready;
-            let configs = table.pods.values().filter(is_up).map(|entry| &entry.status.config);
+            let is_up = |entry: &&PodEntry| !entry.is_listed() || entry.status.state == SandboxState::Ready;
+            let configs = table.pods.values().map(|entry| &**entry).filter(is_up).map(|entry| &entry.status.config);
             let of_class = configs.filter(|config| config.qos_class == Some(class) && config.cgroup_parent.is_none());
             class.shares(of_class.filter_map(|config| config.limits.sum().cpu_shares))
         };
