@@ -225,10 +225,11 @@ async fn send(
 /// A redirect within the pod's own paths is one within those that lead to it.
 fn lead_back(headers: &mut HeaderMap, prefix: &str) {
     let Some(location) = headers.get(header::LOCATION).and_then(|location| location.to_str().ok()) else { return };
-    if location.starts_with('/') && !location.starts_with("//") {
-        if let Ok(location) = HeaderValue::try_from(format!("{prefix}{location}")) {
-            headers.insert(header::LOCATION, location);
-        }
+    if location.starts_with('/')
+        && !location.starts_with("//")
+        && let Ok(location) = HeaderValue::try_from(format!("{prefix}{location}"))
+    {
+        headers.insert(header::LOCATION, location);
     }
 }
 
