@@ -37,6 +37,9 @@
 //! listen = "192.0.2.1:6443"           # the Kubernetes API over TLS, beside its socket; default: nowhere
 //! names = ["node.example"]            # further names and addresses in the server's certificate
 //!
+//! [eviction]
+//! memory_mib = 100                    # pods are ended where the node has less free memory; 0: never
+//!
 //! [checkpoint]
 //! enabled = false                     # CheckpointContainer, and containers made from its archives
 //! images = false                      # and from images: whoever names one decides then what root restores
@@ -78,6 +81,7 @@ pub struct Config {
     pub network: Network,
     pub dns: Dns,
     pub api: Api,
+    pub eviction: Eviction,
     pub checkpoint: Checkpoint,
     pub runtimes: BTreeMap<String, Runtime>,
 }
@@ -90,6 +94,14 @@ pub struct Checkpoint {
     pub enabled: bool,
     /// Containers are made from images too that say of themselves that they are checkpoints; needs `enabled`.
     pub images: bool,
+}
+
+/// When pods are ended because the node runs out of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Eviction {
+    /// Where the node has less free memory than this, in MiB. 0: never.
+    pub memory_mib: u32,
 }
 
 /// How pods get their network.
@@ -231,6 +243,7 @@ impl Default for Config {
             network: Network::default(),
             dns: Dns::default(),
             api: Api::default(),
+            eviction: Eviction::default(),
             checkpoint: Checkpoint::default(),
             runtimes: BTreeMap::new(),
         }
@@ -249,6 +262,12 @@ impl Default for Network {
             node_ports: "30000-32767".into(),
             cni: Cni::default(),
         }
+    }
+}
+
+impl Default for Eviction {
+    fn default() -> Self {
+        Self { memory_mib: 100 }
     }
 }
 

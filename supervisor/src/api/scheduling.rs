@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::kinds::pod_tolerations::tolerates_cordon;
+use super::kinds::pod_tolerations::{tolerates_cordon, tolerates_memory_pressure};
 use super::kinds::{namespace, node, node_affinity, pod, text};
 use super::object_store::Key;
 use super::objects::{Objects, api_error, now};
@@ -48,10 +48,19 @@ fn before(pod: &Value, nominated: &Occupants) -> impl Iterator<Item = Arc<Value>
     nominated.pods().filter(matters).cloned()
 }
 
+/// Takes notice of the changes that there were. Otherwise who has the node is looked at with the next pod only, and all that
+/// pods were until then is kept.
+pub fn keep_up(objects: &Objects) {
+    objects.ledger().occupants(objects.store(), objects.node_name());
+}
+
 /// What is in the way whoever else has the node.
 fn own_obstacle(objects: &Objects, pod: &Value, node: &Value) -> Option<String> {
     if node::is_cordoned(node) && !tolerates_cordon(pod) {
         return Some("1 node(s) were unschedulable".to_owned());
+    }
+    if node::is_short_of_memory(node) && !tolerates_memory_pressure(pod) {
+        return Some("1 node(s) had untolerated taint {node.kubernetes.io/memory-pressure: }".to_owned());
     }
     if !node_affinity::fits(&pod["spec"], node) {
         return Some(format!("1 {NOT_WANTED}"));

@@ -120,6 +120,7 @@ mod tests {
             include_bytes!("../../../fuzz/seeds/manifest/map.yaml"),
             include_bytes!("../../../fuzz/seeds/manifest/volumes.yaml"),
             include_bytes!("../../../fuzz/seeds/manifest/job.yaml"),
+            include_bytes!("../../../fuzz/seeds/manifest/placement.json"),
         ] {
             assert!(manifest(seed), "{}", String::from_utf8_lossy(seed));
             every_slip(seed, JSON, manifest);

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Context, node_lease};
+use super::{Context, node_lease, node_pressure};
 use crate::api::kinds::{node, set_default, text};
 use crate::api::metrics::meminfo_bytes;
 use crate::api::objects::{Half, now};
@@ -15,9 +15,12 @@ use crate::api::status::ApiError;
 
 /// How often it is looked at, and its lease renewed.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// How long the node says that it is short of memory after it was so last, and takes nothing that asks for none: what was
+/// ended would be back at once. The kubelet's own time.
+const RELIEF: Duration = Duration::from_secs(300);
 /// A status that stays the same is written again after so long: its heartbeat. As the kubelet's.
 const HEARTBEAT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
-/// The kubelet's own thresholds: free memory in bytes, and shares of a file system and of process ids.
+/// The kubelet's own thresholds: free memory in bytes where none is configured, and shares of a file system and of process ids.
 const LEAST_MEMORY: u64 = 100 << 20;
 const LEAST_SHARE: f64 = 0.1;
 
@@ -31,11 +34,24 @@ pub async fn run(context: Context) {
         Ok(()) | Err(ApiError::NotFound { .. }) => {}
         Err(error) => tracing::warn!(%error, "write the node's labels"),
     }
+    let mut pressed = None;
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match update(&context).await {
+        let mut readings = Readings::take(&context.node.options().root);
+        let is_short = readings.available_memory < least_memory(&context);
+        if is_short {
+            pressed = Some(Instant::now());
+        }
+        readings.memory_pressure = pressed.is_some_and(|at: Instant| at.elapsed() < RELIEF);
+        if is_short && context.evict_below > 0 {
+            let relieved = node_pressure::relieve(&context, context.evict_below, readings.available_memory).await;
+            if let Err(error) = relieved {
+                tracing::warn!(%error, "end a pod for want of memory");
+            }
+        }
+        match update(&context, &readings).await {
             Ok(node) => {
                 if let Err(error) = node_lease::renew(&context.objects, &node).await {
                     tracing::warn!(%error, "renew the node's lease");
@@ -61,14 +77,18 @@ async fn restore_labels(context: &Context) -> Result<(), ApiError> {
     context.objects.update(&node::KIND, "", &context.node_name, Half::Desired, change).await.map(drop)
 }
 
-async fn update(context: &Context) -> Result<Arc<Value>, ApiError> {
+/// Bytes: less is pressure.
+fn least_memory(context: &Context) -> u64 {
+    if context.evict_below > 0 { context.evict_below } else { LEAST_MEMORY }
+}
+
+async fn update(context: &Context, readings: &Readings) -> Result<Arc<Value>, ApiError> {
     let name = &*context.node_name;
     let node = match context.objects.get(&node::KIND, "", name) {
         Ok(node) => node,
         Err(_) => context.objects.create(&node::KIND, "", node::new(name)).await?,
     };
-    let readings = Readings::take(&context.node.options().root);
-    let fresh = status(context, &readings, &node["status"]);
+    let fresh = status(context, readings, &node["status"]);
     if is_told(&node["status"], &fresh) {
         return Ok(node);
     }
@@ -97,6 +117,8 @@ struct Readings {
     /// Bytes.
     memory: u64,
     available_memory: u64,
+    /// It is short of memory, or was so not long ago.
+    memory_pressure: bool,
     disk: u64,
     available_disk: u64,
     threads: u64,
@@ -114,6 +136,7 @@ impl Readings {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory: meminfo_bytes(&meminfo, "MemTotal"),
             available_memory: meminfo_bytes(&meminfo, "MemAvailable"),
+            memory_pressure: false,
             disk,
             available_disk,
             threads: threads(&fs::read_to_string("/proc/loadavg").unwrap_or_default()),
@@ -147,7 +170,7 @@ fn addresses(context: &Context) -> Vec<Value> {
 
 fn conditions(readings: &Readings, old: &Value) -> Vec<Value> {
     let is_short = |free: u64, all: u64| (free as f64) < all as f64 * LEAST_SHARE;
-    let memory = readings.available_memory < LEAST_MEMORY;
+    let memory = readings.memory_pressure;
     let disk = is_short(readings.available_disk, readings.disk);
     let pids = is_short(readings.most_threads.saturating_sub(readings.threads), readings.most_threads);
     let pressure = |kind: &str, is_so: bool, resource: &str, of: &str| {
@@ -192,6 +215,7 @@ mod tests {
         processors: 2,
         memory: 4 << 30,
         available_memory: 1 << 30,
+        memory_pressure: false,
         disk: 100 << 30,
         available_disk: 50 << 30,
         threads: 500,
@@ -207,7 +231,7 @@ mod tests {
     #[test]
     fn a_node_says_what_it_is_short_of() {
         assert_eq!(pressures(&ENOUGH), ["Ready"]);
-        assert_eq!(pressures(&Readings { available_memory: 1 << 20, ..ENOUGH }), ["MemoryPressure", "Ready"]);
+        assert_eq!(pressures(&Readings { memory_pressure: true, ..ENOUGH }), ["MemoryPressure", "Ready"]);
         assert_eq!(pressures(&Readings { available_disk: 9 << 30, ..ENOUGH }), ["DiskPressure", "Ready"]);
         assert_eq!(pressures(&Readings { threads: 32000, ..ENOUGH }), ["PIDPressure", "Ready"]);
         assert_eq!(threads("0.00 0.01 0.05 1/387 12345\n"), 387);
@@ -217,7 +241,7 @@ mod tests {
     fn a_status_that_stays_is_written_for_its_heartbeat_alone() {
         let fresh = json!({"conditions": conditions(&ENOUGH, &Value::Null)});
         assert!(is_told(&fresh, &fresh));
-        let short = json!({"conditions": conditions(&Readings { available_memory: 0, ..ENOUGH }, &fresh)});
+        let short = json!({"conditions": conditions(&Readings { memory_pressure: true, ..ENOUGH }, &fresh)});
         assert!(!is_told(&fresh, &short));
         let mut old = fresh.clone();
         old["conditions"][0]["lastHeartbeatTime"] = "2026-01-01T00:00:00Z".into();

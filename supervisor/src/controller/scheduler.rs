@@ -20,6 +20,7 @@ use crate::api::status::ApiError;
 pub async fn run(objects: Objects, recorder: Recorder) {
     let mut changes = Changes::new(objects.store());
     loop {
+        scheduling::keep_up(&objects);
         let mut waiting = objects.list(&pod::KIND, None).0;
         waiting.retain(|pod| waits(pod));
         waiting.sort_by_cached_key(turn);
@@ -29,7 +30,9 @@ pub async fn run(objects: Objects, recorder: Recorder) {
                 Err(error) => tracing::warn!(pod = text(pod, "/metadata/name"), %error, "schedule"),
             }
         }
-        while changes.next().await.is_some_and(|changes| !changes.iter().any(matters)) {}
+        while changes.next().await.is_some_and(|changes| !changes.iter().any(matters)) {
+            scheduling::keep_up(&objects);
+        }
     }
 }
 
@@ -55,7 +58,9 @@ fn matters(change: &Change) -> bool {
         resource if resource == namespace::KIND.plural => differs(change, "/metadata/labels"),
         // The rest of its status changes often, and means nothing here.
         resource if resource == node::KIND.plural => {
-            ["/metadata/labels", "/spec", "/status/allocatable"].iter().any(|part| differs(change, part))
+            let pressure = |node: &Value| node::is_short_of_memory(node);
+            let relieved = change.previous.as_ref().is_some_and(|before| pressure(before) != pressure(&change.object));
+            relieved || ["/metadata/labels", "/spec", "/status/allocatable"].iter().any(|part| differs(change, part))
         }
         _ => false,
     }

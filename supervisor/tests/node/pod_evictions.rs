@@ -6,7 +6,7 @@ use crate::api_requests::request;
 use crate::replicas::{
     LIMIT, apply, assert_nothing_left, container_id, is_ready, list, phase, pod, pod_object, wharf, wharf_with,
 };
-use crate::testnode::{self, wait_for};
+use crate::testnode::{self, Options, wait_for};
 
 fn disruption(pod: &Value) -> Option<(String, String)> {
     let conditions = pod["status"]["conditions"].as_array()?;
@@ -124,6 +124,46 @@ async fn a_pod_that_asks_for_more_than_the_node_has_left_waits() {
                     ephemeral-storage limit of 1Gi";
     assert!(output.status.code() == Some(1) && said.contains(expected), "{said}");
     for name in ["large", "second"] {
+        wharf(&node, &["delete", "pod", name]);
+    }
+    assert_nothing_left(node);
+}
+
+#[tokio::test]
+async fn a_node_that_is_short_of_memory_ends_pods_and_takes_none_that_asks_for_none() {
+    // No machine has as much.
+    let keys = || Options { keys: "eviction = {memory_mib = 1073741824}\n".into(), ..Options::default() };
+    let Some(node) = testnode::start_with("pressure", |_| keys()).await else { return };
+    let pressure = || {
+        let conditions = list(&node, "nodes").first().map(|node| node["status"]["conditions"].clone());
+        let mut conditions = conditions.iter().filter_map(Value::as_array).flatten();
+        conditions.any(|condition| condition["type"] == "MemoryPressure" && condition["status"] == "True")
+    };
+    wait_for("the pressure", LIMIT, pressure);
+    apply(&node, &pod("careless", "Always", "exec sleep 1000"));
+    let asking = |name: &str| {
+        let mut object = pod(name, "Always", "exec sleep 1000");
+        object["spec"]["containers"][0]["resources"] = json!({"requests": {"memory": "1Ki"}});
+        object
+    };
+    let mut critical = asking("critical");
+    critical["spec"]["priorityClassName"] = "system-node-critical".into();
+    apply(&node, &critical);
+    apply(&node, &asking("greedy"));
+    wait_for("the eviction", LIMIT, || phase(&node, "greedy") == "Failed");
+    let status = pod_object(&node, "greedy");
+    let message = status["status"]["message"].as_str().unwrap();
+    assert_eq!(status["status"]["reason"], "Evicted");
+    assert!(
+        message.starts_with("The node was low on resource: memory. Threshold quantity: 1Pi, available: "),
+        "{message}"
+    );
+    assert!(message.ends_with("request is 1Ki, has larger consumption of memory."), "{message}");
+    assert_eq!(disruption(&status), Some(("TerminationByKubelet".into(), message.into())));
+    let waiting = "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/memory-pressure: }.";
+    wait_for("the reason", LIMIT, || crate::pod_placement::obstacle(&node, "careless") == waiting);
+    wait_for("the one that is critical", LIMIT, || is_ready(&pod_object(&node, "critical")));
+    for name in ["careless", "critical", "greedy"] {
         wharf(&node, &["delete", "pod", name]);
     }
     assert_nothing_left(node);

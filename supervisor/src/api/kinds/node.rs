@@ -66,6 +66,12 @@ pub fn is_cordoned(node: &Value) -> bool {
     node.pointer("/spec/unschedulable") == Some(&Value::Bool(true))
 }
 
+/// Whether it is short of memory.
+pub fn is_short_of_memory(node: &Value) -> bool {
+    let mut conditions = pod::items(&node["status"], "conditions").iter();
+    conditions.any(|condition| condition["type"] == "MemoryPressure" && condition["status"] == "True")
+}
+
 fn status_cell(node: &Value) -> Value {
     let ready = pod::items(&node["status"], "conditions").iter().find(|condition| condition["type"] == "Ready");
     let ready = match ready.map(|condition| text(condition, "/status")) {

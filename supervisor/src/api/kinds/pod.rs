@@ -12,7 +12,7 @@ use super::pod_resources::{request_defaults, resource_causes};
 use super::pod_source::{environment_causes, sub_path_causes, volume_causes};
 use super::pod_tolerations::toleration_causes;
 use super::pod_update::validate_update;
-use super::priority_class::policy_causes as preemption_causes;
+use super::priority_class::priority_causes;
 use super::topology_spread::spread_causes;
 use super::{
     AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_label, is_dns_subdomain, is_qualified_name,
@@ -180,12 +180,7 @@ pub fn spec_causes(spec: &Value, path: &str) -> Vec<Cause> {
     affinity_causes(spec, path, &mut causes);
     pod_affinity_causes(spec, path, &mut causes);
     spread_causes(spec, path, &mut causes);
-    preemption_causes(spec, path, &mut causes);
-    let class = text(spec, "/priorityClassName");
-    if !class.is_empty() && !is_dns_subdomain(class) {
-        let message = "must be a lowercase RFC 1123 subdomain";
-        causes.push(Cause::invalid(format!("{path}.priorityClassName"), format_args!("{class:?}"), message));
-    }
+    priority_causes(spec, path, &mut causes);
     for (index, gate) in items(spec, "readinessGates").iter().enumerate() {
         let condition = text(gate, "/conditionType");
         if !is_qualified_name(condition) {

@@ -1,5 +1,7 @@
 //! Which other pods a pod is to be beside, or not to be: `podAffinity` and `podAntiAffinity`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::node_affinity::{PREFERRED, REQUIRED, requirement_causes, weight_causes};
@@ -111,8 +113,9 @@ fn term_causes(term: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
     label_key_causes(term, "matchLabelKeys", path, causes);
     label_key_causes(term, "mismatchLabelKeys", path, causes);
+    let others: BTreeSet<&str> = items(term, "mismatchLabelKeys").iter().filter_map(Value::as_str).collect();
     for (index, key) in items(term, "matchLabelKeys").iter().enumerate() {
-        if items(term, "mismatchLabelKeys").contains(key) {
+        if key.as_str().is_some_and(|key| others.contains(key)) {
             let message = "exists in both matchLabelKeys and mismatchLabelKeys";
             causes.push(Cause::invalid(format!("{path}.matchLabelKeys[{index}]"), key, message));
         }

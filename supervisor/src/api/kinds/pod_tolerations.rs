@@ -1,21 +1,34 @@
-//! What a pod tolerates. The one node has no taints but that of being cordoned, which is a taint to those that tolerate it.
+//! What a pod tolerates. The one node has no taints but that of being cordoned and that of being short of memory, which are
+//! taints to those that tolerate them.
 
 use serde_json::Value;
 
 use super::pod::items;
+use super::pod_qos::QosClass;
 use super::{is_label_value, is_qualified_name, text};
 use crate::api::status::Cause;
 
 /// What cordoning a node is, to tolerations; its effect is `NoSchedule`.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+/// And what its being short of memory is.
+const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Whether a pod goes to a node though it is cordoned.
 pub fn tolerates_cordon(pod: &Value) -> bool {
+    tolerates(pod, UNSCHEDULABLE)
+}
+
+/// Whether a pod goes to a node though that is short of memory: it has asked for what it takes, or says so.
+pub fn tolerates_memory_pressure(pod: &Value) -> bool {
+    QosClass::of(&pod["spec"]) != QosClass::BestEffort || tolerates(pod, MEMORY_PRESSURE)
+}
+
+fn tolerates(pod: &Value, taint: &str) -> bool {
     items(&pod["spec"], "tolerations").iter().any(|toleration| {
         let field = |name: &str| text(toleration, &format!("/{name}"));
         let meets = matches!(field("operator"), "Exists") || field("value").is_empty();
-        matches!(field("effect"), "" | "NoSchedule") && matches!(field("key"), "" | UNSCHEDULABLE) && meets
+        matches!(field("effect"), "" | "NoSchedule") && (field("key").is_empty() || field("key") == taint) && meets
     })
 }
 
@@ -96,5 +109,13 @@ mod tests {
         assert!(!tolerates(json!({"operator": "Exists", "effect": "NoExecute"})));
         assert!(!tolerates(json!({"key": "other", "operator": "Exists"})));
         assert!(!tolerates_cordon(&json!({"spec": {}})));
+    }
+
+    #[test]
+    fn who_has_asked_for_memory_goes_where_it_is_short() {
+        let asking = json!({"spec": {"containers": [{"resources": {"requests": {"memory": "1Mi"}}}]}});
+        assert!(tolerates_memory_pressure(&asking) && !tolerates_memory_pressure(&json!({"spec": {}})));
+        let tolerating = json!({"spec": {"tolerations": [{"key": MEMORY_PRESSURE, "operator": "Exists"}]}});
+        assert!(tolerates_memory_pressure(&tolerating) && !tolerates_cordon(&tolerating));
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::pod::one_of;
 use super::pod_fields::unsupported;
-use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, set_default, text};
+use super::{AGE_COLUMN, ALL_VERBS, Column, Kind, NAME_COLUMN, integer, is_dns_subdomain, set_default, text};
 use crate::api::status::Cause;
 
 pub static KIND: Kind = Kind {
@@ -45,16 +45,20 @@ pub const NEVER: &str = "Never";
 /// Of the names of the classes that every node has, and of no other's.
 const SYSTEM_PREFIX: &str = "system-";
 const HIGHEST_OF_USERS: i64 = 1_000_000_000;
+/// Pods of such a priority and above are not ended when the node is short of something.
+pub const LEAST_CRITICAL: i64 = 2 * HIGHEST_OF_USERS;
+/// Of pods without which the node is of no use.
+pub const NODE_CRITICAL: &str = "system-node-critical";
 /// Name, value and description of the classes that every node has.
 const BUILT_IN: [(&str, i64, &str); 2] = [
     (
         "system-cluster-critical",
-        2 * HIGHEST_OF_USERS,
+        LEAST_CRITICAL,
         "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
     ),
     (
-        "system-node-critical",
-        2 * HIGHEST_OF_USERS + 1000,
+        NODE_CRITICAL,
+        LEAST_CRITICAL + 1000,
         "Used for system critical pods that must not be moved from their current node.",
     ),
 ];
@@ -107,8 +111,17 @@ fn validate(object: &Value) -> Vec<Cause> {
     causes
 }
 
-/// What is wrong with the `preemptionPolicy` of a class or a pod.
-pub(super) fn policy_causes(object: &Value, path: &str, causes: &mut Vec<Cause>) {
+/// What is wrong with what a pod's specification at `path` says of its priority.
+pub(super) fn priority_causes(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
+    policy_causes(spec, path, causes);
+    let class = text(spec, "/priorityClassName");
+    if !class.is_empty() && !is_dns_subdomain(class) {
+        let message = "must be a lowercase RFC 1123 subdomain";
+        causes.push(Cause::invalid(format!("{path}.priorityClassName"), format_args!("{class:?}"), message));
+    }
+}
+
+fn policy_causes(object: &Value, path: &str, causes: &mut Vec<Cause>) {
     if object.get("preemptionPolicy").is_some_and(|policy| !policy.is_null()) {
         let before = causes.len();
         one_of(object, path, "preemptionPolicy", &[NEVER, PREEMPTING], causes);
@@ -156,6 +169,14 @@ mod tests {
         let mut odd = class("odd", 1);
         odd["preemptionPolicy"] = "Sometimes".into();
         assert_eq!(fields(validate(&odd)), ["preemptionPolicy"]);
+        let pod = |spec: Value| {
+            let mut causes = Vec::new();
+            priority_causes(&spec, "spec", &mut causes);
+            fields(causes)
+        };
+        assert_eq!(pod(json!({"priorityClassName": "high", "preemptionPolicy": "Never"})), [""; 0]);
+        assert_eq!(pod(json!({"priorityClassName": "High"})), ["spec.priorityClassName"]);
+        assert_eq!(pod(json!({"preemptionPolicy": "Sometimes"})), ["spec.preemptionPolicy"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How evenly pods are to be spread over domains of nodes: `topologySpreadConstraints`. Of one node there is one domain.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::pod::items;
@@ -9,13 +11,13 @@ use crate::api::status::Cause;
 
 /// Everything wrong with the constraints of a pod's specification at `path`.
 pub(super) fn spread_causes(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
-    let constraints = items(spec, "topologySpreadConstraints");
-    let key = |constraint: &Value| ["/topologyKey", "/whenUnsatisfiable"].map(|at| text(constraint, at).to_owned());
-    for (index, constraint) in constraints.iter().enumerate() {
+    let mut earlier = BTreeSet::new();
+    for (index, constraint) in items(spec, "topologySpreadConstraints").iter().enumerate() {
         let path = format!("{path}.topologySpreadConstraints[{index}]");
         constraint_causes(constraint, &path, causes);
-        if constraints[..index].iter().any(|earlier| key(earlier) == key(constraint)) {
-            let shown = key(constraint).join(", ");
+        let key = ["/topologyKey", "/whenUnsatisfiable"].map(|at| text(constraint, at));
+        if !earlier.insert(key) {
+            let shown = key.join(", ");
             causes.push(Cause {
                 reason: "FieldValueDuplicate",
                 field: format!("{path}.{{topologyKey, whenUnsatisfiable}}"),

@@ -25,6 +25,7 @@ pub(super) struct Occupants {
 #[derive(Debug, Clone)]
 pub(super) struct Occupant {
     pub(super) pod: Arc<Value>,
+    priority: i64,
     requests: [i64; COUNTED.len()],
     /// Whom it does not want beside it.
     pub(super) shuns: Vec<Term>,
@@ -37,7 +38,8 @@ impl Occupants {
         self.remove(&uid);
         self.sums.iter_mut().zip(requests).for_each(|(sum, request)| *sum += i128::from(request));
         let shuns = Term::required(&pod, ANTI_AFFINITY);
-        self.pods.insert(uid, Occupant { pod, requests, shuns });
+        let priority = priority(&pod);
+        self.pods.insert(uid, Occupant { pod, priority, requests, shuns });
     }
 
     pub(super) fn remove(&mut self, uid: &str) -> Option<Arc<Value>> {
@@ -51,12 +53,22 @@ impl Occupants {
         self.pods.iter().filter(move |(other, _)| *other != uid).map(|(_, occupant)| occupant)
     }
 
+    /// How many there are but the one with `uid`.
+    pub(super) fn count_beside(&self, uid: &str) -> usize {
+        self.pods.len() - usize::from(self.pods.contains_key(uid))
+    }
+
     /// What all but the one with `uid` ask for, in thousandths, as [`COUNTED`].
     pub(super) fn used_beside(&self, uid: &str) -> [i128; COUNTED.len()] {
         let own = self.pods.get(uid).map_or([0; COUNTED.len()], |occupant| occupant.requests);
         let mut used = self.sums;
         used.iter_mut().zip(own).for_each(|(sum, own)| *sum -= i128::from(own));
         used
+    }
+
+    /// Those of a lower priority than that.
+    pub(super) fn below(&self, priority: i64) -> impl Iterator<Item = &Arc<Value>> {
+        self.pods.values().filter(move |occupant| occupant.priority < priority).map(|occupant| &occupant.pod)
     }
 
     pub(super) fn pods(&self) -> impl Iterator<Item = &Arc<Value>> {
@@ -183,6 +195,7 @@ mod tests {
         assert_eq!(used(), (250, 1, 0));
         let (present, _) = ledger.occupants(&store, "n");
         assert_eq!((present.used_beside("d")[0], present.beside("d").count()), (0, 0));
+        assert_eq!((present.count_beside("d"), present.count_beside("other")), (0, 1));
     }
 
     #[test]

@@ -11,13 +11,16 @@ use crate::api::kinds::{daemon_set, job, priority_class, replica_set, text};
 use crate::api::objects::Objects;
 
 /// The pods of lower priority that have to be ended for `pod`, beside those that are leaving: the least important, and
-/// none whose end changes nothing, or whose successor has the node at once. `None` where it would not have the node even without all of them.
+/// none whose end changes nothing, or whose successor has the node at once. `None` where it would not have the node even
+/// without all of them.
 pub fn victims(objects: &Objects, pod: &Value) -> Option<Vec<Arc<Value>>> {
+    let (present, nominated) = objects.ledger().occupants(objects.store(), objects.node_name());
+    // Of most pods that wait, none that has the node is below them.
+    present.below(priority(pod)).next()?;
     let node = node_view(objects);
     if text(pod, "/spec/preemptionPolicy") == priority_class::NEVER || own_obstacle(objects, pod, &node).is_some() {
         return None;
     }
-    let (present, nominated) = objects.ledger().occupants(objects.store(), objects.node_name());
     let mut others = Occupants::clone(&present);
     before(pod, &nominated).for_each(|promised| others.add(promised));
     let may_go = |other: &Value| !returns_at_once(objects, other);
@@ -44,8 +47,7 @@ fn choose(
     may_go: impl Fn(&Value) -> bool,
     fits: impl Fn(&Occupants) -> bool,
 ) -> Option<Vec<Arc<Value>>> {
-    let is_lower = |other: &&Arc<Value>| priority(other) < priority(pod) && may_go(other);
-    let mut lower: Vec<Arc<Value>> = others.pods().filter(is_lower).cloned().collect();
+    let mut lower: Vec<Arc<Value>> = others.below(priority(pod)).filter(|other| may_go(other)).cloned().collect();
     if lower.is_empty() {
         return None;
     }

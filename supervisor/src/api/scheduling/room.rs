@@ -21,7 +21,7 @@ pub(super) fn shortage(node: &Value, pod: &Value, others: &Occupants) -> Option<
     let mut short: Vec<String> =
         asked.filter(|one| is_short(*one)).map(|(resource, _)| format!("1 Insufficient {resource}")).collect();
     let most = quantity::whole(allocatable("pods")).and_then(|most| usize::try_from(most).ok());
-    if most.is_some_and(|most| others.beside(uid).count() >= most) {
+    if most.is_some_and(|most| others.count_beside(uid) >= most) {
         short.push("1 Too many pods".into());
     }
     (!short.is_empty()).then(|| short.join(", "))

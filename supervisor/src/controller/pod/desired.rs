@@ -13,6 +13,7 @@ use super::resize::pod_limits;
 use super::resolver;
 use super::resource_field::node_memory;
 use crate::api::kinds::pod_qos::QosClass;
+use crate::api::kinds::priority_class::NODE_CRITICAL;
 use crate::api::quantity;
 use crate::pod::qos::cpu_shares;
 use crate::pod::spec::{
@@ -173,7 +174,12 @@ fn oom_score(spec: &PodSpec, container: &Container) -> i32 {
     if container.restart_policy.as_deref() == Some("Always") {
         wanted = spec.containers.iter().map(request).fold(wanted, i64::max);
     }
-    class_of(spec).oom_score(wanted, node_memory())
+    // The node is of no use without it, as a kubelet has it.
+    let class = match spec.priority_class_name.as_deref() {
+        Some(NODE_CRITICAL) => QosClass::Guaranteed,
+        _ => class_of(spec),
+    };
+    class.oom_score(wanted, node_memory())
 }
 
 /// A kernel with version 1 of control groups may have been told not to; with version 2 none is as good as no swap.
@@ -277,6 +283,12 @@ mod tests {
         assert_eq!((resources.cpu_quota_us, resources.cpu_shares), (Some(50_000), Some(512)));
         assert_eq!(resources.memory_limit_bytes, Some(64 << 20));
         assert_eq!(resources.oom_score_adj, -997);
+        let of_class = |class: &str| {
+            first(json!({"priorityClassName": class, "containers": [{"name": "c", "image": "i"}]}))
+                .resources
+                .oom_score_adj
+        };
+        assert_eq!((of_class(NODE_CRITICAL), of_class("system-cluster-critical")), (-997, 1000));
     }
 
     #[test]

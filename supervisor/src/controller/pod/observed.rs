@@ -11,7 +11,7 @@ use super::condition::conditions;
 use super::eviction::EVICTED;
 use super::phase::phase;
 use super::resize::Resize;
-use crate::api::kinds::pod_disruption::disrupt;
+use crate::api::kinds::pod_disruption::{BY_NODE, disrupt};
 use crate::api::kinds::pod_qos::QosClass;
 use crate::api::kinds::{pod, text};
 use crate::api::objects::time_text;
@@ -139,7 +139,7 @@ pub(super) fn status(object: &Value, init: &[Observed], containers: &[Observed],
         status["reason"] = reason.as_str().into();
         status["message"] = message.as_str().into();
         if reason == EVICTED {
-            disrupt(&mut status, "TerminationByKubelet", message);
+            disrupt(&mut status, BY_NODE, message);
         }
     }
     status

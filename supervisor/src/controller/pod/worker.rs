@@ -31,6 +31,7 @@ use super::source::{Facts, Sources};
 use super::starting::Record;
 use super::termination::{self, Over, Termination, grace};
 use super::{own_mounts, resolver, volume};
+use crate::api::kinds::pod_disruption::cause_by_node;
 use crate::api::kinds::{integer, pod, text};
 use crate::api::pod_log::pod_log_folder;
 use crate::api::status::ApiError;
@@ -172,7 +173,8 @@ impl Worker {
         let spec = typed.spec.clone().unwrap_or_default();
         let (init, containers) = self.observe_all(&spec);
         let look_again = self.look_at_disk(&object).await;
-        let evicted = self.eviction.cause.clone().map(|cause| Over::Failed(EVICTED.into(), cause));
+        let cause = self.eviction.cause.clone().or_else(|| cause_by_node(&object).map(str::to_owned));
+        let evicted = cause.map(|cause| Over::Failed(EVICTED.into(), cause));
         let grace = if evicted.is_some() { EVICTION_GRACE } else { grace(&spec) };
         let over = evicted.or_else(|| termination::over(&typed, &init, &containers, Timestamp::now()));
         if let Some(over) = over {

@@ -18,6 +18,9 @@ pub(super) fn pod(page: &mut Page, pod: &Value) {
         pod,
         &[
             ("Node", "/spec/nodeName"),
+            ("Nominated Node", "/status/nominatedNodeName"),
+            ("Priority Class", "/spec/priorityClassName"),
+            ("Priority", "/spec/priority"),
             ("Start Time", "/status/startTime"),
             ("Status", "/status/phase"),
             ("Reason", "/status/reason"),
@@ -35,6 +38,7 @@ pub(super) fn pod(page: &mut Page, pod: &Value) {
             ("Grace Period (s)", "/spec/terminationGracePeriodSeconds"),
         ],
     );
+    placement(page, &pod["spec"]);
     page.tree("Security Context", &pod["spec"]["securityContext"]);
     containers(page, &pod["spec"], &pod["status"]);
     page.tree("Readiness Gates", &pod["spec"]["readinessGates"]);
@@ -50,12 +54,26 @@ pub(super) fn template(page: &mut Page, template: &Value) {
     }
     part.fields(
         template,
-        &[("Service Account", "/spec/serviceAccountName"), ("Restart Policy", "/spec/restartPolicy")],
+        &[
+            ("Priority Class", "/spec/priorityClassName"),
+            ("Service Account", "/spec/serviceAccountName"),
+            ("Restart Policy", "/spec/restartPolicy"),
+        ],
     );
+    placement(&mut part, &template["spec"]);
     part.tree("Security Context", &template["spec"]["securityContext"]);
     containers(&mut part, &template["spec"], &Value::Null);
     volumes(&mut part, &template["spec"]);
     page.part("Pod Template", part);
+}
+
+/// Which nodes and which other pods it wants to be with.
+fn placement(page: &mut Page, spec: &Value) {
+    if let Some(labels) = spec.get("nodeSelector") {
+        page.map("Node Selector", labels);
+    }
+    page.tree("Affinity", &spec["affinity"]);
+    page.tree("Topology Spread Constraints", &spec["topologySpreadConstraints"]);
 }
 
 fn containers(page: &mut Page, spec: &Value, status: &Value) {
