@@ -128,7 +128,7 @@ mod tests {
             let metadata = json!({"name": name, "creationTimestamp": created});
             Arc::new(json!({"metadata": metadata, "spec": {"priority": priority}}))
         };
-        let mut pods = vec![
+        let mut pods = [
             pod("new", json!(0), "2026-01-01T00:00:02Z"),
             pod("old", Value::Null, "2026-01-01T00:00:01Z"),
             pod("low", json!(-1), "2026-01-01T00:00:00Z"),

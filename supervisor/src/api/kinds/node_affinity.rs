@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(fields(json!({"nodeSelector": {"a b": "x"}})), ["spec.nodeSelector"]);
         assert_eq!(fields(json!({"nodeSelector": {"a": "x y"}})), ["spec.nodeSelector"]);
         let path = format!("spec.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms");
-        assert_eq!(fields(affine(json!([]))), [path.clone()]);
+        assert_eq!(fields(affine(json!([]))), [path.as_str()]);
         let expression = |operator: &str, values: Value| json!({"key": "a", "operator": operator, "values": values});
         for (requirement, wrong) in [
             (expression("In", json!([])), "values"),

@@ -23,7 +23,8 @@ pub(super) fn obstacle(
     let is_wanted = |other: &Value| wants.iter().all(|term| term.is_about(other, labels_of));
     // The first of pods that want to be beside each other is beside itself.
     let finds_them = || others.beside(uid).any(|other| is_wanted(&other.pod)) || is_wanted(pod);
-    if !wants.is_empty() && !(wants.iter().all(|term| has_label(&term.topology_key)) && finds_them()) {
+    let is_content = || wants.iter().all(|term| has_label(&term.topology_key)) && finds_them();
+    if !wants.is_empty() && !is_content() {
         return Some("node(s) didn't match pod affinity rules");
     }
     let shuns = Term::required(pod, ANTI_AFFINITY);
@@ -80,9 +81,9 @@ mod tests {
         json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": app}}})
     }
 
-    fn said(pod: &Value, others: &[Value]) -> &'static str {
+    fn said(pod: &Value, others: &[&Value]) -> &'static str {
         let node = json!({"metadata": {"name": "n", "labels": {"host": "n"}}});
-        let others: Occupants = others.iter().cloned().map(Arc::new).collect();
+        let others: Occupants = others.iter().map(|other| Arc::new(Value::clone(other))).collect();
         obstacle(pod, &node, &others, &|_| json!({})).unwrap_or_default()
     }
 
@@ -91,12 +92,12 @@ mod tests {
         let wants = |app: &str, terms: Value| pod("x", app, json!({"affinity": {AFFINITY: {REQUIRED: terms}}}));
         let db = pod("db", "db", json!({}));
         let missing = "node(s) didn't match pod affinity rules";
-        assert_eq!(said(&wants("web", json!([term("db", "host")])), std::slice::from_ref(&db)), "");
+        assert_eq!(said(&wants("web", json!([term("db", "host")])), &[&db]), "");
         assert_eq!(said(&wants("web", json!([term("db", "host")])), &[]), missing);
         assert_eq!(said(&wants("web", json!([term("web", "host")])), &[]), "", "itself");
         assert_eq!(said(&wants("web", json!([term("web", "zone")])), &[]), missing, "the node has no such label");
         let both = wants("web", json!([term("db", "host"), term("web", "host")]));
-        assert_eq!(said(&both, &[db]), missing, "one pod has to be all that is wanted");
+        assert_eq!(said(&both, &[&db]), missing, "one pod has to be all that is wanted");
     }
 
     #[test]
@@ -107,15 +108,15 @@ mod tests {
         let own = "node(s) didn't match pod anti-affinity rules";
         let theirs = "node(s) didn't satisfy existing pods anti-affinity rules";
         let shy = shuns("x", "shy", json!([term("db", "host")]));
-        assert_eq!(said(&shy, &[web.clone()]), "");
-        assert_eq!(said(&shy, &[web.clone(), db.clone()]), own);
-        assert_eq!(said(&db, &[shy.clone()]), theirs);
-        assert_eq!(said(&web, &[shy]), "");
+        assert_eq!(said(&shy, &[&web]), "");
+        assert_eq!(said(&shy, &[&web, &db]), own);
+        assert_eq!(said(&db, &[&shy]), theirs);
+        assert_eq!(said(&web, &[&shy]), "");
         let elsewhere = shuns("x", "shy", json!([term("db", "zone")]));
-        assert_eq!((said(&elsewhere, &[db.clone()]), said(&db, &[elsewhere.clone()])), ("", ""));
+        assert_eq!((said(&elsewhere, &[&db]), said(&db, &[&elsewhere])), ("", ""));
         let alone = shuns("x", "alone", json!([term("alone", "host")]));
-        assert_eq!(said(&alone, &[alone.clone()]), "", "it does not shun itself");
-        assert_eq!(said(&shuns("y", "alone", json!([term("alone", "host")])), &[alone]), own);
+        assert_eq!(said(&alone, &[&alone]), "", "it does not shun itself");
+        assert_eq!(said(&shuns("y", "alone", json!([term("alone", "host")])), &[&alone]), own);
     }
 
     #[test]
@@ -127,20 +128,20 @@ mod tests {
             pod("x", "web", json!({"topologySpreadConstraints": [constraint]}))
         };
         let web = |uid: &str| pod(uid, "web", json!({}));
-        let others = [web("a"), web("b"), web("c")];
+        let others = [&web("a"), &web("b"), &web("c")];
         assert_eq!(said(&spread("host", json!({})), &others), "");
         assert_eq!(said(&spread("zone", json!({"whenUnsatisfiable": "ScheduleAnyway"})), &others), "");
         let unlabelled = "node(s) didn't match pod topology spread constraints (missing required label)";
         assert_eq!(said(&spread("zone", json!({})), &[]), unlabelled);
         let two = spread("host", json!({"minDomains": 2}));
         assert_eq!(said(&two, &[]), "");
-        assert_eq!(said(&two, &[pod("db", "db", json!({}))]), "");
-        assert_eq!(said(&two, &[web("a")]), "node(s) didn't match pod topology spread constraints");
+        assert_eq!(said(&two, &[&pod("db", "db", json!({}))]), "");
+        assert_eq!(said(&two, &[&web("a")]), "node(s) didn't match pod topology spread constraints");
         let mut leaving = web("a");
         leaving["metadata"]["deletionTimestamp"] = "now".into();
-        assert_eq!(said(&two, &[leaving]), "");
+        assert_eq!(said(&two, &[&leaving]), "");
         let mut beyond = web("a");
         beyond["metadata"]["namespace"] = "other".into();
-        assert_eq!(said(&two, &[beyond]), "");
+        assert_eq!(said(&two, &[&beyond]), "");
     }
 }
