@@ -39,6 +39,8 @@
 //!
 //! [eviction]
 //! memory_mib = 100                    # pods are ended where the node has less free memory; 0: never
+//! disk_percent = 5                    # or less of the file system of `root`
+//! pids_percent = 5                    # or of process ids
 //!
 //! [checkpoint]
 //! enabled = false                     # CheckpointContainer, and containers made from its archives
@@ -102,6 +104,22 @@ pub struct Checkpoint {
 pub struct Eviction {
     /// Where the node has less free memory than this, in MiB. 0: never.
     pub memory_mib: u32,
+    /// Where less than this share of the file system of [`Config::root`] is free, in percent. 0: never.
+    pub disk_percent: u8,
+    /// Where less than this share of the process ids is free, in percent. 0: never.
+    pub pids_percent: u8,
+}
+
+impl Eviction {
+    fn check(&self) -> Result<(), ConfigError> {
+        let shares = [("eviction.disk_percent", self.disk_percent), ("eviction.pids_percent", self.pids_percent)];
+        match shares.into_iter().find(|(_, percent)| *percent > 99) {
+            Some((key, percent)) => {
+                Err(ConfigError::Value { key, found: percent.to_string(), wanted: "is not between 0 and 99" })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// How pods get their network.
@@ -267,7 +285,7 @@ impl Default for Network {
 
 impl Default for Eviction {
     fn default() -> Self {
-        Self { memory_mib: 100 }
+        Self { memory_mib: 100, disk_percent: 5, pids_percent: 5 }
     }
 }
 
@@ -336,6 +354,7 @@ impl Config {
         for runtime in self.runtimes.values() {
             absolute("runtimes.path", &runtime.path)?;
         }
+        self.eviction.check()?;
         self.network.cni.check(absolute)?;
         self.dns.check()?;
         self.api.check()?;
@@ -518,6 +537,8 @@ mod tests {
             "auth_files = [\"a\"]",
             "cdi_folders = [\"a\"]",
             "max_pods = 0",
+            "eviction.disk_percent = 100",
+            "eviction.pids_percent = 100",
         ] {
             assert!(matches!(Config::parse(text), Err(ConfigError::Value { .. })), "{text}");
         }

@@ -69,7 +69,10 @@ mod tests {
             object["metadata"]["generation"] == 1
         };
         let counted: Vec<&str> = KINDS.iter().filter(|kind| has(kind)).map(|kind| kind.plural).collect();
-        assert_eq!(counted, ["pods", "daemonsets", "deployments", "replicasets", "jobs", "endpointslices"]);
+        assert_eq!(
+            counted,
+            ["pods", "daemonsets", "deployments", "replicasets", "jobs", "endpointslices", "priorityclasses"]
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::kinds::pod_tolerations::{tolerates_cordon, tolerates_memory_pressure};
+use super::kinds::pod_tolerations::{tolerates_cordon, untolerated};
 use super::kinds::{namespace, node, node_affinity, pod, text};
 use super::object_store::Key;
 use super::objects::{Objects, api_error, now};
@@ -59,8 +59,8 @@ fn own_obstacle(objects: &Objects, pod: &Value, node: &Value) -> Option<String> 
     if node::is_cordoned(node) && !tolerates_cordon(pod) {
         return Some("1 node(s) were unschedulable".to_owned());
     }
-    if node::is_short_of_memory(node) && !tolerates_memory_pressure(pod) {
-        return Some("1 node(s) had untolerated taint {node.kubernetes.io/memory-pressure: }".to_owned());
+    if let Some(taint) = node::pressures(node).into_iter().find_map(|pressure| untolerated(pod, pressure)) {
+        return Some(format!("1 node(s) had untolerated taint {{{taint}: }}"));
     }
     if !node_affinity::fits(&pod["spec"], node) {
         return Some(format!("1 {NOT_WANTED}"));

@@ -12,7 +12,7 @@
 //! | `volume/` | PersistentVolumeClaims | PersistentVolumes and their directories |
 //! | `scheduler.rs` | pods that wait for the node | pods of the node, and the end of some that matter less |
 //! | `node_status.rs` | the machine | the Node object |
-//! | `node_pressure.rs` | the node's free memory | the end of pods, while it is short |
+//! | `node_pressure.rs` | the node's free memory, disk and process ids | the end of pods, while it is short |
 //! | `node_lease.rs` | time | the node's Lease |
 //! | `service_account.rs` | namespaces | their ServiceAccount `default`, and the ConfigMap by which pods trust the API |
 //! | `kubernetes_service.rs` | where the API listens | the Service `kubernetes` |
@@ -44,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
+use wharf_specs::config::Eviction;
 
 use crate::api::objects::Objects;
 use crate::api::tls::PodApi;
@@ -62,8 +63,8 @@ pub struct Context {
     pub node_name: Arc<str>,
     /// How many pods the node has at most.
     pub max_pods: u32,
-    /// Bytes: pods are ended where the node has less free memory. 0 for never.
-    pub evict_below: u64,
+    /// Where pods are ended because the node runs out of something.
+    pub eviction: Eviction,
     /// As pods see them in `status.hostIPs`; the first one is `status.hostIP`.
     pub host_ips: Arc<[IpAddr]>,
     /// Where the logs of pods lie; the API reads them there.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use wharf_specs::config::Eviction;
 
+use super::node_pressure::{Level, RESOURCES, Resource};
 use super::{Context, node_lease, node_pressure};
 use crate::api::kinds::{node, set_default, text};
 use crate::api::metrics::meminfo_bytes;
@@ -15,14 +17,11 @@ use crate::api::status::ApiError;
 
 /// How often it is looked at, and its lease renewed.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// How long the node says that it is short of memory after it was so last, and takes nothing that asks for none: what was
-/// ended would be back at once. The kubelet's own time.
+/// How long the node says that it is short of something after it was so last, and keeps pods off: what was ended would be back
+/// at once. The kubelet's own time.
 const RELIEF: Duration = Duration::from_secs(300);
 /// A status that stays the same is written again after so long: its heartbeat. As the kubelet's.
 const HEARTBEAT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
-/// The kubelet's own thresholds: free memory in bytes where none is configured, and shares of a file system and of process ids.
-const LEAST_MEMORY: u64 = 100 << 20;
-const LEAST_SHARE: f64 = 0.1;
 
 /// Makes the object and keeps its status until the end.
 pub async fn run(context: Context) {
@@ -34,22 +33,23 @@ pub async fn run(context: Context) {
         Ok(()) | Err(ApiError::NotFound { .. }) => {}
         Err(error) => tracing::warn!(%error, "write the node's labels"),
     }
-    let mut pressed = None;
+    let mut pressed = [None; RESOURCES.len()];
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let mut readings = Readings::take(&context.node.options().root);
-        let is_short = readings.available_memory < least_memory(&context);
-        if is_short {
-            pressed = Some(Instant::now());
-        }
-        readings.memory_pressure = pressed.is_some_and(|at: Instant| at.elapsed() < RELIEF);
-        if is_short && context.evict_below > 0 {
-            let relieved = node_pressure::relieve(&context, context.evict_below, readings.available_memory).await;
-            if let Err(error) = relieved {
-                tracing::warn!(%error, "end a pod for want of memory");
+        let levels = readings.levels(&context.eviction);
+        for (pressed, level) in pressed.iter_mut().zip(&levels) {
+            if level.is_short() {
+                *pressed = Some(Instant::now());
             }
+        }
+        readings.pressures = pressed.map(|at: Option<Instant>| at.is_some_and(|at| at.elapsed() < RELIEF));
+        if let Some(level) = levels.iter().find(|level| level.is_short())
+            && let Err(error) = node_pressure::relieve(&context, level).await
+        {
+            tracing::warn!(%error, ?level, "end a pod");
         }
         match update(&context, &readings).await {
             Ok(node) => {
@@ -75,11 +75,6 @@ async fn restore_labels(context: &Context) -> Result<(), ApiError> {
         Ok(node)
     };
     context.objects.update(&node::KIND, "", &context.node_name, Half::Desired, change).await.map(drop)
-}
-
-/// Bytes: less is pressure.
-fn least_memory(context: &Context) -> u64 {
-    if context.evict_below > 0 { context.evict_below } else { LEAST_MEMORY }
 }
 
 async fn update(context: &Context, readings: &Readings) -> Result<Arc<Value>, ApiError> {
@@ -117,8 +112,8 @@ struct Readings {
     /// Bytes.
     memory: u64,
     available_memory: u64,
-    /// It is short of memory, or was so not long ago.
-    memory_pressure: bool,
+    /// Of which of [`RESOURCES`] it is short, or was so not long ago.
+    pressures: [bool; RESOURCES.len()],
     disk: u64,
     available_disk: u64,
     threads: u64,
@@ -136,12 +131,29 @@ impl Readings {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory: meminfo_bytes(&meminfo, "MemTotal"),
             available_memory: meminfo_bytes(&meminfo, "MemAvailable"),
-            memory_pressure: false,
+            pressures: [false; RESOURCES.len()],
             disk,
             available_disk,
             threads: threads(&fs::read_to_string("/proc/loadavg").unwrap_or_default()),
             most_threads: pid_max.trim().parse().unwrap_or(u64::MAX),
         }
+    }
+
+    /// As [`RESOURCES`].
+    fn levels(&self, wanted: &Eviction) -> [Level; RESOURCES.len()] {
+        // Divided first: of process ids there may be more than can be multiplied.
+        let share = |all: u64, percent: u8| all / 100 * u64::from(percent);
+        RESOURCES.map(|resource| {
+            let (available, threshold) = match resource {
+                Resource::Memory => (self.available_memory, u64::from(wanted.memory_mib) << 20),
+                Resource::Disk => (self.available_disk, share(self.disk, wanted.disk_percent)),
+                Resource::ProcessIds => {
+                    let free = self.most_threads.saturating_sub(self.threads);
+                    (free, share(self.most_threads, wanted.pids_percent))
+                }
+            };
+            Level { resource, available, threshold }
+        })
     }
 }
 
@@ -169,22 +181,17 @@ fn addresses(context: &Context) -> Vec<Value> {
 }
 
 fn conditions(readings: &Readings, old: &Value) -> Vec<Value> {
-    let is_short = |free: u64, all: u64| (free as f64) < all as f64 * LEAST_SHARE;
-    let memory = readings.memory_pressure;
-    let disk = is_short(readings.available_disk, readings.disk);
-    let pids = is_short(readings.most_threads.saturating_sub(readings.threads), readings.most_threads);
-    let pressure = |kind: &str, is_so: bool, resource: &str, of: &str| {
-        let reason = if is_so { format!("WharfdHas{of}") } else { format!("WharfdHas{resource}") };
-        let message = if is_so { format!("the node is short of {kind}") } else { format!("the node has {kind} left") };
-        (is_so, reason, message)
-    };
-    let told = [
-        ("MemoryPressure", pressure("memory", memory, "SufficientMemory", "InsufficientMemory")),
-        ("DiskPressure", pressure("disk space", disk, "NoDiskPressure", "DiskPressure")),
-        ("PIDPressure", pressure("process ids", pids, "SufficientPID", "InsufficientPID")),
-        ("Ready", (true, "WharfdReady".into(), "wharfd runs pods".into())),
-    ];
-    told.into_iter().map(|(kind, (is_so, reason, message))| condition(old, kind, is_so, &reason, &message)).collect()
+    let pressures = RESOURCES.into_iter().zip(readings.pressures).map(|(resource, is_so)| {
+        let (what, well, ill) = match resource {
+            Resource::Memory => ("memory", "SufficientMemory", "InsufficientMemory"),
+            Resource::Disk => ("disk space", "NoDiskPressure", "DiskPressure"),
+            Resource::ProcessIds => ("process ids", "SufficientPID", "InsufficientPID"),
+        };
+        let reason = format!("WharfdHas{}", if is_so { ill } else { well });
+        let message = if is_so { format!("the node is short of {what}") } else { format!("the node has {what} left") };
+        condition(old, resource.condition(), is_so, &reason, &message)
+    });
+    pressures.chain([condition(old, "Ready", true, "WharfdReady", "wharfd runs pods")]).collect()
 }
 
 /// With a heartbeat, and the time since when it has been so.
@@ -215,33 +222,48 @@ mod tests {
         processors: 2,
         memory: 4 << 30,
         available_memory: 1 << 30,
-        memory_pressure: false,
+        pressures: [false; RESOURCES.len()],
         disk: 100 << 30,
         available_disk: 50 << 30,
         threads: 500,
         most_threads: 32768,
     };
 
-    fn pressures(readings: &Readings) -> Vec<String> {
-        let conditions = conditions(readings, &Value::Null);
-        let is_so = conditions.iter().filter(|condition| condition["status"] == "True");
-        is_so.map(|condition| text(condition, "/type").to_owned()).collect()
+    #[test]
+    fn a_node_says_what_it_is_short_of() {
+        let said = |pressures| {
+            let conditions = conditions(&Readings { pressures, ..ENOUGH }, &Value::Null);
+            let is_so = conditions.iter().filter(|condition| condition["status"] == "True");
+            is_so.map(|condition| text(condition, "/type").to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(said([false; 3]), ["Ready"]);
+        assert_eq!(said([true, false, true]), ["MemoryPressure", "PIDPressure", "Ready"]);
+        assert_eq!(said([false, true, false]), ["DiskPressure", "Ready"]);
+        assert_eq!(threads("0.00 0.01 0.05 1/387 12345\n"), 387);
     }
 
     #[test]
-    fn a_node_says_what_it_is_short_of() {
-        assert_eq!(pressures(&ENOUGH), ["Ready"]);
-        assert_eq!(pressures(&Readings { memory_pressure: true, ..ENOUGH }), ["MemoryPressure", "Ready"]);
-        assert_eq!(pressures(&Readings { available_disk: 9 << 30, ..ENOUGH }), ["DiskPressure", "Ready"]);
-        assert_eq!(pressures(&Readings { threads: 32000, ..ENOUGH }), ["PIDPressure", "Ready"]);
-        assert_eq!(threads("0.00 0.01 0.05 1/387 12345\n"), 387);
+    fn a_node_is_short_of_what_it_has_less_of_than_it_should() {
+        let short = |readings: Readings, wanted: &Eviction| {
+            let levels = readings.levels(wanted).into_iter().filter(Level::is_short);
+            levels.map(|level| level.resource).collect::<Vec<_>>()
+        };
+        assert_eq!(short(ENOUGH, &Eviction::default()), []);
+        let full = Readings { available_disk: 4 << 30, threads: 32000, available_memory: 99 << 20, ..ENOUGH };
+        assert_eq!(short(full.clone(), &Eviction::default()), RESOURCES);
+        let off = Eviction { memory_mib: 0, disk_percent: 0, pids_percent: 0 };
+        assert_eq!(short(full, &off), []);
+        let greedy = Eviction { memory_mib: 2048, disk_percent: 60, pids_percent: 99 };
+        assert_eq!(short(ENOUGH, &greedy), RESOURCES);
+        // A file system that says nothing of itself.
+        assert_eq!(short(Readings { disk: 0, available_disk: 0, ..ENOUGH }, &greedy).len(), 2);
     }
 
     #[test]
     fn a_status_that_stays_is_written_for_its_heartbeat_alone() {
         let fresh = json!({"conditions": conditions(&ENOUGH, &Value::Null)});
         assert!(is_told(&fresh, &fresh));
-        let short = json!({"conditions": conditions(&Readings { memory_pressure: true, ..ENOUGH }, &fresh)});
+        let short = json!({"conditions": conditions(&Readings { pressures: [true, false, false], ..ENOUGH }, &fresh)});
         assert!(!is_told(&fresh, &short));
         let mut old = fresh.clone();
         old["conditions"][0]["lastHeartbeatTime"] = "2026-01-01T00:00:00Z".into();

@@ -58,8 +58,8 @@ fn matters(change: &Change) -> bool {
         resource if resource == namespace::KIND.plural => differs(change, "/metadata/labels"),
         // The rest of its status changes often, and means nothing here.
         resource if resource == node::KIND.plural => {
-            let pressure = |node: &Value| node::is_short_of_memory(node);
-            let relieved = change.previous.as_ref().is_some_and(|before| pressure(before) != pressure(&change.object));
+            let differ = |before: &Arc<Value>| node::pressures(before) != node::pressures(&change.object);
+            let relieved = change.previous.as_ref().is_some_and(differ);
             relieved || ["/metadata/labels", "/spec", "/status/allocatable"].iter().any(|part| differs(change, part))
         }
         _ => false,

@@ -170,6 +170,39 @@ async fn a_node_that_is_short_of_memory_ends_pods_and_takes_none_that_asks_for_n
 }
 
 #[tokio::test]
+async fn a_node_whose_disk_is_full_ends_who_has_most_of_it_and_takes_nobody() {
+    let Some(mut node) = testnode::start("fulldisk").await else { return };
+    let fill = "busybox dd if=/dev/zero of=/scratch/large bs=1k count=4096; echo filled; exec sleep 1000";
+    let mut greedy = with_scratch("greedy", fill);
+    greedy["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
+    apply(&node, &greedy);
+    apply(&node, &pod("modest", "Always", "exec sleep 1000"));
+    for name in ["greedy", "modest"] {
+        wait_for("the pod", LIMIT, || is_ready(&pod_object(&node, name)));
+    }
+    wait_for("the file", LIMIT, || wharf(&node, &["logs", "greedy"]).contains("filled"));
+    // No disk is as empty.
+    let config = node.path("wharfd.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("eviction.disk_percent = 0", "eviction.disk_percent = 99")).unwrap();
+    node.terminate_wharfd();
+    node.start_wharfd();
+    wait_for("the eviction", LIMIT, || phase(&node, "greedy") == "Failed");
+    let status = pod_object(&node, "greedy")["status"].clone();
+    let message = status["message"].as_str().unwrap();
+    assert_eq!(status["reason"], "Evicted");
+    assert!(message.starts_with("The node was low on resource: ephemeral-storage. Threshold quantity: "), "{message}");
+    assert!(is_ready(&pod_object(&node, "modest")), "one at a time, who has most first");
+    apply(&node, &pod("late", "Always", "exec sleep 1000"));
+    let waiting = "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }.";
+    wait_for("the reason", LIMIT, || crate::pod_placement::obstacle(&node, "late") == waiting);
+    for name in ["greedy", "modest", "late"] {
+        wharf(&node, &["delete", "pod", name]);
+    }
+    assert_nothing_left(node);
+}
+
+#[tokio::test]
 async fn a_pod_that_a_client_evicts_says_so_while_it_ends() {
     let Some(node) = testnode::start("evictapi").await else { return };
     apply(&node, &with_scratch("web", "trap '' TERM; sleep 1000 & wait; wait"));

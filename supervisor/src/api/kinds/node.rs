@@ -66,11 +66,18 @@ pub fn is_cordoned(node: &Value) -> bool {
     node.pointer("/spec/unschedulable") == Some(&Value::Bool(true))
 }
 
-/// Whether it is short of memory.
-pub fn is_short_of_memory(node: &Value) -> bool {
-    let mut conditions = pod::items(&node["status"], "conditions").iter();
-    conditions.any(|condition| condition["type"] == "MemoryPressure" && condition["status"] == "True")
+/// What it is short of, by the conditions that say so.
+pub fn pressures(node: &Value) -> Vec<&'static str> {
+    let conditions = pod::items(&node["status"], "conditions");
+    let is_so =
+        |kind: &&str| conditions.iter().any(|condition| condition["type"] == **kind && condition["status"] == "True");
+    [MEMORY_PRESSURE, DISK_PRESSURE, PID_PRESSURE].into_iter().filter(is_so).collect()
 }
+
+/// Conditions of a node that is short of something.
+pub const MEMORY_PRESSURE: &str = "MemoryPressure";
+pub const DISK_PRESSURE: &str = "DiskPressure";
+pub const PID_PRESSURE: &str = "PIDPressure";
 
 fn status_cell(node: &Value) -> Value {
     let ready = pod::items(&node["status"], "conditions").iter().find(|condition| condition["type"] == "Ready");

@@ -1,17 +1,15 @@
-//! What a pod tolerates. The one node has no taints but that of being cordoned and that of being short of memory, which are
+//! What a pod tolerates. The one node has no taints but that of being cordoned and those of being short of something, which are
 //! taints to those that tolerate them.
 
 use serde_json::Value;
 
 use super::pod::items;
 use super::pod_qos::QosClass;
-use super::{is_label_value, is_qualified_name, text};
+use super::{is_label_value, is_qualified_name, node, text};
 use crate::api::status::Cause;
 
 /// What cordoning a node is, to tolerations; its effect is `NoSchedule`.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-/// And what its being short of memory is.
-const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Whether a pod goes to a node though it is cordoned.
@@ -19,9 +17,17 @@ pub fn tolerates_cordon(pod: &Value) -> bool {
     tolerates(pod, UNSCHEDULABLE)
 }
 
-/// Whether a pod goes to a node though that is short of memory: it has asked for what it takes, or says so.
-pub fn tolerates_memory_pressure(pod: &Value) -> bool {
-    QosClass::of(&pod["spec"]) != QosClass::BestEffort || tolerates(pod, MEMORY_PRESSURE)
+/// The taint of a node with the condition `pressure` that keeps a pod off it; `None` where it goes there nevertheless: it
+/// says so, or, where memory is short, has asked for what it takes.
+pub fn untolerated(pod: &Value, pressure: &str) -> Option<&'static str> {
+    let taint = match pressure {
+        node::MEMORY_PRESSURE if QosClass::of(&pod["spec"]) != QosClass::BestEffort => return None,
+        node::MEMORY_PRESSURE => "node.kubernetes.io/memory-pressure",
+        node::DISK_PRESSURE => "node.kubernetes.io/disk-pressure",
+        node::PID_PRESSURE => "node.kubernetes.io/pid-pressure",
+        _ => return None,
+    };
+    (!tolerates(pod, taint)).then_some(taint)
 }
 
 fn tolerates(pod: &Value, taint: &str) -> bool {
@@ -114,8 +120,16 @@ mod tests {
     #[test]
     fn who_has_asked_for_memory_goes_where_it_is_short() {
         let asking = json!({"spec": {"containers": [{"resources": {"requests": {"memory": "1Mi"}}}]}});
-        assert!(tolerates_memory_pressure(&asking) && !tolerates_memory_pressure(&json!({"spec": {}})));
-        let tolerating = json!({"spec": {"tolerations": [{"key": MEMORY_PRESSURE, "operator": "Exists"}]}});
-        assert!(tolerates_memory_pressure(&tolerating) && !tolerates_cordon(&tolerating));
+        let careless = json!({"spec": {}});
+        let memory = "node.kubernetes.io/memory-pressure";
+        assert_eq!(untolerated(&asking, node::MEMORY_PRESSURE), None);
+        assert_eq!(untolerated(&careless, node::MEMORY_PRESSURE), Some(memory));
+        // Of the disk and of process ids everybody takes, whatever they ask for.
+        assert_eq!(untolerated(&asking, node::DISK_PRESSURE), Some("node.kubernetes.io/disk-pressure"));
+        assert_eq!(untolerated(&asking, node::PID_PRESSURE), Some("node.kubernetes.io/pid-pressure"));
+        let tolerating = json!({"spec": {"tolerations": [{"key": memory, "operator": "Exists"}]}});
+        assert_eq!(untolerated(&tolerating, node::MEMORY_PRESSURE), None);
+        assert!(untolerated(&tolerating, node::DISK_PRESSURE).is_some() && !tolerates_cordon(&tolerating));
+        assert_eq!(untolerated(&careless, "Ready"), None);
     }
 }

@@ -40,7 +40,7 @@ pub(crate) async fn controller_context(
         dns,
         node_name: node_name.into(),
         max_pods: config.max_pods,
-        evict_below: u64::from(config.eviction.memory_mib) << 20,
+        eviction: config.eviction,
         host_ips: controller::node_addresses(config.network.has_ipv6()),
         pod_logs,
         pod_volumes,

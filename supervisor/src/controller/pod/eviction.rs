@@ -150,7 +150,8 @@ fn exceeded(bounds: &[Bound]) -> Option<String> {
     exceeded.map(|bound| bound.message.clone())
 }
 
-fn bytes_in(folder: &Path) -> u64 {
+/// Bytes on the disk that a folder has with all beneath it.
+pub(in crate::controller) fn bytes_in(folder: &Path) -> u64 {
     match disk_usage(folder) {
         Ok(bytes) => bytes,
         // Not made yet, or gone again.

@@ -7,7 +7,7 @@ mod desired;
 mod disk_usage;
 mod environment;
 mod event;
-mod eviction;
+pub(super) mod eviction;
 mod fs_group;
 mod history;
 mod hook;

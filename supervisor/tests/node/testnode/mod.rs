@@ -108,8 +108,13 @@ impl TestNode {
         let config = dir.path().join("wharfd.toml");
         // A folder of its own: the machine may have a configuration for other programs.
         let folder = dir.path().join("net.d");
+        // How full the machine's own disk is does not matter to a test.
+        let eviction = match options.keys.contains("eviction") {
+            true => "",
+            false => "eviction.disk_percent = 0\n",
+        };
         let text = format!(
-            "{}cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
+            "{}{eviction}cgroup_parent = {parent:?}\ncgroup_driver = {driver:?}\n[network]\nbridge = \"wt0\"\nsubnet = \"{SUBNET_PREFIX}0/24\"\n\
              cni.folder = {folder:?}\n{}",
             options.keys, options.network
         );
