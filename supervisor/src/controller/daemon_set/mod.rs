@@ -191,6 +191,7 @@ mod tests {
         assert_eq!(names(&surging, &[pod("old", true), pod("new", true)]), (false, 1));
         assert_eq!(names(&set(json!({"type": "OnDelete"})), &[pod("old", true)]), (false, 0));
     }
+
     #[test]
     fn a_node_that_is_not_wanted_has_no_pod() {
         let node = json!({"metadata": {"name": "n", "labels": {"disk": "ssd"}}});
